@@ -1,0 +1,134 @@
+"""The small dynamic replay buffer: fixed capacity, partial update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ssdkd_env.errors import InvalidInputError
+
+
+@dataclass
+class Entries:
+    """Images and what the priorities need to know of each, row by row.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        class_share: (N, classes) float32, the teacher's arg-max classes (one-hot for classification).
+        confidence: (N,) float32, p_T.
+        discrepancy: (N,) float32, KL(f_T ‖ f_S) in nats when last refreshed.
+        importance_weight: (N,) float32, w of the last draw; 1 for an image that was never drawn from.
+        log_weight: (N,) float32, unnormalised log P under the round's sampling plan.
+        born: (N,) int64, the round in which the image was synthesised.
+    """
+
+    images: Tensor
+    class_share: Tensor
+    confidence: Tensor
+    discrepancy: Tensor
+    importance_weight: Tensor
+    log_weight: Tensor
+    born: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self, index: Tensor | slice) -> Entries:
+        """The chosen rows."""
+        return Entries(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+class ReplayBuffer:
+    """Residents in fixed slots; a round replaces some of them and never grows beyond `capacity`.
+
+    Args:
+        capacity: number of images.
+        image_shape: (C, H, W).
+        num_classes: number of classes.
+        device: where everything is kept.
+
+    Raises:
+        InvalidInputError: when `capacity` is below 1.
+    """
+
+    def __init__(
+        self, capacity: int, image_shape: tuple[int, int, int], num_classes: int, device: torch.device
+    ) -> None:
+        if capacity < 1:
+            raise InvalidInputError(f"buffer_capacity={capacity}: expected at least 1 image")
+        self.capacity = capacity
+        self.size = 0
+        self._slots = Entries(
+            images=torch.zeros((capacity, *image_shape), dtype=torch.uint8, device=device),
+            class_share=torch.zeros((capacity, num_classes), device=device),
+            confidence=torch.zeros(capacity, device=device),
+            discrepancy=torch.zeros(capacity, device=device),
+            importance_weight=torch.ones(capacity, device=device),
+            log_weight=torch.zeros(capacity, device=device),
+            born=torch.zeros(capacity, dtype=torch.int64, device=device),
+        )
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def residents(self) -> Entries:
+        """The filled slots, as views: writing into them writes into the buffer."""
+        return self._slots.rows(slice(0, self.size))
+
+    @property
+    def free(self) -> int:
+        """Number of empty slots."""
+        return self.capacity - self.size
+
+    def mean_class_share(self) -> Tensor:
+        """(classes,) share of each class among the residents; zeros when empty."""
+        if self.size == 0:
+            return torch.zeros_like(self._slots.class_share[0])
+        return self.residents.class_share.mean(dim=0)
+
+    def update(self, candidates: Entries, keys: Tensor, most_replaced: int) -> Tensor:
+        """Take candidates into free slots first, then in place of residents with lower keys.
+
+        With keys = log-weights + Gumbel noise and `most_replaced` unbounded, the new residents are a draw
+        without replacement of `capacity` images ∝ P over buffer ∪ candidates. The bound makes the update
+        partial: the best candidate meets the worst resident, the second best the second worst, and so on.
+
+        Args:
+            candidates: the new images.
+            keys: (size + len(candidates),) float, residents first; higher stays.
+            most_replaced: largest number of residents that may leave; filling free slots does not count.
+
+        Returns:
+            Number of residents replaced, a scalar int64 tensor (no host synchronisation).
+        """
+        resident_keys, candidate_keys = keys[: self.size], keys[self.size :]
+        best_first = candidate_keys.argsort(descending=True, stable=True)
+        joining = min(self.free, len(candidates))
+        contenders = best_first[joining:]
+        pairs = min(most_replaced, len(contenders), self.size)
+        weakest = resident_keys.argsort(stable=True)[:pairs]
+        contenders = contenders[:pairs]
+        wins = candidate_keys[contenders] > resident_keys[weakest]
+        for field in fields(Entries):
+            slots, new = getattr(self._slots, field.name), getattr(candidates, field.name)
+            slots[self.size : self.size + joining] = new[best_first[:joining]]
+            won = wins.view(-1, *[1] * (slots.dim() - 1))
+            slots[weakest] = torch.where(won, new[contenders], slots[weakest])
+        self.size += joining
+        return wins.sum()
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Everything, copied."""
+        state: dict[str, Tensor | int] = {f.name: getattr(self._slots, f.name).clone() for f in fields(Entries)}
+        return state | {"size": self.size}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Continue from `state_dict()`."""
+        size = state["size"]
+        assert isinstance(size, int)
+        self.size = size
+        for field in fields(Entries):
+            getattr(self._slots, field.name).copy_(state[field.name])

@@ -1,0 +1,139 @@
+"""The losses of inversion and distillation. Logits are (N, C) or (N, C, H, W); values are per image, (N,)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssdkd_env.distillation.priority import per_image
+
+
+def one_hot_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy with the target class, per image (DAFL, Chen et al. 2019).
+
+    Args:
+        logits: teacher's logits.
+        targets: (N,) int64, or (N, H, W) for dense prediction.
+
+    Returns:
+        (N,) float.
+    """
+    return per_image(F.cross_entropy(logits, targets, reduction="none"))
+
+
+def adversarial_loss(teacher_logits: Tensor, student_logits: Tensor, masked: bool = True) -> Tensor:
+    """−KL(f_T ‖ f_S), per image; *masked*: only where both arg-maxes agree (CMI, Fang et al. 2021).
+
+    Minimising it seeks images on which the student still differs from the teacher; the mask keeps the images
+    among those that the student already recognises, so that the search does not drift into noise.
+
+    Returns:
+        (N,) float ≤ 0.
+    """
+    log_teacher = teacher_logits.log_softmax(dim=1)
+    log_student = student_logits.log_softmax(dim=1)
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
+    if masked:
+        divergence = divergence * (teacher_logits.argmax(dim=1) == student_logits.argmax(dim=1))
+    return -per_image(divergence)
+
+
+def distillation_loss(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
+    """T² · KL(softmax(f_T/T) ‖ softmax(f_S/T)), per image (Hinton et al. 2015). (N,) float ≥ 0."""
+    log_teacher = (teacher_logits / temperature).log_softmax(dim=1)
+    log_student = (student_logits / temperature).log_softmax(dim=1)
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
+    return temperature**2 * per_image(divergence)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, per image (N, C, H, W) → (N,). An image prior."""
+    vertical = (images[:, :, 1:] - images[:, :, :-1]).abs().flatten(1).mean(dim=1)
+    horizontal = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().flatten(1).mean(dim=1)
+    return vertical + horizontal
+
+
+def squared_norm(images: Tensor) -> Tensor:
+    """Mean squared pixel value, per image (N, C, H, W) → (N,). An image prior."""
+    return images.square().flatten(1).mean(dim=1)
+
+
+def batch_norm_layers(network: nn.Module) -> list[_BatchNorm]:
+    """The network's BatchNorm layers that hold running statistics."""
+    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+class BatchNormStatistics:
+    """Matches the batch's feature statistics to those that the teacher's BatchNorm layers remember.
+
+    ``L_BN = Σ_layers ‖running_mean − mean‖₂ + ‖running_var − var‖₂`` (DeepInversion, Yin et al. 2020), with the
+    biased batch variance. With momentum m (Fast, Fang et al. 2022), the batch's statistics are first blended
+    with those of earlier rounds, ``m·past + (1−m)·batch``, so that a small batch need not match alone.
+
+    Hooks are attached only inside `capture`, never during distillation.
+
+    Args:
+        network: the frozen teacher.
+        momentum: m in [0, 1); 0 uses the batch alone.
+    """
+
+    def __init__(self, network: nn.Module, momentum: float = 0.0) -> None:
+        self.layers = batch_norm_layers(network)
+        self.momentum = momentum
+        self._past: list[Tensor] = []
+        self._batch: list[Tensor] = []
+
+    @contextmanager
+    def capture(self) -> Iterator[None]:
+        """Record the statistics of every forward pass of the network inside this block."""
+
+        def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            features = inputs[0]
+            dims = [d for d in range(features.dim()) if d != 1]
+            # Two fused reductions; torch.var_mean over these dimensions takes 3 to 12 times as long on the CPU.
+            mean = features.mean(dims)
+            variance = (features.square().mean(dims) - mean.square()).clamp_min(0.0)
+            self._batch += [mean, variance]
+
+        handles = [layer.register_forward_pre_hook(record) for layer in self.layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def loss(self) -> Tensor:
+        """L_BN of the forward pass since the last call, a scalar."""
+        batch, self._batch = self._batch, []
+        remembered: list[Tensor] = []
+        for layer in self.layers:
+            assert layer.running_mean is not None and layer.running_var is not None
+            remembered += [layer.running_mean, layer.running_var]
+        self._last = [statistic.detach() for statistic in batch]
+        if self._past:
+            batch = [self.momentum * p + (1 - self.momentum) * b for p, b in zip(self._past, batch, strict=True)]
+        return torch.stack([(r - b).norm() for r, b in zip(remembered, batch, strict=True)]).sum()
+
+    def end_round(self) -> None:
+        """Blend the last batch's statistics into those of earlier rounds."""
+        if self.momentum == 0.0 or not self.layers:
+            return
+        if not self._past:
+            self._past = self._last
+        else:
+            self._past = [
+                self.momentum * p + (1 - self.momentum) * b for p, b in zip(self._past, self._last, strict=True)
+            ]
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """The blended statistics of earlier rounds."""
+        return {"past": [statistic.clone() for statistic in self._past]}
+
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+        """Continue from `state_dict()`."""
+        self._past = [statistic.clone() for statistic in state["past"]]

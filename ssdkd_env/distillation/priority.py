@@ -1,0 +1,161 @@
+"""φ, δ, P and w: the functions of SSD-KD, pure.
+
+Source: SSD-KD (CVPR 2024, arXiv 2406.07876). Its exact equations were not available to us: those marked
+*reconstructed* follow its text and figures. Logits are (N, C) or, for dense prediction, (N, C, H, W); an
+image's value is then the mean over its pixels, and its class is the histogram of its pixels' classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: ε of the sampling probability: keeps an image that the student has learnt reachable. Reconstructed.
+PRIORITY_EPSILON = 1e-2
+
+
+def per_image(values: Tensor) -> Tensor:
+    """Mean of (N,) or (N, H, W) values over all but the first dimension → (N,)."""
+    return values if values.dim() == 1 else values.flatten(1).mean(dim=1)
+
+
+def class_share(logits: Tensor) -> Tensor:
+    """Share of each class in an image's arg-max prediction.
+
+    Args:
+        logits: (N, C) or (N, C, H, W) float.
+
+    Returns:
+        (N, C) float, rows sum to 1; one-hot for (N, C) logits.
+    """
+    one_hot = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
+    return one_hot if one_hot.dim() == 2 else one_hot.flatten(1, -2).mean(dim=1)
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """p_T(x): the largest softmax probability, per image → (N,) float in (0, 1]."""
+    return per_image(logits.softmax(dim=1).amax(dim=1))
+
+
+def diversity(share: Tensor, buffer_share: Tensor) -> Tensor:
+    """First factor of φ: 1 − (share of the buffer that has the image's class). SSD-KD, reconstructed.
+
+    Args:
+        share: (N, C) class shares of the images.
+        buffer_share: (C,) mean class share of the buffer; zeros for an empty buffer.
+
+    Returns:
+        (N,) float in [0, 1]; for one-hot shares exactly ``1 − (1/N) Σ 1(c_T(x') = c_T(x))``.
+    """
+    return 1.0 - share @ buffer_share
+
+
+def difficulty(p_teacher: Tensor, gamma: float) -> Tensor:
+    """Second factor of φ: ``(1 − p_T)^γ``, the focal form (Lin et al. 2017). SSD-KD, reconstructed.
+
+    Args:
+        p_teacher: (N,) confidence of the teacher.
+        gamma: focusing exponent γ ≥ 0.
+    """
+    return (1.0 - p_teacher).clamp_min(0.0) ** gamma
+
+
+def modulation(share: Tensor, buffer_share: Tensor, p_teacher: Tensor, gamma: float) -> Tensor:
+    """φ(x) = diversity · difficulty, the modulating function. SSD-KD, reconstructed. (N,) float in [0, 1]."""
+    return diversity(share, buffer_share) * difficulty(p_teacher, gamma)
+
+
+def discrepancy(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """KL(f_T(x) ‖ f_S(x)) in nats at temperature 1, per image → (N,) float ≥ 0."""
+    log_teacher = teacher_logits.log_softmax(dim=1)
+    log_student = student_logits.log_softmax(dim=1)
+    return per_image((log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)).clamp_min(0.0)
+
+
+def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """Share of an image's predictions (one, or one a pixel) whose arg-maxes agree → (N,) float in [0, 1]."""
+    return per_image((teacher_logits.argmax(dim=1) == student_logits.argmax(dim=1)).to(teacher_logits.dtype))
+
+
+def priority(previous_weights: Tensor, kl: Tensor) -> Tensor:
+    """δ_i(x) = w_{i−1}(x) · KL(f_T(x) ‖ f_S(x)). SSD-KD, reconstructed. (N,) float."""
+    return previous_weights * kl
+
+
+def log_sampling_weights(
+    delta: Tensor,
+    diversity_term: Tensor,
+    difficulty_term: Tensor,
+    discrepancy_exponent: float,
+    diversity_exponent: float,
+    difficulty_exponent: float,
+    epsilon: float = PRIORITY_EPSILON,
+) -> Tensor:
+    """Unnormalised log P(x) = a_δ·log(|δ|+ε) + a_div·log(diversity+ε) + a_dif·log(difficulty+ε).
+
+    Exponents (1, 0, 0) give the paper's ``P ∝ |δ| + ε`` (reconstructed); exponent α on δ alone gives Schaul
+    et al. 2016, eq. 1. The other two factors are ours; the same ε keeps their logarithm finite.
+
+    Args:
+        delta: (N,) priorities δ.
+        diversity_term: (N,) first factor of φ.
+        difficulty_term: (N,) second factor of φ with γ = 1.
+
+    Returns:
+        (N,) float, finite for finite input.
+    """
+    return (
+        discrepancy_exponent * (delta.abs() + epsilon).log()
+        + diversity_exponent * (diversity_term + epsilon).log()
+        + difficulty_exponent * (difficulty_term + epsilon).log()
+    )
+
+
+def sampling_probabilities(log_weights: Tensor) -> Tensor:
+    """P: softmax of unnormalised log-weights, in float64 so that a million of them still sum to 1. (N,)."""
+    return log_weights.double().softmax(dim=0)
+
+
+def importance_weights(probabilities: Tensor, beta: float) -> Tensor:
+    """w(x) = (N·P(x))^(−β), divided by its maximum. SSD-KD, reconstructed; Schaul et al. 2016, sec. 3.4.
+
+    Args:
+        probabilities: (N,) float64, sums to 1.
+        beta: β in [0, 1].
+
+    Returns:
+        (N,) float32 in (0, 1].
+    """
+    weights = (len(probabilities) * probabilities).clamp_min(torch.finfo(torch.float64).tiny) ** -beta
+    return (weights / weights.amax()).float()
+
+
+def effective_sample_size(probabilities: Tensor) -> Tensor:
+    """Kish's effective sample size of P as a share of N: ``1 / (N Σ P²)``, a scalar in (0, 1]."""
+    return 1.0 / (len(probabilities) * probabilities.square().sum())
+
+
+def draw_with_replacement(probabilities: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` indices ∝ P by inverting the cumulative sum; one call serves all minibatches of a round.
+
+    Args:
+        probabilities: (N,) float64.
+        count: number of draws.
+        generator: source of randomness, on the same device.
+
+    Returns:
+        (count,) int64.
+    """
+    cumulative = probabilities.cumsum(dim=0)
+    uniform = torch.rand(count, dtype=torch.float64, device=probabilities.device, generator=generator)
+    # Rounding can leave the last entry a hair below 1; the clamp keeps a draw in that gap inside.
+    return torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp_max(len(probabilities) - 1)
+
+
+def gumbel(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Standard Gumbel noise, (count,) float64. Added to log-weights, the top k are a draw without replacement
+    (Gumbel top-k; Kool et al. 2019)."""
+    uniform = torch.rand(count, dtype=torch.float64, device=device, generator=generator)
+    tiny = torch.finfo(torch.float64).tiny
+    return -(-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()

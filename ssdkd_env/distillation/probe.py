@@ -1,0 +1,137 @@
+"""The probe set: images synthesised from the teacher alone, on which a student can be judged without data. Ours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.distillation import priority
+from ssdkd_env.distillation.augmentation import Normalize, to_uint8
+from ssdkd_env.distillation.inversion import Inversion
+from ssdkd_env.distillation.methods import METHODS, Method
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import load_state, save_state
+from ssdkd_env.tasks.task import Task
+
+#: Generators trained from scratch; several, because one generator sees only part of what the teacher knows.
+PROBE_GENERATORS = 4
+#: Batches each generator is trained on; the last `PROBE_KEPT` are kept.
+PROBE_BATCHES = 12
+PROBE_KEPT = 2
+#: Images a batch.
+PROBE_BATCH_SIZE = 64
+#: Optimiser steps a batch.
+PROBE_STEPS = 20
+#: Seed of the first generator; the probe set belongs to the teacher, not to the run.
+PROBE_SEED = 20240617
+
+
+@dataclass(frozen=True)
+class ProbeScore:
+    """How near a student is to the teacher on the probe set.
+
+    Attributes:
+        agreement: share of the images (or pixels) on which the arg-maxes agree.
+        discrepancy: mean KL(f_T ‖ f_S), in nats.
+    """
+
+    agreement: float
+    discrepancy: float
+
+
+class ProbeSet:
+    """Images from the teacher alone, made before any student exists and never trained on.
+
+    Made by the inversion engine without adversary and without φ, from several generators, so that it depends on
+    the teacher and nothing else. It is kept in the cache folder (`SSDKD_CACHE`, else `~/.cache/ssdkd_env`), so that
+    every process of a machine judges by the same images and only the first one pays for them.
+
+    Args:
+        task: whose teacher is inverted.
+        device: where the images are made and kept.
+    """
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.teacher = task.teacher_on(device)
+        normalize = Normalize(task.spec.mean, task.spec.std, device)
+        path = cache_folder() / f"probe-{_fingerprint(task)}.safetensors"
+        if path.is_file():
+            images = load_state(path)["images"].to(device)
+        else:
+            images = _synthesize(task, device)
+            try:
+                save_state(path, {"images": images})
+            except InvalidInputError as error:
+                warnings.warn(
+                    f"the probe set is made anew in every process: {error} (set SSDKD_CACHE to such a folder)",
+                    stacklevel=2,
+                )
+        self.images: Tensor = images
+        self._inputs = normalize(images)
+        with torch.no_grad():
+            self._teacher_logits: Tensor = self.teacher(self._inputs)
+
+    def score(self, student: nn.Module) -> ProbeScore:
+        """Judge a student, which must be in evaluation mode and on the probe set's device."""
+        with torch.no_grad():
+            student_logits = student(self._inputs)
+        agreement = priority.agreement(self._teacher_logits, student_logits).mean()
+        discrepancy = priority.discrepancy(self._teacher_logits, student_logits).mean()
+        agreement_value, discrepancy_value = torch.stack([agreement, discrepancy]).tolist()
+        return ProbeScore(agreement_value, discrepancy_value)
+
+
+def cache_folder() -> Path:
+    """Where probe sets are kept: `SSDKD_CACHE`, else `~/.cache/ssdkd_env`."""
+    chosen = os.environ.get("SSDKD_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "ssdkd_env"
+
+
+def _fingerprint(task: Task) -> str:
+    """Hash of everything that the probe set depends on."""
+    spec = task.spec
+    digest = hashlib.sha256()
+    settings = (
+        (spec.image_shape, spec.num_classes, spec.mean, spec.std, spec.padding, spec.flip, spec.latent_dim),
+        (spec.teacher_arch, spec.generator_arch, sorted(spec.generator_options.items())),
+        (PROBE_GENERATORS, PROBE_BATCHES, PROBE_KEPT, PROBE_BATCH_SIZE, PROBE_STEPS, PROBE_SEED),
+        (sorted(asdict(_method()).items()), torch.__version__),
+    )
+    digest.update(repr(settings).encode())
+    for tensor in task.teacher_on(torch.device("cpu")).state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _method() -> Method:
+    return replace(METHODS["ssdkd"], modulated=False, adversarial_weight=0.0)
+
+
+def _synthesize(task: Task, device: torch.device) -> Tensor:
+    """Images (PROBE_GENERATORS · PROBE_KEPT · PROBE_BATCH_SIZE, C, H, W) uint8, on `device`."""
+    spec = task.spec
+    nothing = torch.zeros(spec.num_classes, device=device)
+    batches: list[Tensor] = []
+    for seed in range(PROBE_SEED, PROBE_SEED + PROBE_GENERATORS):
+        inversion = Inversion(
+            _method(),
+            task.teacher_on(device),
+            task.build_generator(seed).to(device),
+            num_classes=spec.num_classes,
+            latent_dim=spec.latent_dim,
+            batch_size=PROBE_BATCH_SIZE,
+            steps=PROBE_STEPS,
+            normalize=Normalize(spec.mean, spec.std, device),
+            padding=spec.padding,
+            flip=spec.flip,
+            random=torch.Generator(device).manual_seed(seed),
+        )
+        made = [inversion.synthesize(None, nothing)[0] for _ in range(PROBE_BATCHES)]
+        batches += [to_uint8(images) for images in made[-PROBE_KEPT:]]
+    return torch.cat(batches)

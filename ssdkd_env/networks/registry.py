@@ -1,0 +1,77 @@
+"""One registry of networks. A network is named (`"convnet"`) or given as an import path (`"mypkg.nets:make"`)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.generators import Generator
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "convnet": ConvNet,
+    "generator": Generator,
+}
+
+
+def resolve_import_path(argument: str, path: str) -> Any:
+    """Import `"package.module:attribute"` and return the attribute.
+
+    Args:
+        argument: name of the user's argument, for the error message.
+        path: the import path.
+
+    Raises:
+        InvalidInputError: when the module or the attribute does not exist.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{argument}={path!r} could not be imported ({error}); "
+            "expected 'package.module:attribute' with the package on PYTHONPATH"
+        ) from error
+
+
+def build_network(argument: str, arch: str, options: Mapping[str, Any], seed: int) -> nn.Module:
+    """Build a network with initial weights that depend on `seed` alone.
+
+    PyTorch's initialisers draw from the global CPU generator; its state is put back afterwards, so that
+    nothing outside sees the draw.
+
+    Args:
+        argument: name of the user's argument, for error messages.
+        arch: a key of `NETWORKS`, or an import path to a callable that returns an `nn.Module`.
+        options: keyword arguments of the constructor.
+        seed: seed of the initial weights.
+
+    Raises:
+        InvalidInputError: when `arch` is unknown, does not accept `options`, or returns no module.
+    """
+    if ":" in arch:
+        factory = resolve_import_path(argument, arch)
+    elif arch in NETWORKS:
+        factory = NETWORKS[arch]
+    else:
+        raise InvalidInputError(
+            f"{argument}={arch!r} is unknown; choose one of: {', '.join(sorted(NETWORKS))}, "
+            "or give an import path 'package.module:factory'"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            network = factory(**options)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"{argument}={arch!r} was called with {dict(options)} and refused: {error}; "
+                "accept these keyword arguments in the factory"
+            ) from error
+    if not isinstance(network, nn.Module):
+        raise InvalidInputError(f"{argument}={arch!r} returned {type(network).__name__}, expected a torch.nn.Module")
+    return network

@@ -1,0 +1,48 @@
+"""Settings are frozen dataclasses; this replaces some of their fields by name, with errors that teach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from ssdkd_env.errors import InvalidInputError
+
+SettingsT = TypeVar("SettingsT")
+
+
+def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any] | None) -> SettingsT:
+    """Replace fields of the frozen dataclass `settings`.
+
+    Args:
+        settings: the defaults.
+        argument: name of the user's argument, for error messages.
+        options: field name → value; a whole number serves where a float is expected.
+
+    Raises:
+        InvalidInputError: when a name is unknown, or a value has another type than the default it replaces or is
+            not finite.
+    """
+    if not options:
+        return settings
+    known = {f.name for f in fields(settings)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidInputError(
+                f"{argument} has no setting {name!r}; choose among: {', '.join(sorted(known - {'name', 'source'}))}"
+            )
+        default = getattr(settings, name)
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if isinstance(default, tuple) and isinstance(value, list):
+            value = tuple(value)
+        if type(value) is not type(default):
+            raise InvalidInputError(
+                f"{argument}[{name!r}]={value!r}: expected {type(default).__name__}, such as {default!r}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidInputError(f"{argument}[{name!r}]={value}: expected a finite number")
+        values[name] = value
+    return replace(settings, **values)  # type: ignore[type-var]

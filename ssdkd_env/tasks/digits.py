@@ -1,0 +1,62 @@
+"""The embedded default: scikit-learn's 8×8 digits, a small BatchNorm teacher, a smaller student."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from ssdkd_env.distillation.student import StudentSettings
+from ssdkd_env.tasks.task import Budget, LabelledImages, TaskSpec
+
+#: Real images held out from the teacher's training (of 1,797), drawn with this seed.
+TEACHER_TEST_IMAGES = 497
+TEACHER_SPLIT_SEED = 0
+
+
+@lru_cache(maxsize=1)
+def load_digits_data() -> LabelledImages:
+    """All 1,797 real digits: images (1797, 1, 8, 8) uint8 in [0, 255], labels (1797,) int64."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    return images, torch.from_numpy(digits.target).long()
+
+
+def split_digits() -> tuple[LabelledImages, LabelledImages]:
+    """Train and test part for the teacher. No student, generator or reward sees either."""
+    images, labels = load_digits_data()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(TEACHER_SPLIT_SEED))
+    train, test = order[TEACHER_TEST_IMAGES:], order[:TEACHER_TEST_IMAGES]
+    return (images[train], labels[train]), (images[test], labels[test])
+
+
+DIGITS = TaskSpec(
+    name="digits",
+    image_shape=(1, 8, 8),
+    num_classes=10,
+    mean=(0.305,),
+    std=(0.376,),
+    padding=1,
+    flip=False,
+    teacher_arch="convnet",
+    teacher_options={"channels": (32, 64, 128)},
+    teacher_weights=str(Path(__file__).parent / "assets" / "digits_teacher.safetensors"),
+    student_arch="convnet",
+    student_options={"channels": (8, 16, 32)},
+    generator_options={"channels": 32},
+    latent_dim=64,
+    budget=Budget(
+        rounds=20,
+        warmup_rounds=4,
+        candidates=48,
+        inversion_steps=10,
+        student_steps=30,
+        batch_size=64,
+        buffer_capacity=180,
+    ),
+    student=StudentSettings(lr=0.2),
+    evaluation=load_digits_data,
+)

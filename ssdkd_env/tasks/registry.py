@@ -1,0 +1,90 @@
+"""Tasks by name, loaded once a process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.networks.checkpoints import load_weights
+from ssdkd_env.networks.registry import resolve_import_path
+from ssdkd_env.settings import with_overrides
+from ssdkd_env.tasks.digits import DIGITS
+from ssdkd_env.tasks.task import Task, TaskSpec, build_teacher
+
+TASKS: dict[str, TaskSpec] = {"digits": DIGITS}
+
+_loaded: dict[str, Task] = {}
+
+
+def register_task(spec: TaskSpec) -> None:
+    """Make a task of your own known by its name, in this process."""
+    TASKS[spec.name] = spec
+
+
+def find_spec(task: str) -> TaskSpec:
+    """The `TaskSpec` named `task`, or found at the import path `"package.module:spec"`.
+
+    Raises:
+        InvalidInputError: when there is none.
+    """
+    if ":" in task:
+        spec = resolve_import_path("task", task)
+        if not isinstance(spec, TaskSpec):
+            raise InvalidInputError(f"task={task!r} is a {type(spec).__name__}, expected a ssdkd_env.tasks.TaskSpec")
+        return spec
+    check_choice("task", task, TASKS)
+    return TASKS[task]
+
+
+def load_task(
+    task: str,
+    teacher: str | None = None,
+    teacher_arch: str | None = None,
+    student_arch: str | None = None,
+    generator_arch: str | None = None,
+    budget: Mapping[str, Any] | None = None,
+    student: Mapping[str, Any] | None = None,
+) -> Task:
+    """Load a task and its teacher; equal arguments give the same object as long as the teacher's file is unchanged.
+
+    Args:
+        task: name in `TASKS`, or import path of a `TaskSpec`.
+        teacher: weights file in place of the task's own.
+        teacher_arch, student_arch, generator_arch: network names or import paths in place of the task's own;
+            they are called with the number of classes and image channels (generator: latent_dim, image_shape) only.
+        budget: settings of the `Budget` to replace.
+        student: settings of the `StudentSettings` to replace.
+
+    Raises:
+        InvalidInputError: when anything is unknown, missing, unreadable or does not fit.
+    """
+    spec = find_spec(task)
+    if teacher_arch is not None:
+        if teacher is None:
+            raise InvalidInputError(
+                f"teacher_arch={teacher_arch!r} needs weights of its own; give teacher='path/to/weights.safetensors'"
+            )
+        spec = replace(spec, teacher_arch=teacher_arch, teacher_options={})
+    if student_arch is not None:
+        spec = replace(spec, student_arch=student_arch, student_options={})
+    if generator_arch is not None:
+        spec = replace(spec, generator_arch=generator_arch, generator_options={})
+    spec = replace(
+        spec,
+        teacher_weights=teacher if teacher is not None else spec.teacher_weights,
+        budget=with_overrides(spec.budget, "budget", budget),
+        student=with_overrides(spec.student, "student", student),
+    )
+    if not spec.teacher_weights:
+        raise InvalidInputError(f"task {spec.name!r} ships no teacher; give teacher='path/to/weights.safetensors'")
+    path = Path(spec.teacher_weights)
+    stamp = path.stat().st_mtime_ns if path.is_file() else None
+    key = repr((spec, stamp))
+    if key not in _loaded:
+        network = build_teacher(spec, seed=0)
+        load_weights("teacher", path, network)
+        _loaded[key] = Task(spec, network)
+    return _loaded[key]

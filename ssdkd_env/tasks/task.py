@@ -1,0 +1,215 @@
+"""What a task is, and the networks it builds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.student import StudentSettings
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.registry import build_network
+
+#: Real images (N, C, H, W) uint8 and labels (N,) int64, or (N, H, W) for dense prediction.
+LabelledImages = tuple[Tensor, Tensor]
+#: Real images a forward pass when a student is evaluated.
+EVALUATION_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much work a run may do. The number of synthesised images does not depend on the sampling plan.
+
+    Attributes:
+        rounds: steps of an episode.
+        warmup_rounds: batches synthesised before the student learns, to fill the buffer.
+        candidates: images synthesised a round.
+        inversion_steps: optimiser steps a batch of candidates.
+        student_steps: student minibatches a round.
+        batch_size: images a student minibatch.
+        buffer_capacity: images in the replay buffer.
+    """
+
+    rounds: int
+    warmup_rounds: int
+    candidates: int
+    inversion_steps: int
+    student_steps: int
+    batch_size: int
+    buffer_capacity: int
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            if getattr(self, setting.name) < 1:
+                raise InvalidInputError(
+                    f"budget[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1"
+                )
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Description of a task. Networks are named as in `networks.registry` or given by import path.
+
+    Attributes:
+        name: the task's name.
+        image_shape: (C, H, W).
+        num_classes: number of classes.
+        mean, std: per channel, what the teacher's input was normalised with.
+        padding: pixels of random shift in augmentation.
+        flip: whether augmentation mirrors images.
+        teacher_arch, teacher_options: network and its keyword arguments; `num_classes` and `in_channels` are added.
+        teacher_weights: path of the teacher's weights; empty when a task ships none.
+        student_arch, student_options: likewise.
+        generator_arch, generator_options: likewise; `latent_dim` and `image_shape` are added.
+        latent_dim: length of the generator's latent vectors.
+        budget: default budget.
+        student: the student's optimiser.
+        evaluation: loads the real evaluation data, which serve to report accuracy and nothing else; None when
+            there are none.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padding: int
+    flip: bool
+    teacher_arch: str
+    student_arch: str
+    budget: Budget
+    teacher_weights: str = ""
+    generator_arch: str = "generator"
+    latent_dim: int = 64
+    teacher_options: dict[str, Any] = field(default_factory=dict)
+    student_options: dict[str, Any] = field(default_factory=dict)
+    generator_options: dict[str, Any] = field(default_factory=dict)
+    student: StudentSettings = StudentSettings()
+    evaluation: Callable[[], LabelledImages] | None = None
+
+
+class Task:
+    """A `TaskSpec` with its frozen teacher in memory.
+
+    Args:
+        spec: the description.
+        teacher: network with its weights loaded, on the CPU. It is frozen and put into evaluation mode.
+
+    Raises:
+        InvalidInputError: when the teacher's output does not fit the task.
+    """
+
+    def __init__(self, spec: TaskSpec, teacher: nn.Module) -> None:
+        self.spec = spec
+        self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher.eval().requires_grad_(False)}
+        self._evaluation: LabelledImages | None = None
+        _check_classifier("teacher", teacher, spec)
+
+    def teacher_on(self, device: torch.device) -> nn.Module:
+        """The frozen teacher on `device`; moved once, then shared by all runs of the process."""
+        if device not in self._teachers:
+            self._teachers[device] = copy.deepcopy(self._teachers[torch.device("cpu")]).to(device)
+        return self._teachers[device]
+
+    def build_student(self, seed: int) -> nn.Module:
+        """A fresh student, on the CPU, with initial weights that depend on `seed` alone."""
+        spec = self.spec
+        options = _classifier_options(spec, spec.student_options)
+        student = build_network("student_arch", spec.student_arch, options, seed)
+        _check_classifier("student", student.eval(), spec)
+        return student
+
+    def build_generator(self, seed: int) -> nn.Module:
+        """A fresh generator, on the CPU, with initial weights that depend on `seed` alone."""
+        spec = self.spec
+        options = {"latent_dim": spec.latent_dim, "image_shape": spec.image_shape} | spec.generator_options
+        generator = build_network("generator_arch", spec.generator_arch, options, seed)
+        with torch.no_grad():
+            shape = tuple(generator(torch.zeros(2, spec.latent_dim)).shape)
+        if shape != (2, *spec.image_shape):
+            raise InvalidInputError(
+                f"generator_arch={spec.generator_arch!r} makes images of shape {shape[1:]}, task {spec.name!r} needs "
+                f"{spec.image_shape}"
+            )
+        return generator
+
+    def evaluation(self, device: torch.device) -> LabelledImages | None:
+        """Real images and labels on `device`, or None. For reported accuracy only: never for training."""
+        if self.spec.evaluation is None:
+            return None
+        if self._evaluation is None or self._evaluation[0].device != device:
+            images, labels = self.spec.evaluation()
+            check_images("evaluation data", images, labels, self.spec)
+            self._evaluation = images.to(device), labels.to(device)
+        return self._evaluation
+
+    def accuracy(self, network: nn.Module, device: torch.device | str) -> float | None:
+        """Share of the real evaluation images (or pixels) that `network` gets right; None without such data.
+
+        The network is used as it is: put it into evaluation mode first.
+        """
+        device = torch.device(device)
+        data = self.evaluation(device)
+        if data is None:
+            return None
+        images, labels = data
+        normalize = Normalize(self.spec.mean, self.spec.std, device)
+        with torch.no_grad():
+            hits = [
+                (network(normalize(batch)).argmax(dim=1) == truth).sum()
+                for batch, truth in zip(images.split(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK), strict=True)
+            ]
+        return float(torch.stack(hits).sum() / labels.numel())
+
+
+def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec) -> None:
+    """Check real images against the task.
+
+    Raises:
+        InvalidInputError: when there are none, or shape, type or labels do not fit.
+    """
+    if len(images) == 0:
+        raise InvalidInputError(f"{argument}: there are no images; give a file with at least one")
+    if tuple(images.shape[1:]) != spec.image_shape or images.dtype != torch.uint8:
+        raise InvalidInputError(
+            f"{argument}: images are {tuple(images.shape)} {images.dtype}, task {spec.name!r} needs (N, "
+            f"{', '.join(map(str, spec.image_shape))}) torch.uint8"
+        )
+    if len(labels) != len(images):
+        raise InvalidInputError(f"{argument}: {len(images)} images but {len(labels)} labels; give one label an image")
+    if labels.min() < 0 or labels.max() >= spec.num_classes:
+        raise InvalidInputError(
+            f"{argument}: labels run from {int(labels.min())} to {int(labels.max())}, task {spec.name!r} has classes 0 "
+            f"to {spec.num_classes - 1}"
+        )
+
+
+def _classifier_options(spec: TaskSpec, options: dict[str, Any]) -> dict[str, Any]:
+    return {"num_classes": spec.num_classes, "in_channels": spec.image_shape[0]} | options
+
+
+def build_teacher(spec: TaskSpec, seed: int) -> nn.Module:
+    """An untrained teacher of the task's architecture, on the CPU."""
+    return build_network("teacher_arch", spec.teacher_arch, _classifier_options(spec, spec.teacher_options), seed)
+
+
+def _check_classifier(role: str, network: nn.Module, spec: TaskSpec) -> None:
+    """Check a teacher's or student's output against the task: (N, classes) or (N, classes, H, W)."""
+    arch = spec.teacher_arch if role == "teacher" else spec.student_arch
+    try:
+        with torch.no_grad():
+            logits = network(torch.zeros(2, *spec.image_shape))
+    except RuntimeError as error:
+        raise InvalidInputError(
+            f"{role}_arch={arch!r} cannot take images of shape {spec.image_shape}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if logits.dim() not in (2, 4) or logits.shape[1] != spec.num_classes:
+        raise InvalidInputError(
+            f"{role}_arch={arch!r} gives outputs of shape {tuple(logits.shape)}, task {spec.name!r} needs "
+            f"(N, {spec.num_classes}) or (N, {spec.num_classes}, H, W): the number of classes must match"
+        )
