@@ -1,0 +1,10 @@
+"""SSD-KD (Small Scale Data-Free Knowledge Distillation, CVPR 2024) as a Gymnasium environment.
+
+Importing this package registers the environment ids and nothing else: PyTorch is loaded by the first environment.
+"""
+
+from gymnasium.envs.registration import register
+
+__version__ = "0.1.0"
+
+register(id="SSDKD/Digits-v0", entry_point="ssdkd_env.envs.distillation:SSDKDEnv", kwargs={"task": "digits"})

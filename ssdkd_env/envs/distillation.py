@@ -1,0 +1,382 @@
+"""`SSDKDEnv`: one distillation run as a Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
+from ssdkd_env.distillation.probe import ProbeScore, ProbeSet
+from ssdkd_env.distillation.run import RoundReport
+from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.observations import Snapshot, observation_names, observation_space, observe
+from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS
+from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.files import load_state, save_state
+from ssdkd_env.tasks import Task, load_task
+
+FloatArray = NDArray[np.float32]
+
+#: Probe sets by task object and device: made once a process.
+_probe_sets: dict[tuple[int, str], tuple[Task, ProbeSet]] = {}
+
+
+class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
+    """Data-free knowledge distillation with a sampler to control.
+
+    ## Description
+
+    A frozen teacher network has to teach a small student without the data that it was trained on. A generator
+    inverts the teacher into images; a small replay buffer keeps some of them; the student studies minibatches
+    drawn from the buffer. An episode is one such run, a step is one round: synthesise candidates → update the
+    buffer → distil → refresh the priorities. The agent says how to sample in that round: which candidates enter
+    the buffer, which residents leave, which images the student studies and with which weights.
+
+    Inversion, buffer, priority δ and modulation φ follow SSD-KD (CVPR 2024, arXiv 2406.07876), reconstructed
+    where its equations were not available. The Markov decision process (observation, action, reward) is ours.
+
+    ## Action Space
+
+    `Box(-1, 1, (5,), float32)` with the default scheme `"exponents"`; `action_names` holds the names. The plan
+    is ``P(x) ∝ (|δ(x)|+ε)^a · diversity(x)^b · difficulty(x)^c``, importance weights ``w = (N·P)^−β / max``.
+
+    | Num | Action                                              | -1 | +1                                   |
+    |-----|-----------------------------------------------------|----|--------------------------------------|
+    | 0   | discrepancy_exponent a of the priority δ            | -2 | 2                                    |
+    | 1   | diversity_exponent b (rare classes first)           | -2 | 2                                    |
+    | 2   | difficulty_exponent c (teacher unsure first)        | -2 | 2                                    |
+    | 3   | importance_exponent β                               | 0  | 1                                    |
+    | 4   | replaced_share ρ of the buffer, at most, this round | 0  | candidates / capacity (all of them)  |
+
+    `paper_action` is the paper's sampler (1, 0, 0, β = 0.4, all candidates compete), `uniform_action` draws
+    without any priority.
+
+    ## Observation Space
+
+    `Box` float32 with finite bounds; `observation_names` holds the names. It sees no real data and does not depend
+    on the number of classes. KL divergences d appear as d / (1 + d).
+
+    | Num   | Observation                                                              | Min | Max |
+    |-------|--------------------------------------------------------------------------|-----|-----|
+    | 0     | progress: rounds done / rounds (the rest is the remaining budget)        | 0   | 1   |
+    | 1     | buffer_fill: share of the capacity in use                                | 0   | 1   |
+    | 2     | buffer_class_imbalance: 1 − normalised entropy of the classes            | 0   | 1   |
+    | 3–5   | buffer_difficulty_q10, q50, q90: quantiles of 1 − teacher's confidence   | 0   | 1   |
+    | 6–8   | buffer_discrepancy_q10, q50, q90: quantiles of KL(teacher ‖ student)     | 0   | 1   |
+    | 9     | buffer_agreement of the arg-maxes of teacher and student                 | 0   | 1   |
+    | 10    | buffer_mean_age: rounds since synthesis / rounds                         | 0   | 1   |
+    | 11    | effective_sample_size of the last P, as a share of the buffer            | 0   | 1   |
+    | 12    | candidate_confidence: the teacher's, on this round's fresh images        | 0   | 1   |
+    | 13    | candidate_discrepancy on them, before the student saw any                | 0   | 1   |
+    | 14    | candidate_agreement on them, likewise                                    | 0   | 1   |
+    | 15    | probe_discrepancy                                                        | 0   | 1   |
+    | 16    | probe_agreement                                                          | 0   | 1   |
+    | 17–19 | candidate_agreement_trend, probe_discrepancy_trend, probe_agreement_trend | -1  | 1   |
+    | 20–24 | last_action, part by part (0 after a reset)                              | -1  | 1   |
+
+    ## Rewards
+
+    The gain of a score since the last step, so that the return is score(end) − score(start). The scores are
+    computed on a *probe set*, synthesised from the teacher alone before the first episode and never trained on:
+
+    - `"probe_agreement"` (default): share on which the arg-maxes of student and teacher agree.
+    - `"probe_discrepancy"`: 1 / (1 + KL(teacher ‖ student)).
+    - `"oracle_accuracy"`: accuracy on real evaluation data. An oracle, for research only.
+
+    ## Starting State
+
+    A fresh student and generator; the buffer is filled by `warmup_rounds` batches without adversary. Everything
+    follows from the seed given to `reset`.
+
+    ## Episode End
+
+    1. Termination: the budget of `rounds` steps is used up (the budget is the task; `truncated` is never set).
+    2. Termination: the student has diverged (NaN). The score falls to 0 and `info["diverged"]` is true.
+
+    ## Info
+
+    Plain Python numbers with the same keys after every reset and step: see `_info`. `accuracy` (where the task has
+    evaluation data) is measured on real images; it enters neither observation nor reward.
+
+    ## Arguments
+
+    ```python
+    gymnasium.make("SSDKD/Digits-v0", reward="probe_discrepancy", budget={"rounds": 10})
+    ```
+
+    Args:
+        task: name of a task, or import path `"package.module:spec"` of a `TaskSpec`.
+        method: preset of the inversion engine, such as `"ssdkd"`.
+        method_options: settings of the preset to replace.
+        action: action scheme.
+        reward: score whose gain is the reward.
+        device: `"auto"` (CUDA where present), or a torch device.
+        teacher: weights file in place of the task's teacher.
+        teacher_arch: its network, by name or import path.
+        student_arch: the student's network, by name or import path.
+        generator_arch: the generator's network, by name or import path.
+        budget: settings of the task's budget to replace.
+        student: settings of the student's optimiser to replace.
+        clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
+            values differ between equal runs.
+        render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
+
+    Raises:
+        InvalidInputError: (a `ValueError`) when an argument is unknown, missing, unreadable or does not fit.
+
+    ## Vectorized environment
+
+    `gymnasium.make_vec` (sync, async) and Stable-Baselines3's `SubprocVecEnv` work unchanged; with one process an
+    environment, give each one torch thread. Spawned workers need the id `"ssdkd_env:SSDKD/Digits-v0"`.
+
+    ## Version History
+
+    - v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+    def __init__(
+        self,
+        task: str = "digits",
+        method: str = "ssdkd",
+        *,
+        method_options: Mapping[str, Any] | None = None,
+        action: str = "exponents",
+        reward: str = "probe_agreement",
+        device: str = "auto",
+        teacher: str | None = None,
+        teacher_arch: str | None = None,
+        student_arch: str | None = None,
+        generator_arch: str | None = None,
+        budget: Mapping[str, Any] | None = None,
+        student: Mapping[str, Any] | None = None,
+        clock: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None:
+            check_choice("render_mode", render_mode, self.metadata["render_modes"])
+        self.render_mode = render_mode
+        self.clock = clock
+        self.device = select_device(device)
+        self.method = make_method(method, method_options)
+        self.task = load_task(task, teacher, teacher_arch, student_arch, generator_arch, budget, student)
+        self.budget = self.task.spec.budget
+        self.reward_name = check_choice("reward", reward, REWARDS)
+        if reward in ORACLES and self.task.spec.evaluation is None:
+            raise InvalidInputError(
+                f"reward={reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
+                "choose a data-free reward such as 'probe_agreement'"
+            )
+        self._score_of = REWARDS[reward]
+        self.action_scheme = ACTION_SCHEMES[check_choice("action", action, ACTION_SCHEMES)](self.budget)
+        self.action_space = self.action_scheme.space
+        self.action_names = self.action_scheme.names
+        self.observation_names = observation_names(self.action_names)
+        self.observation_space: spaces.Box = observation_space(self.action_names)
+        self.run: DistillationRun | None = None
+
+    @property
+    def paper_action(self) -> FloatArray:
+        """The action that is the paper's sampler."""
+        return self.action_scheme.from_plan(SamplingPlan())
+
+    @property
+    def uniform_action(self) -> FloatArray:
+        """The action that samples without any priority."""
+        return self.action_scheme.from_plan(SamplingPlan(discrepancy_exponent=0.0, importance_exponent=0.0))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        """Start a new run; see the class. `options` has no keys yet."""
+        super().reset(seed=seed)
+        self.run = DistillationRun(self.task, self.method, int(self.np_random.integers(2**62)), self.device)
+        self._last_action = np.zeros(len(self.action_names), dtype=np.float32)
+        self._snapshot = self._previous = self._look(self.run.warm_up())
+        self._score = self._score_now()
+        self.curve = [self._curve_point()]
+        return self._observe(), self._info()
+
+    def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        """Do one round with the sampling plan that `action` means; see the class."""
+        if self.run is None:
+            raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset()")
+        report = self.run.step(self.action_scheme.to_plan(action))
+        self._last_action = np.array(action, dtype=np.float32)
+        self._previous, self._snapshot = self._snapshot, self._look(report)
+        score = self._score_now()
+        reward, self._score = score - self._score, score
+        self.curve.append(self._curve_point())
+        return self._observe(), reward, self.run.done or report.diverged, False, self._info()
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Picture of the run so far, (H, W, 3) uint8; None without a render mode."""
+        if self.render_mode is None:
+            gym.logger.warn(
+                'render() was called without a render mode; make the environment with render_mode="rgb_array"'
+            )
+            return None
+        from ssdkd_env.envs.rendering import draw_run
+
+        return draw_run(self)
+
+    def buffer_picture(self) -> NDArray[np.uint8]:
+        """The buffer's images as one (H, W, 3) uint8 grid, for TensorBoard.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        if self.run is None:
+            raise gym.error.ResetNeeded("Cannot call env.buffer_picture() before calling env.reset()")
+        from ssdkd_env.envs.rendering import draw_buffer
+
+        return draw_buffer(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the episode so far as one safetensors file; `load` continues it bit-identically on the CPU.
+
+        Raises:
+            ResetNeeded: before the first reset.
+            InvalidInputError: when the file cannot be written.
+        """
+        if self.run is None:
+            raise gym.error.ResetNeeded("Cannot call env.save() before calling env.reset()")
+        save_state(
+            path,
+            {
+                "arguments": self._fingerprint(),
+                "seed": self.run.seed,
+                "run": self.run.state_dict(),
+                "np_random": self.np_random.bit_generator.state,
+                "last_action": self._last_action.tolist(),
+                "snapshots": [_snapshot_state(self._previous), _snapshot_state(self._snapshot)],
+                "score": self._score,
+                "curve": self.curve,
+            },
+        )
+
+    def load(self, path: str | Path) -> tuple[FloatArray, dict[str, Any]]:
+        """Continue the episode that `save` wrote, in an environment made with the same arguments.
+
+        Returns:
+            Observation and info as they were after the last step before `save`.
+
+        Raises:
+            InvalidInputError: when the file is unreadable or belongs to another task, method or scheme.
+        """
+        state = load_state(path)
+        if not isinstance(state, dict) or state.get("arguments") != self._fingerprint():
+            raise InvalidInputError(
+                f"{path} was saved by an environment with other arguments; make this one with the same task, "
+                "networks, method, budget, action and reward"
+            )
+        self.np_random.bit_generator.state = state["np_random"]
+        self.run = DistillationRun(self.task, self.method, state["seed"], self.device)
+        self.run.load_state_dict(state["run"])
+        self._last_action = np.array(state["last_action"], dtype=np.float32)
+        self._previous, self._snapshot = map(_snapshot_from_state, state["snapshots"])
+        self._score, self.curve = state["score"], state["curve"]
+        return self._observe(), self._info()
+
+    def _fingerprint(self) -> str:
+        """What an episode depends on beside its state."""
+        return repr((self.task.spec, self.method, self.reward_name, type(self.action_scheme).__name__))
+
+    def _look(self, report: RoundReport) -> Snapshot:
+        """Score the student after a round, on the probe set and on the real data that are there to report."""
+        assert self.run is not None
+        student = self.run.student
+        return Snapshot(
+            report=report,
+            probe=probe_set(self.task, self.device).score(student),
+            accuracy=self.task.accuracy(student, self.device),
+        )
+
+    def _score_now(self) -> float:
+        if self._snapshot.report.diverged:
+            return DIVERGED_SCORE
+        return self._score_of(self._snapshot)
+
+    def _observe(self) -> FloatArray:
+        return observe(self._snapshot, self._previous, self.budget.rounds, self._last_action)
+
+    def _info(self) -> dict[str, Any]:
+        """Numbers of the last round (see `RoundReport`), flat; 0 in place of what a diverged student made NaN."""
+        report, probe = self._snapshot.report, self._snapshot.probe
+        info: dict[str, Any] = {
+            "round": report.round,
+            "diverged": report.diverged,
+            "score": self._score,
+            "probe_agreement": probe.agreement,
+            "probe_discrepancy": probe.discrepancy,
+            "student_loss": report.student_loss,
+            "learning_rate": report.learning_rate,
+            "bn_loss": report.bn_loss,
+            "one_hot_loss": report.one_hot_loss,
+            "adversarial_loss": report.adversarial_loss,
+            "candidate_agreement": report.candidate_agreement,
+            "candidate_confidence": report.candidate_confidence,
+            "candidate_discrepancy": report.candidate_discrepancy,
+            "buffer_agreement": report.buffer_agreement,
+            "buffer_class_imbalance": report.class_imbalance,
+            "buffer_difficulty": report.difficulty_quantiles[1],
+            "buffer_discrepancy": report.discrepancy_quantiles[1],
+            "buffer_mean_age": report.mean_age,
+            "effective_sample_size": report.effective_sample_size,
+            "replaced": report.replaced,
+            "synthesized": report.synthesized,
+        }
+        if self._snapshot.accuracy is not None:
+            info["accuracy"] = self._snapshot.accuracy
+        info = {key: value if np.isfinite(value) else 0.0 for key, value in info.items()}
+        if self.clock:
+            info["seconds"] = {"synthesis": report.seconds_synthesis, "distillation": report.seconds_distillation}
+        return info
+
+    def _curve_point(self) -> dict[str, float]:
+        """What the rendered learning curve shows of a round."""
+        info = self._info()
+        return {key: info[key] for key in ("probe_agreement", "accuracy") if key in info}
+
+
+def select_device(device: str) -> torch.device:
+    """The torch device that `device` names; `"auto"` is CUDA where present.
+
+    Raises:
+        InvalidInputError: when it does not exist on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInputError(
+            f"device={device!r} is not usable here ({' '.join(str(error).split())[:100]}); choose 'auto' or 'cpu'"
+        ) from error
+    return chosen
+
+
+def probe_set(task: Task, device: torch.device) -> ProbeSet:
+    """The task's probe set on `device`; made once a process."""
+    key = (id(task), str(device))
+    if key not in _probe_sets:
+        _probe_sets[key] = (task, ProbeSet(task, device))  # holding the task keeps its id from being reused
+    return _probe_sets[key][1]
+
+
+def _snapshot_state(snapshot: Snapshot) -> dict[str, Any]:
+    return {"report": asdict(snapshot.report), "probe": asdict(snapshot.probe), "accuracy": snapshot.accuracy}
+
+
+def _snapshot_from_state(state: dict[str, Any]) -> Snapshot:
+    return Snapshot(RoundReport(**state["report"]), ProbeScore(**state["probe"]), state["accuracy"])
