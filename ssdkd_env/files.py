@@ -12,7 +12,7 @@ from typing import Any
 from ssdkd_env.errors import InvalidInputError
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename: readers never see half a file.
 
     Raises:
@@ -31,7 +31,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise InvalidInputError(f"cannot write {path}: {error.strerror or error}; free or choose another disk") from error
+        raise InvalidInputError(
+            f"cannot write {path}: {error.strerror or error}; free or choose another disk"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ from ssdkd_env.distillation.losses import (
     total_variation,
 )
 from ssdkd_env.distillation.methods import Method
+from ssdkd_env.distillation.optimizers import load_optimizer_state
 from ssdkd_env.distillation.priority import class_share, confidence, modulation
 
 #: Adam's moments in all generative methods of the field.
@@ -79,8 +80,8 @@ class Inversion:
                 stacklevel=2,
             )
         self._clone = copy.deepcopy(self.generator)
-        self._parameters = list(self.generator.parameters())
-        self._clone_parameters = list(self._clone.parameters())
+        self._parameters: list[Tensor] = list(self.generator.parameters())
+        self._clone_parameters: list[Tensor] = list(self._clone.parameters())
         for parameter in self._parameters:
             parameter.requires_grad_(False)  # only the clone is differentiated
         self._meta_optimizer = torch.optim.Adam(
@@ -115,12 +116,11 @@ class Inversion:
         meta_gradients = [torch.zeros_like(p) for p in self._parameters]
         for _ in range(self.steps):
             loss, parts = self._loss(self._clone(latents), targets, student, buffer_share)
-            # grad() instead of backward(): nothing is computed for the parameters of teacher and student.
-            gradients = torch.autograd.grad(loss, [*self._clone_parameters, latents])
-            for tensor, gradient in zip([*self._clone_parameters, latents], gradients, strict=True):
-                tensor.grad = gradient
+            optimizer.zero_grad(set_to_none=True)
+            # Named inputs: nothing is computed for, or left on, the parameters of teacher and student.
+            loss.backward(inputs=[*self._clone_parameters, latents])
             optimizer.step()
-            torch._foreach_add_(meta_gradients, gradients[:-1])
+            torch._foreach_add_(meta_gradients, [p.grad for p in self._clone_parameters if p.grad is not None])
         for parameter, gradient in zip(self._parameters, meta_gradients, strict=True):
             parameter.grad = gradient
         self._meta_optimizer.step()
@@ -148,9 +148,7 @@ class Inversion:
         one_hot = one_hot_loss(teacher_logits, targets)
         if method.modulated:
             with torch.no_grad():
-                phi = modulation(
-                    class_share(teacher_logits), buffer_share, confidence(teacher_logits), method.gamma
-                )
+                phi = modulation(class_share(teacher_logits), buffer_share, confidence(teacher_logits), method.gamma)
             loss = loss + method.one_hot_weight * (phi * one_hot).mean()
         else:
             loss = loss + method.one_hot_weight * one_hot.mean()
@@ -177,5 +175,5 @@ class Inversion:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.generator.load_state_dict(state["generator"])
-        self._meta_optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self._meta_optimizer, state["optimizer"])
         self._statistics.load_state_dict(state["statistics"])

@@ -112,7 +112,8 @@ class BatchNormStatistics:
         batch, self._batch = self._batch, []
         remembered: list[Tensor] = []
         for layer in self.layers:
-            assert layer.running_mean is not None and layer.running_var is not None
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             remembered += [layer.running_mean, layer.running_var]
         self._last = [statistic.detach() for statistic in batch]
         if self._past:

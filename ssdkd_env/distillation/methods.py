@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def make_method(name: str, options: dict[str, Any] | None = None) -> Method:
+def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """Look a preset up by name and replace some of its settings.
 
     Raises:

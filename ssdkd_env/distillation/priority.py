@@ -101,6 +101,10 @@ def log_sampling_weights(
         delta: (N,) priorities δ.
         diversity_term: (N,) first factor of φ.
         difficulty_term: (N,) second factor of φ with γ = 1.
+        discrepancy_exponent: a_δ.
+        diversity_exponent: a_div.
+        difficulty_exponent: a_dif.
+        epsilon: ε > 0.
 
     Returns:
         (N,) float, finite for finite input.
@@ -154,8 +158,10 @@ def draw_with_replacement(probabilities: Tensor, count: int, generator: torch.Ge
 
 
 def gumbel(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Standard Gumbel noise, (count,) float64. Added to log-weights, the top k are a draw without replacement
-    (Gumbel top-k; Kool et al. 2019)."""
+    """Standard Gumbel noise, (count,) float64.
+
+    Added to log-weights, the top k are a draw without replacement (Gumbel top-k; Kool et al. 2019).
+    """
     uniform = torch.rand(count, dtype=torch.float64, device=device, generator=generator)
     tiny = torch.finfo(torch.float64).tiny
     return -(-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()

@@ -222,8 +222,8 @@ class DistillationRun:
             expected = (len(residents) + len(candidates),)
             if tuple(plan.logits.shape) != expected:
                 raise InvalidInputError(
-                    f"SamplingPlan.logits has shape {tuple(plan.logits.shape)}, expected {expected}: one log-weight for "
-                    "each resident of the buffer, then one for each candidate"
+                    f"SamplingPlan.logits has shape {tuple(plan.logits.shape)}, expected {expected}: one log-weight "
+                    "for each resident of the buffer, then one for each candidate"
                 )
             residents.log_weight.copy_(plan.logits[: len(residents)])
             candidates.log_weight.copy_(plan.logits[len(residents) :])
@@ -232,7 +232,7 @@ class DistillationRun:
         return self.buffer.update(candidates, keys, int(plan.replaced_share * self.buffer.capacity))
 
     def _log_weights(self, entries: Entries, plan: SamplingPlan) -> Tensor:
-        """log P(x) of the plan, unnormalised, (N,)."""
+        """Log P(x) of the plan, unnormalised, (N,)."""
         return priority.log_sampling_weights(
             priority.priority(entries.importance_weight, entries.discrepancy),
             priority.diversity(entries.class_share, self.buffer.mean_class_share()),

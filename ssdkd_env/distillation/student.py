@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.losses import distillation_loss
+from ssdkd_env.distillation.optimizers import load_optimizer_state
 
 #: Images for which the teacher answers at once. Larger batches use a core better until they leave its cache;
 #: 1,024 measured best on digits, and the bound keeps the memory of 32×32 images below 50 MB.
@@ -121,4 +122,4 @@ class StudentTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.student.load_state_dict(state["student"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self._optimizer, state["optimizer"])

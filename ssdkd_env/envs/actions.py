@@ -78,13 +78,11 @@ class Exponents:
             name: float(low + part * (high - low))
             for (name, (low, high)), part in zip(self._ranges.items(), share, strict=True)
         }
-        return SamplingPlan(**parts)
+        return SamplingPlan(**parts)  # type: ignore[arg-type]
 
     def from_plan(self, plan: SamplingPlan) -> FloatArray:
         """The action that means `plan`; values outside the ranges are clipped."""
-        parts = [
-            2.0 * (getattr(plan, name) - low) / (high - low) - 1.0 for name, (low, high) in self._ranges.items()
-        ]
+        parts = [2.0 * (getattr(plan, name) - low) / (high - low) - 1.0 for name, (low, high) in self._ranges.items()]
         return np.clip(np.array(parts, dtype=np.float32), -1.0, 1.0)
 
 

@@ -66,7 +66,7 @@ def observation_names(action_names: Sequence[str]) -> tuple[str, ...]:
     return (*STATISTICS, *(f"last_action_{name}" for name in action_names))
 
 
-def observation_space(action_names: Sequence[str]) -> spaces.Box:
+def observation_space(action_names: Sequence[str]) -> spaces.Space[NDArray[np.float32]]:
     """The Box that holds every observation."""
     bounds = [*STATISTICS.values(), *[(-1.0, 1.0)] * len(action_names)]
     low, high = np.array(bounds, dtype=np.float32).T

@@ -59,4 +59,5 @@ DIGITS = TaskSpec(
     ),
     student=StudentSettings(lr=0.2),
     evaluation=load_digits_data,
+    teacher_data=split_digits,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.networks.registry import resolve_import_path
 from ssdkd_env.settings import with_overrides
+from ssdkd_env.tasks.data import load_npz
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import Task, TaskSpec, build_teacher
 
@@ -47,16 +49,19 @@ def load_task(
     generator_arch: str | None = None,
     budget: Mapping[str, Any] | None = None,
     student: Mapping[str, Any] | None = None,
+    evaluation: str | None = None,
 ) -> Task:
     """Load a task and its teacher; equal arguments give the same object as long as the teacher's file is unchanged.
 
     Args:
         task: name in `TASKS`, or import path of a `TaskSpec`.
         teacher: weights file in place of the task's own.
-        teacher_arch, student_arch, generator_arch: network names or import paths in place of the task's own;
-            they are called with the number of classes and image channels (generator: latent_dim, image_shape) only.
+        teacher_arch: network of that file, by name or import path; called with num_classes and in_channels.
+        student_arch: the student's network, likewise.
+        generator_arch: the generator's network, likewise; called with latent_dim and image_shape.
         budget: settings of the `Budget` to replace.
         student: settings of the `StudentSettings` to replace.
+        evaluation: `.npz` of real images and labels in place of the task's own evaluation data.
 
     Raises:
         InvalidInputError: when anything is unknown, missing, unreadable or does not fit.
@@ -77,12 +82,13 @@ def load_task(
         teacher_weights=teacher if teacher is not None else spec.teacher_weights,
         budget=with_overrides(spec.budget, "budget", budget),
         student=with_overrides(spec.student, "student", student),
+        evaluation=partial(load_npz, "evaluation", evaluation) if evaluation is not None else spec.evaluation,
     )
     if not spec.teacher_weights:
         raise InvalidInputError(f"task {spec.name!r} ships no teacher; give teacher='path/to/weights.safetensors'")
     path = Path(spec.teacher_weights)
-    stamp = path.stat().st_mtime_ns if path.is_file() else None
-    key = repr((spec, stamp))
+    stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
+    key = repr((spec, stamps))
     if key not in _loaded:
         network = build_teacher(spec, seed=0)
         load_weights("teacher", path, network)

@@ -71,6 +71,7 @@ class TaskSpec:
         student: the student's optimiser.
         evaluation: loads the real evaluation data, which serve to report accuracy and nothing else; None when
             there are none.
+        teacher_data: loads the real data to train a teacher on, as a train and a test part; None when there are none.
     """
 
     name: str
@@ -89,8 +90,9 @@ class TaskSpec:
     teacher_options: dict[str, Any] = field(default_factory=dict)
     student_options: dict[str, Any] = field(default_factory=dict)
     generator_options: dict[str, Any] = field(default_factory=dict)
-    student: StudentSettings = StudentSettings()
+    student: StudentSettings = field(default_factory=StudentSettings)
     evaluation: Callable[[], LabelledImages] | None = None
+    teacher_data: Callable[[], tuple[LabelledImages, LabelledImages]] | None = None
 
 
 class Task:
@@ -106,7 +108,8 @@ class Task:
 
     def __init__(self, spec: TaskSpec, teacher: nn.Module) -> None:
         self.spec = spec
-        self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher.eval().requires_grad_(False)}
+        teacher = _channels_last(teacher.eval().requires_grad_(False))
+        self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher}
         self._evaluation: LabelledImages | None = None
         _check_classifier("teacher", teacher, spec)
 
@@ -122,7 +125,7 @@ class Task:
         options = _classifier_options(spec, spec.student_options)
         student = build_network("student_arch", spec.student_arch, options, seed)
         _check_classifier("student", student.eval(), spec)
-        return student
+        return _channels_last(student)
 
     def build_generator(self, seed: int) -> nn.Module:
         """A fresh generator, on the CPU, with initial weights that depend on `seed` alone."""
@@ -136,7 +139,7 @@ class Task:
                 f"generator_arch={spec.generator_arch!r} makes images of shape {shape[1:]}, task {spec.name!r} needs "
                 f"{spec.image_shape}"
             )
-        return generator
+        return _channels_last(generator)
 
     def evaluation(self, device: torch.device) -> LabelledImages | None:
         """Real images and labels on `device`, or None. For reported accuracy only: never for training."""
@@ -149,22 +152,24 @@ class Task:
         return self._evaluation
 
     def accuracy(self, network: nn.Module, device: torch.device | str) -> float | None:
-        """Share of the real evaluation images (or pixels) that `network` gets right; None without such data.
+        """Accuracy of `network` on the real evaluation data; None without such data."""
+        data = self.evaluation(torch.device(device))
+        return None if data is None else top1_accuracy(network, data, self.spec)
 
-        The network is used as it is: put it into evaluation mode first.
-        """
-        device = torch.device(device)
-        data = self.evaluation(device)
-        if data is None:
-            return None
-        images, labels = data
-        normalize = Normalize(self.spec.mean, self.spec.std, device)
-        with torch.no_grad():
-            hits = [
-                (network(normalize(batch)).argmax(dim=1) == truth).sum()
-                for batch, truth in zip(images.split(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK), strict=True)
-            ]
-        return float(torch.stack(hits).sum() / labels.numel())
+
+def top1_accuracy(network: nn.Module, data: LabelledImages, spec: TaskSpec) -> float:
+    """Share of labelled images (or pixels) that `network` gets right, all on one device.
+
+    The network is used as it is: put it into evaluation mode first.
+    """
+    images, labels = data
+    normalize = Normalize(spec.mean, spec.std, images.device)
+    with torch.no_grad():
+        hits = [
+            (network(normalize(batch)).argmax(dim=1) == truth).sum()
+            for batch, truth in zip(images.split(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK), strict=True)
+        ]
+    return float(torch.stack(hits).sum() / labels.numel())
 
 
 def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec) -> None:
@@ -187,6 +192,11 @@ def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec) 
             f"{argument}: labels run from {int(labels.min())} to {int(labels.max())}, task {spec.name!r} has classes 0 "
             f"to {spec.num_classes - 1}"
         )
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    """The same network with weights laid out for oneDNN and cuDNN: rounds of digits take 0.74 of the time."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _classifier_options(spec: TaskSpec, options: dict[str, Any]) -> dict[str, Any]:

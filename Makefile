@@ -1,0 +1,48 @@
+# Everything below sets itself up in .venv; nothing but Python >= 3.10, git and make is needed before.
+# A machine whose package index holds only the CUDA build of PyTorch saves gigabytes with
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+DEMO_STEPS ?= 1600
+DEMO_EPISODES ?= 8
+
+.PHONY: help install demo test lint types check clean
+
+help:
+	@echo "make demo   train PPO for a short while, compare it with the paper's sampler, draw the curve"
+	@echo "make test   run the whole test-suite"
+	@echo "make lint   ruff"
+	@echo "make types  mypy"
+	@echo "make clean  remove the virtual environment and the caches (not runs/)"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/python scripts/train_sampler.py --out $(DEMO)/ppo --timesteps $(DEMO_STEPS)
+	$(BIN)/python scripts/evaluate_sampler.py --out $(DEMO)/evaluation --samplers $(DEMO)/ppo paper uniform --episodes $(DEMO_EPISODES)
+	$(BIN)/python scripts/plot.py --out $(DEMO)/curve.png --runs $(DEMO)/ppo --results $(DEMO)/evaluation/results.jsonl
+	@echo "TensorBoard: $(BIN)/tensorboard --logdir $(DEMO)"
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,181 @@
+"""Experiments as pure functions: a JSON-able config in, a result line out, nothing shared between episodes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import ssdkd_env  # noqa: F401 (registers the environments)
+from agents.runs import versions
+from agents.storage import load_sampler
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.errors import InvalidInputError
+
+#: Seeds from here on are for evaluation; training draws its seeds below.
+HELD_OUT_SEED = 1_000_000
+#: Resamples of a bootstrap interval.
+BOOTSTRAP_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """One episode of one sampler.
+
+    Attributes:
+        env_id: registered id.
+        sampler: control by name, or path of a trained sampler.
+        seed: of the episode.
+        env_kwargs: JSON-able arguments of the environment.
+    """
+
+    env_id: str
+    sampler: str
+    seed: int
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def validate(configs: Sequence[EpisodeConfig]) -> None:
+    """Make every environment and sampler once, so that bad input is refused before the first episode is played.
+
+    Raises:
+        InvalidInputError: for an unknown environment id, argument or sampler.
+    """
+    seen: dict[str, EpisodeConfig] = {f"{c.env_id} {c.env_kwargs} {c.sampler}": c for c in configs}
+    for config in seen.values():
+        env = make_env(config.env_id, config.env_kwargs)
+        load_sampler(config.sampler, env, config.seed)
+
+
+def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
+    """Make a distillation environment.
+
+    Raises:
+        InvalidInputError: when the id is unknown or is another kind of environment, or an argument is unknown.
+    """
+    try:
+        env = gym.make(env_id, **env_kwargs)
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        known = ", ".join(sorted(name for name in gym.registry if name.startswith("SSDKD/")))
+        raise InvalidInputError(f"env={env_id!r} is unknown ({_one_line(error)}); choose one of: {known}") from error
+    except TypeError as error:
+        raise InvalidInputError(
+            f"env_kwargs={env_kwargs}: {_one_line(error)}; see the arguments of SSDKDEnv"
+        ) from error
+    if not isinstance(env.unwrapped, SSDKDEnv):
+        raise InvalidInputError(f"env={env_id!r} is no distillation environment; choose an id that begins with SSDKD/")
+    return env.unwrapped
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def run_episode(config: EpisodeConfig) -> dict[str, Any]:
+    """Play one episode and describe it: return, final info, action trace, wall seconds, versions."""
+    env = make_env(config.env_id, config.env_kwargs)
+    sampler = load_sampler(config.sampler, env, config.seed)
+    started = time.perf_counter()
+    observation, info = env.reset(seed=config.seed)
+    state, start = None, np.ones(1, dtype=bool)
+    rewards: list[float] = []
+    actions: list[list[float]] = []
+    finished = False
+    while not finished:
+        action, state = sampler.predict(observation, state, start, deterministic=True)
+        observation, reward, terminated, truncated, info = env.step(action)
+        rewards.append(reward)
+        actions.append([float(part) for part in action])
+        start, finished = np.zeros(1, dtype=bool), terminated or truncated
+    seconds = time.perf_counter() - started
+    env.close()
+    return asdict(config) | {
+        "return": sum(rewards),
+        "final": info,
+        "actions": actions,
+        "seconds": seconds,
+        "versions": versions(),
+    }
+
+
+def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[dict[str, Any]]:
+    """Play episodes, in this process or side by side in `processes` of one torch thread each.
+
+    Yields:
+        Result lines, in the order of `configs`.
+    """
+    if processes <= 1:
+        yield from map(run_episode, configs)
+        return
+    # Spawned, because a forked process inherits torch's thread pools in an unknown state.
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=use_one_thread) as pool:
+        yield from pool.imap(run_episode, configs)
+
+
+def use_one_thread() -> None:
+    """One torch thread in this process: side by side, more threads only wait for each other."""
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Mean over seeds with a percentile bootstrap interval.
+
+    Raises:
+        ValueError: for an empty sample.
+    """
+    sample: NDArray[np.float64] = np.array(list(values), dtype=np.float64)
+    if len(sample) == 0:
+        raise ValueError("an interval needs at least one value")
+    resamples = np.random.default_rng(seed).choice(sample, (BOOTSTRAP_RESAMPLES, len(sample))).mean(axis=1)
+    low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(sample.mean()), float(low), float(high))
+
+
+def summarize(results: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table: return, accuracy on real data and seconds of each sampler, with 95 % intervals over seeds.
+
+    The last column compares with the paper's sampler on the same seeds (paired differences of the return).
+    """
+    samplers = list(dict.fromkeys(result["sampler"] for result in results))
+    by_seed = {(result["sampler"], result["seed"]): result for result in results}
+    lines = [
+        "| sampler | episodes | return | accuracy on real data | return − paper's, same seeds | s/episode |",
+        "|---|---|---|---|---|---|",
+    ]
+    for sampler in samplers:
+        own = [result for result in results if result["sampler"] == sampler]
+        accuracies = [result["final"]["accuracy"] for result in own if "accuracy" in result["final"]]
+        differences = [
+            result["return"] - by_seed["paper", result["seed"]]["return"]
+            for result in own
+            if sampler != "paper" and ("paper", result["seed"]) in by_seed
+        ]
+        cells = [
+            sampler,
+            str(len(own)),
+            str(bootstrap_mean(result["return"] for result in own)),
+            str(bootstrap_mean(accuracies)) if accuracies else "–",
+            str(bootstrap_mean(differences)) if differences else "–",
+            f"{np.median([result['seconds'] for result in own]):.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""Run folders: every long command leaves its configuration, its exact command and its results in one place."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import read_json, write_atomically, write_json
+
+PACKAGES = ("ssdkd-env", "torch", "gymnasium", "stable-baselines3", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+
+
+class RunFolder:
+    """A folder with `config.json`, `command.txt` and `results.jsonl`.
+
+    Args:
+        path: the folder.
+        config: JSON-able settings of the run; None opens the folder of an earlier run.
+
+    Raises:
+        InvalidInputError: when a new run would go into a folder that holds one, an earlier run is missing, or the
+            folder cannot be written.
+    """
+
+    def __init__(self, path: str | Path, config: dict[str, Any] | None) -> None:
+        self.path = Path(path)
+        if config is None:
+            if not (self.path / "config.json").is_file():
+                raise InvalidInputError(f"{self.path} holds no run (no config.json); give the folder of a run")
+            self.config: dict[str, Any] = read_json(self.path / "config.json")
+            return
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            raise InvalidInputError(f"out={str(self.path)!r} is not empty; choose another folder, or delete it first")
+        self.config = config
+        write_json(self.path / "config.json", config | {"versions": versions()})
+        command = shlex.join(["python", *sys.argv])
+        write_atomically(self.path / "command.txt", lambda temporary: temporary.write_text(command + "\n"))
+
+    def append(self, result: dict[str, Any], file: str = "results.jsonl") -> None:
+        """Add one line to a JSON-lines file of the run."""
+        append_line(self.path / file, result)
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Append one JSON line, written in a single call so that an interrupt cannot leave half of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(value) + "\n")
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {error.strerror}; choose a folder that you may write") from error
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Read a JSON-lines file.
+
+    Raises:
+        InvalidInputError: when it is missing or a line is not JSON.
+    """
+    try:
+        return [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{path} holds a line that is not JSON ({error})") from error

@@ -1,0 +1,108 @@
+"""Samplers: whoever answers an observation with an action. The protocol is Stable-Baselines3's own `predict`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.errors import check_choice
+
+FloatArray = NDArray[np.float32]
+
+
+class Sampler(Protocol):
+    """Any Stable-Baselines3 model is one; so are the paper's sampler and the controls below."""
+
+    def predict(
+        self,
+        observation: FloatArray,
+        state: tuple[FloatArray, ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[FloatArray, tuple[FloatArray, ...] | None]:
+        """Answer observations (n, observation size) or (observation size,) with as many actions."""
+        ...
+
+
+class ConstantSampler:
+    """Gives one action whatever it observes.
+
+    Args:
+        action: (action size,) float32 in [−1, 1].
+    """
+
+    def __init__(self, action: FloatArray) -> None:
+        self.action = np.array(action, dtype=np.float32)
+
+    def predict(
+        self,
+        observation: FloatArray,
+        state: tuple[FloatArray, ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[FloatArray, tuple[FloatArray, ...] | None]:
+        """The constant action, once for each observation."""
+        return np.broadcast_to(self.action, (*observation.shape[:-1], len(self.action))).copy(), state
+
+
+class RandomSampler:
+    """Draws every action uniformly from the action space, whether or not `deterministic` is asked for.
+
+    Args:
+        action_size: length of an action.
+        seed: of the draws.
+    """
+
+    def __init__(self, action_size: int, seed: int = 0) -> None:
+        self.action_size = action_size
+        self._random = np.random.default_rng(seed)
+
+    def predict(
+        self,
+        observation: FloatArray,
+        state: tuple[FloatArray, ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[FloatArray, tuple[FloatArray, ...] | None]:
+        """A fresh random action for each observation."""
+        shape = (*observation.shape[:-1], self.action_size)
+        return self._random.uniform(-1.0, 1.0, shape).astype(np.float32), state
+
+
+def paper_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
+    """SSD-KD's hand-written sampler, reconstructed: P ∝ |δ| + ε, importance weights, all candidates compete."""
+    return ConstantSampler(env.paper_action)
+
+
+def uniform_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
+    """No priority at all: uniform draws and uniform replacement. The control of δ."""
+    return ConstantSampler(env.uniform_action)
+
+
+def random_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
+    """A random action every round. What an untrained agent does at the most."""
+    return RandomSampler(len(env.action_names), seed)
+
+
+SAMPLERS = {"paper": paper_sampler, "uniform": uniform_sampler, "random": random_sampler}
+
+
+def make_sampler(name: str, env: gym.Env[Any, Any], seed: int = 0) -> Sampler:
+    """Build a sampler by name.
+
+    Args:
+        name: a key of `SAMPLERS`.
+        env: the environment that it will drive; its action scheme says what the paper's action is.
+        seed: of a sampler that draws.
+
+    Raises:
+        InvalidInputError: when the name is unknown.
+    """
+    check_choice("sampler", name, SAMPLERS)
+    unwrapped = env.unwrapped
+    assert isinstance(unwrapped, SSDKDEnv)
+    return SAMPLERS[name](unwrapped, seed)

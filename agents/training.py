@@ -1,0 +1,201 @@
+"""Training a sampler with a Stable-Baselines3 algorithm."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor, VecNormalize
+
+import ssdkd_env  # noqa: F401 (registers the environments)
+from agents.algorithms import build_model, load_hyperparameters
+from agents.callbacks import DistillationCallback
+from agents.experiments import HELD_OUT_SEED, make_env, use_one_thread
+from agents.runs import RunFolder
+from agents.storage import find_sampler_file, read_sampler, restore_model, save_sampler
+from ssdkd_env.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a training depends on; it lies as `config.json` in the run's folder.
+
+    Attributes:
+        env_id: registered id.
+        algorithm: key of `ALGORITHMS`.
+        seed: of agent and environments, below 1,000 (seeds of evaluation begin at 1,000,000).
+        timesteps: environment steps; 0 takes the hyper-parameter file's `n_timesteps`.
+        env_kwargs: JSON-able arguments of the environment.
+        hyperparameters: values that replace the file's.
+        checkpoint_every: environment steps between checkpoints.
+        image_every: episodes between pictures of the buffer in TensorBoard.
+    """
+
+    env_id: str
+    algorithm: str
+    seed: int = 0
+    timesteps: int = 0
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    checkpoint_every: int = 400
+    image_every: int = 20
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1000:
+            raise InvalidInputError(
+                f"seed={self.seed}: expected a number from 0 to 999, so that evaluation is held out"
+            )
+        if self.timesteps < 0 or self.checkpoint_every < 1 or self.image_every < 1:
+            raise InvalidInputError("timesteps must be ≥ 0, checkpoint_every and image_every ≥ 1")
+
+
+def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progress_bar: bool = True) -> str:
+    """Train until the steps are done or Ctrl-C, leaving checkpoints, TensorBoard logs and `episodes.jsonl`.
+
+    Args:
+        config: what to train.
+        folder: where everything goes.
+        resume: continue from the last checkpoint in `folder`.
+        progress_bar: show one.
+
+    Returns:
+        `"finished"` or `"interrupted"`. In both cases the last checkpoint is on disk.
+    """
+    hyperparameters = load_hyperparameters(config.algorithm, config.env_id, config.hyperparameters)
+    total = config.timesteps or int(hyperparameters["n_timesteps"])
+    saved = read_sampler(find_sampler_file(folder.path)) if resume else None
+    done = saved["counters"]["num_timesteps"] if saved else 0
+    if done >= total:
+        raise InvalidInputError(
+            f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
+        )
+    use_one_thread()
+    make_env(config.env_id, config.env_kwargs)  # refuses bad arguments here, not in a worker
+    env = make_training_env(config, hyperparameters, first_seed=config.seed * 1000 + done % 1000)
+    try:
+        model = build_model(
+            config.algorithm, env, hyperparameters, seed=config.seed + done, tensorboard_log=str(folder.path)
+        )
+        if saved:
+            restore_model(model, saved)
+        sampler_config = {
+            "algorithm": config.algorithm,
+            "hyperparameters": hyperparameters,
+            "env_id": config.env_id,
+            "env_kwargs": config.env_kwargs,
+        }
+        save = partial(_save_checkpoint, folder, model, sampler_config)
+        callbacks: list[BaseCallback] = [
+            EpisodeLog(folder),
+            CheckpointCallback(config.checkpoint_every, save),
+            DistillationCallback(
+                hyperparameters=_flat(asdict(config) | {"algorithm": config.algorithm} | hyperparameters),
+                image_every=config.image_every,
+            ),
+        ]
+        try:
+            model.learn(
+                total - done,
+                callback=CallbackList(callbacks),
+                reset_num_timesteps=not resume,
+                tb_log_name="tensorboard",
+                log_interval=1 if config.algorithm == "ppo" else 4,
+                progress_bar=progress_bar,
+            )
+            outcome = "finished"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+        save()
+        return outcome
+    finally:
+        env.close()
+
+
+def make_training_env(config: TrainingConfig, hyperparameters: dict[str, Any], first_seed: int) -> VecEnv:
+    """`n_envs` environments, each in a process of its own with one torch thread, monitored and normalised."""
+    assert first_seed < HELD_OUT_SEED
+    count = int(hyperparameters.get("n_envs", 1))
+    makers: list[Callable[[], gym.Env[Any, Any]]] = [
+        partial(_make_worker_env, config.env_id, config.env_kwargs, separate=count > 1) for _ in range(count)
+    ]
+    venv: VecEnv = SubprocVecEnv(makers, start_method="spawn") if count > 1 else DummyVecEnv(makers)
+    venv.seed(first_seed)
+    venv = VecMonitor(venv)
+    if hyperparameters.get("normalize"):
+        venv = VecNormalize(venv, gamma=float(hyperparameters.get("gamma", 0.99)))
+    return venv
+
+
+def _make_worker_env(env_id: str, env_kwargs: dict[str, Any], separate: bool) -> gym.Env[Any, Any]:
+    if separate:
+        # Ctrl-C reaches the whole process group; the parent saves a checkpoint and then ends its workers.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        use_one_thread()
+    return make_env(env_id, env_kwargs)
+
+
+def _save_checkpoint(folder: RunFolder, model: BaseAlgorithm, config: dict[str, Any]) -> None:
+    save_sampler(folder.path / "checkpoints" / f"{model.num_timesteps}.safetensors", model, config, with_replay=True)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, bool | str | float | int]:
+    """Values that TensorBoard's hyper-parameter page can show."""
+    return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
+
+
+class CheckpointCallback(BaseCallback):
+    """Saves every `every` environment steps (not calls: N environments step N at once).
+
+    Args:
+        every: environment steps between checkpoints.
+        save: writes one.
+    """
+
+    def __init__(self, every: int, save: Callable[[], None]) -> None:
+        super().__init__()
+        self._every, self._save = every, save
+        self._next = 0
+
+    def _on_training_start(self) -> None:
+        self._next = self.num_timesteps + self._every
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self._next:
+            self._save()
+            self._next += self._every
+        return True
+
+
+class EpisodeLog(BaseCallback):
+    """Writes one line of `episodes.jsonl` for every training episode.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self._folder = folder
+        self._started = time.time()
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self._folder.append(
+                    {
+                        "timesteps": self.num_timesteps,
+                        "return": float(info["episode"]["r"]),
+                        "accuracy": info.get("accuracy"),
+                        "probe_agreement": info["probe_agreement"],
+                        "seconds": time.time() - self._started,
+                    },
+                    file="episodes.jsonl",
+                )
+        return True

@@ -1,0 +1,48 @@
+"""What all command lines share: parsing, and one clear line for what the user can mend."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from ssdkd_env.errors import InvalidInputError
+
+ArgumentsT = TypeVar("ArgumentsT")
+
+
+def launch(arguments: type[ArgumentsT], main: Callable[[ArgumentsT], None], description: str | None) -> None:
+    """Parse the command line into `arguments` and call `main`.
+
+    Exit codes: 0 done, 2 bad input (one line on stderr, no traceback), 130 stopped by Ctrl-C.
+    """
+    parsed = tyro.cli(arguments, description=description)
+    try:
+        main(parsed)
+    except InvalidInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse_settings(argument: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """Turn `("rounds=10", "lr=0.1")` into a dict; values are JSON, or text where they are not.
+
+    Raises:
+        InvalidInputError: when a pair has no `=`.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise InvalidInputError(f"--{argument} {pair!r}: expected NAME=VALUE, such as rounds=10")
+        try:
+            settings[name] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[name] = text
+    return settings

@@ -1,0 +1,113 @@
+"""A student out of a teacher whose data are gone: one distillation run with any sampler.
+
+Examples:
+  python scripts/distill.py --out runs/student
+  python scripts/distill.py --out runs/mine --teacher my.safetensors --teacher-arch mypkg.nets:make --sampler uniform
+  python scripts/distill.py --out runs/learnt --sampler runs/ppo
+
+Writes student.safetensors, picture.png, results.jsonl, config.json and command.txt into the folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from _cli import launch, parse_settings
+from matplotlib import image as matplotlib_image
+from tqdm import tqdm
+
+from agents.runs import RunFolder, versions
+from agents.storage import load_sampler
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.files import write_atomically
+from ssdkd_env.networks.checkpoints import save_weights
+
+
+@dataclass
+class Arguments:
+    """Command line of distill."""
+
+    out: Path
+    """Folder for the results; must be new or empty."""
+    sampler: str = "paper"
+    """paper, uniform, random, or the file or run folder of a trained sampler."""
+    task: str = "digits"
+    """Task by name, or import path package.module:spec of a TaskSpec."""
+    method: str = "ssdkd"
+    """Preset of the inversion engine."""
+    teacher: str | None = None
+    """Weights file of your own teacher (.safetensors, or a PyTorch state dict)."""
+    teacher_arch: str | None = None
+    """Its network, by name or import path package.module:factory."""
+    student_arch: str | None = None
+    """The student's network, by name or import path."""
+    generator_arch: str | None = None
+    """The generator's network, by name or import path."""
+    evaluation: str | None = None
+    """.npz with real images and labels to report accuracy on. It influences nothing else."""
+    budget: tuple[str, ...] = ()
+    """Settings of the budget to replace, such as rounds=40 candidates=96."""
+    student: tuple[str, ...] = ()
+    """Settings of the student's optimiser to replace, such as lr=0.1."""
+    method_options: tuple[str, ...] = ()
+    """Settings of the method to replace, such as adversarial_weight=1."""
+    seed: int = 0
+    """Of everything in the run."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+def main(args: Arguments) -> None:
+    env = SSDKDEnv(
+        task=args.task,
+        method=args.method,
+        method_options=parse_settings("method-options", args.method_options),
+        device=args.device,
+        teacher=args.teacher,
+        teacher_arch=args.teacher_arch,
+        student_arch=args.student_arch,
+        generator_arch=args.generator_arch,
+        budget=parse_settings("budget", args.budget),
+        student=parse_settings("student", args.student),
+        evaluation=args.evaluation,
+        clock=True,
+        render_mode="rgb_array",
+    )
+    sampler = load_sampler(args.sampler, env, args.seed)
+    config = asdict(args) | {"out": str(args.out)}
+    folder = RunFolder(args.out, config)
+
+    observation, info = env.reset(seed=args.seed)
+    state, start = None, np.ones(1, dtype=bool)
+    seconds = {"synthesis": info["seconds"]["synthesis"], "distillation": 0.0}
+    actions, finished = [], False
+    with tqdm(total=env.budget.rounds, unit="round") as bar:
+        while not finished:
+            action, state = sampler.predict(observation, state, start, deterministic=True)
+            observation, _, finished, _, info = env.step(action)
+            start = np.zeros(1, dtype=bool)
+            actions.append(action.tolist())
+            for part, value in info.pop("seconds").items():
+                seconds[part] += value
+            bar.set_postfix({key: f"{info[key]:.3f}" for key in ("probe_agreement", "accuracy") if key in info})
+            bar.update()
+
+    assert env.run is not None
+    save_weights(folder.path / "student.safetensors", env.run.student)
+    frame = env.render()
+    assert frame is not None
+    picture = folder.path / "picture.png"
+    write_atomically(picture, lambda temporary: matplotlib_image.imsave(temporary, frame))
+    folder.append(config | {"final": info, "seconds": seconds, "actions": actions, "versions": versions()})
+    if info["diverged"]:
+        print("the student diverged (NaN): its weights are useless; try a smaller --student lr=...")
+    if "accuracy" in info:
+        print(f"accuracy on real images: {info['accuracy']:.4f}")
+    print(f"agreement with the teacher on the probe set: {info['probe_agreement']:.4f}")
+    print(f"student: {folder.path / 'student.safetensors'}\npicture: {picture}")
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)

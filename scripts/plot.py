@@ -1,0 +1,36 @@
+"""Draw the reward curves of training runs, beside what samplers reach on held-out seeds.
+
+Example: python scripts/plot.py --out curve.png --runs runs/ppo runs/sac --results runs/evaluation/results.jsonl
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from _cli import launch
+
+from agents.plots import plot_reward_curves
+from agents.runs import read_lines
+
+
+@dataclass
+class Arguments:
+    """Command line of plot."""
+
+    out: Path
+    """PNG to write."""
+    runs: tuple[Path, ...]
+    """Folders of train_sampler."""
+    results: Path | None = None
+    """results.jsonl of evaluate_sampler."""
+
+
+def main(args: Arguments) -> None:
+    curves = {run.name: read_lines(run / "episodes.jsonl") for run in args.runs}
+    plot_reward_curves(curves, read_lines(args.results) if args.results else [], args.out)
+    print(f"plot: {args.out}")
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)

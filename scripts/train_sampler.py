@@ -1,0 +1,79 @@
+"""Train an agent to sample: Stable-Baselines3 on a distillation environment.
+
+Examples:
+  python scripts/train_sampler.py --out runs/ppo
+  python scripts/train_sampler.py --out runs/sac --algo sac --timesteps 4000
+  python scripts/train_sampler.py --out runs/ppo --resume --timesteps 20000
+  tensorboard --logdir runs
+
+Writes checkpoints/, tensorboard logs, episodes.jsonl, config.json and command.txt into the folder. Ctrl-C saves a
+checkpoint first; --resume continues from the last one.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from _cli import launch, parse_settings
+
+from agents.runs import RunFolder
+from agents.training import TrainingConfig, train
+
+
+@dataclass
+class Arguments:
+    """Command line of train_sampler."""
+
+    out: Path
+    """Folder of the run; must be new or empty, unless --resume."""
+    env: str = "SSDKD/Digits-v0"
+    """Environment id."""
+    algo: str = "ppo"
+    """ppo or sac."""
+    timesteps: int = 0
+    """Environment steps in all; 0 takes the number from the hyper-parameter file."""
+    seed: int = 0
+    """Of agent and environments, 0 to 999."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, such as reward=probe_discrepancy 'budget={"rounds": 10}'."""
+    hyperparameters: tuple[str, ...] = ()
+    """Values that replace the file's, such as learning_rate=0.0003 n_envs=4."""
+    checkpoint_every: int = 400
+    """Environment steps between checkpoints."""
+    image_every: int = 20
+    """Episodes between pictures of the buffer in TensorBoard."""
+    resume: bool = False
+    """Continue the run in --out, with its own settings; only --timesteps is taken from this command."""
+    progress_bar: bool = True
+    """Show a progress bar."""
+
+
+def main(args: Arguments) -> None:
+    if args.resume:
+        folder = RunFolder(args.out, None)
+        settings = {name: value for name, value in folder.config.items() if name != "versions"}
+        config = replace(TrainingConfig(**settings), timesteps=args.timesteps or settings["timesteps"])
+    else:
+        config = TrainingConfig(
+            env_id=args.env,
+            algorithm=args.algo,
+            seed=args.seed,
+            timesteps=args.timesteps,
+            env_kwargs=parse_settings("env-kwargs", args.env_kwargs),
+            hyperparameters=parse_settings("hyperparameters", args.hyperparameters),
+            checkpoint_every=args.checkpoint_every,
+            image_every=args.image_every,
+        )
+        folder = RunFolder(args.out, asdict(config))
+    print(f"curves: tensorboard --logdir {folder.path}")
+    outcome = train(config, folder, args.resume, args.progress_bar)
+    print(f"{outcome}; last checkpoint in {folder.path / 'checkpoints'}")
+    if outcome == "interrupted":
+        print(f"continue with: python scripts/train_sampler.py --out {folder.path} --resume")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)
