@@ -59,7 +59,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InvalidInputError(f"{path} is not valid JSON ({error}); was it cut short?") from error
 
 
@@ -68,11 +68,24 @@ def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
 
     Tensors lie in the file as they are; the structure around them is JSON in the file's header.
     """
-    from safetensors.torch import save_file
-
     tensors: dict[str, Any] = {}
     structure = json.dumps(_flatten(state, tensors))
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata={"structure": structure}))
+    save_tensors(path, tensors, {"structure": structure})
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors as a safetensors file, atomically.
+
+    Each is copied first, because safetensors refuses tensors that share memory or are not contiguous.
+    """
+    import torch
+    from safetensors.torch import save
+
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    content = save(copies, metadata)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_state(path: str | Path) -> Any:
@@ -91,7 +104,10 @@ def load_state(path: str | Path) -> Any:
         raise InvalidInputError(f"cannot read {path}: {error}; was it cut short?") from error
     if structure is None:
         raise InvalidInputError(f"{path} holds tensors but no saved state; expected a file written by save_state")
-    return _unflatten(json.loads(structure), tensors)
+    try:
+        return _unflatten(json.loads(structure), tensors)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"{path} holds no state that save_state wrote") from error
 
 
 def _flatten(value: Any, tensors: dict[str, Any]) -> Any:
@@ -99,12 +115,12 @@ def _flatten(value: Any, tensors: dict[str, Any]) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
-        tensors[name := f"t{len(tensors)}"] = value.detach().cpu().contiguous().clone()
+        tensors[name := f"t{len(tensors)}"] = value
         return ["tensor", name]
     if isinstance(value, Mapping):
         return ["dict", [[key, _flatten(item, tensors)] for key, item in value.items()]]
     if isinstance(value, (list, tuple)):
-        return [type(value).__name__, [_flatten(item, tensors) for item in value]]
+        return ["list" if isinstance(value, list) else "tuple", [_flatten(item, tensors) for item in value]]
     if value is None or isinstance(value, (bool, int, float, str)):
         return ["value", value]
     raise TypeError(f"cannot save a {type(value).__name__} in a state file")

@@ -80,8 +80,9 @@ class Inversion:
                 stacklevel=2,
             )
         self._clone = copy.deepcopy(self.generator)
-        self._parameters: list[Tensor] = list(self.generator.parameters())
-        self._clone_parameters: list[Tensor] = list(self._clone.parameters())
+        names = [name for name, parameter in self.generator.named_parameters() if parameter.requires_grad]
+        self._parameters: list[Tensor] = [self.generator.get_parameter(name) for name in names]
+        self._clone_parameters: list[Tensor] = [self._clone.get_parameter(name) for name in names]
         for parameter in self._parameters:
             parameter.requires_grad_(False)  # only the clone is differentiated
         self._meta_optimizer = torch.optim.Adam(
@@ -120,7 +121,9 @@ class Inversion:
             # Named inputs: nothing is computed for, or left on, the parameters of teacher and student.
             loss.backward(inputs=[*self._clone_parameters, latents])
             optimizer.step()
-            torch._foreach_add_(meta_gradients, [p.grad for p in self._clone_parameters if p.grad is not None])
+            for total, parameter in zip(meta_gradients, self._clone_parameters, strict=True):
+                if parameter.grad is not None:
+                    total += parameter.grad
         for parameter, gradient in zip(self._parameters, meta_gradients, strict=True):
             parameter.grad = gradient
         self._meta_optimizer.step()
@@ -168,6 +171,8 @@ class Inversion:
         """Generator, its optimiser and the blended statistics. The randomness belongs to the caller."""
         return {
             "generator": self.generator.state_dict(),
+            # Its parameters are overwritten in every call; its buffers (spectral norm's vectors) go on.
+            "clone_buffers": dict(self._clone.named_buffers()),
             "optimizer": self._meta_optimizer.state_dict(),
             "statistics": self._statistics.state_dict(),
         }
@@ -175,5 +180,7 @@ class Inversion:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.generator.load_state_dict(state["generator"])
+        for name, buffer in self._clone.named_buffers():
+            buffer.copy_(state["clone_buffers"][name])
         load_optimizer_state(self._meta_optimizer, state["optimizer"])
         self._statistics.load_state_dict(state["statistics"])

@@ -100,6 +100,7 @@ class BatchNormStatistics:
             variance = (features.square().mean(dims) - mean.square()).clamp_min(0.0)
             self._batch += [mean, variance]
 
+        self._batch = []  # a forward pass that failed midway leaves none of its statistics behind
         handles = [layer.register_forward_pre_hook(record) for layer in self.layers]
         try:
             yield

@@ -109,8 +109,8 @@ class DistillationRun:
             name: torch.Generator(self.device).manual_seed(stream_seed)
             for name, stream_seed in zip(("inversion", "sampling", "augmentation"), seeds[:3], strict=True)
         }
-        # Layers of the user's own, such as dropout, draw from the global generator: give them a stream too.
-        self._global_state = torch.Generator().manual_seed(seeds[3]).get_state()
+        # Layers of the user's own, such as dropout, draw from the global generators: give them a stream too.
+        self._random["layers"] = torch.Generator().manual_seed(seeds[3])
         self.teacher = task.teacher_on(self.device)
         self.student = task.build_student(seeds[4]).to(self.device)
         generator = task.build_generator(seeds[5]).to(self.device)
@@ -181,6 +181,7 @@ class DistillationRun:
             self.warm_up()
         if self.done:
             raise RuntimeError(f"the budget of {self.task.spec.budget.rounds} rounds is used up; make a new run")
+        self._check_logits(plan.logits)
         with self._private_global_random():
             clock = _Clock(self.device)
             candidates, losses = self._synthesize(self.student, born=self.round)
@@ -194,6 +195,19 @@ class DistillationRun:
             return self._report(
                 candidates, losses, loss, replaced, probabilities, learning_rate, seconds_synthesis, clock.lap()
             )
+
+    def _check_logits(self, logits: Tensor | None) -> None:
+        """Refuse logits before anything of the run has moved."""
+        if logits is None:
+            return
+        expected = (len(self.buffer) + self.task.spec.budget.candidates,)
+        if tuple(logits.shape) != expected:
+            raise InvalidInputError(
+                f"SamplingPlan.logits has shape {tuple(logits.shape)}, expected {expected}: one log-weight for "
+                "each resident of the buffer, then one for each candidate"
+            )
+        if not bool(logits.isfinite().all()):
+            raise InvalidInputError("SamplingPlan.logits holds NaN or infinite values: expected finite log-weights")
 
     def _synthesize(self, student: torch.nn.Module | None, born: int) -> tuple[Entries, Tensor]:
         images, losses = self.inversion.synthesize(student, self.buffer.mean_class_share())
@@ -219,17 +233,14 @@ class DistillationRun:
         residents.log_weight.copy_(self._log_weights(residents, plan))
         candidates.log_weight.copy_(self._log_weights(candidates, plan))
         if plan.logits is not None:
-            expected = (len(residents) + len(candidates),)
-            if tuple(plan.logits.shape) != expected:
-                raise InvalidInputError(
-                    f"SamplingPlan.logits has shape {tuple(plan.logits.shape)}, expected {expected}: one log-weight "
-                    "for each resident of the buffer, then one for each candidate"
-                )
-            residents.log_weight.copy_(plan.logits[: len(residents)])
-            candidates.log_weight.copy_(plan.logits[len(residents) :])
+            logits = plan.logits.detach()
+            residents.log_weight.copy_(logits[: len(residents)])
+            candidates.log_weight.copy_(logits[len(residents) :])
         log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
         keys = log_weights + priority.gumbel(len(log_weights), self._random["sampling"], self.device)
-        return self.buffer.update(candidates, keys, int(plan.replaced_share * self.buffer.capacity))
+        # The hair keeps 0.29 · 100 at 29.
+        most_replaced = math.floor(plan.replaced_share * self.buffer.capacity + 1e-9)
+        return self.buffer.update(candidates, keys, most_replaced)
 
     def _log_weights(self, entries: Entries, plan: SamplingPlan) -> Tensor:
         """Log P(x) of the plan, unnormalised, (N,)."""
@@ -328,11 +339,15 @@ class DistillationRun:
 
     @contextmanager
     def _private_global_random(self) -> Iterator[None]:
-        """Lend this run's own stream to layers that draw from the global generator, and put that back after."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.default_generator.set_state(self._global_state)
+        """Lend this run's own stream to layers that draw from the global generators, and put those back after."""
+        seed = int(torch.randint(2**62, (1,), generator=self._random["layers"]))
+        on_cuda = self.device.type == "cuda"
+        with torch.random.fork_rng(devices=[self.device] if on_cuda else []):
+            torch.default_generator.manual_seed(seed)
+            if on_cuda:
+                with torch.cuda.device(self.device):
+                    torch.cuda.manual_seed(seed)
             yield
-            self._global_state = torch.default_generator.get_state()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `step` depends on, copied: `load_state_dict` of it continues bit-identically on the CPU."""
@@ -345,7 +360,6 @@ class DistillationRun:
                 "trainer": self._trainer.state_dict(),
                 "buffer": self.buffer.state_dict(),
                 "random": {name: generator.get_state() for name, generator in self._random.items()},
-                "global_state": self._global_state,
             }
         )
 
@@ -357,7 +371,6 @@ class DistillationRun:
         self.buffer.load_state_dict(state["buffer"])
         for name, generator in self._random.items():
             generator.set_state(state["random"][name])
-        self._global_state = state["global_state"]
         self.round, self.warm, self.synthesized = state["round"], state["warm"], state["synthesized"]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.optimizers import load_optimizer_state
+from ssdkd_env.errors import InvalidInputError
 
 #: Images for which the teacher answers at once. Larger batches use a core better until they leave its cache;
 #: 1,024 measured best on digits, and the bound keeps the memory of 32×32 images below 50 MB.
@@ -33,6 +34,11 @@ class StudentSettings:
     lr: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise InvalidInputError(f"student[{name!r}]={getattr(self, name)}: expected a number of at least 0")
 
 
 class StudentTrainer:

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import write_atomically
+from ssdkd_env.files import save_tensors
 
 
 def save_weights(path: str | Path, network: nn.Module) -> None:
     """Write the network's state dict as safetensors, atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    save_tensors(path, network.state_dict())
 
 
 def read_weights(argument: str, path: str | Path) -> dict[str, Tensor]:

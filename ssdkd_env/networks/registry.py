@@ -32,7 +32,7 @@ def resolve_import_path(argument: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InvalidInputError(
             f"{argument}={path!r} could not be imported ({error}); "
             "expected 'package.module:attribute' with the package on PYTHONPATH"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,14 @@ def load_npz(argument: str, path: str | Path) -> LabelledImages:
     """
     hint = "expected an .npz with images (N, C, H, W) and labels (N,)"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or not {"images", "labels"} <= set(file.files):
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise InvalidInputError(f"{argument}={str(path)!r} is a single array without 'images' and 'labels'; {hint}")
+        with loaded as file:
+            if not {"images", "labels"} <= set(file.files):
                 raise InvalidInputError(f"{argument}={str(path)!r} lacks an array 'images' or 'labels'; {hint}")
             images, labels = file["images"], file["labels"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"{argument}={str(path)!r} cannot be read ({error}); {hint}") from error

@@ -110,7 +110,7 @@ class Task:
         self.spec = spec
         teacher = _channels_last(teacher.eval().requires_grad_(False))
         self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher}
-        self._evaluation: LabelledImages | None = None
+        self._evaluations: dict[torch.device, LabelledImages] = {}
         _check_classifier("teacher", teacher, spec)
 
     def teacher_on(self, device: torch.device) -> nn.Module:
@@ -132,8 +132,14 @@ class Task:
         spec = self.spec
         options = {"latent_dim": spec.latent_dim, "image_shape": spec.image_shape} | spec.generator_options
         generator = build_network("generator_arch", spec.generator_arch, options, seed)
-        with torch.no_grad():
-            shape = tuple(generator(torch.zeros(2, spec.latent_dim)).shape)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                shape = tuple(generator(torch.zeros(2, spec.latent_dim)).shape)
+        except RuntimeError as error:
+            raise InvalidInputError(
+                f"generator_arch={spec.generator_arch!r} cannot take latents of shape (N, {spec.latent_dim}): "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
         if shape != (2, *spec.image_shape):
             raise InvalidInputError(
                 f"generator_arch={spec.generator_arch!r} makes images of shape {shape[1:]}, task {spec.name!r} needs "
@@ -145,11 +151,11 @@ class Task:
         """Real images and labels on `device`, or None. For reported accuracy only: never for training."""
         if self.spec.evaluation is None:
             return None
-        if self._evaluation is None or self._evaluation[0].device != device:
+        if device not in self._evaluations:
             images, labels = self.spec.evaluation()
             check_images("evaluation data", images, labels, self.spec)
-            self._evaluation = images.to(device), labels.to(device)
-        return self._evaluation
+            self._evaluations[device] = images.to(device), labels.to(device)
+        return self._evaluations[device]
 
     def accuracy(self, network: nn.Module, device: torch.device | str) -> float | None:
         """Accuracy of `network` on the real evaluation data; None without such data."""
@@ -218,6 +224,10 @@ def _check_classifier(role: str, network: nn.Module, spec: TaskSpec) -> None:
         raise InvalidInputError(
             f"{role}_arch={arch!r} cannot take images of shape {spec.image_shape}: {' '.join(str(error).split())[:200]}"
         ) from error
+    if not isinstance(logits, Tensor):
+        raise InvalidInputError(
+            f"{role}_arch={arch!r} answers with a {type(logits).__name__}, expected logits as a tensor"
+        )
     if logits.dim() not in (2, 4) or logits.shape[1] != spec.num_classes:
         raise InvalidInputError(
             f"{role}_arch={arch!r} gives outputs of shape {tuple(logits.shape)}, task {spec.name!r} needs "

@@ -1,0 +1,1 @@
+"""Who drives the sampling: samplers, learning algorithms and what they log."""

@@ -1,0 +1,149 @@
+"""Stable-Baselines3 callbacks: what TensorBoard shows of a sampler in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HParam, Image, TensorBoardOutputFormat
+
+#: Tag → key of info after the last round of an episode, averaged over the episodes that ended since the last log.
+EPISODE_TAGS = {
+    "student/accuracy": "accuracy",
+    "student/probe_agreement": "probe_agreement",
+    "student/probe_discrepancy": "probe_discrepancy",
+    "student/candidate_agreement": "candidate_agreement",
+    "student/loss": "student_loss",
+    "student/diverged": "diverged",
+}
+#: Tag → key of info after each round, averaged over the rounds since the last log.
+ROUND_TAGS = {
+    "buffer/class_imbalance": "buffer_class_imbalance",
+    "buffer/difficulty": "buffer_difficulty",
+    "buffer/discrepancy": "buffer_discrepancy",
+    "buffer/mean_age": "buffer_mean_age",
+    "buffer/effective_sample_size": "effective_sample_size",
+    "buffer/replaced": "replaced",
+}
+PICTURE_TAG = "buffer/images"
+RETURN_TAG = "rollout/ep_rew_mean"
+#: What TensorBoard's table of hyper-parameters compares.
+METRICS = (RETURN_TAG, "student/accuracy", "student/probe_agreement")
+#: Outputs that can show neither pictures nor tables of hyper-parameters.
+TEXT_OUTPUTS = ("stdout", "log", "json", "csv")
+
+
+class DistillationCallback(BaseCallback):
+    """Log students, buffers and actions of the environments that a sampler trains in.
+
+    Scalars go to every output of the model's logger. Pictures, the table of hyper-parameters and the page *Custom
+    scalars* need TensorBoard (`tensorboard_log=...` of the model); without it they are left out.
+
+    | Tag                     | Meaning                                                                         |
+    |-------------------------|---------------------------------------------------------------------------------|
+    | `student/*`             | the student after the last round, mean over the episodes that ended             |
+    | `student/accuracy`      | on real data, where the task has them; reported, never trained on               |
+    | `student/diverged`      | share of the episodes that ended with a diverged student                        |
+    | `buffer/*`              | mean over the rounds; `replaced` in images, `mean_age` in rounds                |
+    | `action/<part>`         | mean over the rounds of each part of the action, as the environment received it |
+    | `buffer/images`         | buffer of the first environment one round before the end of an episode          |
+
+    The picture comes one round early because vectorised environments reset in the same call in which an episode ends.
+
+    Args:
+        hyperparameters: row of the table *HParams*; runs to be compared need the same keys. None: no table.
+        image_every: episodes of the first environment between two pictures; 0 for none.
+        verbose: 1 to say when TensorBoard is off.
+    """
+
+    def __init__(
+        self, hyperparameters: Mapping[str, Any] | None = None, image_every: int = 10, verbose: int = 0
+    ) -> None:
+        super().__init__(verbose)
+        self.hyperparameters = hyperparameters
+        self.image_every = image_every
+        self._episodes = 0
+        self._picture_round: int | None = None
+        self._action_names: tuple[str, ...] = ()
+
+    def _on_training_start(self) -> None:
+        env = self.training_env
+        if env.has_attr("action_names"):
+            self._action_names = tuple(env.get_attr("action_names", indices=[0])[0])
+        tensorboard = next((o for o in self.logger.output_formats if isinstance(o, TensorBoardOutputFormat)), None)
+        if tensorboard is None:
+            if self.verbose:
+                print("TensorBoard is off (give the model tensorboard_log=...): scalars only, no pictures")
+            return
+        if self.image_every and env.has_attr("buffer_picture"):
+            self._picture_round = max(1, env.get_attr("budget", indices=[0])[0].rounds - 1)
+        tensorboard.writer.add_custom_scalars(layout(self._action_names))
+        if self.hyperparameters is not None:
+            settings = {name: _plain(value) for name, value in self.hyperparameters.items()}
+            # The metrics' values come from the scalars of the same name, so the table is live.
+            self.logger.record("hparams", HParam(settings, dict.fromkeys(METRICS, 0.0)), exclude=TEXT_OUTPUTS)
+
+    def _on_step(self) -> bool:
+        infos: list[dict[str, Any]] = self.locals["infos"]
+        dones: NDArray[np.bool_] = self.locals["dones"]
+        for info, done in zip(infos, dones, strict=True):
+            for tag, key in ROUND_TAGS.items():
+                self._record_mean(tag, info.get(key))
+            if done:
+                for tag, key in EPISODE_TAGS.items():
+                    self._record_mean(tag, info.get(key))
+        self._record_actions()
+        if infos[0].get("round") == self._picture_round and self._episodes % self.image_every == 0:
+            picture = self.training_env.env_method("buffer_picture", indices=[0])[0]
+            self.logger.record(PICTURE_TAG, Image(picture, "HWC"), exclude=TEXT_OUTPUTS)
+        self._episodes += int(dones[0])
+        return True
+
+    def _on_training_end(self) -> None:
+        """Write what came after the algorithm's last log."""
+        if any(tag in self.logger.name_to_value for tag in (*EPISODE_TAGS, *ROUND_TAGS)):
+            returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+            if returns:
+                self.logger.record(RETURN_TAG, float(np.mean(returns)))
+            self.logger.dump(self.num_timesteps)
+
+    def _record_actions(self) -> None:
+        # On-policy algorithms draw outside the box too; "clipped_actions" is what the environment received.
+        actions = np.asarray(self.locals.get("clipped_actions", self.locals["actions"]))
+        if actions.ndim == 2 and actions.shape[1] == len(self._action_names):
+            for name, value in zip(self._action_names, actions.mean(axis=0), strict=True):
+                self._record_mean(f"action/{name}", value)
+
+    def _record_mean(self, tag: str, value: float | None) -> None:
+        self.logger.record_mean(tag, None if value is None else float(value))
+
+
+def layout(action_names: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
+    """Charts of TensorBoard's page *Custom scalars*: category → title → its kind and tags.
+
+    One tag a chart, because TensorBoard's colours tell runs apart, not tags.
+    """
+    charts = {
+        "Distillation": {
+            "Return of the sampler": RETURN_TAG,
+            "Student: accuracy on real data": "student/accuracy",
+            "Student: agreement on the probe set": "student/probe_agreement",
+        },
+        "Action (mean over the rounds)": {_words(name): f"action/{name}" for name in action_names},
+        "Buffer (mean over the rounds)": {_words(tag.removeprefix("buffer/")): tag for tag in ROUND_TAGS},
+    }
+    return {
+        category: {title: ["Multiline", [tag]] for title, tag in titles.items()} for category, titles in charts.items()
+    }
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _plain(value: Any) -> str | float:
+    """Make a value one that the table can show; None keeps its column so, and true is not shown as 1."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

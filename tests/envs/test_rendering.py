@@ -1,0 +1,159 @@
+"""The picture of a run, and the grid of images in it."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.rendering import BUFFER_TILE, GAP, HEIGHT, WIDTH, _step, arrange, draw_buffer, draw_run, image_grid
+from tests.envs.episodes import ROUNDS, actions_of, assert_same, episode, make, reset, steps
+
+
+@pytest.fixture
+def env() -> SSDKDEnv:
+    return make(render_mode="rgb_array")
+
+
+def test_every_frame_has_one_even_size(env: SSDKDEnv) -> None:
+    env.reset(seed=0)
+    frames = [env.render()]
+    for action in actions_of(0):
+        env.step(action)
+        frames.append(env.render())
+    assert len(frames) == ROUNDS + 1
+    for frame in frames:
+        assert frame is not None
+        assert frame.shape == (HEIGHT, WIDTH, 3) and frame.dtype == np.uint8
+        assert frame.flags["C_CONTIGUOUS"]
+    assert HEIGHT % 2 == WIDTH % 2 == 0
+
+
+def test_the_picture_follows_the_run(env: SSDKDEnv) -> None:
+    env.reset(seed=0)
+    first = draw_run(env)
+    np.testing.assert_array_equal(draw_run(env), first)
+    env.step(env.paper_action)
+    second = draw_run(env)
+    curve, action = np.s_[92:430, 600:], np.s_[485:, 640:]
+    buffer = np.s_[92:430, 44:586]
+    for panel in (curve, action, buffer):
+        assert (first[panel] != second[panel]).any()
+
+
+def test_a_frame_is_the_callers_own(env: SSDKDEnv) -> None:
+    env.reset(seed=0)
+    draw_run(env)[:] = 0
+    assert draw_run(env).max() == 255
+
+
+def test_drawing_changes_neither_the_run_nor_any_random_state() -> None:
+    actions = actions_of(1)
+    plain = episode(make(), 5, actions)
+    env = make(render_mode="rgb_array")
+    moments = [reset(env, 5)]
+    for action in actions:
+        before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
+        draw_run(env)
+        draw_buffer(env)
+        after = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
+        assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+        moments += steps(env, [action])
+    assert_same(plain, moments)
+
+
+def test_drawing_before_the_first_reset_is_refused(env: SSDKDEnv) -> None:
+    with pytest.raises(gym.error.ResetNeeded):
+        draw_run(env)
+    with pytest.raises(gym.error.ResetNeeded):
+        draw_buffer(env)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_diverged_run_is_drawn_and_marked() -> None:
+    env = make(render_mode="rgb_array", student={"lr": 1e9})
+    env.reset(seed=0)
+    *_, info = env.step(env.paper_action)
+    assert info["diverged"]
+    frame = draw_run(env)
+    red = (frame[:60, 700:, 0] > 150) & (frame[:60, 700:, 1] < 100)
+    assert frame.shape == (HEIGHT, WIDTH, 3) and red.any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_colour_images_without_real_data_are_drawn(tiny_teacher: str) -> None:
+    env = SSDKDEnv("tests.envs.own_networks:TINY", teacher=tiny_teacher, render_mode="rgb_array")
+    env.reset(seed=0)
+    assert draw_run(env).shape == (HEIGHT, WIDTH, 3)
+    assert draw_buffer(env).dtype == np.uint8
+
+
+def test_the_display_state_of_matplotlib_stays_alone(root: Path) -> None:
+    """Neither importing the module loads matplotlib, nor drawing loads pyplot."""
+    code = (
+        "import sys; from tests.envs.episodes import SMALL_PROBE, make; from ssdkd_env.distillation import probe\n"
+        "for name, value in SMALL_PROBE.items(): setattr(probe, name, value)\n"
+        "from ssdkd_env.envs.rendering import draw_run\n"
+        "env = make(render_mode='rgb_array'); env.reset(seed=0); assert 'matplotlib' not in sys.modules\n"
+        "draw_run(env); assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+    )
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_grid_puts_every_pixel_in_its_place(channels: int) -> None:
+    images = torch.randint(256, (5, channels, 2, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    grid = image_grid(images, columns=3, tile=3)
+    assert grid.dtype == np.uint8 and grid.shape == (2 * 2 + GAP, 3 * 3 + 2 * GAP, 3)
+    expected = np.full(grid.shape, 255, dtype=np.uint8)
+    for index, image in enumerate(images.numpy()):
+        top, left = (index // 3) * (2 + GAP), (index % 3) * (3 + GAP)
+        for channel in range(3):
+            expected[top : top + 2, left : left + 3, channel] = image[min(channel, channels - 1)]
+    np.testing.assert_array_equal(grid, expected)
+
+
+def test_image_grid_grows_small_images_by_a_whole_factor_and_shrinks_large_ones() -> None:
+    small = torch.arange(4, dtype=torch.uint8).view(1, 1, 2, 2)
+    np.testing.assert_array_equal(image_grid(small, 1, tile=5)[:, :, 0], np.kron([[0, 1], [2, 3]], np.ones((2, 2))))
+    large = torch.tensor([10, 20, 30, 40], dtype=torch.uint8).repeat_interleave(2).view(1, 1, 1, 8).expand(1, 3, 4, 8)
+    shrunk = image_grid(large, 1, tile=4)
+    assert shrunk.shape == (2, 4, 3)
+    np.testing.assert_array_equal(shrunk[0, :, 1], [10, 20, 30, 40])
+
+
+def test_the_buffer_picture_has_one_size_whatever_the_buffer_holds(env: SSDKDEnv) -> None:
+    env.reset(seed=0)
+    before = draw_buffer(env)
+    env.step(env.paper_action)
+    after = draw_buffer(env)
+    assert before.shape == after.shape and before.shape[0] == 10 * (BUFFER_TILE + GAP) - GAP
+    assert (before != after).any()
+
+
+def test_images_are_arranged_in_a_row_for_each_class_hardest_first() -> None:
+    classes = torch.tensor([1, 0, 1, 1, 0, 1])
+    discrepancy = torch.tensor([0.1, 0.5, float("nan"), 0.3, 0.9, 0.2])
+    places = arrange(classes, discrepancy, num_classes=2, rows=3, columns=3)
+    # Class 1 has four images for three places: of [2, 3, 5, 0] every 4/3-th is taken.
+    assert places.tolist() == [4, 1, -1, 2, 3, 5, -1, -1, -1]
+
+
+def test_images_of_many_classes_are_arranged_row_after_row() -> None:
+    classes = torch.tensor([7, 3, 3, 9])
+    places = arrange(classes, torch.tensor([0.1, 0.2, 0.3, 0.4]), num_classes=1000, rows=2, columns=3)
+    assert places.tolist() == [2, 1, 0, 3, -1, -1]
+
+
+@pytest.mark.parametrize(("last", "most", "step"), [(0, 6, 1), (5, 6, 1), (20, 6, 5), (200, 6, 50), (999, 6, 200)])
+def test_ticks_stand_at_round_numbers(last: int, most: int, step: int) -> None:
+    assert _step(last, most) == step

@@ -1,0 +1,113 @@
+"""Real images of the user's own, from .npz files."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks import load_task
+from ssdkd_env.tasks.data import load_npz
+
+IMAGES = np.arange(3 * 2 * 4 * 4, dtype=np.uint8).reshape(3, 2, 4, 4)
+LABELS = np.array([0, 2, 1])
+
+
+def write(folder: Path, **arrays: Any) -> Path:
+    path = folder / "data.npz"
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def refused(path: Path, match: str | None = None) -> None:
+    with pytest.raises(InvalidInputError, match=match) as error:
+        load_npz("evaluation", path)
+    assert "evaluation=" in str(error.value)
+    assert path.name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_uint8_images_arrive_as_they_are(tmp_path: Path) -> None:
+    images, labels = load_npz("evaluation", write(tmp_path, images=IMAGES, labels=LABELS.astype(np.int16)))
+    assert images.dtype == torch.uint8
+    assert labels.dtype == torch.int64
+    assert np.array_equal(images.numpy(), IMAGES)
+    assert labels.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_float_images_are_shares_of_255(tmp_path: Path, dtype: type) -> None:
+    images, _ = load_npz("evaluation", write(tmp_path, images=(IMAGES / 255).astype(dtype), labels=LABELS))
+    assert np.array_equal(images.numpy(), IMAGES)
+
+
+def test_grey_images_get_a_channel(tmp_path: Path) -> None:
+    images, _ = load_npz("evaluation", write(tmp_path, images=IMAGES[:, 0], labels=LABELS))
+    assert images.shape == (3, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "match"),
+    [
+        ({"images": IMAGES}, "labels"),
+        ({"x": IMAGES, "y": LABELS}, "images"),
+        ({"images": IMAGES[0, 0], "labels": LABELS}, "shape"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "shape"),
+        ({"images": IMAGES.astype(np.int64), "labels": LABELS}, "uint8"),
+        ({"images": IMAGES.astype(np.float32), "labels": LABELS}, r"\[0, 1\]"),
+        ({"images": IMAGES / 255 - 0.1, "labels": LABELS}, r"\[0, 1\]"),
+        ({"images": np.full((3, 1, 4, 4), np.nan), "labels": LABELS}, r"\[0, 1\]"),
+        ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers"),
+        ({"images": IMAGES, "labels": np.array(["a", "b", "c"])}, "whole numbers"),
+        ({"images": np.array([{}], dtype=object), "labels": LABELS}, None),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, Any], match: str | None) -> None:
+    refused(write(tmp_path, **arrays), match)
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "none.npz")
+    refused(tmp_path)
+    path = write(tmp_path, images=IMAGES, labels=LABELS)
+    content = path.read_bytes()
+    for broken in (b"", b"text", content[:-40], content[: len(content) // 2], pickle.dumps([1])):
+        path.write_bytes(broken)
+        refused(path)
+
+
+@pytest.mark.parametrize("position", range(60, 160, 10))
+def test_a_damaged_file_is_refused(tmp_path: Path, position: int) -> None:
+    path = write(tmp_path, images=IMAGES, labels=LABELS)
+    content = bytearray(path.read_bytes())
+    content[position : position + 4] = bytes(255 - b for b in content[position : position + 4])
+    path.write_bytes(bytes(content))
+    refused(path)
+
+
+def test_a_single_array_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    refused(tmp_path / "images.npy", "images")
+
+
+def test_a_task_takes_evaluation_data_of_the_users_own(tmp_path: Path) -> None:
+    images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
+    path = write(tmp_path, images=images, labels=np.array([1, 1, 1, 1]))
+    task = load_task("digits", evaluation=str(path))
+    data = task.evaluation(torch.device("cpu"))
+    assert data is not None
+    assert data[0].shape == (4, 1, 8, 8)
+    assert task.accuracy(task.teacher_on(torch.device("cpu")), "cpu") in (0.0, 1.0)
+    assert load_task("digits", evaluation=str(path)) is task
+    assert load_task("digits") is not task
+
+
+def test_evaluation_data_of_another_size_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, images=IMAGES, labels=LABELS)
+    with pytest.raises(InvalidInputError, match="8, 8"):
+        load_task("digits", evaluation=str(path)).evaluation(torch.device("cpu"))

@@ -1,0 +1,57 @@
+"""The embedded task: its data, and the teacher that ships with it."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits
+
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.losses import batch_norm_layers
+from ssdkd_env.tasks import load_task
+from ssdkd_env.tasks.digits import TEACHER_TEST_IMAGES, load_digits_data, split_digits
+from ssdkd_env.tasks.task import check_images
+
+CPU = torch.device("cpu")
+
+
+def test_the_data_are_scikit_learns_digits_as_uint8() -> None:
+    images, labels = load_digits_data()
+    digits = load_digits()
+    assert images.shape == (1797, 1, 8, 8)
+    assert images.dtype == torch.uint8
+    assert labels.dtype == torch.int64
+    assert (int(images.min()), int(images.max())) == (0, 255)
+    assert set(labels.tolist()) == set(range(10))
+    assert abs(images.squeeze(1).double() / 255 - torch.from_numpy(digits.images) / 16).max() <= 0.5 / 255 + 1e-12
+    assert labels.tolist() == digits.target.tolist()
+    check_images("digits", images, labels, load_task("digits").spec)
+
+
+def test_the_split_is_a_partition_and_repeats_exactly() -> None:
+    (train, train_labels), (test, test_labels) = split_digits()
+    images, labels = load_digits_data()
+    assert (len(test), len(train)) == (TEACHER_TEST_IMAGES, 1797 - TEACHER_TEST_IMAGES)
+    rows = torch.cat(
+        [torch.cat([x.flatten(1), y[:, None]], dim=1) for x, y in ((train, train_labels), (test, test_labels))]
+    )
+    every = torch.cat([images.flatten(1), labels[:, None]], dim=1)
+    assert sorted(rows.tolist()) == sorted(every.tolist())
+    assert torch.equal(split_digits()[1][0], test)
+
+
+def test_the_normalisation_is_that_of_the_training_data() -> None:
+    spec = load_task("digits").spec
+    (images, _), _ = split_digits()
+    normalized = Normalize(spec.mean, spec.std, CPU)(images)
+    assert abs(normalized.mean().item()) < 0.02
+    assert abs(normalized.std().item() - 1) < 0.02
+
+
+def test_the_shipped_teacher_knows_98_percent_of_the_held_out_digits() -> None:
+    task = load_task("digits")
+    _, (images, labels) = split_digits()
+    teacher, normalize = task.teacher_on(CPU), Normalize(task.spec.mean, task.spec.std, CPU)
+    with torch.no_grad():
+        accuracy = (teacher(normalize(images)).argmax(dim=1) == labels).double().mean().item()
+    assert accuracy >= 0.98
+    assert batch_norm_layers(teacher), "inversion needs the statistics of BatchNorm layers"
