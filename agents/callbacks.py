@@ -96,10 +96,7 @@ class DistillationCallback(BaseCallback):
                 for tag, key in EPISODE_TAGS.items():
                     self._record_mean(tag, info.get(key))
         self._record_actions()
-        if infos[0].get("round") == self._picture_round and self._episodes % self.image_every == 0:
-            picture = self.training_env.env_method("buffer_picture", indices=[0])[0]
-            self.logger.record(PICTURE_TAG, Image(picture, "HWC"), exclude=TEXT_OUTPUTS)
-        self._episodes += int(dones[0])
+        self._record_picture(infos[0], bool(dones[0]))
         return True
 
     def _on_training_end(self) -> None:
@@ -116,6 +113,14 @@ class DistillationCallback(BaseCallback):
         if actions.ndim == 2 and actions.shape[1] == len(self._action_names):
             for name, value in zip(self._action_names, actions.mean(axis=0), strict=True):
                 self._record_mean(f"action/{name}", value)
+
+    def _record_picture(self, info: dict[str, Any], done: bool) -> None:
+        """Record the first environment's buffer, in the round and the episodes whose turn it is."""
+        wanted = self._picture_round is not None and self._episodes % self.image_every == 0
+        if wanted and info["round"] == self._picture_round:
+            picture = self.training_env.env_method("buffer_picture", indices=[0])[0]
+            self.logger.record(PICTURE_TAG, Image(picture, "HWC"), exclude=TEXT_OUTPUTS)
+        self._episodes += int(done)
 
     def _record_mean(self, tag: str, value: float | None) -> None:
         self.logger.record_mean(tag, None if value is None else float(value))

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import ssdkd_env  # noqa: F401 (registers the environments)
 from agents.runs import versions
+from agents.statistics import bootstrap_mean
 from agents.storage import load_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 
 #: Seeds from here on are for evaluation; training draws its seeds below.
 HELD_OUT_SEED = 1_000_000
-#: Resamples of a bootstrap interval.
-BOOTSTRAP_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -122,32 +120,6 @@ def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[d
 def use_one_thread() -> None:
     """One torch thread in this process: side by side, more threads only wait for each other."""
     torch.set_num_threads(1)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
-
-def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Mean over seeds with a percentile bootstrap interval.
-
-    Raises:
-        ValueError: for an empty sample.
-    """
-    sample: NDArray[np.float64] = np.array(list(values), dtype=np.float64)
-    if len(sample) == 0:
-        raise ValueError("an interval needs at least one value")
-    resamples = np.random.default_rng(seed).choice(sample, (BOOTSTRAP_RESAMPLES, len(sample))).mean(axis=1)
-    low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(sample.mean()), float(low), float(high))
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> str:

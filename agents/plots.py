@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from agents.experiments import bootstrap_mean
+from agents.statistics import Interval, bootstrap_mean
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
@@ -58,7 +59,44 @@ def plot_reward_curves(
         axes.axhline(interval.mean, color=colour, linestyle=styles[index % len(styles)], label=label)
         axes.axhspan(interval.low, interval.high, color=colour, alpha=0.12, linewidth=0)
     axes.set(xlabel="environment steps", ylabel="episode return", title="Sampler training: gain on the probe set")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain(axes)
     axes.legend(frameon=False, loc="lower right", fontsize=9)
     save_figure(figure, path)
+
+
+def plot_budgets(points: Sequence[tuple[str, float, Interval]], path: str | Path) -> None:
+    """Accuracy with interval against median episode seconds, one point a budget (label, seconds, accuracy)."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for index, (label, seconds, accuracy) in enumerate(sorted(points, key=lambda point: point[1])):
+        colour = COLOURS[1] if label.startswith("default") else COLOURS[0]
+        bars = [[accuracy.mean - accuracy.low], [accuracy.high - accuracy.mean]]
+        axes.errorbar(seconds, accuracy.mean, yerr=bars, fmt="o", color=colour, capsize=3)
+        offset = (8, 8) if index % 2 else (8, -14)
+        axes.annotate(label, (seconds, accuracy.mean), xytext=offset, textcoords="offset points", fontsize=8)
+    axes.set(xlabel="seconds an episode (median, one core)", ylabel="accuracy on real images (mean, 95 %)")
+    axes.set_xlim(0, max(point[1] for point in points) * 1.25)
+    _plain(axes)
+    save_figure(figure, path)
+
+
+def plot_plans(accuracies: Mapping[str, Sequence[float]], path: str | Path) -> None:
+    """Accuracy of every seed under each fixed plan, best plan first, with the mean and its interval."""
+    figure = Figure(figsize=(9, 0.42 * len(accuracies) + 1.4), layout="constrained")
+    axes = figure.add_subplot()
+    ordered = sorted(accuracies, key=lambda name: float(np.mean(accuracies[name])))
+    for row, name in enumerate(ordered):
+        values = accuracies[name]
+        interval = bootstrap_mean(values)
+        axes.plot(values, [row] * len(values), "o", color=COLOURS[0], alpha=0.3, markersize=5)
+        bars = [[interval.mean - interval.low], [interval.high - interval.mean]]
+        axes.errorbar(interval.mean, row, xerr=bars, fmt="D", color=COLOURS[1], capsize=3, markersize=5)
+    axes.set_yticks(range(len(ordered)), ordered)
+    axes.set(xlabel="accuracy on real images after an episode (each seed; mean, 95 %)")
+    _plain(axes)
+    save_figure(figure, path)
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.errors import check_choice
+from ssdkd_env.errors import InvalidInputError, check_choice
 
 FloatArray = NDArray[np.float32]
 
@@ -91,18 +92,42 @@ def random_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
 SAMPLERS = {"paper": paper_sampler, "uniform": uniform_sampler, "random": random_sampler}
 
 
+#: `"constant:[0.5, 0, 0, -0.2, 1]"` gives one action; the paper's sampler is such a point.
+CONSTANT_PREFIX = "constant:"
+
+
+def parse_constant(name: str, env: SSDKDEnv) -> ConstantSampler:
+    """Build the sampler of `"constant:[...]"`, a JSON list with one number in [−1, 1] for each part of the action.
+
+    Raises:
+        InvalidInputError: when it is no such list.
+    """
+    try:
+        action = np.array(json.loads(name.removeprefix(CONSTANT_PREFIX)), dtype=np.float32)
+    except (json.JSONDecodeError, ValueError, TypeError):
+        action = np.array([], dtype=np.float32)
+    if not env.action_space.contains(action):
+        raise InvalidInputError(
+            f"sampler={name!r}: expected constant:[...] with {len(env.action_names)} numbers in [-1, 1]: "
+            f"{', '.join(env.action_names)}"
+        )
+    return ConstantSampler(action)
+
+
 def make_sampler(name: str, env: gym.Env[Any, Any], seed: int = 0) -> Sampler:
     """Build a sampler by name.
 
     Args:
-        name: a key of `SAMPLERS`.
+        name: a key of `SAMPLERS`, or `"constant:[...]"`.
         env: the environment that it will drive; its action scheme says what the paper's action is.
         seed: of a sampler that draws.
 
     Raises:
         InvalidInputError: when the name is unknown.
     """
-    check_choice("sampler", name, SAMPLERS)
     unwrapped = env.unwrapped
     assert isinstance(unwrapped, SSDKDEnv)
+    if name.startswith(CONSTANT_PREFIX):
+        return parse_constant(name, unwrapped)
+    check_choice("sampler", name, SAMPLERS)
     return SAMPLERS[name](unwrapped, seed)

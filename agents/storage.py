@@ -22,7 +22,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.algorithms import build_model
-from agents.samplers import SAMPLERS, Sampler, make_sampler
+from agents.samplers import CONSTANT_PREFIX, SAMPLERS, Sampler, make_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
@@ -165,12 +165,13 @@ def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
     Raises:
         InvalidInputError: when there is no such control, file or folder.
     """
-    if name in SAMPLERS:
+    if name in SAMPLERS or name.startswith(CONSTANT_PREFIX):
         return make_sampler(name, env, seed)
     path = Path(name)
     if not path.exists():
         raise InvalidInputError(
-            f"sampler={name!r} is neither a run folder nor one of: {', '.join(sorted(SAMPLERS))}; "
+            f"sampler={name!r} is neither a file, a run folder, constant:[...], nor one of: "
+            f"{', '.join(sorted(SAMPLERS))}; "
             "scripts/train_sampler.py makes run folders"
         )
     return TrainedSampler(find_sampler_file(path), env)

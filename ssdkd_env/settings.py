@@ -24,6 +24,8 @@ def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any
         InvalidInputError: when a name is unknown, or a value has another type than the default it replaces or is
             not finite.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise InvalidInputError(f"{argument}={options!r}: expected a mapping of settings, such as {{'name': value}}")
     if not options:
         return settings
     known = {f.name for f in fields(settings)}  # type: ignore[arg-type]

@@ -60,11 +60,12 @@ class ProbeSet:
     def __init__(self, task: Task, device: torch.device) -> None:
         self.teacher = task.teacher_on(device)
         normalize = Normalize(task.spec.mean, task.spec.std, device)
-        path = cache_folder() / f"probe-{_fingerprint(task)}.safetensors"
-        if path.is_file():
+        path = cache_folder() / f"probe-{_fingerprint(task, device)}.safetensors"
+        try:
             images = load_state(path)["images"].to(device)
-        else:
-            images = _synthesize(task, device)
+        except (InvalidInputError, KeyError, TypeError):  # missing, or damaged: make it anew
+            with torch.random.fork_rng(devices=[]):  # layers such as dropout draw from the global generator
+                images = _synthesize(task, device)
             try:
                 save_state(path, {"images": images})
             except InvalidInputError as error:
@@ -93,20 +94,16 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "ssdkd_env"
 
 
-def _fingerprint(task: Task) -> str:
+def _fingerprint(task: Task, device: torch.device) -> str:
     """Hash of everything that the probe set depends on."""
     spec = task.spec
-    digest = hashlib.sha256()
     settings = (
         (spec.image_shape, spec.num_classes, spec.mean, spec.std, spec.padding, spec.flip, spec.latent_dim),
         (spec.teacher_arch, spec.generator_arch, sorted(spec.generator_options.items())),
         (PROBE_GENERATORS, PROBE_BATCHES, PROBE_KEPT, PROBE_BATCH_SIZE, PROBE_STEPS, PROBE_SEED),
-        (sorted(asdict(_method()).items()), torch.__version__),
+        (sorted(asdict(_method()).items()), task.teacher_digest(), torch.__version__, device.type),
     )
-    digest.update(repr(settings).encode())
-    for tensor in task.teacher_on(torch.device("cpu")).state_dict().values():
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 
 
 def _method() -> Method:
@@ -119,6 +116,7 @@ def _synthesize(task: Task, device: torch.device) -> Tensor:
     nothing = torch.zeros(spec.num_classes, device=device)
     batches: list[Tensor] = []
     for seed in range(PROBE_SEED, PROBE_SEED + PROBE_GENERATORS):
+        torch.default_generator.manual_seed(seed)
         inversion = Inversion(
             _method(),
             task.teacher_on(device),

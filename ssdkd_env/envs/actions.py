@@ -68,10 +68,14 @@ class Exponents:
         Raises:
             InvalidInputError: when the action has another shape or is not finite.
         """
-        values = np.asarray(action, dtype=np.float64)
+        try:
+            values = np.asarray(action, dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.array(np.nan)
         if values.shape != self.space.shape or not np.isfinite(values).all():
             raise InvalidInputError(
-                f"action={action!r}: expected {len(self.names)} finite numbers in [-1, 1]: {', '.join(self.names)}"
+                f"action={' '.join(repr(action).split())[:100]}: expected {len(self.names)} finite numbers in [-1, 1]: "
+                f"{', '.join(self.names)}"
             )
         share = (np.clip(values, -1.0, 1.0) + 1.0) / 2.0
         parts = {

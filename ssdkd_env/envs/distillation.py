@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,13 +215,17 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         """Do one round with the sampling plan that `action` means; see the class."""
         if self.run is None:
             raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset()")
+        if self.run.done:
+            raise gym.error.ResetNeeded(
+                f"the budget of {self.budget.rounds} rounds is used up; call env.reset() to start a new episode"
+            )
         report = self.run.step(self.action_scheme.to_plan(action))
         self._last_action = np.array(action, dtype=np.float32)
         self._previous, self._snapshot = self._snapshot, self._look(report)
         score = self._score_now()
         reward, self._score = score - self._score, score
         self.curve.append(self._curve_point())
-        return self._observe(), reward, self.run.done or report.diverged, False, self._info()
+        return self._observe(), reward, self.run.done or self._snapshot.report.diverged, False, self._info()
 
     def render(self) -> NDArray[np.uint8] | None:
         """Picture of the run so far, (H, W, 3) uint8; None without a render mode."""
@@ -293,15 +298,18 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
 
     def _fingerprint(self) -> str:
         """What an episode depends on beside its state."""
-        return repr((self.task.spec, self.method, self.reward_name, type(self.action_scheme).__name__))
+        # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
+        spec = replace(self.task.spec, teacher_weights=self.task.teacher_digest(), evaluation=None, teacher_data=None)
+        return repr((spec, self.method, self.reward_name, type(self.action_scheme).__name__))
 
     def _look(self, report: RoundReport) -> Snapshot:
         """Score the student after a round, on the probe set and on the real data that are there to report."""
         assert self.run is not None
         student = self.run.student
+        probe = probe_set(self.task, self.device).score(student)
         return Snapshot(
-            report=report,
-            probe=probe_set(self.task, self.device).score(student),
+            report=replace(report, diverged=report.diverged or not math.isfinite(probe.discrepancy)),
+            probe=probe,
             accuracy=self.task.accuracy(student, self.device),
         )
 
@@ -362,7 +370,7 @@ def select_device(device: str) -> torch.device:
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         raise InvalidInputError(
             f"device={device!r} is not usable here ({' '.join(str(error).split())[:100]}); choose 'auto' or 'cpu'"

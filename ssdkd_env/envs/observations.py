@@ -6,6 +6,7 @@ task runs unchanged on another.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ class Snapshot:
 
 def squash(divergence: float) -> float:
     """Map a divergence in [0, ∞) to [0, 1)."""
-    return divergence / (1.0 + divergence)
+    return 1.0 if divergence == math.inf else divergence / (1.0 + divergence)
 
 
 def observation_names(action_names: Sequence[str]) -> tuple[str, ...]:

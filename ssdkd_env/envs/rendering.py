@@ -23,8 +23,8 @@ Picture = NDArray[np.uint8]
 
 #: Size of `draw_run`'s picture in pixels; both even, as video codecs want.
 WIDTH, HEIGHT = 960, 640
-#: Images of the buffer in a column and in a row; fewer in a row for TensorBoard, which crops wide pictures.
-GRID_ROWS, RUN_COLUMNS, BUFFER_COLUMNS = 10, 16, 13
+#: Images of the buffer that a picture shows.
+GRID_ROWS, GRID_COLUMNS = 10, 16
 #: Longer side of one image in the run's picture and in the picture of the buffer alone, in pixels.
 RUN_TILE, BUFFER_TILE = 32, 48
 #: Pixels between images, and their shade.
@@ -85,7 +85,7 @@ def draw_buffer(env: SSDKDEnv) -> Picture:
     Raises:
         ResetNeeded: before the first reset.
     """
-    return _buffer_grid(_run_of(env), BUFFER_COLUMNS, BUFFER_TILE)
+    return _buffer_grid(_run_of(env), BUFFER_TILE)
 
 
 def image_grid(images: Tensor, columns: int, tile: int = BUFFER_TILE) -> Picture:
@@ -101,7 +101,7 @@ def image_grid(images: Tensor, columns: int, tile: int = BUFFER_TILE) -> Picture
         (H, W, 3) uint8.
     """
     total, _, height, width = images.shape
-    images = images.cpu().expand(-1, 3, -1, -1)
+    images = images.cpu()
     side = max(height, width)
     if side > tile:
         height, width = max(1, round(height * tile / side)), max(1, round(width * tile / side))
@@ -112,7 +112,7 @@ def image_grid(images: Tensor, columns: int, tile: int = BUFFER_TILE) -> Picture
         images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     rows = -(-total // columns)
     cells = torch.full((rows * columns, 3, height + GAP, width + GAP), PAPER, dtype=torch.uint8)
-    cells[:total, :, :height, :width] = images
+    cells[:total, :, :height, :width] = images  # one channel becomes three
     grid = cells.view(rows, columns, 3, height + GAP, width + GAP).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     return grid[:-GAP, :-GAP].numpy().copy()
 
@@ -125,7 +125,7 @@ def arrange(classes: Tensor, discrepancy: Tensor, num_classes: int, rows: int, c
 
     Args:
         classes: (N,) int64, the teacher's class of each image.
-        discrepancy: (N,) float; what is not finite counts as largest.
+        discrepancy: (N,) float; NaN counts as largest.
         num_classes: number of classes.
         rows: of the grid.
         columns: of the grid.
@@ -133,18 +133,16 @@ def arrange(classes: Tensor, discrepancy: Tensor, num_classes: int, rows: int, c
     Returns:
         (rows · columns,) int64 indices of the images, −1 for a free place.
     """
-    by_discrepancy = discrepancy.nan_to_num(nan=torch.inf).argsort(descending=True, stable=True)
+    by_discrepancy = discrepancy.argsort(descending=True, stable=True)  # NaN comes first
     order = by_discrepancy[classes[by_discrepancy].argsort(stable=True)]
-    groups = [order]
     if num_classes <= rows:
-        columns_of_group, groups = columns, [order[classes[order] == label] for label in range(num_classes)]
+        room, groups = columns, [order[classes[order] == label] for label in range(num_classes)]
     else:
-        columns_of_group = rows * columns
+        room, groups = rows * columns, [order]
     places = torch.full((rows * columns,), -1, dtype=torch.int64)
     for index, group in enumerate(groups):
-        shown = min(len(group), columns_of_group)
-        start = index * columns_of_group
-        places[start : start + shown] = group[torch.arange(shown) * len(group) // max(shown, 1)]
+        shown = min(len(group), room)
+        places[index * room : index * room + shown] = group[torch.arange(shown) * len(group) // max(shown, 1)]
     return places
 
 
@@ -154,18 +152,18 @@ def _run_of(env: SSDKDEnv) -> DistillationRun:
     return env.run
 
 
-def _buffer_grid(run: DistillationRun, columns: int, tile: int) -> Picture:
+def _buffer_grid(run: DistillationRun, tile: int) -> Picture:
     residents = run.buffer.residents
     places = arrange(
         residents.class_share.argmax(dim=1).cpu(),
         residents.discrepancy.cpu(),
         run.task.spec.num_classes,
         GRID_ROWS,
-        columns,
+        GRID_COLUMNS,
     )
-    images = residents.images.cpu()
-    blank = torch.full_like(images[:1], PAPER)
-    return image_grid(torch.cat([images, blank])[places], columns, tile)
+    images = residents.images[places.clamp_min(0).to(residents.images.device)].cpu()
+    images[places < 0] = PAPER
+    return image_grid(images, GRID_COLUMNS, tile)
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -203,7 +201,7 @@ def _draw_title(figure: Figure, env: SSDKDEnv, run: DistillationRun) -> None:
 
 
 def _draw_buffer(figure: Figure, run: DistillationRun, left: int, top: int) -> None:
-    grid = _buffer_grid(run, RUN_COLUMNS, RUN_TILE)
+    grid = _buffer_grid(run, RUN_TILE)
     figure.figimage(grid, left, HEIGHT - top - len(grid), origin="upper")  # pixel by pixel: small images stay crisp
     classes, order = run.task.spec.num_classes, "by class"
     if classes <= GRID_ROWS:

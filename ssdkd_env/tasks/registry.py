@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.networks.registry import resolve_import_path
@@ -92,5 +94,10 @@ def load_task(
     if key not in _loaded:
         network = build_teacher(spec, seed=0)
         load_weights("teacher", path, network)
-        _loaded[key] = Task(spec, network)
+        loaded = Task(spec, network)
+        loaded.build_student(seed=0)  # refuses what does not fit here, not at the first reset
+        loaded.build_generator(seed=0)
+        if evaluation is not None:
+            loaded.evaluation(torch.device("cpu"))
+        _loaded[key] = loaded
     return _loaded[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -111,7 +112,7 @@ class Task:
         teacher = _channels_last(teacher.eval().requires_grad_(False))
         self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher}
         self._evaluations: dict[torch.device, LabelledImages] = {}
-        _check_classifier("teacher", teacher, spec)
+        self._output_dims = _check_classifier("teacher", teacher, spec)
 
     def teacher_on(self, device: torch.device) -> nn.Module:
         """The frozen teacher on `device`; moved once, then shared by all runs of the process."""
@@ -119,12 +120,19 @@ class Task:
             self._teachers[device] = copy.deepcopy(self._teachers[torch.device("cpu")]).to(device)
         return self._teachers[device]
 
+    def teacher_digest(self) -> str:
+        """Hash of the teacher's weights."""
+        digest = hashlib.sha256()
+        for name, tensor in self.teacher_on(torch.device("cpu")).state_dict().items():
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def build_student(self, seed: int) -> nn.Module:
         """A fresh student, on the CPU, with initial weights that depend on `seed` alone."""
         spec = self.spec
         options = _classifier_options(spec, spec.student_options)
         student = build_network("student_arch", spec.student_arch, options, seed)
-        _check_classifier("student", student.eval(), spec)
+        _check_classifier("student", student.eval(), spec, self._output_dims)
         return _channels_last(student)
 
     def build_generator(self, seed: int) -> nn.Module:
@@ -214,8 +222,11 @@ def build_teacher(spec: TaskSpec, seed: int) -> nn.Module:
     return build_network("teacher_arch", spec.teacher_arch, _classifier_options(spec, spec.teacher_options), seed)
 
 
-def _check_classifier(role: str, network: nn.Module, spec: TaskSpec) -> None:
-    """Check a teacher's or student's output against the task: (N, classes) or (N, classes, H, W)."""
+def _check_classifier(role: str, network: nn.Module, spec: TaskSpec, dims: int | None = None) -> int:
+    """Check a teacher's or student's output: (N, classes) or (N, classes, H, W); returns its number of dimensions.
+
+    A student must answer with as many dimensions (`dims`) as its teacher.
+    """
     arch = spec.teacher_arch if role == "teacher" else spec.student_arch
     try:
         with torch.no_grad():
@@ -228,8 +239,9 @@ def _check_classifier(role: str, network: nn.Module, spec: TaskSpec) -> None:
         raise InvalidInputError(
             f"{role}_arch={arch!r} answers with a {type(logits).__name__}, expected logits as a tensor"
         )
-    if logits.dim() not in (2, 4) or logits.shape[1] != spec.num_classes:
+    if logits.dim() not in ((2, 4) if dims is None else (dims,)) or logits.shape[1] != spec.num_classes:
         raise InvalidInputError(
             f"{role}_arch={arch!r} gives outputs of shape {tuple(logits.shape)}, task {spec.name!r} needs "
             f"(N, {spec.num_classes}) or (N, {spec.num_classes}, H, W): the number of classes must match"
         )
+    return logits.dim()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -13,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs import SSDKDEnv, rendering
 from ssdkd_env.envs.rendering import BUFFER_TILE, GAP, HEIGHT, WIDTH, _step, arrange, draw_buffer, draw_run, image_grid
+from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.tasks.task import build_teacher
 from tests.envs.episodes import ROUNDS, actions_of, assert_same, episode, make, reset, steps
+from tests.own_networks import DENSE_TASK
 
 
 @pytest.fixture
@@ -89,24 +91,25 @@ def test_a_diverged_run_is_drawn_and_marked() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_colour_images_without_real_data_are_drawn(tiny_teacher: str) -> None:
-    env = SSDKDEnv("tests.envs.own_networks:TINY", teacher=tiny_teacher, render_mode="rgb_array")
+def test_colour_images_of_a_task_without_real_data_are_drawn(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    save_weights(teacher, build_teacher(DENSE_TASK, seed=0))
+    env = SSDKDEnv("tests.own_networks:DENSE_TASK", teacher=str(teacher), render_mode="rgb_array")
     env.reset(seed=0)
     assert draw_run(env).shape == (HEIGHT, WIDTH, 3)
-    assert draw_buffer(env).dtype == np.uint8
+    red, green, blue = np.moveaxis(draw_buffer(env), -1, 0)
+    assert (red != green).any() and (green != blue).any()
 
 
-def test_the_display_state_of_matplotlib_stays_alone(root: Path) -> None:
-    """Neither importing the module loads matplotlib, nor drawing loads pyplot."""
-    code = (
-        "import sys; from tests.envs.episodes import SMALL_PROBE, make; from ssdkd_env.distillation import probe\n"
-        "for name, value in SMALL_PROBE.items(): setattr(probe, name, value)\n"
-        "from ssdkd_env.envs.rendering import draw_run\n"
-        "env = make(render_mode='rgb_array'); env.reset(seed=0); assert 'matplotlib' not in sys.modules\n"
-        "draw_run(env); assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
-    )
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
+def test_matplotlib_is_not_loaded_before_the_first_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # an import would now fail
+    runpy.run_path(rendering.__file__)
+
+
+def test_pyplot_and_its_global_figures_are_not_used(env: SSDKDEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    env.reset(seed=0)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    draw_run(env)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -141,11 +144,12 @@ def test_the_buffer_picture_has_one_size_whatever_the_buffer_holds(env: SSDKDEnv
 
 
 def test_images_are_arranged_in_a_row_for_each_class_hardest_first() -> None:
-    classes = torch.tensor([1, 0, 1, 1, 0, 1])
-    discrepancy = torch.tensor([0.1, 0.5, float("nan"), 0.3, 0.9, 0.2])
-    places = arrange(classes, discrepancy, num_classes=2, rows=3, columns=3)
-    # Class 1 has four images for three places: of [2, 3, 5, 0] every 4/3-th is taken.
-    assert places.tolist() == [4, 1, -1, 2, 3, 5, -1, -1, -1]
+    classes = torch.tensor([1, 0, 1, 1, 0, 1, 1])
+    discrepancy = torch.tensor([0.1, 0.5, float("nan"), 0.3, 0.9, 0.2, 0.0])
+    wide = arrange(classes, discrepancy, num_classes=2, rows=3, columns=5)
+    assert wide.view(3, 5).tolist() == [[4, 1, -1, -1, -1], [2, 3, 5, 0, 6], [-1] * 5]
+    narrow = arrange(classes, discrepancy, num_classes=2, rows=2, columns=2)
+    assert narrow.view(2, 2).tolist() == [[4, 1], [2, 5]], "of five images for two places, the first and the third"
 
 
 def test_images_of_many_classes_are_arranged_row_after_row() -> None:

@@ -1,0 +1,250 @@
+"""The measurements behind the defaults of the digits task and the figures in README.
+
+Examples:
+  python scripts/measure.py episode --out results/digits-episode.jsonl
+  python scripts/measure.py budgets --out results/digits-budgets.jsonl
+  python scripts/measure.py sensitivity --out results/digits-sensitivity.jsonl
+  python scripts/measure.py overhead --out results/digits-overhead.jsonl
+
+Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints
+a Markdown table. Times are of one process with one torch thread: let the machine do nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _cli import launch
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+from agents.experiments import HELD_OUT_SEED, EpisodeConfig, make_env, run_episode, run_episodes, use_one_thread
+from agents.plots import plot_budgets, plot_plans
+from agents.runs import append_line
+from agents.statistics import bootstrap_between_group_share, bootstrap_mean
+from ssdkd_env.distillation import DistillationRun, SamplingPlan
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.errors import InvalidInputError
+
+ENV_ID = "SSDKD/Digits-v0"
+
+#: Budgets that trade seconds for accuracy; the task's default is among them.
+BUDGETS: dict[str, dict[str, int]] = {
+    "5 rounds": {"rounds": 5},
+    "10 rounds": {"rounds": 10},
+    "10 rounds, 60 minibatches": {"rounds": 10, "student_steps": 60},
+    "15 rounds": {"rounds": 15},
+    "15 rounds, 40 minibatches": {"rounds": 15, "student_steps": 40},
+    "default (20 rounds)": {},
+    "20 rounds, 5 inversion steps": {"inversion_steps": 5},
+    "20 rounds, 32 candidates": {"candidates": 32},
+    "20 rounds, 96 candidates": {"candidates": 96},
+    "30 rounds": {"rounds": 30},
+    "40 rounds": {"rounds": 40},
+}
+
+#: Fixed plans over the action space. Shares are of the largest that the candidates allow.
+PLANS: dict[str, dict[str, float]] = {
+    "paper": {},
+    "paper, β = 0": {"importance_exponent": 0.0},
+    "paper, β = 1": {"importance_exponent": 1.0},
+    "uniform": {"discrepancy_exponent": 0.0, "importance_exponent": 0.0},
+    "uniform, a quarter replaced": {
+        "discrepancy_exponent": 0.0,
+        "importance_exponent": 0.0,
+        "replaced_share": 0.25,
+    },
+    "hard first": {"discrepancy_exponent": 2.0},
+    "easy first": {"discrepancy_exponent": -2.0, "importance_exponent": 0.0},
+    "rare classes first": {"discrepancy_exponent": 0.0, "diversity_exponent": 2.0, "importance_exponent": 0.0},
+    "frequent classes first": {"discrepancy_exponent": 0.0, "diversity_exponent": -2.0, "importance_exponent": 0.0},
+    "teacher unsure first": {"discrepancy_exponent": 0.0, "difficulty_exponent": 2.0, "importance_exponent": 0.0},
+    "teacher sure first": {"discrepancy_exponent": 0.0, "difficulty_exponent": -1.0, "importance_exponent": 0.0},
+    "paper, teacher sure first": {"difficulty_exponent": -1.0},
+}
+
+
+@dataclass
+class Episode:
+    """Seconds, accuracy on real digits and peak memory of one episode with the paper's sampler, on one core."""
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    seeds: int = 10
+    """Episodes."""
+
+
+@dataclass
+class Budgets:
+    """Accuracy against episode seconds over several budgets, with the paper's sampler."""
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    seeds: int = 10
+    """Episodes of each budget."""
+
+
+@dataclass
+class Sensitivity:
+    """How much the sampling plan matters: fixed plans × seeds, variance between plans against between seeds."""
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    seeds: int = 10
+    """Episodes of each plan."""
+    budget: str = "{}"
+    """JSON of budget settings to replace, such as '{"rounds": 10}'."""
+    processes: int = 2
+    """Episodes side by side (times are not reported here)."""
+
+
+@dataclass
+class Overhead:
+    """Environment step over the bare engine loop, interleaved in one process."""
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    episodes: int = 5
+    """Pairs of episodes."""
+
+
+def main(args: Episode | Budgets | Sensitivity | Overhead) -> None:
+    if args.out.exists():
+        raise InvalidInputError(f"--out {args.out} exists; choose another file, or delete it first")
+    use_one_thread()
+    if isinstance(args, Episode):
+        measure_episode(args)
+    elif isinstance(args, Budgets):
+        measure_budgets(args)
+    elif isinstance(args, Sensitivity):
+        measure_sensitivity(args)
+    else:
+        measure_overhead(args)
+
+
+def measure_episode(args: Episode) -> None:
+    results = _play(args.out, [EpisodeConfig(ENV_ID, "paper", HELD_OUT_SEED + seed) for seed in range(args.seeds)], {})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    append_line(args.out, {"peak_memory_mib": peak, "machine": _machine()})
+    print(
+        "| seconds (median) | accuracy on 1,797 real digits | return | peak memory of the process |\n|---|---|---|---|"
+    )
+    print(
+        f"| {np.median([r['seconds'] for r in results]):.2f} | {_accuracy(results)} "
+        f"| {bootstrap_mean(r['return'] for r in results)} | {peak:.0f} MiB |"
+    )
+
+
+def measure_budgets(args: Budgets) -> None:
+    lines: dict[str, list[dict[str, Any]]] = {name: [] for name in BUDGETS}
+    for seed in range(args.seeds):  # seed by seed, so that a drift of the machine meets every budget alike
+        for name, budget in BUDGETS.items():
+            config = EpisodeConfig(ENV_ID, "paper", HELD_OUT_SEED + seed, {"budget": budget})
+            lines[name] += _play(args.out, [config], {"label": name})
+    append_line(args.out, {"machine": _machine()})
+    print("| budget | seconds (median) | accuracy on real digits | images synthesised |\n|---|---|---|---|")
+    points = []
+    for name, results in lines.items():
+        seconds = float(np.median([r["seconds"] for r in results]))
+        points.append((name, seconds, bootstrap_mean(r["final"]["accuracy"] for r in results)))
+        print(f"| {name} | {seconds:.2f} | {points[-1][2]} | {results[0]['final']['synthesized']} |")
+    plot_budgets(points, args.out.with_suffix(".png"))
+
+
+def measure_sensitivity(args: Sensitivity) -> None:
+    env = make_env(ENV_ID, {"budget": json.loads(args.budget)})
+    samplers = {name: f"constant:{_action(env, plan)}" for name, plan in PLANS.items()}
+    labels = {sampler: name for name, sampler in samplers.items()}
+    configs = [
+        EpisodeConfig(ENV_ID, sampler, HELD_OUT_SEED + seed, {"budget": json.loads(args.budget)})
+        for seed in range(args.seeds)
+        for sampler in samplers.values()
+    ]
+    groups: dict[str, list[dict[str, Any]]] = {name: [] for name in PLANS}
+    for result in tqdm(run_episodes(configs, args.processes), total=len(configs), unit="episode"):
+        groups[labels[result["sampler"]]].append(result)
+        append_line(args.out, {"label": labels[result["sampler"]]} | result)
+    accuracies = {name: [r["final"]["accuracy"] for r in results] for name, results in groups.items()}
+    returns = {name: [r["return"] for r in results] for name, results in groups.items()}
+    print("| plan | accuracy on real digits | return | sd over seeds |\n|---|---|---|---|")
+    for name in sorted(PLANS, key=lambda name: -float(np.mean(accuracies[name]))):
+        print(
+            f"| {name} | {bootstrap_mean(accuracies[name])} | {bootstrap_mean(returns[name])} "
+            f"| {np.std(accuracies[name], ddof=1):.4f} |"
+        )
+    share = bootstrap_between_group_share(list(accuracies.values()))
+    means = [[float(np.mean(values[name])) for name in PLANS] for values in (accuracies, returns)]
+    correlation = float(spearmanr(*means).statistic)
+    summary = {
+        "between_plan_share_of_accuracy": vars(share),
+        "between_plan_share_of_return": vars(bootstrap_between_group_share(list(returns.values()))),
+        "rank_correlation_of_plan_means_return_accuracy": correlation,
+        "machine": _machine(),
+    }
+    append_line(args.out, summary)
+    print(f"\nshare of the accuracy's variance between plans: {share}")
+    print(f"rank correlation of plan means, return against accuracy: {correlation:.3f}")
+    plot_plans(accuracies, args.out.with_suffix(".png"))
+
+
+def measure_overhead(args: Overhead) -> None:
+    env = make_env(ENV_ID, {})
+    ratios = []
+    for episode in range(args.episodes):
+        env.reset(seed=episode)
+        assert env.run is not None
+        bare = DistillationRun(env.task, env.method, env.run.seed)
+        bare.warm_up()
+        action, plan = env.paper_action, env.action_scheme.to_plan(env.paper_action)
+        seconds = {"environment": 0.0, "engine": 0.0}
+        for index in range(env.budget.rounds):
+            for side in ("environment", "engine") if index % 2 == 0 else ("engine", "environment"):
+                started = time.perf_counter()
+                if side == "environment":
+                    env.step(action)
+                else:
+                    bare.step(plan)
+                seconds[side] += time.perf_counter() - started
+        ratios.append(seconds["environment"] / seconds["engine"])
+        append_line(args.out, {"episode": episode, "seconds": seconds, "ratio": ratios[-1]})
+    append_line(args.out, {"machine": _machine()})
+    print(f"environment step / bare engine step: {bootstrap_mean(ratios)} over {args.episodes} episodes")
+
+
+def _play(out: Path, configs: list[EpisodeConfig], extra: dict[str, Any]) -> list[dict[str, Any]]:
+    results = []
+    for config in configs:
+        results.append(extra | run_episode(config))
+        append_line(out, results[-1])
+    return results
+
+
+def _action(env: SSDKDEnv, plan: dict[str, float]) -> list[float]:
+    share = plan.get("replaced_share", 1.0) * min(1.0, env.budget.candidates / env.budget.buffer_capacity)
+    parts: dict[str, Any] = plan | {"replaced_share": share}
+    action = env.action_scheme.from_plan(SamplingPlan(**parts))
+    return [round(float(part), 6) for part in action]
+
+
+def _accuracy(results: list[dict[str, Any]]) -> str:
+    return str(bootstrap_mean(r["final"]["accuracy"] for r in results))
+
+
+def _machine() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = f"{len(names)} × {names[0]}" if names else cpu
+    return {"cpu": cpu, "system": platform.system(), "torch_threads": 1}
+
+
+if __name__ == "__main__":
+    launch(Episode | Budgets | Sensitivity | Overhead, main, __doc__)  # type: ignore[arg-type]

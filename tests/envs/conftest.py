@@ -1,0 +1,53 @@
+"""Fixtures of the environment's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssdkd_env.distillation import probe
+from ssdkd_env.envs import distillation
+from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.tasks import registry
+from ssdkd_env.tasks.task import build_teacher
+from tests.envs.episodes import REAL_PROBE, SMALL_PROBE
+from tests.envs.own_networks import TINY
+
+
+@pytest.fixture(scope="package", autouse=True)
+def small_probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make probe sets in milliseconds, and forget them after these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSDKD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(distillation, "_probe_sets", {})
+        for name, value in SMALL_PROBE.items():
+            patch.setattr(probe, name, value)
+        yield
+
+
+@pytest.fixture
+def real_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the probe sets that users get: many seconds for the first of these tests, nothing for the others."""
+    monkeypatch.setattr(distillation, "_probe_sets", {})
+    for name, value in REAL_PROBE.items():
+        monkeypatch.setattr(probe, name, value)
+
+
+@pytest.fixture
+def empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Forget every loaded task and probe set, as a first process on a new machine; returns the cache folder."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SSDKD_CACHE", str(folder))
+    monkeypatch.setattr(distillation, "_probe_sets", {})
+    monkeypatch.setattr(registry, "_loaded", {})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights file of the tiny task's teacher."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, build_teacher(TINY, seed=0))
+    return str(path)

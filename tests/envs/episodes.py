@@ -1,0 +1,74 @@
+"""Playing and comparing episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from ssdkd_env.distillation import probe
+from ssdkd_env.envs import SSDKDEnv
+
+#: A run of a tenth of a second.
+BUDGET = {
+    "rounds": 3,
+    "warmup_rounds": 1,
+    "candidates": 16,
+    "inversion_steps": 2,
+    "student_steps": 2,
+    "batch_size": 8,
+    "buffer_capacity": 24,
+}
+ROUNDS = BUDGET["rounds"]
+#: Settings that make a probe set in milliseconds instead of seconds.
+SMALL_PROBE = {"PROBE_GENERATORS": 1, "PROBE_BATCHES": 2, "PROBE_KEPT": 1, "PROBE_STEPS": 2}
+REAL_PROBE = {name: getattr(probe, name) for name in SMALL_PROBE}
+REWARD_NAMES = ("probe_agreement", "probe_discrepancy", "oracle_accuracy")
+
+FloatArray = NDArray[np.float32]
+
+
+class Moment(NamedTuple):
+    """What a reset (with reward 0 and no end) or a step returned."""
+
+    observation: FloatArray
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+def make(**arguments: Any) -> SSDKDEnv:
+    """A small digits environment without wrappers."""
+    arguments["budget"] = BUDGET | arguments.get("budget", {})
+    return SSDKDEnv(**arguments)
+
+
+def actions_of(seed: int, count: int = ROUNDS) -> FloatArray:
+    """Random actions, (count, 5) float32 in [-1, 1]."""
+    return np.random.default_rng(seed).uniform(-1.0, 1.0, (count, 5)).astype(np.float32)
+
+
+def reset(env: gym.Env[Any, Any], seed: int | None = None) -> Moment:
+    observation, info = env.reset(seed=seed)
+    return Moment(observation, 0.0, False, False, info)
+
+
+def steps(env: gym.Env[Any, Any], actions: Iterable[FloatArray]) -> list[Moment]:
+    return [Moment(*env.step(action)) for action in actions]  # type: ignore[arg-type]
+
+
+def episode(env: gym.Env[Any, Any], seed: int | None, actions: Iterable[FloatArray]) -> list[Moment]:
+    """Reset, then one step for each action."""
+    return [reset(env, seed), *steps(env, actions)]
+
+
+def assert_same(first: list[Moment], second: list[Moment]) -> None:
+    """Every number of the two episodes is the same, to the last bit."""
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.observation, other.observation)
+        assert one[1:] == other[1:]

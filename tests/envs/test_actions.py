@@ -1,0 +1,264 @@
+"""From an action to a sampling plan and back, and what the plan does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+
+from ssdkd_env.distillation import DistillationRun, SamplingPlan
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.actions import Exponents
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks import Budget
+from tests.envs.episodes import BUDGET, actions_of, assert_same, episode, make, reset, steps
+
+SCHEME = Exponents(Budget(**BUDGET))
+PARTS = ("discrepancy_exponent", "diversity_exponent", "difficulty_exponent", "importance_exponent", "replaced_share")
+EPSILON = 1e-2
+
+actions = npst.arrays(np.float32, 5, elements=st.floats(-1.0, 1.0, width=32))
+
+
+def parts(plan: SamplingPlan) -> list[float]:
+    return [getattr(plan, name) for name in PARTS]
+
+
+def test_action_parts_carry_the_names_of_the_plan() -> None:
+    assert SCHEME.names == PARTS
+    assert {f.name for f in fields(SamplingPlan)} == {*PARTS, "logits"}
+
+
+def test_space_is_the_box_that_trainers_expect() -> None:
+    space = SCHEME.space
+    assert space == spaces.Box(-1.0, 1.0, (5,), np.float32)
+
+
+def test_ends_and_middle_of_the_box_mean_the_ends_and_middle_of_the_ranges() -> None:
+    assert parts(SCHEME.to_plan(np.full(5, -1.0, np.float32))) == pytest.approx([-2, -2, -2, 0, 0])
+    assert parts(SCHEME.to_plan(np.zeros(5, np.float32))) == pytest.approx([0, 0, 0, 0.5, 1 / 3])
+    assert parts(SCHEME.to_plan(np.ones(5, np.float32))) == pytest.approx([2, 2, 2, 1, 2 / 3])
+
+
+def test_each_part_moves_its_own_number_alone() -> None:
+    middle = parts(SCHEME.to_plan(np.zeros(5, np.float32)))
+    for index in range(5):
+        action = np.zeros(5, np.float32)
+        action[index] = 1.0
+        moved = parts(SCHEME.to_plan(action))
+        assert [i for i in range(5) if moved[i] != middle[i]] == [index]
+        assert moved[index] > middle[index]
+
+
+@given(action=actions)
+def test_action_and_plan_are_inverse(action: NDArray[np.float32]) -> None:
+    again = SCHEME.from_plan(SCHEME.to_plan(action))
+    assert again.dtype == np.float32
+    assert again in SCHEME.space
+    np.testing.assert_allclose(again, action, atol=1e-6)
+
+
+def test_plan_outside_the_range_becomes_the_nearest_action() -> None:
+    plan = SamplingPlan(discrepancy_exponent=9.0, diversity_exponent=-9.0, replaced_share=1.0)
+    np.testing.assert_allclose(SCHEME.from_plan(plan), [1, -1, 0, -0.2, 1], atol=1e-6)
+
+
+def test_action_outside_the_box_is_clipped() -> None:
+    far = SCHEME.to_plan(np.array([7.0, -7.0, 0.0, 1.5, -1.5], np.float32))
+    near = SCHEME.to_plan(np.array([1.0, -1.0, 0.0, 1.0, -1.0], np.float32))
+    assert parts(far) == parts(near)
+
+
+@pytest.mark.parametrize(("candidates", "capacity"), [(16, 24), (5, 3), (1, 49), (3, 47)])
+def test_engine_replaces_every_image_when_told_to(candidates: int, capacity: int) -> None:
+    """At the highest share every candidate competes, also where (candidates / capacity) · capacity rounds down."""
+    env = make(
+        budget={"candidates": candidates, "buffer_capacity": capacity, "warmup_rounds": -(-capacity // candidates)}
+    )
+    reset(env, 0)
+    assert env.run is not None
+    assert len(env.run.buffer) == capacity
+    logits = torch.cat([torch.full((capacity,), -1e6), torch.full((candidates,), 1e6)])
+    share = env.action_scheme.to_plan(np.ones(5, np.float32)).replaced_share
+    assert env.run.step(SamplingPlan(replaced_share=share, logits=logits)).replaced == min(candidates, capacity)
+
+
+def test_paper_action_is_the_default_plan() -> None:
+    env = make()
+    plan, paper = env.action_scheme.to_plan(env.paper_action), SamplingPlan()
+    assert parts(plan)[:4] == pytest.approx(parts(paper)[:4], abs=1e-6)
+    assert plan.replaced_share * 24 == pytest.approx(min(paper.replaced_share * 24, 16))  # never more than candidates
+
+
+def test_paper_action_lets_every_candidate_compete_as_documented() -> None:
+    env = make()
+    assert env.action_scheme.to_plan(env.paper_action).replaced_share * 24 == pytest.approx(16)
+
+
+def test_run_by_the_paper_action_is_the_run_by_the_default_plan() -> None:
+    """The engine alone, given `SamplingPlan()`, goes the same way but for the last digits of β in float32."""
+    env = make()
+    reset(env, 3)
+    assert env.run is not None
+    alone = DistillationRun(env.task, env.method, env.run.seed)
+    for _ in range(3):
+        moment = steps(env, [env.paper_action])[0]
+        report = alone.step(SamplingPlan())
+        assert (moment.info["replaced"], moment.info["round"]) == (report.replaced, report.round)
+        assert moment.info["student_loss"] == pytest.approx(report.student_loss, rel=1e-4)
+        assert moment.info["buffer_discrepancy"] == pytest.approx(report.discrepancy_quantiles[1], rel=1e-3)
+    residents, others = env.run.buffer.residents, alone.buffer.residents
+    assert torch.equal(residents.born, others.born)
+    assert (residents.images.int() - others.images.int()).abs().max() <= 1
+
+
+def test_uniform_action_has_no_priority_and_no_weights() -> None:
+    env = make()
+    plan = env.action_scheme.to_plan(env.uniform_action)
+    assert parts(plan)[:4] == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_named_actions_are_valid_and_fresh() -> None:
+    env = make()
+    for name in ("paper_action", "uniform_action"):
+        action = getattr(env, name)
+        assert action in env.action_space
+        action[:] = 0.3
+        assert not np.array_equal(getattr(env, name), action)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_extreme_actions_run(value: float) -> None:
+    moments = episode(make(), 3, np.full((3, 5), value, np.float32))
+    assert moments[-1].terminated
+    assert not moments[-1].info["diverged"]
+
+
+def test_lowest_share_replaces_nothing_once_the_buffer_is_full() -> None:
+    """The first step fills the free slots, which is no replacement."""
+    moments = episode(make(), 3, np.full((3, 5), -1.0, np.float32))
+    assert [moment.info["replaced"] for moment in moments] == [0, 0, 0, 0]
+
+
+BAD_ACTIONS = {
+    "too long": np.zeros(6, np.float32),
+    "too short": np.zeros(4, np.float32),
+    "a batch": np.zeros((2, 5), np.float32),
+    "a number": 0.0,
+    "NaN": np.array([0, 0, np.nan, 0, 0], np.float32),
+    "infinite": np.array([0, 0, np.inf, 0, 0], np.float32),
+    "None": None,
+    "text": "paper",
+    "many numbers": np.linspace(0, 1, 40, dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize("action", BAD_ACTIONS.values(), ids=BAD_ACTIONS)
+def test_bad_action_is_refused_in_one_line_and_the_episode_goes_on(action: Any) -> None:
+    env = make()
+    moments = [reset(env, 3), *steps(env, actions_of(5)[:1])]
+    with pytest.raises(InvalidInputError, match="action") as caught:
+        env.step(action)
+    assert "\n" not in str(caught.value)
+    assert "discrepancy_exponent" in str(caught.value)
+    moments += steps(env, actions_of(5)[1:])
+    assert_same(moments, episode(make(), 3, actions_of(5)))
+
+
+def test_list_of_numbers_serves_as_action() -> None:
+    action = actions_of(5)[0]
+    assert_same(episode(make(), 3, [action]), episode(make(), 3, [action.tolist()]))
+
+
+def kl_by_hand(teacher_logits: NDArray[np.float64], student_logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        logs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return logs
+
+    log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
+    divergence: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return divergence
+
+
+def forget_nothing(env: SSDKDEnv) -> tuple[torch.nn.Module, dict[bytes, float]]:
+    """The student as it is, and the importance weight of every resident, by its image."""
+    assert env.run is not None
+    residents = env.run.buffer.residents
+    weights = {
+        image.numpy().tobytes(): float(weight)
+        for image, weight in zip(residents.images, residents.importance_weight, strict=True)
+    }
+    return copy.deepcopy(env.run.student), weights
+
+
+def probabilities_by_hand(
+    env: SSDKDEnv, before: tuple[torch.nn.Module, dict[bytes, float]], form: Callable[[Any], Any]
+) -> NDArray[np.float64]:
+    """P over the buffer after a step, from the images, the student before the step and the weights before it."""
+    student, weights = before
+    assert env.run is not None
+    images = env.run.buffer.residents.images
+    inputs = (images.double() / 255 - env.task.spec.mean[0]) / env.task.spec.std[0]
+    with torch.no_grad():
+        teacher_logits = copy.deepcopy(env.task.teacher_on(env.device)).double()(inputs).numpy()
+        student_logits = student.double()(inputs).numpy()
+    previous = np.array([weights.get(image.numpy().tobytes(), 1.0) for image in images])
+    unnormalised = form(previous * kl_by_hand(teacher_logits, student_logits))
+    return np.asarray(unnormalised / unnormalised.sum())
+
+
+def engine_probabilities(env: SSDKDEnv) -> NDArray[np.float64]:
+    assert env.run is not None
+    log_weight = env.run.buffer.residents.log_weight.double().numpy()
+    unnormalised = np.exp(log_weight - log_weight.max())
+    return np.asarray(unnormalised / unnormalised.sum())
+
+
+def test_paper_action_samples_by_priority_and_weighs_by_importance() -> None:
+    """P ∝ |δ| + ε with δ = w · KL, w = (N·P)^(−0.4) / max; from the second step on the weights are not 1."""
+    env = make()
+    reset(env, 3)
+    for _ in range(3):
+        before = forget_nothing(env)
+        steps(env, [env.paper_action])
+        expected = probabilities_by_hand(env, before, lambda delta: np.abs(delta) + EPSILON)
+        np.testing.assert_allclose(engine_probabilities(env), expected, rtol=2e-4)
+        weights = (len(expected) * expected) ** -0.4
+        assert env.run is not None
+        np.testing.assert_allclose(
+            env.run.buffer.residents.importance_weight.numpy(), weights / weights.max(), rtol=2e-4
+        )
+    assert expected.max() > 1.5 * expected.min()  # the priorities did differ
+
+
+def test_exponent_of_the_action_is_the_exponent_of_the_priority() -> None:
+    env = make()
+    reset(env, 3)
+    before = forget_nothing(env)
+    action = env.uniform_action
+    action[0] = -0.75  # a = −1.5
+    steps(env, [action])
+    expected = probabilities_by_hand(env, before, lambda delta: (np.abs(delta) + EPSILON) ** -1.5)
+    np.testing.assert_allclose(engine_probabilities(env), expected, rtol=2e-4)
+
+
+def test_uniform_action_gives_equal_weights() -> None:
+    env = make()
+    reset(env, 3)
+    for moment in steps(env, [env.uniform_action] * 3):
+        assert env.run is not None
+        residents = env.run.buffer.residents
+        assert (residents.log_weight == residents.log_weight[0]).all()
+        assert (residents.importance_weight == 1).all()
+        assert moment.info["effective_sample_size"] == pytest.approx(1.0)

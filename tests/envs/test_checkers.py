@@ -1,0 +1,39 @@
+"""The environment checkers of Gymnasium and Stable-Baselines3, with every warning an error."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from stable_baselines3.common.env_checker import check_env as sb3_check
+
+import ssdkd_env  # noqa: F401 (registers the ids)
+from tests.envs.episodes import BUDGET, REWARD_NAMES
+
+pytestmark = pytest.mark.filterwarnings("error")
+#: The rendering check starts by itself as soon as there is a rendering module.
+SKIP_RENDERING = find_spec("ssdkd_env.envs.rendering") is None
+
+
+def gym_make(**arguments: Any) -> gym.Env:
+    return gym.make("SSDKD/Digits-v0", budget=BUDGET, **arguments).unwrapped
+
+
+@pytest.mark.parametrize("reward", REWARD_NAMES)
+def test_gymnasium_checker_passes(reward: str) -> None:
+    gymnasium_check(gym_make(reward=reward), skip_render_check=SKIP_RENDERING)
+
+
+@pytest.mark.parametrize("reward", REWARD_NAMES)
+def test_sb3_checker_passes(reward: str) -> None:
+    mode = None if SKIP_RENDERING else "rgb_array"
+    sb3_check(gym_make(reward=reward, render_mode=mode), warn=True, skip_render_check=SKIP_RENDERING)
+
+
+def test_checkers_pass_on_own_task_without_evaluation_data(tiny_teacher: str) -> None:
+    env = gym.make("SSDKD/Digits-v0", task="tests.envs.own_networks:TINY", teacher=tiny_teacher).unwrapped
+    gymnasium_check(env, skip_render_check=SKIP_RENDERING)
+    sb3_check(env, warn=True, skip_render_check=True)

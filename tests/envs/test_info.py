@@ -1,0 +1,68 @@
+"""What `info` holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.envs.episodes import REWARD_NAMES, ROUNDS, actions_of, episode, make, reset, steps
+
+
+@pytest.mark.parametrize("reward", REWARD_NAMES)
+def test_keys_are_the_same_after_every_reset_and_step(reward: str) -> None:
+    moments = episode(make(reward=reward), 3, actions_of(5))
+    for moment in moments:
+        assert list(moment.info) == list(moments[0].info)
+    assert "episode" not in moments[0].info
+
+
+def test_values_are_plain_python_numbers() -> None:
+    for moment in episode(make(), 3, actions_of(5)):
+        types = {key: type(value) for key, value in moment.info.items()}
+        assert types.pop("diverged") is bool
+        assert {types.pop(key) for key in ("round", "replaced", "synthesized")} == {int}
+        assert set(types.values()) == {float}
+        json.dumps(moment.info, allow_nan=False)
+
+
+def test_counts_follow_the_budget() -> None:
+    moments = episode(make(), 3, actions_of(5))
+    assert [moment.info["synthesized"] for moment in moments] == [16 * (1 + index) for index in range(ROUNDS + 1)]
+    assert all(0 <= moment.info["replaced"] <= 16 for moment in moments)
+
+
+def test_number_of_synthesised_images_does_not_depend_on_the_actions() -> None:
+    first, second = (episode(make(), 3, actions_of(seed)) for seed in (5, 6))
+    assert first[-1].info["synthesized"] == second[-1].info["synthesized"]
+
+
+def test_accuracy_is_the_students_on_the_real_data() -> None:
+    env = make()
+    reset(env, 3)
+    for moment in steps(env, actions_of(5)):
+        assert env.run is not None
+        images, labels = env.task.spec.evaluation()  # type: ignore[misc]
+        student = env.run.student
+        hits = student((images.float() / 255 - 0.305) / 0.376).argmax(1) == labels
+        assert moment.info["accuracy"] == pytest.approx(float(hits.double().mean()), abs=1e-3)
+
+
+def test_seconds_are_there_only_when_asked_for() -> None:
+    without = episode(make(), 3, actions_of(5))
+    with_clock = episode(make(clock=True), 3, actions_of(5))
+    for plain, timed in zip(without, with_clock, strict=True):
+        seconds = timed.info.pop("seconds")
+        assert set(seconds) == {"synthesis", "distillation"}
+        assert all(type(value) is float and value >= 0.0 for value in seconds.values())
+        assert plain.info == timed.info
+    assert "seconds" not in without[0].info
+    assert all(value > 0.0 for value in seconds.values())
+
+
+def test_info_belongs_to_the_caller() -> None:
+    env = make()
+    first = reset(env, 3)
+    clean = dict(first.info)
+    first.info.clear()
+    assert env._info() == clean

@@ -1,0 +1,143 @@
+"""Rewards telescope, and a lost student costs what it had gained."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ssdkd_env.distillation.probe import ProbeScore, ProbeSet
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.distillation import probe_set
+from ssdkd_env.envs.rewards import ORACLES, REWARDS
+from ssdkd_env.errors import InvalidInputError
+from tests.envs.episodes import REWARD_NAMES, Moment, actions_of, assert_same, episode, make, reset, steps
+
+
+def score(env: SSDKDEnv) -> float:
+    """The student's score, computed without the environment's own score."""
+    assert env.run is not None
+    student = env.run.student
+    if env.reward_name == "oracle_accuracy":
+        accuracy = env.task.accuracy(student, env.device)
+        assert accuracy is not None
+        return accuracy
+    images = probe_set(env.task, env.device).images
+    teacher_logits, student_logits = (logits.double() for logits in env.run.logits(images))
+    if env.reward_name == "probe_agreement":
+        return float((teacher_logits.argmax(1) == student_logits.argmax(1)).double().mean())
+    log_p, log_q = teacher_logits.log_softmax(1), student_logits.log_softmax(1)
+    return 1.0 / (1.0 + float((log_p.exp() * (log_p - log_q)).sum(1).mean()))
+
+
+def assert_finite(moment: Moment, env: SSDKDEnv) -> None:
+    assert moment.observation in env.observation_space
+    assert math.isfinite(moment.reward)
+    assert all(math.isfinite(value) for value in moment.info.values())
+
+
+def test_known_rewards_and_only_the_oracle_needs_data() -> None:
+    assert set(REWARDS) == set(REWARD_NAMES)
+    assert set(ORACLES) == {"oracle_accuracy"}
+
+
+@pytest.mark.parametrize("reward", REWARD_NAMES)
+def test_return_is_the_gain_of_the_score(reward: str) -> None:
+    env = make(reward=reward, budget={"student_steps": 20})
+    start = reset(env, 4)
+    start_score = score(env)
+    moments = steps(env, actions_of(5))
+    gained = sum(moment.reward for moment in moments)
+    assert gained == pytest.approx(moments[-1].info["score"] - start.info["score"], abs=1e-12)
+    assert gained == pytest.approx(score(env) - start_score, abs=1e-5)
+    assert gained != 0.0
+
+
+@pytest.mark.parametrize("reward", REWARD_NAMES)
+def test_each_reward_is_the_gain_of_its_own_step(reward: str) -> None:
+    env = make(reward=reward)
+    last = reset(env, 3).info["score"]
+    for action in actions_of(5):
+        moment = steps(env, [action])[0]
+        assert moment.reward == pytest.approx(moment.info["score"] - last, abs=1e-12)
+        assert moment.info["score"] == pytest.approx(score(env), abs=1e-5)
+        assert 0.0 <= moment.info["score"] <= 1.0
+        last = moment.info["score"]
+
+
+def test_data_free_rewards_run_without_evaluation_data_and_the_oracle_is_refused() -> None:
+    task = "tests.envs.own_networks:DIGITS_WITHOUT_DATA"
+    for reward in ("probe_agreement", "probe_discrepancy"):
+        moments = episode(make(task=task, reward=reward), 3, actions_of(5))
+        assert all("accuracy" not in moment.info for moment in moments)
+    with pytest.raises(InvalidInputError, match=r"reward='oracle_accuracy'.*choose a data-free reward"):
+        make(task=task, reward="oracle_accuracy")
+
+
+def test_training_raises_the_score() -> None:
+    """Enough rounds for a student to learn something: the reward is not noise."""
+    budget = {"rounds": 6, "candidates": 48, "inversion_steps": 5, "student_steps": 30, "batch_size": 32}
+    env = make(budget=budget | {"warmup_rounds": 3, "buffer_capacity": 96})
+    moments = episode(env, 1, [env.paper_action] * 6)
+    assert sum(moment.reward for moment in moments) > 0.2
+    assert moments[-1].info["accuracy"] > moments[0].info["accuracy"] + 0.2
+
+
+def poison(env: SSDKDEnv, value: float) -> None:
+    assert env.run is not None
+    with torch.no_grad():
+        next(env.run.student.parameters()).fill_(value)
+
+
+@pytest.mark.parametrize("reward", REWARD_NAMES)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.filterwarnings("error")
+def test_diverged_student_ends_the_episode_with_its_score_lost(reward: str, value: float) -> None:
+    env = make(reward=reward)
+    start = reset(env, 3)
+    moments = steps(env, actions_of(5)[:1])
+    poison(env, value)
+    moments += steps(env, actions_of(5)[1:2])
+    last = moments[-1]
+    assert (last.terminated, last.truncated) == (True, False)
+    assert type(last.terminated) is bool
+    assert last.info["diverged"] is True
+    assert last.info["score"] == 0.0
+    assert last.info.keys() == start.info.keys()
+    assert sum(moment.reward for moment in moments) == pytest.approx(-start.info["score"], abs=1e-12)
+    assert_finite(last, env)
+
+
+def test_learning_rate_that_is_far_too_high_is_a_divergence_not_an_exception() -> None:
+    env = make(student={"lr": 1e30})
+    start = reset(env, 3)
+    moments: list[Moment] = []
+    for action in actions_of(5):
+        moments += steps(env, [action])
+        assert_finite(moments[-1], env)
+        if moments[-1].terminated:
+            break
+    assert moments[-1].info["diverged"]
+    assert sum(moment.reward for moment in moments) == pytest.approx(-start.info["score"], abs=1e-12)
+
+
+def test_after_a_divergence_steps_and_resets_still_work() -> None:
+    env = make()
+    reset(env, 3)
+    poison(env, math.nan)
+    steps(env, actions_of(5)[:1])
+    again = steps(env, actions_of(5)[1:2])[0]
+    assert again.terminated
+    assert again.reward == 0.0  # there is nothing left to lose
+    assert_finite(again, env)
+    assert_same(episode(env, 3, actions_of(5)), episode(make(), 3, actions_of(5)))
+
+
+def test_score_that_is_not_finite_never_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student that overflows on the probe set alone counts as diverged."""
+    env = make(reward="probe_discrepancy")
+    reset(env, 3)
+    monkeypatch.setattr(ProbeSet, "score", lambda *_: ProbeScore(agreement=0.1, discrepancy=math.nan))
+    moment = steps(env, actions_of(5)[:1])[0]
+    assert_finite(moment, env)
