@@ -37,17 +37,14 @@ ENV_ID = "SSDKD/Digits-v0"
 
 #: Budgets that trade seconds for accuracy; the task's default is among them.
 BUDGETS: dict[str, dict[str, int]] = {
-    "5 rounds": {"rounds": 5},
-    "10 rounds": {"rounds": 10},
-    "10 rounds, 60 minibatches": {"rounds": 10, "student_steps": 60},
-    "15 rounds": {"rounds": 15},
-    "15 rounds, 40 minibatches": {"rounds": 15, "student_steps": 40},
-    "default (20 rounds)": {},
-    "20 rounds, 5 inversion steps": {"inversion_steps": 5},
-    "20 rounds, 32 candidates": {"candidates": 32},
-    "20 rounds, 96 candidates": {"candidates": 96},
-    "30 rounds": {"rounds": 30},
-    "40 rounds": {"rounds": 40},
+    "6 rounds": {"rounds": 6},
+    "12 rounds": {"rounds": 12},
+    "default (18 rounds)": {},
+    "24 rounds": {"rounds": 24},
+    "32 candidates": {"candidates": 32},
+    "20 minibatches": {"student_steps": 20},
+    "80 minibatches": {"student_steps": 80},
+    "5 inversion steps": {"inversion_steps": 5},
 }
 
 #: Fixed plans over the action space. Shares are of the largest that the candidates allow.

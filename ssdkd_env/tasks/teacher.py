@@ -27,7 +27,7 @@ class TeacherSettings:
         seed: of initial weights, order and augmentation.
     """
 
-    epochs: int = 40
+    epochs: int = 60
     batch_size: int = 64
     lr: float = 0.1
     momentum: float = 0.9
