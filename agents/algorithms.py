@@ -10,6 +10,7 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.environments import one_line
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC}
@@ -47,10 +48,11 @@ def build_model(
     The policy network is small, so it stays on the CPU; teacher and student may use the GPU.
 
     Raises:
-        InvalidInputError: when the algorithm does not know a hyper-parameter.
+        InvalidInputError: when the algorithm is unknown, or refuses a hyper-parameter.
     """
+    check_choice("algo", algorithm, ALGORITHMS)
     options = {key: value for key, value in hyperparameters.items() if key not in TRAINING_KEYS}
     try:
         return ALGORITHMS[algorithm](env=env, seed=seed, tensorboard_log=tensorboard_log, device="cpu", **options)
-    except TypeError as error:
-        raise InvalidInputError(f"hyperparameters: {algorithm} refused {options}: {error}") from error
+    except (TypeError, ValueError, AssertionError) as error:
+        raise InvalidInputError(f"hyperparameters: {algorithm} refused {options}: {one_line(error)}") from error

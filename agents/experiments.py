@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-import torch
 
-import ssdkd_env  # noqa: F401 (registers the environments)
+from agents.environments import make_env, use_one_thread
 from agents.runs import versions
 from agents.statistics import bootstrap_mean
 from agents.storage import load_sampler
-from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 
 #: Seeds from here on are for evaluation; training draws its seeds below.
@@ -46,34 +44,15 @@ def validate(configs: Sequence[EpisodeConfig]) -> None:
     Raises:
         InvalidInputError: for an unknown environment id, argument or sampler.
     """
+    if not configs:
+        raise InvalidInputError("samplers: none given; name at least one, such as paper")
+    for config in configs:
+        if config.seed < 0:
+            raise InvalidInputError(f"seed={config.seed}: expected a number of at least 0")
     seen: dict[str, EpisodeConfig] = {f"{c.env_id} {c.env_kwargs} {c.sampler}": c for c in configs}
     for config in seen.values():
         env = make_env(config.env_id, config.env_kwargs)
         load_sampler(config.sampler, env, config.seed)
-
-
-def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
-    """Make a distillation environment.
-
-    Raises:
-        InvalidInputError: when the id is unknown or is another kind of environment, or an argument is unknown.
-    """
-    try:
-        env = gym.make(env_id, **env_kwargs)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        known = ", ".join(sorted(name for name in gym.registry if name.startswith("SSDKD/")))
-        raise InvalidInputError(f"env={env_id!r} is unknown ({_one_line(error)}); choose one of: {known}") from error
-    except TypeError as error:
-        raise InvalidInputError(
-            f"env_kwargs={env_kwargs}: {_one_line(error)}; see the arguments of SSDKDEnv"
-        ) from error
-    if not isinstance(env.unwrapped, SSDKDEnv):
-        raise InvalidInputError(f"env={env_id!r} is no distillation environment; choose an id that begins with SSDKD/")
-    return env.unwrapped
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def run_episode(config: EpisodeConfig) -> dict[str, Any]:
@@ -113,13 +92,14 @@ def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[d
         yield from map(run_episode, configs)
         return
     # Spawned, because a forked process inherits torch's thread pools in an unknown state.
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=use_one_thread) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=_start_worker) as pool:
         yield from pool.imap(run_episode, configs)
 
 
-def use_one_thread() -> None:
-    """One torch thread in this process: side by side, more threads only wait for each other."""
-    torch.set_num_threads(1)
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole process group; the parent ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    use_one_thread()
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> str:

@@ -39,6 +39,8 @@ class RunFolder:
             if not (self.path / "config.json").is_file():
                 raise InvalidInputError(f"{self.path} holds no run (no config.json); give the folder of a run")
             self.config: dict[str, Any] = read_json(self.path / "config.json")
+            if not isinstance(self.config, dict):
+                raise InvalidInputError(f"{self.path / 'config.json'} holds no settings; give the folder of a run")
             return
         if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
             raise InvalidInputError(f"out={str(self.path)!r} is not empty; choose another folder, or delete it first")
@@ -69,8 +71,11 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
         InvalidInputError: when it is missing or a line is not JSON.
     """
     try:
-        return [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
+        lines = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
     except OSError as error:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InvalidInputError(f"{path} holds a line that is not JSON ({error})") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise InvalidInputError(f"{path} holds a line that is no JSON object; expected a results file")
+    return lines

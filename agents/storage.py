@@ -22,6 +22,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.algorithms import build_model
+from agents.environments import make_env, one_line
 from agents.samplers import CONSTANT_PREFIX, SAMPLERS, Sampler, make_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
@@ -44,13 +45,15 @@ def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any],
         with_replay: keep an off-policy agent's replay buffer too, for resuming.
     """
     names, variables = model._get_torch_save_params()
+    # A fresh environment, not the model's: after Ctrl-C a worker may be in the middle of a step.
+    env = make_env(config["env_id"], config.get("env_kwargs", {}))
     environment = model.get_vec_normalize_env()
     state: dict[str, Any] = {
         "format": FORMAT,
         "config": config,
         "names": {
-            "observation": list(model.get_env().get_attr("observation_names")[0]),  # type: ignore[union-attr]
-            "action": list(model.get_env().get_attr("action_names")[0]),  # type: ignore[union-attr]
+            "observation": list(env.observation_names),
+            "action": list(env.action_names),
         },
         "counters": {"num_timesteps": model.num_timesteps, "n_updates": model._n_updates},
         "parameters": {name: recursive_getattr(model, name).state_dict() for name in names},
@@ -70,6 +73,10 @@ def read_sampler(path: str | Path) -> dict[str, Any]:
     state = load_state(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InvalidInputError(f"{path} holds no trained sampler; expected a file that train_sampler wrote")
+    parts = {"config", "names", "counters", "parameters", "variables", "normalization", "replay"}
+    settings = {"algorithm", "hyperparameters", "env_id"}
+    if not parts <= state.keys() or not settings <= state["config"].keys():
+        raise InvalidInputError(f"{path} is damaged: a part of the sampler is missing; train or copy it again")
     return state
 
 
@@ -81,20 +88,20 @@ def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
     """
     try:
         model.set_parameters(state["parameters"], device="cpu")
-    except (RuntimeError, ValueError) as error:
+        for name, value in state["variables"].items():
+            recursive_getattr(model, name).data.copy_(value)
+        model.num_timesteps = state["counters"]["num_timesteps"]
+        model._n_updates = state["counters"]["n_updates"]
+        environment = model.get_vec_normalize_env()
+        if environment is not None and state["normalization"] is not None:
+            _load_normalization(environment, state["normalization"])
+        if state["replay"] is not None:
+            _load_replay(model, state["replay"])
+    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise InvalidInputError(
-            f"the saved sampler does not fit this environment ({' '.join(str(error).split())[:200]}); "
-            "use the observation and action scheme that it was trained with"
+            f"the saved sampler does not fit this agent and environment ({one_line(error)}); use the observation and "
+            "action scheme and the hyper-parameters that it was trained with"
         ) from error
-    for name, value in state["variables"].items():
-        recursive_getattr(model, name).data.copy_(value)
-    model.num_timesteps = state["counters"]["num_timesteps"]
-    model._n_updates = state["counters"]["n_updates"]
-    environment = model.get_vec_normalize_env()
-    if environment is not None and state["normalization"] is not None:
-        _load_normalization(environment, state["normalization"])
-    if state["replay"] is not None:
-        _load_replay(model, state["replay"])
 
 
 class TrainedSampler:
@@ -152,10 +159,10 @@ def find_sampler_file(path: Path) -> Path:
         InvalidInputError: when there is none.
     """
     if path.is_dir():
-        checkpoints = sorted((path / "checkpoints").glob("*.safetensors"), key=lambda file: int(file.stem))
+        checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdigit()]
         if not checkpoints:
             raise InvalidInputError(f"{path} holds no checkpoint yet; let train_sampler run for longer")
-        return checkpoints[-1]
+        return max(checkpoints, key=lambda file: int(file.stem))
     return path
 
 
@@ -193,8 +200,10 @@ def _normalization_state(environment: VecNormalize) -> dict[str, dict[str, Any]]
 def _load_normalization(environment: VecNormalize, state: dict[str, dict[str, Any]]) -> None:
     for name, target in (("observation", environment.obs_rms), ("return", environment.ret_rms)):
         assert isinstance(target, RunningMeanStd)
-        target.mean, target.var = state[name]["mean"].numpy(), state[name]["var"].numpy()
-        target.count = state[name]["count"]
+        mean, var = state[name]["mean"].numpy(), state[name]["var"].numpy()
+        if mean.shape != target.mean.shape or var.shape != target.var.shape:
+            raise ValueError(f"{name} statistics have shape {mean.shape}, expected {target.mean.shape}")
+        target.mean, target.var, target.count = mean, var, state[name]["count"]
 
 
 def _replay_state(model: BaseAlgorithm) -> dict[str, Any] | None:

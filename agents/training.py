@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor, VecNormalize
 
-import ssdkd_env  # noqa: F401 (registers the environments)
 from agents.algorithms import build_model, load_hyperparameters
 from agents.callbacks import DistillationCallback
-from agents.experiments import HELD_OUT_SEED, make_env, use_one_thread
+from agents.environments import make_env, use_one_thread
+from agents.experiments import HELD_OUT_SEED
 from agents.runs import RunFolder
 from agents.storage import find_sampler_file, read_sampler, restore_model, save_sampler
 from ssdkd_env.errors import InvalidInputError
@@ -56,6 +56,19 @@ class TrainingConfig:
             raise InvalidInputError("timesteps must be ≥ 0, checkpoint_every and image_every ≥ 1")
 
 
+def config_of_run(folder: RunFolder) -> TrainingConfig:
+    """The settings of an earlier training.
+
+    Raises:
+        InvalidInputError: when the folder was made by another command.
+    """
+    known = {field.name for field in fields(TrainingConfig)}
+    settings = {name: value for name, value in folder.config.items() if name != "versions"}
+    if set(settings) != known:
+        raise InvalidInputError(f"{folder.path} was not made by train_sampler; give the folder of a training")
+    return TrainingConfig(**settings)
+
+
 def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progress_bar: bool = True) -> str:
     """Train until the steps are done or Ctrl-C, leaving checkpoints, TensorBoard logs and `episodes.jsonl`.
 
@@ -68,17 +81,16 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
     Returns:
         `"finished"` or `"interrupted"`. In both cases the last checkpoint is on disk.
     """
-    hyperparameters = load_hyperparameters(config.algorithm, config.env_id, config.hyperparameters)
-    total = config.timesteps or int(hyperparameters["n_timesteps"])
+    hyperparameters = check_settings(config)
+    total = config.timesteps or hyperparameters["n_timesteps"]
     saved = read_sampler(find_sampler_file(folder.path)) if resume else None
-    done = saved["counters"]["num_timesteps"] if saved else 0
+    done = int(saved["counters"]["num_timesteps"]) if saved else 0
     if done >= total:
         raise InvalidInputError(
             f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
         )
     use_one_thread()
-    make_env(config.env_id, config.env_kwargs)  # refuses bad arguments here, not in a worker
-    env = make_training_env(config, hyperparameters, first_seed=config.seed * 1000 + done % 1000)
+    env = make_training_env(config, hyperparameters, first_seed=training_seed(config.seed, done))
     try:
         model = build_model(
             config.algorithm, env, hyperparameters, seed=config.seed + done, tensorboard_log=str(folder.path)
@@ -92,6 +104,7 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
             "env_kwargs": config.env_kwargs,
         }
         save = partial(_save_checkpoint, folder, model, sampler_config)
+        stop = StopOnCtrlC()
         callbacks: list[BaseCallback] = [
             EpisodeLog(folder),
             CheckpointCallback(config.checkpoint_every, save),
@@ -99,29 +112,51 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
                 hyperparameters=_flat(asdict(config) | {"algorithm": config.algorithm} | hyperparameters),
                 image_every=config.image_every,
             ),
+            stop,
         ]
-        try:
+        with stop:
             model.learn(
                 total - done,
                 callback=CallbackList(callbacks),
                 reset_num_timesteps=not resume,
                 tb_log_name="tensorboard",
-                log_interval=1 if config.algorithm == "ppo" else 4,
+                log_interval=1,
                 progress_bar=progress_bar,
             )
-            outcome = "finished"
-        except KeyboardInterrupt:
-            outcome = "interrupted"
         save()
-        return outcome
+        return "interrupted" if stop.requested else "finished"
     finally:
         env.close()
 
 
+def check_settings(config: TrainingConfig) -> dict[str, Any]:
+    """Refuse what cannot be trained before anything is written; returns the hyper-parameters.
+
+    Raises:
+        InvalidInputError: when algorithm, environment, one of its arguments or a hyper-parameter is unusable.
+    """
+    hyperparameters = load_hyperparameters(config.algorithm, config.env_id, config.hyperparameters)
+    for name, low in (("n_envs", 1), ("n_timesteps", 1)):
+        value = hyperparameters.setdefault(name, low)
+        if not isinstance(value, int) or value < low:
+            raise InvalidInputError(f"hyperparameters[{name!r}]={value!r}: expected a whole number of at least {low}")
+    gamma = hyperparameters.setdefault("gamma", 0.99)
+    if not isinstance(gamma, int | float) or not 0 <= gamma <= 1:
+        raise InvalidInputError(f"hyperparameters['gamma']={gamma!r}: expected a number from 0 to 1")
+    env = make_env(config.env_id, config.env_kwargs)
+    build_model(config.algorithm, DummyVecEnv([lambda: env]), hyperparameters, seed=0)
+    return hyperparameters
+
+
+def training_seed(seed: int, done: int) -> int:
+    """Seed of the first environment after `done` steps: another for every resume, and never a held-out one."""
+    return seed * 900 + done % 900
+
+
 def make_training_env(config: TrainingConfig, hyperparameters: dict[str, Any], first_seed: int) -> VecEnv:
     """`n_envs` environments, each in a process of its own with one torch thread, monitored and normalised."""
-    assert first_seed < HELD_OUT_SEED
     count = int(hyperparameters.get("n_envs", 1))
+    assert first_seed + count <= HELD_OUT_SEED
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
         partial(_make_worker_env, config.env_id, config.env_kwargs, separate=count > 1) for _ in range(count)
     ]
@@ -148,6 +183,32 @@ def _save_checkpoint(folder: RunFolder, model: BaseAlgorithm, config: dict[str, 
 def _flat(values: dict[str, Any]) -> dict[str, bool | str | float | int]:
     """Values that TensorBoard's hyper-parameter page can show."""
     return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
+
+
+class StopOnCtrlC(BaseCallback):
+    """Inside its `with` block Ctrl-C ends the training after the step in progress; a second one at once.
+
+    An exception in the middle of a step would leave the workers' pipes with answers that nobody has read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = False
+        self._previous: Any = None
+
+    def __enter__(self) -> None:
+        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _on_signal(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def _on_step(self) -> bool:
+        return not self.requested
 
 
 class CheckpointCallback(BaseCallback):

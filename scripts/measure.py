@@ -25,7 +25,8 @@ from _cli import launch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from agents.experiments import HELD_OUT_SEED, EpisodeConfig, make_env, run_episode, run_episodes, use_one_thread
+from agents.environments import make_env, use_one_thread
+from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episode, run_episodes
 from agents.plots import plot_budgets, plot_plans
 from agents.runs import append_line
 from agents.statistics import bootstrap_between_group_share, bootstrap_mean
@@ -37,13 +38,14 @@ ENV_ID = "SSDKD/Digits-v0"
 
 #: Budgets that trade seconds for accuracy; the task's default is among them.
 BUDGETS: dict[str, dict[str, int]] = {
-    "6 rounds": {"rounds": 6},
+    "4 rounds": {"rounds": 4},
+    "8 rounds": {"rounds": 8},
     "12 rounds": {"rounds": 12},
-    "default (18 rounds)": {},
+    "default (16 rounds)": {},
     "24 rounds": {"rounds": 24},
     "32 candidates": {"candidates": 32},
-    "20 minibatches": {"student_steps": 20},
-    "80 minibatches": {"student_steps": 80},
+    "16 minibatches": {"student_steps": 16},
+    "64 minibatches": {"student_steps": 64},
     "5 inversion steps": {"inversion_steps": 5},
 }
 

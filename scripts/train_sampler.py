@@ -19,7 +19,7 @@ from pathlib import Path
 from _cli import launch, parse_settings
 
 from agents.runs import RunFolder
-from agents.training import TrainingConfig, train
+from agents.training import TrainingConfig, check_settings, config_of_run, train
 
 
 @dataclass
@@ -53,8 +53,8 @@ class Arguments:
 def main(args: Arguments) -> None:
     if args.resume:
         folder = RunFolder(args.out, None)
-        settings = {name: value for name, value in folder.config.items() if name != "versions"}
-        config = replace(TrainingConfig(**settings), timesteps=args.timesteps or settings["timesteps"])
+        config = config_of_run(folder)
+        config = replace(config, timesteps=args.timesteps or config.timesteps)
     else:
         config = TrainingConfig(
             env_id=args.env,
@@ -66,6 +66,7 @@ def main(args: Arguments) -> None:
             checkpoint_every=args.checkpoint_every,
             image_every=args.image_every,
         )
+        check_settings(config)
         folder = RunFolder(args.out, asdict(config))
     print(f"curves: tensorboard --logdir {folder.path}")
     outcome = train(config, folder, args.resume, args.progress_bar)

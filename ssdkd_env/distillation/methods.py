@@ -55,8 +55,9 @@ METHODS: dict[str, Method] = {
         source="SSD-KD (CVPR 2024, arXiv 2406.07876), reconstructed; inversion loop and its constants from Fast "
         "(Fang et al. 2022, Fast-meta). Loss weights and temperature chosen by us on digits.",
         modulated=True,
-        adversarial_weight=2.0,
-        temperature=4.0,
+        adversarial_weight=1.0,
+        generator_lr=4e-3,
+        temperature=8.0,
     ),
 }
 

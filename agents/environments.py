@@ -1,0 +1,42 @@
+"""Making environments by id, with errors that teach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+import ssdkd_env  # noqa: F401 (registers the environments)
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.errors import InvalidInputError
+
+
+def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
+    """Make a distillation environment.
+
+    Raises:
+        InvalidInputError: when the id is unknown or is another kind of environment, or an argument is unknown.
+    """
+    try:
+        env = gym.make(env_id, **env_kwargs)
+    except InvalidInputError:
+        raise
+    except (gym.error.Error, ModuleNotFoundError, ValueError) as error:
+        known = ", ".join(sorted(name for name in gym.registry if name.startswith("SSDKD/")))
+        raise InvalidInputError(f"env={env_id!r} is unknown ({one_line(error)}); choose one of: {known}") from error
+    except TypeError as error:
+        raise InvalidInputError(f"env_kwargs={env_kwargs}: {one_line(error)}; see the arguments of SSDKDEnv") from error
+    if not isinstance(env.unwrapped, SSDKDEnv):
+        raise InvalidInputError(f"env={env_id!r} is no distillation environment; choose an id that begins with SSDKD/")
+    return env.unwrapped
+
+
+def use_one_thread() -> None:
+    """One torch thread in this process: side by side, more threads only wait for each other."""
+    torch.set_num_threads(1)
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks, cut to a readable length."""
+    return " ".join(str(error).split())[:200]
