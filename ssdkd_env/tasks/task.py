@@ -19,7 +19,7 @@ from ssdkd_env.networks.registry import build_network
 #: Real images (N, C, H, W) uint8 and labels (N,) int64, or (N, H, W) for dense prediction.
 LabelledImages = tuple[Tensor, Tensor]
 #: Real images a forward pass when a student is evaluated.
-EVALUATION_CHUNK = 1024
+EVALUATION_CHUNK = 512
 
 
 @dataclass(frozen=True)

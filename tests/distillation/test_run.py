@@ -112,14 +112,14 @@ def test_different_seeds_give_different_networks_and_images() -> None:
 )
 def test_no_global_generator_is_touched(networks: dict[str, str]) -> None:
     torch.manual_seed(3)
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (the global one is meant)
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     run = make_run(task=own_task(**networks))
     constructed = torch.get_rng_state()
     run.warm_up()
     run.step(PAPER)
     assert torch.equal(before[0], constructed), "the constructor drew from PyTorch's global generator"
     assert torch.equal(before[0], torch.get_rng_state())
-    after = np.random.get_state()  # noqa: NPY002
+    after = np.random.get_state()
     assert all(np.array_equal(a, b) for a, b in zip(before[1], after, strict=True))
     assert before[2] == random.getstate()
 
