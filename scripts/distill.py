@@ -21,6 +21,7 @@ from tqdm import tqdm
 from agents.runs import RunFolder, versions
 from agents.storage import load_sampler
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 from ssdkd_env.networks.checkpoints import save_weights
 
@@ -60,6 +61,8 @@ class Arguments:
 
 
 def main(args: Arguments) -> None:
+    if args.seed < 0:
+        raise InvalidInputError(f"--seed {args.seed}: expected a number of at least 0")
     env = SSDKDEnv(
         task=args.task,
         method=args.method,

@@ -76,7 +76,7 @@ class Episode:
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    seeds: int = 10
+    seeds: int = 20
     """Episodes."""
 
 
@@ -110,7 +110,7 @@ class Overhead:
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    episodes: int = 5
+    episodes: int = 10
     """Pairs of episodes."""
 
 

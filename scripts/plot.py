@@ -27,7 +27,9 @@ class Arguments:
 
 
 def main(args: Arguments) -> None:
-    curves = {run.name: read_lines(run / "episodes.jsonl") for run in args.runs}
+    names = [run.name for run in args.runs]
+    labels = [run.name if names.count(run.name) == 1 else str(run) for run in args.runs]
+    curves = {label: read_lines(run / "episodes.jsonl") for label, run in zip(labels, args.runs, strict=True)}
     plot_reward_curves(curves, read_lines(args.results) if args.results else [], args.out)
     print(f"plot: {args.out}")
 

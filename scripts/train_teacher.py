@@ -21,7 +21,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.data import load_npz
 from ssdkd_env.tasks.registry import find_spec
-from ssdkd_env.tasks.task import top1_accuracy
+from ssdkd_env.tasks.task import build_teacher, check_classifier, check_images, top1_accuracy
 from ssdkd_env.tasks.teacher import TeacherSettings, train_teacher
 
 
@@ -49,15 +49,18 @@ def main(args: Arguments) -> None:
     spec = find_spec(args.task)
     if args.teacher_arch is not None:
         spec = replace(spec, teacher_arch=args.teacher_arch, teacher_options={})
-    if args.data is not None:
-        if args.test_data is None:
-            raise InvalidInputError("--data needs --test-data beside it: top-1 is measured on images not trained on")
+    if (args.data is None) != (args.test_data is None):
+        raise InvalidInputError("--data and --test-data go together: top-1 is measured on images not trained on")
+    if args.data is not None and args.test_data is not None:
         train, test = load_npz("--data", args.data), load_npz("--test-data", args.test_data)
     elif spec.teacher_data is not None:
         train, test = spec.teacher_data()
     else:
         raise InvalidInputError(f"task {spec.name!r} brings no real data; give --data and --test-data")
     device = select_device(args.device)
+    label_dims = check_classifier("teacher", build_teacher(spec, seed=0).eval(), spec) - 1
+    check_images("--data", *train, spec, label_dims)
+    check_images("--test-data", *test, spec, label_dims)
     folder = RunFolder(
         args.out, {"task": args.task, "teacher_arch": spec.teacher_arch, "settings": asdict(args.settings)}
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssdkd_env.errors import check_choice
+from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.settings import with_overrides
 
 
@@ -47,6 +47,18 @@ class Method:
     tv_weight: float = 0.1
     l2_weight: float = 0.01
     temperature: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("generator_lr", "latent_lr", "temperature"):
+            if getattr(self, name) <= 0:
+                raise InvalidInputError(f"method_options[{name!r}]={getattr(self, name)}: expected a number above 0")
+        for name in ("bn_weight", "one_hot_weight", "adversarial_weight", "gamma", "tv_weight", "l2_weight"):
+            if getattr(self, name) < 0:
+                raise InvalidInputError(f"method_options[{name!r}]={getattr(self, name)}: expected a number ≥ 0")
+        if not 0 <= self.statistics_momentum < 1:
+            raise InvalidInputError(
+                f"method_options['statistics_momentum']={self.statistics_momentum}: expected a number in [0, 1)"
+            )
 
 
 METHODS: dict[str, Method] = {

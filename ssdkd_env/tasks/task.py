@@ -112,7 +112,7 @@ class Task:
         teacher = _channels_last(teacher.eval().requires_grad_(False))
         self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher}
         self._evaluations: dict[torch.device, LabelledImages] = {}
-        self._output_dims = _check_classifier("teacher", teacher, spec)
+        self._output_dims = check_classifier("teacher", teacher, spec)
 
     def teacher_on(self, device: torch.device) -> nn.Module:
         """The frozen teacher on `device`; moved once, then shared by all runs of the process."""
@@ -132,7 +132,7 @@ class Task:
         spec = self.spec
         options = _classifier_options(spec, spec.student_options)
         student = build_network("student_arch", spec.student_arch, options, seed)
-        _check_classifier("student", student.eval(), spec, self._output_dims)
+        check_classifier("student", student.eval(), spec, self._output_dims)
         return _channels_last(student)
 
     def build_generator(self, seed: int) -> nn.Module:
@@ -161,7 +161,7 @@ class Task:
             return None
         if device not in self._evaluations:
             images, labels = self.spec.evaluation()
-            check_images("evaluation data", images, labels, self.spec)
+            check_images("evaluation data", images, labels, self.spec, self._output_dims - 1)
             self._evaluations[device] = images.to(device), labels.to(device)
         return self._evaluations[device]
 
@@ -186,8 +186,8 @@ def top1_accuracy(network: nn.Module, data: LabelledImages, spec: TaskSpec) -> f
     return float(torch.stack(hits).sum() / labels.numel())
 
 
-def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec) -> None:
-    """Check real images against the task.
+def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec, label_dims: int = 1) -> None:
+    """Check real images against the task; labels have 1 dimension, or 3 for dense prediction.
 
     Raises:
         InvalidInputError: when there are none, or shape, type or labels do not fit.
@@ -198,6 +198,12 @@ def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec) 
         raise InvalidInputError(
             f"{argument}: images are {tuple(images.shape)} {images.dtype}, task {spec.name!r} needs (N, "
             f"{', '.join(map(str, spec.image_shape))}) torch.uint8"
+        )
+    expected = (len(labels), *(spec.image_shape[1:] if label_dims == 3 else ()))
+    if tuple(labels.shape) != expected:
+        raise InvalidInputError(
+            f"{argument}: labels have shape {tuple(labels.shape)}, expected {('N', *expected[1:])}: one class number "
+            + ("a pixel" if label_dims == 3 else "an image, not one-hot vectors")
         )
     if len(labels) != len(images):
         raise InvalidInputError(f"{argument}: {len(images)} images but {len(labels)} labels; give one label an image")
@@ -222,7 +228,7 @@ def build_teacher(spec: TaskSpec, seed: int) -> nn.Module:
     return build_network("teacher_arch", spec.teacher_arch, _classifier_options(spec, spec.teacher_options), seed)
 
 
-def _check_classifier(role: str, network: nn.Module, spec: TaskSpec, dims: int | None = None) -> int:
+def check_classifier(role: str, network: nn.Module, spec: TaskSpec, dims: int | None = None) -> int:
     """Check a teacher's or student's output: (N, classes) or (N, classes, H, W); returns its number of dimensions.
 
     A student must answer with as many dimensions (`dims`) as its teacher.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_images
+from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class TeacherSettings:
             raise InvalidInputError(
                 f"epochs={self.epochs}, batch_size={self.batch_size}: expected whole numbers of at least 1"
             )
+        if self.lr <= 0 or not 0 < self.momentum < 1 or self.weight_decay < 0:
+            raise InvalidInputError(
+                f"lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}: expected lr "
+                "above 0, momentum between 0 and 1, weight_decay of at least 0"
+            )
 
 
 def train_teacher(
@@ -63,10 +68,9 @@ def train_teacher(
     Raises:
         InvalidInputError: when the data do not fit the task, or the loss stops being finite.
     """
-    images, labels = train
-    check_images("training data", images, labels, spec)
-    images, labels = images.to(device), labels.to(device)
-    network = build_teacher(spec, settings.seed).to(device)
+    network = build_teacher(spec, settings.seed)
+    check_images("training data", *train, spec, label_dims=check_classifier("teacher", network.eval(), spec) - 1)
+    network, images, labels = network.to(device), train[0].to(device), train[1].to(device)
     normalize = Normalize(spec.mean, spec.std, device)
     random = torch.Generator(device).manual_seed(settings.seed)
     batches = max(len(images) // settings.batch_size, 1)

@@ -117,7 +117,7 @@ def test_images_that_do_not_fit_the_task_are_refused(images: Tensor, labels: Ten
 def test_images_that_fit_are_accepted() -> None:
     check_images("x", torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor([9]), DIGITS)
     dense_labels = torch.zeros(1, 8, 8, dtype=torch.int64)
-    check_images("x", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), dense_labels, DENSE_TASK)
+    check_images("x", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), dense_labels, DENSE_TASK, label_dims=3)
 
 
 def test_a_constant_network_has_the_accuracy_of_its_class() -> None:
