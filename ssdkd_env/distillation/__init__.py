@@ -3,7 +3,8 @@
 from ssdkd_env.distillation.buffer import ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS, Method, make_method
 from ssdkd_env.distillation.plan import SamplingPlan
-from ssdkd_env.distillation.run import DistillationRun, RoundReport
+from ssdkd_env.distillation.report import RoundReport
+from ssdkd_env.distillation.run import DistillationRun
 from ssdkd_env.distillation.student import StudentSettings
 
 __all__ = [

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
 from ssdkd_env.distillation.probe import ProbeScore, ProbeSet
-from ssdkd_env.distillation.run import RoundReport
+from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.observations import Snapshot, observation_names, observation_space, observe
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS

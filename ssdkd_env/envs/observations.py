@@ -15,7 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ssdkd_env.distillation.probe import ProbeScore
-from ssdkd_env.distillation.run import RoundReport
+from ssdkd_env.distillation.report import RoundReport
 
 #: Entry → (lowest, highest). KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
 STATISTICS: dict[str, tuple[float, float]] = {

@@ -19,7 +19,7 @@ from torch import Tensor
 from ssdkd_env.distillation import DistillationRun, RoundReport, SamplingPlan, make_method
 from ssdkd_env.distillation.buffer import Entries
 from ssdkd_env.distillation.priority import PRIORITY_EPSILON
-from ssdkd_env.distillation.run import DIFFICULTY_BINS, QUANTILES
+from ssdkd_env.distillation.report import DIFFICULTY_BINS, QUANTILES
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, TaskSpec, load_task
