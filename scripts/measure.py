@@ -43,9 +43,9 @@ BUDGETS: dict[str, dict[str, int]] = {
     "12 rounds": {"rounds": 12},
     "default (16 rounds)": {},
     "24 rounds": {"rounds": 24},
-    "32 candidates": {"candidates": 32},
-    "16 minibatches": {"student_steps": 16},
-    "64 minibatches": {"student_steps": 64},
+    "64 candidates": {"candidates": 64, "warmup_rounds": 3},
+    "24 minibatches": {"student_steps": 24},
+    "96 minibatches": {"student_steps": 96},
     "5 inversion steps": {"inversion_steps": 5},
 }
 
