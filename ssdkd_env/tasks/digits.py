@@ -53,7 +53,7 @@ DIGITS = TaskSpec(
         warmup_rounds=6,
         candidates=32,
         inversion_steps=10,
-        student_steps=48,
+        student_steps=44,
         batch_size=64,
         buffer_capacity=180,
     ),
