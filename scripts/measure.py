@@ -16,6 +16,7 @@ import json
 import platform
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,11 @@ class Sensitivity:
 
 @dataclass
 class Overhead:
-    """Environment step over the bare engine loop, interleaved in one process."""
+    """Environment step over the bare engine loop, interleaved in one process.
+
+    A third side is the loop that a user would write: the bare engine, and the accuracy on real images after each
+    round, which the environment reports too.
+    """
 
     out: Path
     """JSON-lines file to write; must not exist."""
@@ -195,26 +200,33 @@ def measure_sensitivity(args: Sensitivity) -> None:
 
 def measure_overhead(args: Overhead) -> None:
     env = make_env(ENV_ID, {})
-    ratios = []
+    action, plan = env.paper_action, env.action_scheme.to_plan(env.paper_action)
+    lines: list[dict[str, Any]] = []
     for episode in range(args.episodes):
         env.reset(seed=episode)
         assert env.run is not None
-        bare = DistillationRun(env.task, env.method, env.run.seed)
+        bare, measured = (DistillationRun(env.task, env.method, env.run.seed) for _ in range(2))
         bare.warm_up()
-        action, plan = env.paper_action, env.action_scheme.to_plan(env.paper_action)
-        seconds = {"environment": 0.0, "engine": 0.0}
+        measured.warm_up()
+        sides: dict[str, Callable[[], object]] = {
+            "environment": lambda: env.step(action),
+            "engine": lambda run=bare: run.step(plan),  # type: ignore[misc]
+            "engine and accuracy": lambda run=measured: (run.step(plan), env.task.accuracy(run.student, run.device)),  # type: ignore[misc]
+        }
+        seconds = dict.fromkeys(sides, 0.0)
         for index in range(env.budget.rounds):
-            for side in ("environment", "engine") if index % 2 == 0 else ("engine", "environment"):
+            turn = index % len(sides)  # each side is first, second and third equally often
+            for side in [*sides][turn:] + [*sides][:turn]:
                 started = time.perf_counter()
-                if side == "environment":
-                    env.step(action)
-                else:
-                    bare.step(plan)
+                sides[side]()
                 seconds[side] += time.perf_counter() - started
-        ratios.append(seconds["environment"] / seconds["engine"])
-        append_line(args.out, {"episode": episode, "seconds": seconds, "ratio": ratios[-1]})
+        lines.append({"episode": episode, "seconds": seconds})
+        append_line(args.out, lines[-1])
     append_line(args.out, {"machine": _machine()})
-    print(f"environment step / bare engine step: {bootstrap_mean(ratios)} over {args.episodes} episodes")
+    print("| environment step over | ratio |\n|---|---|")
+    for side in ("engine", "engine and accuracy"):
+        ratio = bootstrap_mean(line["seconds"]["environment"] / line["seconds"][side] for line in lines)
+        print(f"| bare {side} | {ratio} |")
 
 
 def _play(out: Path, configs: list[EpisodeConfig], extra: dict[str, Any]) -> list[dict[str, Any]]:

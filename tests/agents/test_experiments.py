@@ -1,0 +1,245 @@
+"""Experiments are pure functions: a config in, a line out, the same in every process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.environments import make_env
+from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episode, run_episodes, summarize, validate
+from agents.runs import versions
+from agents.samplers import SAMPLERS, RandomSampler
+from agents.statistics import bootstrap_mean
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.errors import InvalidInputError
+from tests.envs.episodes import BUDGET
+
+CONFIG = EpisodeConfig("SSDKD/Digits-v0", "paper", HELD_OUT_SEED, {"budget": BUDGET})
+
+
+def timeless(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key != "seconds"}
+
+
+# --- one episode ---
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_same_config_gives_the_same_line(sampler: str) -> None:
+    config = replace(CONFIG, sampler=sampler)
+    first, second = run_episode(config), run_episode(config)
+    assert timeless(first) == timeless(second)
+    assert first["seconds"] > 0
+
+
+def test_line_is_json_and_holds_its_config() -> None:
+    line = run_episode(CONFIG)
+    assert json.loads(json.dumps(line, allow_nan=False)) == line
+    assert {key: line[key] for key in asdict(CONFIG)} == asdict(CONFIG)
+    assert line["versions"] == versions()
+    assert set(line) == {*asdict(CONFIG), "return", "final", "actions", "seconds", "versions"}
+
+
+@pytest.mark.parametrize("reward", ["probe_agreement", "probe_discrepancy"])
+def test_line_agrees_with_the_episode_played_by_hand(reward: str) -> None:
+    kwargs = {"budget": BUDGET, "reward": reward}
+    line = run_episode(replace(CONFIG, sampler="random", env_kwargs=kwargs))
+    env = SSDKDEnv(**kwargs)  # type: ignore[arg-type]
+    sampler = RandomSampler(5, CONFIG.seed)
+    observation, first = env.reset(seed=CONFIG.seed)
+    actions, rewards = [], []
+    for _ in range(BUDGET["rounds"]):
+        actions.append(sampler.predict(observation)[0].tolist())
+        observation, reward_now, _, _, last = env.step(np.array(actions[-1], dtype=np.float32))
+        rewards.append(reward_now)
+    assert line["actions"] == actions
+    assert line["final"] == last
+    assert line["return"] == sum(rewards)
+    assert line["return"] == pytest.approx(last["score"] - first["score"], abs=1e-12)
+    assert any(rewards), "an episode without any reward would show nothing"
+
+
+def test_action_trace_replays_the_episode() -> None:
+    line = run_episode(replace(CONFIG, sampler="random"))
+    assert len(line["actions"]) == BUDGET["rounds"] == line["final"]["round"]
+    assert {len(action) for action in line["actions"]} == {5}
+    env = make_env(line["env_id"], line["env_kwargs"])
+    env.reset(seed=line["seed"])
+    for action in line["actions"]:
+        *_, info = env.step(np.array(action, dtype=np.float32))
+    assert info == line["final"]
+
+
+def test_seeds_and_samplers_give_other_episodes() -> None:
+    configs = [CONFIG, replace(CONFIG, seed=CONFIG.seed + 1), replace(CONFIG, sampler="uniform")]
+    finals = [json.dumps(run_episode(config)["final"]) for config in configs]
+    assert len(set(finals)) == 3
+
+
+def test_episode_leaves_the_global_generators_alone() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    run_episode(CONFIG)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # type: ignore[index]
+
+
+def test_diverged_episode_is_a_line_too() -> None:
+    line = run_episode(replace(CONFIG, env_kwargs={"budget": BUDGET, "student": {"lr": 1e30}}))
+    assert line["final"]["diverged"] is True
+    assert json.loads(json.dumps(line, allow_nan=False)) == line
+    assert len(line["actions"]) < BUDGET["rounds"] + 1
+
+
+# --- many ---
+
+
+def test_two_processes_give_the_lines_of_one() -> None:
+    configs = [replace(CONFIG, seed=CONFIG.seed + i, sampler=s) for i in range(2) for s in ("paper", "random")]
+    alone = [timeless(line) for line in run_episodes(configs, 1)]
+    side_by_side = [timeless(line) for line in run_episodes(configs, 2)]
+    assert side_by_side == alone
+    assert [(line["seed"], line["sampler"]) for line in alone] == [(c.seed, c.sampler) for c in configs]
+
+
+def test_lines_come_as_they_are_made() -> None:
+    lines = run_episodes([CONFIG, replace(CONFIG, sampler="no such sampler")], 1)
+    assert next(lines)["sampler"] == "paper"
+    with pytest.raises(InvalidInputError, match="no such sampler"):
+        next(lines)
+
+
+# --- the table ---
+
+
+def line(sampler: str, seed: int, value: float, accuracy: float | None = None, seconds: float = 1.0) -> dict[str, Any]:
+    final = {} if accuracy is None else {"accuracy": accuracy}
+    return {"sampler": sampler, "seed": seed, "return": value, "final": final, "seconds": seconds}
+
+
+def table(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Rows by their first cell."""
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in summarize(lines).splitlines()]
+    assert {len(row) for row in rows} == {6}
+    assert set(rows[1]) == {"---"}
+    assert rows[0][0] == "sampler"
+    return {row[0]: row[1:] for row in rows[2:]}
+
+
+def test_table_by_hand() -> None:
+    lines = [line("runs/ppo", seed, 0.5, 0.75, seconds) for seed, seconds in ((1, 1.0), (2, 9.0), (3, 2.04))]
+    lines += [line("paper", seed, 0.25, 0.5) for seed in (3, 1, 2)]
+    assert table(lines) == {
+        "runs/ppo": [
+            "3",
+            "0.5000 [0.5000, 0.5000]",
+            "0.7500 [0.7500, 0.7500]",
+            "0.2500 [0.2500, 0.2500]",
+            "2.0",
+        ],
+        "paper": ["3", "0.2500 [0.2500, 0.2500]", "0.5000 [0.5000, 0.5000]", "–", "1.0"],
+    }
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """Seeds differ a lot, the samplers by 0.1 on each: only paired differences have no width."""
+    scores = {1: 0.1, 2: 0.9, 3: 0.4, 4: 0.6}
+    lines = [line("other", seed, scores[seed] + 0.1) for seed in (4, 2, 1, 3)]
+    lines += [line("paper", seed, scores[seed]) for seed in (1, 2, 3, 4)]
+    row = table(lines)["other"]
+    assert row[3] == "0.1000 [0.1000, 0.1000]"
+    assert row[1] == str(bootstrap_mean([0.7, 1.0, 0.2, 0.5]))
+
+
+def test_seeds_without_a_partner_do_not_enter_the_difference() -> None:
+    lines = [line("paper", 1, 0.1), line("paper", 9, 5.0), line("other", 1, 0.4), line("other", 2, 7.0)]
+    assert table(lines)["other"][3] == "0.3000 [0.3000, 0.3000]"
+
+
+def test_what_is_unknown_stays_empty() -> None:
+    rows = table([line("a", 1, 0.1), line("b", 2, 0.2, accuracy=0.5), line("paper", 7, 0.2)])
+    assert rows["a"][2:4] == ["–", "–"]
+    assert rows["b"][2:4] == ["0.5000 [0.5000, 0.5000]", "–"]
+
+
+def test_rows_come_in_the_order_of_the_lines() -> None:
+    assert list(table([line("z", 1, 0.1), line("paper", 1, 0.1), line("a", 1, 0.1), line("z", 2, 0.1)])) == [
+        "z",
+        "paper",
+        "a",
+    ]
+
+
+def test_table_takes_lines_that_were_played() -> None:
+    lines = list(run_episodes([CONFIG, replace(CONFIG, sampler="uniform")], 1))
+    rows = table(json.loads(json.dumps(lines)))
+    assert rows["paper"][1] == str(bootstrap_mean([lines[0]["return"]]))
+    assert rows["uniform"][2] == str(bootstrap_mean([lines[1]["final"]["accuracy"]]))
+
+
+# --- what is refused ---
+
+
+def test_usable_configs_pass() -> None:
+    validate([replace(CONFIG, sampler=sampler, seed=seed) for sampler in SAMPLERS for seed in range(3)])
+    validate([replace(CONFIG, env_id="ssdkd_env:SSDKD/Digits-v0")])
+    validate([])
+
+
+def test_validation_looks_at_every_config() -> None:
+    with pytest.raises(InvalidInputError, match="papr"):
+        validate([CONFIG, CONFIG, replace(CONFIG, sampler="papr")])
+
+
+@pytest.mark.parametrize(
+    "env_id", ["SSDKD/Digitz-v0", "SSDKD/Digits-v9", "Nothing-v0", "", "no_such_module:SSDKD/Digits-v0", "a::b", "/x/"]
+)
+def test_unknown_environment_is_refused_with_the_known_ones(env_id: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"env='.*is unknown.*choose one of: SSDKD/Digits-v0") as caught:
+        validate([replace(CONFIG, env_id=env_id)])
+    assert "\n" not in str(caught.value)
+
+
+def test_foreign_environment_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="env='CartPole-v1' is no distillation environment"):
+        validate([EpisodeConfig("CartPole-v1", "paper", 0)])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"bogus": 1}, "bogus"),
+        ({"budget": {"rounds": 0}}, r"budget\['rounds'\]=0"),
+        ({"budget": {"bogus": 1}}, "budget has no setting 'bogus'"),
+        ({"budget": {"rounds": "many"}}, "rounds"),
+        ({"budget": 3}, "budget"),
+        ({"budget": "rounds=3"}, "budget"),
+        ({"reward": "accuracy"}, "reward='accuracy' is unknown"),
+        ({"reward": 3}, "reward"),
+        ({"action": "none"}, "action='none' is unknown"),
+        ({"method": "nope"}, "method"),
+        ({"task": "nope"}, "task"),
+        ({"task": 3}, "task"),
+        ({"device": "abacus"}, "device='abacus' is not usable here"),
+        ({"teacher": "missing.safetensors"}, "teacher='missing.safetensors'"),
+        ({"render_mode": "ascii"}, "render_mode"),
+    ],
+    ids=str,
+)
+def test_bad_argument_of_the_environment_is_refused(kwargs: dict[str, Any], match: str) -> None:
+    with pytest.raises(InvalidInputError, match=match) as caught:
+        validate([replace(CONFIG, env_kwargs=kwargs)])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_sampler_is_refused(tmp_path: Path) -> None:
+    for sampler in ("papr", str(tmp_path / "none"), str(tmp_path)):
+        with pytest.raises(InvalidInputError, match=r"sampler|checkpoint"):
+            validate([replace(CONFIG, sampler=sampler)])

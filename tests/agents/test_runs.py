@@ -1,0 +1,170 @@
+"""Run folders: configuration, command and results in one place."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.runs import RunFolder, append_line, read_lines, versions
+from ssdkd_env.errors import InvalidInputError
+
+CONFIG: dict[str, Any] = {"seed": 3, "budget": ["rounds=3"], "nested": {"lr": 0.1, "name": "ψ", "none": None}}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_new_run_leaves_its_configuration_with_versions(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a" / "run", CONFIG)
+    assert run.config == CONFIG
+    written = json.loads((run.path / "config.json").read_text())
+    assert written == CONFIG | {"versions": versions()}
+    assert set(contents(run.path)) == {"config.json", "command.txt"}
+
+
+def test_versions_are_those_of_this_process() -> None:
+    import numpy
+    import torch
+
+    found = versions()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["torch"] == version("torch")
+    assert torch.__version__.startswith(found["torch"])
+    assert found["numpy"] == numpy.__version__
+    assert found["ssdkd-env"] == version("ssdkd-env")
+
+
+def test_new_run_leaves_the_exact_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that reads the line again must see the same arguments, spaces and quotes included."""
+    arguments = ["scripts/train_sampler.py", "--env-kwargs", 'budget={"rounds": 3}', "--out", "it's here"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    run = RunFolder(tmp_path / "run", CONFIG)
+    assert shlex.split((run.path / "command.txt").read_text()) == ["python", *arguments]
+
+
+def test_empty_folder_takes_a_new_run(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path, CONFIG).path == tmp_path
+    assert (tmp_path / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["config.json", "notes.txt", ".hidden", "sub/file"])
+def test_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InvalidInputError, match=rf"out='{tmp_path}' is not empty; choose another folder"):
+        RunFolder(tmp_path, CONFIG)
+    assert contents(tmp_path) == {name: b"mine"}
+
+
+def test_file_in_the_place_of_the_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_text("mine")
+    with pytest.raises(InvalidInputError, match=r"out='.*run'"):
+        RunFolder(path, CONFIG)
+    assert path.read_text() == "mine"
+
+
+def test_empty_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(InvalidInputError, match=r"out='.*run'"):
+        RunFolder(tmp_path / "run", CONFIG)
+
+
+def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInputError, match=r"cannot write .*; choose a folder that you may write") as caught:
+        RunFolder(tmp_path / "file" / "run", CONFIG)
+    assert "\n" not in str(caught.value)
+
+
+def test_earlier_run_is_opened_without_writing(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", CONFIG)
+    before = contents(tmp_path)
+    run = RunFolder(tmp_path / "run", None)
+    assert {name: value for name, value in run.config.items() if name != "versions"} == CONFIG
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["missing", "empty", "file"])
+def test_resuming_where_no_run_is_is_refused(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(InvalidInputError, match=r"run holds no run \(no config\.json\); give the folder of a run"):
+        RunFolder(tmp_path / "run", None)
+    assert not contents(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["", '{"seed": 3', "[1, 2]", "3"])
+def test_run_whose_configuration_is_damaged_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InvalidInputError, match=r"config\.json"):
+        RunFolder(tmp_path, None)
+
+
+# --- JSON lines ---
+
+
+def test_lines_come_back_in_order(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", CONFIG)
+    lines = [{"return": 0.1, "final": {"accuracy": 0.5}}, {"return": -1e-9, "text": "ψ\nline\u2028"}, {}]
+    for line in lines:
+        run.append(line)
+    run.append({"other": 1}, file="episodes.jsonl")
+    assert read_lines(run.path / "results.jsonl") == lines
+    assert read_lines(run.path / "episodes.jsonl") == [{"other": 1}]
+    assert (run.path / "results.jsonl").read_text().count("\n") == 3
+
+
+def test_numbers_survive_exactly(tmp_path: Path) -> None:
+    values = [0.1 + 0.2, 1 / 3, 5e-324, 1.7976931348623157e308, 2**53 + 1]
+    append_line(tmp_path / "x.jsonl", {"values": values})
+    assert read_lines(tmp_path / "x.jsonl") == [{"values": values}]
+
+
+def test_folders_of_a_line_are_made(tmp_path: Path) -> None:
+    append_line(tmp_path / "a" / "b.jsonl", {"x": 1})
+    assert read_lines(str(tmp_path / "a" / "b.jsonl")) == [{"x": 1}]
+
+
+def test_line_that_is_no_json_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    append_line(path, {"x": 1})
+    with pytest.raises(TypeError):
+        append_line(path, {"x": 2, "object": object()})
+    assert read_lines(path) == [{"x": 1}]
+
+
+def test_empty_file_and_blank_lines_hold_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("")
+    assert read_lines(path) == []
+    path.write_text('\n{"x": 1}\n\n')
+    assert read_lines(path) == [{"x": 1}]
+
+
+def test_line_in_an_unwritable_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "x.jsonl", tmp_path):
+        with pytest.raises(InvalidInputError, match="cannot write"):
+            append_line(path, {})
+
+
+def test_missing_lines_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"cannot read .*none\.jsonl"):
+        read_lines(tmp_path / "none.jsonl")
+    with pytest.raises(InvalidInputError, match="cannot read"):
+        read_lines(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b'{"x": 1}\n{"x": ', b"text", b"\xff\xfe\x00", b"3\n", b"[1]\n"])
+def test_file_with_other_lines_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"x\.jsonl") as caught:
+        read_lines(tmp_path / "x.jsonl")
+    assert "\n" not in str(caught.value)

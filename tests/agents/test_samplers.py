@@ -1,0 +1,120 @@
+"""The paper's sampler and the controls speak Stable-Baselines3's `predict`."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from agents.samplers import SAMPLERS, ConstantSampler, RandomSampler, make_sampler
+from ssdkd_env.errors import InvalidInputError
+from tests.envs.episodes import BUDGET, make
+
+OBSERVATIONS = np.random.default_rng(0).uniform(size=(4, 25)).astype(np.float32)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_observations_get_as_many_actions(name: str, deterministic: bool) -> None:
+    env = make()
+    sampler = make_sampler(name, env)
+    for observations, shape in ((OBSERVATIONS[0], (5,)), (OBSERVATIONS, (4, 5)), (OBSERVATIONS[:1], (1, 5))):
+        actions, _ = sampler.predict(observations, deterministic=deterministic)
+        assert actions.shape == shape
+        assert actions.dtype == np.float32
+        assert all(env.action_space.contains(action) for action in actions.reshape(-1, 5))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_recurrent_state_is_handed_through(name: str) -> None:
+    state = (np.zeros(2, dtype=np.float32),)
+    sampler = make_sampler(name, make())
+    assert sampler.predict(OBSERVATIONS, state, np.ones(4, dtype=bool))[1] is state
+    assert sampler.predict(OBSERVATIONS)[1] is None
+
+
+@pytest.mark.parametrize("budget", [{}, {"candidates": 3}, {"candidates": 48}])
+def test_paper_sampler_means_the_papers_plan(budget: dict[str, int]) -> None:
+    """P ∝ |δ| + ε, β = 0.4, and all candidates compete, whatever the sizes."""
+    env = make(budget=budget)
+    action, _ = make_sampler("paper", env).predict(OBSERVATIONS[0])
+    np.testing.assert_array_equal(action, env.paper_action)
+    plan = env.action_scheme.to_plan(action)
+    sizes = BUDGET | budget
+    assert plan.discrepancy_exponent == pytest.approx(1.0)
+    assert plan.diversity_exponent == pytest.approx(0.0)
+    assert plan.difficulty_exponent == pytest.approx(0.0)
+    assert plan.importance_exponent == pytest.approx(0.4)
+    assert plan.replaced_share == pytest.approx(min(1.0, sizes["candidates"] / sizes["buffer_capacity"]))
+
+
+def test_uniform_sampler_has_no_priority() -> None:
+    env = make()
+    action, _ = make_sampler("uniform", env).predict(OBSERVATIONS[0])
+    np.testing.assert_array_equal(action, env.uniform_action)
+    plan = env.action_scheme.to_plan(action)
+    exponents = (plan.discrepancy_exponent, plan.diversity_exponent, plan.difficulty_exponent)
+    assert exponents == pytest.approx((0.0, 0.0, 0.0))
+    assert plan.importance_exponent == pytest.approx(0.0)
+
+
+def test_random_sampler_repeats_with_its_seed_alone() -> None:
+    env = make()
+    first, second, other = (make_sampler("random", env, seed) for seed in (3, 3, 4))
+    np.random.seed(0)
+    draws = [first.predict(OBSERVATIONS)[0] for _ in range(3)]
+    np.random.seed(1)
+    np.testing.assert_array_equal(draws, [second.predict(OBSERVATIONS)[0] for _ in range(3)])
+    assert not np.array_equal(draws[0], other.predict(OBSERVATIONS)[0])
+    assert not np.array_equal(draws[0], draws[1])
+    assert len(np.unique(draws[0])) == draws[0].size, "each observation gets a draw of its own"
+
+
+def test_random_sampler_draws_uniformly_from_the_whole_box() -> None:
+    actions, _ = RandomSampler(5, seed=0).predict(np.zeros((4000, 25), dtype=np.float32))
+    quantiles = np.quantile(actions, [0.0, 0.25, 0.5, 0.75, 1.0], axis=0)
+    assert np.abs(quantiles - np.array([-1.0, -0.5, 0.0, 0.5, 1.0])[:, None]).max() < 0.06
+    assert (np.abs(actions) <= 1).all()
+
+
+def test_asking_for_determinism_does_not_stop_the_random_sampler() -> None:
+    sampler = RandomSampler(5)
+    first, second = (sampler.predict(OBSERVATIONS[0], deterministic=True)[0] for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+def test_actions_are_copies() -> None:
+    """A caller that scales an action in place must not change the next one."""
+    given = np.array([0.5, -0.5], dtype=np.float32)
+    sampler = ConstantSampler(given)
+    given[:] = 9.0
+    batch, _ = sampler.predict(OBSERVATIONS)
+    batch[0] = 7.0
+    single, _ = sampler.predict(OBSERVATIONS[0])
+    single[:] = 8.0
+    np.testing.assert_array_equal(batch[1:], [[0.5, -0.5]] * 3)
+    np.testing.assert_array_equal(sampler.predict(OBSERVATIONS[0])[0], [0.5, -0.5])
+
+
+def test_wrapped_environment_is_looked_through() -> None:
+    wrapped = gym.wrappers.TimeLimit(make(), 2)
+    action, _ = make_sampler("paper", wrapped).predict(OBSERVATIONS[0])
+    np.testing.assert_array_equal(action, make().paper_action)
+
+
+def test_unknown_sampler_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidInputError, match="sampler='papr' is unknown; choose one of: paper, random, uniform"):
+        make_sampler("papr", make())
+
+
+def test_constant_in_the_name_is_the_action() -> None:
+    action, _ = make_sampler("constant:[0.5, 0, -1, 1, -0.25]", make()).predict(OBSERVATIONS)
+    np.testing.assert_array_equal(action, [[0.5, 0.0, -1.0, 1.0, -0.25]] * 4)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[1, 2", "0.5", "[0, 0, 0, 0]", "[0, 0, 0, 0, 1.5]", "[0, 0, 0, 0, NaN]", "null", '["a"]', "{}"]
+)
+def test_constant_that_is_no_action_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"sampler='constant:.*5 numbers in \[-1, 1\]: discrepancy_exponent"):
+        make_sampler(f"constant:{text}", make())

@@ -1,0 +1,200 @@
+"""`distill`: a student out of a teacher whose data are gone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from agents.runs import read_lines
+from ssdkd_env.networks.checkpoints import load_weights
+from ssdkd_env.tasks import load_task
+from tests.scripts.bad_files import BAD_DATA, BAD_TEACHERS, SHIPPED_TEACHER, marker, real_images
+from tests.scripts.commands import (
+    BUDGET,
+    Result,
+    assert_refused,
+    contents,
+    in_process_of_its_own,
+    in_this_process,
+)
+
+
+def distill(out: Path, *arguments: object) -> Result:
+    return in_this_process("distill", "--out", out, "--budget", *BUDGET, *arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A student, made by a process of its own. Tests leave its folder as it is."""
+    out = tmp_path_factory.mktemp("distill") / "student"
+    result = in_process_of_its_own("distill", "--out", out, "--budget", *BUDGET, "--seed", "5")
+    assert result.code == 0, result.stderr
+    return out, result
+
+
+def test_folder_holds_student_picture_results_and_settings(finished: tuple[Path, Result]) -> None:
+    out, result = finished
+    names = {"student.safetensors", "picture.png", "results.jsonl", "config.json", "command.txt"}
+    assert {path.name for path in out.iterdir()} == names
+    assert str(out / "student.safetensors") in result.stdout
+    assert str(out / "picture.png") in result.stdout
+
+
+def test_student_loads_and_is_as_good_as_reported(finished: tuple[Path, Result]) -> None:
+    out, result = finished
+    task = load_task("digits")
+    student = task.build_student(seed=1)
+    load_weights("student", out / "student.safetensors", student)
+    (line,) = read_lines(out / "results.jsonl")
+    accuracy = task.accuracy(student.eval(), "cpu")
+    assert accuracy == pytest.approx(line["final"]["accuracy"], abs=1e-6)
+    assert f"accuracy on real images: {accuracy:.4f}" in result.stdout
+    assert f"probe set: {line['final']['probe_agreement']:.4f}" in result.stdout
+
+
+def test_results_hold_config_actions_seconds_and_versions(finished: tuple[Path, Result]) -> None:
+    (line,) = read_lines(finished[0] / "results.jsonl")
+    assert len(line["actions"]) == 3 == line["final"]["round"]
+    assert all(seconds > 0 for seconds in line["seconds"].values())
+    assert set(line["seconds"]) == {"synthesis", "distillation"}
+    assert line["seed"] == 5
+    assert "torch" in line["versions"]
+
+
+def test_config_and_command_are_those_that_were_given(finished: tuple[Path, Result]) -> None:
+    config = json.loads((finished[0] / "config.json").read_text())
+    assert config["budget"] == list(BUDGET)
+    assert config["seed"] == 5
+    command = shlex.split((finished[0] / "command.txt").read_text())
+    assert command[1:] == ["scripts/distill.py", "--out", str(finished[0]), "--budget", *BUDGET, "--seed", "5"]
+
+
+def test_picture_is_not_blank(finished: tuple[Path, Result]) -> None:
+    pixels = image.imread(finished[0] / "picture.png")
+    assert len(np.unique(pixels)) > 10
+
+
+def test_progress_bar_goes_to_stderr(finished: tuple[Path, Result]) -> None:
+    assert "3/3" in finished[1].stderr
+    assert "3/3" not in finished[1].stdout
+
+
+def test_second_run_into_the_folder_is_refused_and_changes_nothing(finished: tuple[Path, Result]) -> None:
+    out, _ = finished
+    before = contents(out)
+    result = in_process_of_its_own("distill", "--out", out, "--budget", *BUDGET)
+    assert_refused(result, f"out={str(out)!r} is not empty")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert contents(out) == before
+
+
+def test_same_seed_gives_the_same_student(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    assert distill(tmp_path / "again", "--seed", 5).code == 0
+    assert distill(tmp_path / "other", "--seed", 6).code == 0
+    student = (finished[0] / "student.safetensors").read_bytes()
+    assert (tmp_path / "again" / "student.safetensors").read_bytes() == student
+    assert (tmp_path / "other" / "student.safetensors").read_bytes() != student
+
+
+def test_own_teacher_and_evaluation_data(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    """The shipped teacher under another name gives the same student; evaluation data influence nothing."""
+    teacher = tmp_path / "mine.safetensors"
+    teacher.write_bytes(SHIPPED_TEACHER.read_bytes())
+    data = real_images(tmp_path / "real.npz")
+    result = distill(tmp_path / "out", "--seed", 5, "--teacher", teacher, "--evaluation", data)
+    assert result.code == 0, result.stderr
+    student = (finished[0] / "student.safetensors").read_bytes()
+    assert (tmp_path / "out" / "student.safetensors").read_bytes() == student
+    (first,), (second,) = read_lines(finished[0] / "results.jsonl"), read_lines(tmp_path / "out" / "results.jsonl")
+    assert first["final"]["accuracy"] != second["final"]["accuracy"]
+    assert first["final"]["probe_agreement"] == second["final"]["probe_agreement"]
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "random", "constant:[0, 0, 0, 0, 1]"])
+def test_other_samplers(sampler: str, tmp_path: Path) -> None:
+    assert distill(tmp_path / "out", "--sampler", sampler).code == 0
+    (line,) = read_lines(tmp_path / "out" / "results.jsonl")
+    assert line["sampler"] == sampler
+    assert len({str(action) for action in line["actions"]}) == (3 if sampler == "random" else 1)
+
+
+def test_diverged_student_is_announced(tmp_path: Path) -> None:
+    result = distill(tmp_path / "out", "--student", "lr=1e30")
+    assert result.code == 0, result.stderr
+    assert "the student diverged (NaN)" in result.stdout
+    (line,) = read_lines(tmp_path / "out" / "results.jsonl")
+    assert line["final"]["diverged"] is True
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("--task", "nope"), "task='nope' is unknown; choose one of: "),
+        (("--task", "no_such_package:spec"), "task='no_such_package:spec'"),
+        (("--task", "ssdkd_env.tasks:nope"), "task='ssdkd_env.tasks:nope'"),
+        (("--method", "nope"), "nope"),
+        (("--sampler", "nope"), "sampler='nope'"),
+        (("--sampler", "constant:[1]"), "sampler='constant:[1]'"),
+        (("--student-arch", "nope"), "student_arch='nope'"),
+        (("--student-arch", "no_such_package:make"), "student_arch='no_such_package:make'"),
+        (("--generator-arch", "nope"), "generator_arch='nope'"),
+        (("--teacher-arch", "convnet"), "teacher_arch='convnet' needs weights"),
+        (("--teacher-arch", "nope", "--teacher", SHIPPED_TEACHER), "teacher_arch='nope'"),
+        (("--budget", "foo"), "--budget 'foo': expected NAME=VALUE"),
+        (("--budget", "rounds=0"), "budget['rounds']=0"),
+        (("--budget", "rounds=-3"), "budget['rounds']=-3"),
+        (("--budget", "rounds=many"), "budget['rounds']='many'"),
+        (("--budget", "rounds=1.5"), "budget['rounds']=1.5"),
+        (("--budget", "bogus=1"), "budget has no setting 'bogus'"),
+        (("--student", "lr"), "--student 'lr'"),
+        (("--student", "lr=fast"), "student['lr']='fast'"),
+        (("--student", "lr=NaN"), "student['lr']=nan"),
+        (("--student", "lr=-1"), "lr"),
+        (("--student", "bogus=1"), "student has no setting 'bogus'"),
+        (("--method-options", "bogus=1"), "bogus"),
+        (("--method-options", "temperature=0"), "temperature"),
+        (("--device", "abacus"), "device='abacus'"),
+        (("--seed", "-1"), "seed"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_bad_argument_is_refused_before_anything_is_written(
+    arguments: tuple[object, ...], match: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert_refused(in_this_process("distill", "--out", out, *arguments), match)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("make", BAD_TEACHERS)
+def test_bad_teacher_is_refused_and_never_executed(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = make(tmp_path)
+    assert_refused(distill(tmp_path / "out", "--teacher", path), f"teacher={str(path)!r}")
+    assert not marker(tmp_path).exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_evaluation_data_is_refused_before_anything_is_written(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = make(tmp_path / "real.npz")
+    assert_refused(distill(tmp_path / "out", "--evaluation", path), "evaluation")
+    assert not marker(tmp_path).exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/out"])
+def test_place_that_cannot_be_written_is_refused(out: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert_refused(distill(tmp_path / out), str(tmp_path / out))
+    assert contents(tmp_path) == {"file": b"mine"}

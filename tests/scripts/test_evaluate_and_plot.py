@@ -1,0 +1,212 @@
+"""`evaluate_sampler` and `plot`: from a trained sampler to a table and a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib import image
+from matplotlib.figure import Figure
+
+from agents import plots
+from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episode, summarize
+from agents.runs import read_lines
+from tests.scripts.commands import (
+    ENV_BUDGET,
+    SMALL_PPO,
+    Result,
+    assert_refused,
+    contents,
+    in_process_of_its_own,
+    in_this_process,
+    press_ctrl_c,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a trained sampler."""
+    out = tmp_path_factory.mktemp("runs") / "ppo"
+    result = in_this_process(
+        "train_sampler", "--out", out, "--timesteps", 12, "--no-progress-bar",
+        "--env-kwargs", ENV_BUDGET, "--hyperparameters", *SMALL_PPO,
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: Path) -> tuple[Path, Result]:
+    """Folder of an evaluation of that sampler beside the paper's, by a process of its own."""
+    out = run.parent / "evaluation"
+    result = in_process_of_its_own(
+        "evaluate_sampler", "--out", out, "--samplers", run, "paper", "--episodes", 2, "--processes", 1,
+        "--env-kwargs", ENV_BUDGET,
+    )  # fmt: skip
+    assert result.code == 0, result.stderr[-3000:]
+    return out, result
+
+
+def evaluate(out: Path, *arguments: object) -> Result:
+    return in_this_process(
+        "evaluate_sampler", "--out", out, "--processes", 1, "--episodes", 1, "--env-kwargs", ENV_BUDGET, *arguments
+    )
+
+
+def test_folder_holds_lines_table_and_settings(evaluated: tuple[Path, Result]) -> None:
+    out, result = evaluated
+    assert {path.name for path in out.iterdir()} == {"config.json", "command.txt", "results.jsonl", "table.md"}
+    table = (out / "table.md").read_text().strip()
+    assert table in result.stdout
+    assert table == summarize(read_lines(out / "results.jsonl"))
+    assert "4/4" in result.stderr
+
+
+def test_samplers_play_the_same_held_out_seeds(evaluated: tuple[Path, Result], run: Path) -> None:
+    lines = read_lines(evaluated[0] / "results.jsonl")
+    played = sorted((line["sampler"], line["seed"]) for line in lines)
+    assert played == sorted((s, HELD_OUT_SEED + i) for s in (str(run), "paper") for i in range(2))
+    config = json.loads((evaluated[0] / "config.json").read_text())
+    assert config["samplers"] == [str(run), "paper"]
+
+
+def test_lines_can_be_played_again(evaluated: tuple[Path, Result]) -> None:
+    """By another process than the one that made them."""
+    for line in read_lines(evaluated[0] / "results.jsonl"):
+        again = run_episode(EpisodeConfig(**{key: line[key] for key in ("env_id", "sampler", "seed", "env_kwargs")}))
+        assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in line.items() if k != "seconds"}
+
+
+def test_second_evaluation_into_the_folder_is_refused(evaluated: tuple[Path, Result]) -> None:
+    before = contents(evaluated[0])
+    assert_refused(evaluate(evaluated[0], "--samplers", "paper"), "is not empty")
+    assert contents(evaluated[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("--samplers", "paper", "nope"), "sampler='nope'"),
+        (("--samplers",), "samplers"),
+        (("--env", "SSDKD/Nope-v0"), "env='SSDKD/Nope-v0' is unknown"),
+        (("--env", "CartPole-v1"), "CartPole-v1"),
+        (("--env-kwargs", "foo"), "--env-kwargs 'foo'"),
+        (("--env-kwargs", "bogus=1"), "bogus"),
+        (("--env-kwargs", 'budget={"bogus": 1}'), "budget has no setting 'bogus'"),
+        (("--episodes", "0"), "--episodes"),
+        (("--processes", "0"), "--processes"),
+        (("--first-seed", "-1"), "seed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_bad_argument_is_refused_before_anything_is_written(
+    arguments: tuple[str, ...], match: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    base = {"--processes": "1", "--episodes": "1"}
+    base.pop(arguments[0], None)
+    flat = [part for pair in base.items() for part in pair]
+    result = in_this_process("evaluate_sampler", "--out", out, *flat, *arguments)
+    if result.stderr.startswith("error: "):
+        assert_refused(result, match)
+    else:  # the parser may refuse it itself, in a box of its own
+        assert result.code == 2, result.stderr[-3000:]
+        assert "Traceback" not in result.stderr
+        assert match in result.stderr
+    assert not out.exists()
+
+
+def test_bad_sampler_files_are_refused(run: Path, tmp_path: Path) -> None:
+    whole = (run / "checkpoints" / "12.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-100])
+    (tmp_path / "empty").mkdir()
+    for name in ("cut.safetensors", "empty"):
+        assert_refused(evaluate(tmp_path / "out", "--samplers", tmp_path / name), name)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/out"])
+def test_place_that_cannot_be_written_is_refused(out: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert_refused(evaluate(tmp_path / out, "--samplers", "paper"), str(tmp_path / out))
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_interrupted_evaluation_keeps_its_lines_and_says_no_more_than_that(tmp_path: Path) -> None:
+    lines = tmp_path / "out" / "results.jsonl"
+    result = press_ctrl_c(
+        lines, "evaluate_sampler", "--out", tmp_path / "out", "--samplers", "paper", "--episodes", 500,
+        "--env-kwargs", ENV_BUDGET,
+    )  # fmt: skip
+    assert result.code == 130, result.stderr[-3000:]
+    assert result.complaint == "stopped"
+    assert "Traceback" not in result.stderr
+    assert 1 <= len(read_lines(lines)) < 500
+
+
+# --- plot ---
+
+
+def test_plot_of_run_and_evaluation(run: Path, evaluated: tuple[Path, Result], tmp_path: Path) -> None:
+    out = tmp_path / "curve.png"
+    result = in_process_of_its_own("plot", "--out", out, "--runs", run, "--results", evaluated[0] / "results.jsonl")
+    assert result.code == 0, result.stderr
+    assert f"plot: {out}" in result.stdout
+    assert image.imread(out).std() > 0.01
+
+
+def test_plot_of_runs_alone(run: Path, tmp_path: Path) -> None:
+    assert in_this_process("plot", "--out", tmp_path / "curve.png", "--runs", run).code == 0
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_runs_of_one_name_in_two_folders_are_both_drawn(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / run.name
+    other.mkdir()
+    (other / "episodes.jsonl").write_bytes((run / "episodes.jsonl").read_bytes())
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    assert in_this_process("plot", "--out", tmp_path / "curve.png", "--runs", run, other).code == 0
+    assert len(figures[0].axes[0].lines) == 4, "points and mean of two runs"
+
+
+def lines_file(path: Path, *lines: Any) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_plot_of_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "curve.png"
+    lines_file(tmp_path / "started" / "episodes.jsonl")
+    lines_file(tmp_path / "foreign" / "episodes.jsonl", {"x": 1})
+    (tmp_path / "binary").mkdir()
+    (tmp_path / "binary" / "episodes.jsonl").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty").mkdir()
+    for name, match in (
+        ("none", "none"),
+        ("empty", "empty"),
+        ("started", "no finished training episode"),
+        ("foreign", "foreign"),
+        ("binary", "binary"),
+    ):
+        assert_refused(in_this_process("plot", "--out", out, "--runs", tmp_path / name), match)
+    assert not out.exists()
+
+
+def test_plot_of_what_are_no_results_is_refused(run: Path, tmp_path: Path) -> None:
+    """Such as the lines of the training in place of those of an evaluation."""
+    out = tmp_path / "curve.png"
+    for path in (tmp_path / "none.jsonl", tmp_path, run / "episodes.jsonl", run / "config.json"):
+        assert_refused(in_this_process("plot", "--out", out, "--runs", run, "--results", path), path.name)
+    assert not out.exists()
+
+
+def test_plot_into_a_place_that_cannot_be_written_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = in_this_process("plot", "--out", tmp_path / "file" / "curve.png", "--runs", run)
+    assert_refused(result, "cannot write")

@@ -1,0 +1,87 @@
+"""Every command line explains itself and reads its arguments alike."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssdkd_env.errors import InvalidInputError
+from tests.scripts.commands import SCRIPTS, in_process_of_its_own, in_this_process
+
+NAMES = ("distill", "evaluate_sampler", "plot", "train_sampler", "train_teacher")
+
+
+@pytest.mark.parametrize("script", NAMES)
+def test_help_shows_an_example_that_parses(script: str) -> None:
+    result = in_this_process(script, "--help")
+    assert result.code == 0, result.stderr
+    examples = re.findall(rf"python scripts/{script}\.py[^\n]*--out", result.stdout)
+    assert examples
+    assert "--out" in result.stdout
+
+
+def test_help_works_from_the_command_line() -> None:
+    result = in_process_of_its_own("train_sampler", "--help")
+    assert result.code == 0, result.stderr
+    assert "python scripts/train_sampler.py --out runs/ppo" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("script", NAMES)
+def test_help_explains_every_argument(script: str) -> None:
+    shown = " ".join(in_this_process(script, "--help").stdout.split())
+    text = (SCRIPTS / f"{script}.py").read_text()
+    body = text[text.index("class Arguments:") :].split("\ndef ")[0]
+    fields = re.findall(r'^    (\w+): .*\n    """(.*)"""', body, re.MULTILINE)
+    assert len(fields) == len(re.findall(r"^    \w+: ", body, re.MULTILINE)), "each argument has its help"
+    for name, _ in fields:
+        assert f"--{name.replace('_', '-')}" in shown or f"--{name}" in shown or f"{name} " in shown
+
+
+@pytest.mark.parametrize("script", NAMES)
+def test_missing_and_unknown_arguments_exit_with_2(script: str, tmp_path: Path) -> None:
+    for arguments in ((), ("--out", tmp_path / "out", "--bogus", "1")):
+        result = in_this_process(script, *arguments)
+        assert result.code == 2
+        assert "Traceback" not in result.stderr
+        assert "--out" in result.stderr or "--bogus" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# --- settings ---
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from _cli import parse_settings
+
+    return parse_settings
+
+
+def test_settings_are_json_or_text(parse: Any) -> None:
+    pairs = ["rounds=10", "lr=1e-1", "flip=true", "none=null", 'budget={"rounds": 3}', "name=wrn16_1", "x=[1, 2]"]
+    expected = {
+        "rounds": 10,
+        "lr": 0.1,
+        "flip": True,
+        "none": None,
+        "budget": {"rounds": 3},
+        "name": "wrn16_1",
+        "x": [1, 2],
+    }
+    assert parse("budget", pairs) == expected
+    assert parse("budget", ()) == {}
+
+
+def test_only_the_first_equals_sign_separates(parse: Any) -> None:
+    assert parse("env-kwargs", ["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+
+
+@pytest.mark.parametrize("pair", ["rounds", "", "rounds:3"])
+def test_setting_without_a_value_is_refused(pair: str, parse: Any) -> None:
+    with pytest.raises(InvalidInputError, match=f"--budget '{pair}': expected NAME=VALUE, such as rounds=10"):
+        parse("budget", [pair])

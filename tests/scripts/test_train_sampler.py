@@ -1,0 +1,169 @@
+"""`train_sampler`: trains, stops cleanly on Ctrl-C, goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agents.runs import read_lines
+from agents.storage import find_sampler_file, read_sampler
+from tests.scripts.commands import (
+    ENV_BUDGET,
+    SMALL_PPO,
+    Result,
+    assert_refused,
+    contents,
+    in_this_process,
+    press_ctrl_c,
+)
+
+SMALL = ("--env-kwargs", ENV_BUDGET, "--hyperparameters", *SMALL_PPO)
+
+
+def train(out: Path, *arguments: object) -> Result:
+    return in_this_process("train_sampler", "--out", out, "--no-progress-bar", *SMALL, *arguments)
+
+
+def last_step(folder: Path) -> int:
+    return int(find_sampler_file(folder).stem)
+
+
+def press_ctrl_c_after_an_episode(out: Path, *arguments: object) -> Result:
+    return press_ctrl_c(out / "episodes.jsonl", "train_sampler", "--out", out, "--timesteps", 100_000, *arguments)
+
+
+def test_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = press_ctrl_c_after_an_episode(out, *SMALL)
+    assert result.code == 130, result.stderr[-3000:]
+    assert "Traceback" not in result.stderr
+    assert f"continue with: python scripts/train_sampler.py --out {out} --resume" in result.stdout
+    assert f"curves: tensorboard --logdir {out}" in result.stdout
+    done = last_step(out)
+    assert done >= 3
+    assert read_sampler(find_sampler_file(out))["counters"]["num_timesteps"] == done
+    episodes = len(read_lines(out / "episodes.jsonl"))
+    assert episodes == done // 3
+
+    rounded = (done + 12) // 6 * 6
+    result = in_this_process("train_sampler", "--out", out, "--resume", "--timesteps", rounded)
+    assert result.code == 0, result.stderr[-3000:]
+    assert "finished; last checkpoint in" in result.stdout
+    assert last_step(out) >= rounded
+    assert len(read_lines(out / "episodes.jsonl")) > episodes
+    assert len({path.parent for path in out.rglob("events.out.tfevents.*")}) == 1
+
+
+def test_interrupt_reaches_training_in_processes(tmp_path: Path) -> None:
+    """Ctrl-C goes to every process of the group; only the first one may answer it, and none stays behind."""
+    out = tmp_path / "run"
+    result = press_ctrl_c_after_an_episode(
+        out, "--env-kwargs", ENV_BUDGET, "--hyperparameters", "n_envs=2", "n_steps=300"
+    )
+    assert result.code == 130, result.stderr[-3000:]
+    assert "Traceback" not in result.stderr
+    assert last_step(out) >= 6
+
+
+def test_run_leaves_its_configuration_and_can_be_extended(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = train(out, "--timesteps", 6, "--seed", 7, "--checkpoint-every", 3)
+    assert result.code == 0, result.stderr
+    config = json.loads((out / "config.json").read_text())
+    assert config["algorithm"] == "ppo"
+    assert config["seed"] == 7
+    assert config["env_kwargs"]["budget"]["rounds"] == 3
+    assert config["hyperparameters"]["n_steps"] == 6
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["3.safetensors", "6.safetensors"]
+    assert (out / "command.txt").read_text().startswith("python ")
+
+    before = contents(out)
+    assert_refused(in_this_process("train_sampler", "--out", out, "--resume"), "has already done 6; ask for more")
+    assert_refused(train(out, "--timesteps", 6), f"out={str(out)!r} is not empty")
+    assert contents(out) == before
+
+    result = in_this_process("train_sampler", "--out", out, "--resume", "--timesteps", 12, "--no-progress-bar")
+    assert result.code == 0, result.stderr
+    assert last_step(out) == 12
+    state = read_sampler(find_sampler_file(out))
+    assert state["config"]["hyperparameters"]["n_steps"] == 6, "the settings are the run's own"
+
+
+def test_sac_trains(tmp_path: Path) -> None:
+    out = tmp_path / "sac"
+    result = in_this_process(
+        "train_sampler", "--out", out, "--algo", "sac", "--timesteps", 6, "--no-progress-bar",
+        "--env-kwargs", ENV_BUDGET, "--hyperparameters", "n_envs=1", "learning_starts=2", "batch_size=2",
+        "buffer_size=20",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert last_step(out) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("--env", "SSDKD/Nope-v0"), "env='SSDKD/Nope-v0' is unknown"),
+        (("--env", "no_such_package:SSDKD/Digits-v0"), "env='no_such_package:SSDKD/Digits-v0' is unknown"),
+        (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
+        (("--algo", "dqn"), "algo='dqn' is unknown; choose one of: ppo, sac"),
+        (("--env-kwargs", "foo"), "--env-kwargs 'foo': expected NAME=VALUE"),
+        (("--env-kwargs", "bogus=1"), "bogus"),
+        (("--env-kwargs", "budget=3"), "budget"),
+        (("--env-kwargs", 'budget={"rounds": 0}'), "budget['rounds']=0"),
+        (("--env-kwargs", "reward=nope"), "reward='nope' is unknown"),
+        (("--env-kwargs", "teacher=missing.safetensors"), "teacher='missing.safetensors'"),
+        (("--hyperparameters", "foo"), "--hyperparameters 'foo': expected NAME=VALUE"),
+        (("--hyperparameters", "bogus=1", "n_envs=1"), "bogus"),
+        (("--hyperparameters", "learning_rate=fast", "n_envs=1"), "learning_rate"),
+        (("--hyperparameters", "policy=Nope", "n_envs=1"), "Nope"),
+        (("--hyperparameters", "n_envs=0"), "n_envs"),
+        (("--hyperparameters", "n_envs=many"), "n_envs"),
+        (("--hyperparameters", "n_timesteps=many", "n_envs=1"), "n_timesteps"),
+        (("--seed", "1000"), "seed=1000"),
+        (("--seed", "-1"), "seed=-1"),
+        (("--timesteps", "-1"), "timesteps"),
+        (("--checkpoint-every", "0"), "checkpoint_every"),
+        (("--image-every", "0"), "image_every"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_bad_argument_is_refused_before_anything_is_written(
+    arguments: tuple[str, ...], match: str, tmp_path: Path
+) -> None:
+    """So that the mended command can go into the same folder."""
+    out = tmp_path / "out"
+    assert_refused(in_this_process("train_sampler", "--out", out, *arguments), match)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/out"])
+def test_place_that_cannot_be_written_is_refused(out: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert_refused(train(tmp_path / out, "--timesteps", 6), str(tmp_path / out))
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+CONFIGS = {
+    "no configuration": None,
+    "cut short": '{"env_id": ',
+    "a list": "[1]",
+    "of another script": '{"task": "digits", "seed": 0, "versions": {}}',
+    "without an environment": '{"algorithm": "ppo"}',
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_folder_that_holds_no_training_is_not_resumed(config: str | None, tmp_path: Path) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    before = contents(tmp_path)
+    assert_refused(in_this_process("train_sampler", "--out", tmp_path, "--resume"), str(tmp_path))
+    assert contents(tmp_path) == before
+
+
+def test_missing_folder_is_not_resumed(tmp_path: Path) -> None:
+    assert_refused(in_this_process("train_sampler", "--out", tmp_path / "none", "--resume"), "none holds no run")
+    assert not (tmp_path / "none").exists()
