@@ -43,13 +43,6 @@ def plot_reward_curves(
     curves = {label: lines for label, lines in curves.items() if lines}
     if not curves:
         raise InvalidInputError("there is no finished training episode to plot; let train_sampler run for longer")
-    for label, lines in curves.items():
-        if not all({"timesteps", "return"} <= line.keys() for line in lines):
-            raise InvalidInputError(
-                f"runs: {label} holds lines that are no training episodes; give folders of training"
-            )
-    if not all({"sampler", "return"} <= result.keys() for result in results):
-        raise InvalidInputError("results: a line is no evaluated episode; give the results.jsonl of evaluate_sampler")
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for colour, (label, lines) in zip(cycle(COLOURS), curves.items(), strict=False):

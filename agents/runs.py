@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,15 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
         raise InvalidInputError(f"cannot write {path}: {error.strerror}; choose a folder that you may write") from error
 
 
-def read_lines(path: str | Path) -> list[dict[str, Any]]:
+def read_lines(path: str | Path, keys: Collection[str] = ()) -> list[dict[str, Any]]:
     """Read a JSON-lines file.
 
+    Args:
+        path: the file.
+        keys: what every line must have.
+
     Raises:
-        InvalidInputError: when it is missing or a line is not JSON.
+        InvalidInputError: when it is missing, or a line is no JSON object with these keys.
     """
     try:
         lines = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
@@ -76,6 +81,6 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
         raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidInputError(f"{path} holds a line that is not JSON ({error})") from error
-    if not all(isinstance(line, dict) for line in lines):
-        raise InvalidInputError(f"{path} holds a line that is no JSON object; expected a results file")
+    if not all(isinstance(line, dict) and set(keys) <= line.keys() for line in lines):
+        raise InvalidInputError(f"{path} holds a line that is no JSON object with {', '.join(keys) or 'names'}")
     return lines

@@ -200,10 +200,13 @@ def _normalization_state(environment: VecNormalize) -> dict[str, dict[str, Any]]
 def _load_normalization(environment: VecNormalize, state: dict[str, dict[str, Any]]) -> None:
     for name, target in (("observation", environment.obs_rms), ("return", environment.ret_rms)):
         assert isinstance(target, RunningMeanStd)
-        mean, var = state[name]["mean"].numpy(), state[name]["var"].numpy()
-        if mean.shape != target.mean.shape or var.shape != target.var.shape:
-            raise ValueError(f"{name} statistics have shape {mean.shape}, expected {target.mean.shape}")
-        target.mean, target.var, target.count = mean, var, state[name]["count"]
+        saved = state.get(name, {})
+        if not {"mean", "var", "count"} <= saved.keys() or saved["mean"].shape != target.mean.shape:
+            raise InvalidInputError(
+                f"the saved sampler's {name} statistics are missing or of another shape than this environment's "
+                f"{target.mean.shape}; use the observation scheme that it was trained with"
+            )
+        target.mean, target.var, target.count = saved["mean"].numpy(), saved["var"].numpy(), saved["count"]
 
 
 def _replay_state(model: BaseAlgorithm) -> dict[str, Any] | None:

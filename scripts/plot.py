@@ -29,8 +29,12 @@ class Arguments:
 def main(args: Arguments) -> None:
     names = [run.name for run in args.runs]
     labels = [run.name if names.count(run.name) == 1 else str(run) for run in args.runs]
-    curves = {label: read_lines(run / "episodes.jsonl") for label, run in zip(labels, args.runs, strict=True)}
-    plot_reward_curves(curves, read_lines(args.results) if args.results else [], args.out)
+    curves = {
+        label: read_lines(run / "episodes.jsonl", ("timesteps", "return"))
+        for label, run in zip(labels, args.runs, strict=True)
+    }
+    results = read_lines(args.results, ("sampler", "return")) if args.results else []
+    plot_reward_curves(curves, results, args.out)
     print(f"plot: {args.out}")
 
 

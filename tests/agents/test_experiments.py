@@ -190,7 +190,11 @@ def test_table_takes_lines_that_were_played() -> None:
 def test_usable_configs_pass() -> None:
     validate([replace(CONFIG, sampler=sampler, seed=seed) for sampler in SAMPLERS for seed in range(3)])
     validate([replace(CONFIG, env_id="ssdkd_env:SSDKD/Digits-v0")])
-    validate([])
+
+
+def test_no_samplers_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="none given"):
+        validate([])
 
 
 def test_validation_looks_at_every_config() -> None:

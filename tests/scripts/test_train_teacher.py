@@ -99,7 +99,7 @@ def test_bad_argument_is_refused_before_anything_is_written(
 
 def test_data_without_test_data_is_refused(data: Path, tmp_path: Path) -> None:
     result = in_this_process("train_teacher", "--out", tmp_path / "out", "--data", data)
-    assert_refused(result, "--data needs --test-data beside it")
+    assert_refused(result, "--data and --test-data go together")
     assert not (tmp_path / "out").exists()
 
 

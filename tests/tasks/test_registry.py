@@ -41,6 +41,13 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "teacher.safetensors"
 
 
+@pytest.fixture
+def digits_weights(tmp_path: Path) -> Path:
+    """Weights of the digits task's own teacher architecture."""
+    save_weights(tmp_path / "digits.safetensors", build_teacher(TASKS["digits"], seed=0))
+    return tmp_path / "digits.safetensors"
+
+
 # --- caching ---
 
 
@@ -57,16 +64,16 @@ def test_other_arguments_give_another_task() -> None:
     assert load_task("digits", student_arch="convnet") is not base
 
 
-def test_a_teacher_file_that_changed_is_read_again(weights: Path) -> None:
-    first = load_task("digits", teacher=str(weights))
-    assert load_task("digits", teacher=str(weights)) is first
-    changed = ConvNet(10)
+def test_a_teacher_file_that_changed_is_read_again(digits_weights: Path) -> None:
+    first = load_task("digits", teacher=str(digits_weights))
+    assert load_task("digits", teacher=str(digits_weights)) is first
+    changed = build_teacher(TASKS["digits"], seed=0)
     with torch.no_grad():
-        changed.classifier.bias.fill_(3.0)
-    save_weights(weights, changed)
-    stamp = weights.stat().st_mtime_ns + 1_000_000
-    os.utime(weights, ns=(stamp, stamp))
-    second = load_task("digits", teacher=str(weights))
+        changed.get_parameter("classifier.bias").fill_(3.0)
+    save_weights(digits_weights, changed)
+    stamp = digits_weights.stat().st_mtime_ns + 1_000_000
+    os.utime(digits_weights, ns=(stamp, stamp))
+    second = load_task("digits", teacher=str(digits_weights))
     assert second is not first
     assert second.teacher_on(CPU).state_dict()["classifier.bias"].tolist() == [3.0] * 10
 
