@@ -74,8 +74,8 @@ def plot_budgets(points: Sequence[tuple[str, float, Interval]], path: str | Path
         colour = COLOURS[1] if label.startswith("default") else COLOURS[0]
         bars = [[accuracy.mean - accuracy.low], [accuracy.high - accuracy.mean]]
         axes.errorbar(seconds, accuracy.mean, yerr=bars, fmt="o", color=colour, capsize=3)
-        offset = (8, 8) if index % 2 else (8, -14)
-        axes.annotate(label, (seconds, accuracy.mean), xytext=offset, textcoords="offset points", fontsize=8)
+        offset, side = (((8, 8), "left"), ((8, -14), "left"), ((-8, 6), "right"))[index % 3]
+        axes.annotate(label, (seconds, accuracy.mean), xytext=offset, textcoords="offset points", fontsize=8, ha=side)
     axes.set(xlabel="seconds an episode (median, one core)", ylabel="accuracy on real images (mean, 95 %)")
     axes.set_xlim(0, max(point[1] for point in points) * 1.25)
     _plain(axes)
