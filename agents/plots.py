@@ -43,26 +43,26 @@ def plot_reward_curves(
     curves = {label: lines for label, lines in curves.items() if lines}
     if not curves:
         raise InvalidInputError("there is no finished training episode to plot; let train_sampler run for longer")
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for colour, (label, lines) in zip(cycle(COLOURS), curves.items(), strict=False):
+    colours = dict(zip(curves, cycle(COLOURS), strict=False))
+    for label, lines in curves.items():
         steps = np.array([line["timesteps"] for line in lines])
         returns = np.array([line["return"] for line in lines])
-        axes.plot(steps, returns, ".", color=colour, alpha=0.25, markersize=4)
-        width = min(SMOOTHING, len(returns))
-        smooth = np.convolve(returns, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], smooth, color=colour, linewidth=2, label=f"{label}, mean of {width} episodes")
-    samplers = list(dict.fromkeys(result["sampler"] for result in results))
-    styles = ("-", "--", ":", "-.")
-    for index, sampler in enumerate(samplers):
+        axes.plot(steps, returns, ".", color=colours[label], alpha=0.2, markersize=4)
+        smooth = [returns[max(0, end - SMOOTHING) : end].mean() for end in range(1, len(returns) + 1)]
+        axes.plot(steps, smooth, color=colours[label], linewidth=2, label=f"{label} in training")
+    others = cycle(("#222222", "#8a8a8a", "#b8902f", "#8a5fa8"))
+    for sampler in dict.fromkeys(result["sampler"] for result in results):
         interval = bootstrap_mean(result["return"] for result in results if result["sampler"] == sampler)
-        colour = COLOURS[(len(curves) + index) % len(COLOURS)]
-        label = f"{Path(sampler).name}, held-out seeds"
-        axes.axhline(interval.mean, color=colour, linestyle=styles[index % len(styles)], label=label)
-        axes.axhspan(interval.low, interval.high, color=colour, alpha=0.12, linewidth=0)
-    axes.set(xlabel="environment steps", ylabel="episode return", title="Sampler training: gain on the probe set")
+        name = Path(sampler).name
+        colour, style = (colours[name], "--") if name in colours else (next(others), "-")
+        axes.axhline(interval.mean, color=colour, linestyle=style, label=f"{name}, held-out seeds")
+        axes.axhspan(interval.low, interval.high, color=colour, alpha=0.1, linewidth=0)
+    axes.set(xlabel="environment steps", ylabel="episode return (gain on the probe set)")
+    axes.set_title(f"Training returns (mean of the last {SMOOTHING} episodes) and held-out seeds", fontsize=10)
     _plain(axes)
-    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
     save_figure(figure, path)
 
 
