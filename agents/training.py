@@ -143,7 +143,9 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
     gamma = hyperparameters.setdefault("gamma", 0.99)
     if not isinstance(gamma, int | float) or not 0 <= gamma <= 1:
         raise InvalidInputError(f"hyperparameters['gamma']={gamma!r}: expected a number from 0 to 1")
-    makers = [partial(make_env, config.env_id, config.env_kwargs) for _ in range(hyperparameters["n_envs"])]
+    makers: list[Callable[[], gym.Env[Any, Any]]] = [
+        partial(make_env, config.env_id, config.env_kwargs) for _ in range(hyperparameters["n_envs"])
+    ]
     build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
     return hyperparameters
 
