@@ -61,9 +61,10 @@ def test_names_mean_the_algorithms_of_that_name() -> None:
     assert ALGORITHMS == {"ppo": PPO, "sac": SAC}
 
 
-def test_the_return_telescopes_so_nothing_is_discounted() -> None:
+def test_discount_is_stated_and_reaches_the_end_of_an_episode() -> None:
+    """At 0.95 a gain sixteen rounds later still counts for 0.44."""
     for algorithm in ALGORITHMS:
-        assert load_hyperparameters(algorithm, DIGITS)["gamma"] == 1.0
+        assert 0.9 <= load_hyperparameters(algorithm, DIGITS)["gamma"] <= 1.0
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
