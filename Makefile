@@ -1,4 +1,4 @@
-# Everything below sets itself up in .venv; nothing but Python >= 3.10, git and make is needed before.
+# Everything below sets itself up in .venv; nothing but Python >= 3.11, git and make is needed before.
 # A machine whose package index holds only the CUDA build of PyTorch saves gigabytes with
 #   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
