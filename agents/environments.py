@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import gymnasium as gym
@@ -30,6 +31,15 @@ def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
     if not isinstance(env.unwrapped, SSDKDEnv):
         raise InvalidInputError(f"env={env_id!r} is no distillation environment; choose an id that begins with SSDKD/")
     return env.unwrapped
+
+
+def start_worker() -> None:
+    """Prepare a process that works beside others: one torch thread, and Ctrl-C is left to its parent.
+
+    Ctrl-C reaches the whole process group; the parent saves what there is and then ends its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    use_one_thread()
 
 
 def use_one_thread() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.environments import make_env, use_one_thread
+from agents.environments import make_env, start_worker
 from agents.runs import versions
 from agents.statistics import bootstrap_mean
 from agents.storage import load_sampler
@@ -92,14 +91,8 @@ def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[d
         yield from map(run_episode, configs)
         return
     # Spawned, because a forked process inherits torch's thread pools in an unknown state.
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=_start_worker) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=start_worker) as pool:
         yield from pool.imap(run_episode, configs)
-
-
-def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group; the parent ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    use_one_thread()
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> str:

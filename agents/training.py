@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 
 from agents.algorithms import build_model, load_hyperparameters
 from agents.callbacks import DistillationCallback
-from agents.environments import make_env, use_one_thread
+from agents.environments import make_env, start_worker, use_one_thread
 from agents.experiments import HELD_OUT_SEED
 from agents.runs import RunFolder
 from agents.storage import find_sampler_file, read_sampler, restore_model, save_sampler
@@ -172,9 +172,7 @@ def make_training_env(config: TrainingConfig, hyperparameters: dict[str, Any], f
 
 def _make_worker_env(env_id: str, env_kwargs: dict[str, Any], separate: bool) -> gym.Env[Any, Any]:
     if separate:
-        # Ctrl-C reaches the whole process group; the parent saves a checkpoint and then ends its workers.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        use_one_thread()
+        start_worker()
     return make_env(env_id, env_kwargs)
 
 
