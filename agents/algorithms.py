@@ -10,8 +10,7 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.environments import one_line
-from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC}
 

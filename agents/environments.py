@@ -10,7 +10,7 @@ import torch
 
 import ssdkd_env  # noqa: F401 (registers the environments)
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.errors import InvalidInputError, one_line
 
 
 def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
@@ -45,8 +45,3 @@ def start_worker() -> None:
 def use_one_thread() -> None:
     """One torch thread in this process: side by side, more threads only wait for each other."""
     torch.set_num_threads(1)
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line breaks, cut to a readable length."""
-    return " ".join(str(error).split())[:200]

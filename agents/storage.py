@@ -22,10 +22,10 @@ from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.algorithms import build_model
-from agents.environments import make_env, one_line
+from agents.environments import make_env
 from agents.samplers import CONSTANT_PREFIX, SAMPLERS, Sampler, make_sampler
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import load_state, save_state
 
 FloatArray = NDArray[np.float32]

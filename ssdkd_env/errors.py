@@ -23,3 +23,8 @@ def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
     if value not in known:
         raise InvalidInputError(f"{argument}={value!r} is unknown; choose one of: {', '.join(known)}")
     return value
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks, cut to a readable length."""
+    return " ".join(str(error).split())[:200]

@@ -19,7 +19,7 @@ from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.observations import Snapshot, observation_names, observation_space, observe
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS
-from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, load_task
 
@@ -373,7 +373,7 @@ def select_device(device: str) -> torch.device:
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         raise InvalidInputError(
-            f"device={device!r} is not usable here ({' '.join(str(error).split())[:100]}); choose 'auto' or 'cpu'"
+            f"device={device!r} is not usable here ({one_line(error)}); choose 'auto' or 'cpu'"
         ) from error
     return chosen
 

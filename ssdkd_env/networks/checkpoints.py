@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import save_tensors
 
 
@@ -39,7 +39,7 @@ def read_weights(argument: str, path: str | Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InvalidInputError(
-            f"{argument}={str(path)!r} cannot be read: {_one_line(error)}; the file is cut short or not a weights file"
+            f"{argument}={str(path)!r} cannot be read: {one_line(error)}; the file is cut short or not a weights file"
         ) from error
     except pickle.UnpicklingError as error:
         raise InvalidInputError(
@@ -83,7 +83,3 @@ def load_weights(argument: str, path: str | Path, network: nn.Module) -> None:
     if bad:
         raise InvalidInputError(f"{argument}={str(path)!r} holds NaN or infinite values in {bad[0]}; train it again")
     network.load_state_dict(weights, strict=False)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

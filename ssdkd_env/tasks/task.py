@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.student import StudentSettings
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.networks.registry import build_network
 
 #: Real images (N, C, H, W) uint8 and labels (N,) int64, or (N, H, W) for dense prediction.
@@ -146,7 +146,7 @@ class Task:
         except RuntimeError as error:
             raise InvalidInputError(
                 f"generator_arch={spec.generator_arch!r} cannot take latents of shape (N, {spec.latent_dim}): "
-                f"{' '.join(str(error).split())[:200]}"
+                f"{one_line(error)}"
             ) from error
         if shape != (2, *spec.image_shape):
             raise InvalidInputError(
@@ -239,7 +239,7 @@ def check_classifier(role: str, network: nn.Module, spec: TaskSpec, dims: int | 
             logits = network(torch.zeros(2, *spec.image_shape))
     except RuntimeError as error:
         raise InvalidInputError(
-            f"{role}_arch={arch!r} cannot take images of shape {spec.image_shape}: {' '.join(str(error).split())[:200]}"
+            f"{role}_arch={arch!r} cannot take images of shape {spec.image_shape}: {one_line(error)}"
         ) from error
     if not isinstance(logits, Tensor):
         raise InvalidInputError(
