@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import save_tensors
+from ssdkd_env.networks.conversion import translations
+
+#: Keys under which training scripts keep the state dict beside an epoch, an accuracy or an optimiser's state.
+CONTAINERS = ("state_dict", "model", "net", "model_state_dict")
 
 
 def save_weights(path: str | Path, network: nn.Module) -> None:
@@ -21,6 +26,8 @@ def save_weights(path: str | Path, network: nn.Module) -> None:
 
 def read_weights(argument: str, path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from `.safetensors`, or from a PyTorch file with `weights_only=True`.
+
+    A PyTorch file may hold the state dict itself, or a dictionary with it under one of `CONTAINERS`.
 
     Args:
         argument: name of the user's argument, for error messages.
@@ -46,15 +53,20 @@ def read_weights(argument: str, path: str | Path) -> dict[str, Tensor]:
             f"{argument}={str(path)!r} was refused: it is not a plain dictionary of tensors and might run code when "
             "loaded; save the state dict alone, best as .safetensors"
         ) from error
-    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
-        weights = weights["state_dict"]
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if isinstance(weights, dict):
+        weights = next((weights[key] for key in CONTAINERS if isinstance(weights.get(key), dict)), weights)
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise InvalidInputError(f"{argument}={str(path)!r} holds no state dict; save network.state_dict() alone")
     return weights
 
 
 def load_weights(argument: str, path: str | Path, network: nn.Module) -> None:
-    """Load a weights file into `network`.
+    """Load a weights file into `network`, under the network's own names or those of a known public source.
+
+    The file's names are tried as they are, then as translated by `networks.conversion`. A translation counts only
+    when every name and shape fits.
 
     Raises:
         InvalidInputError: as `read_weights`; also when names or shapes do not fit the network, or a weight is
@@ -62,24 +74,56 @@ def load_weights(argument: str, path: str | Path, network: nn.Module) -> None:
     """
     weights = read_weights(argument, path)
     own = network.state_dict()
-    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    reshaped = [name for name in sorted(own.keys() & weights.keys()) if own[name].shape != weights[name].shape]
-    # Old files lack BatchNorm's counter; it has no influence on the result.
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected or reshaped:
-        detail = "; ".join(
-            f"{what} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-            for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", reshaped))
-            if names
-        )
-        if reshaped:
-            name = reshaped[0]
-            detail += f" ({tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the network)"
+    # The first reading that fits; failing that, the one that comes nearest explains best what is wrong.
+    misfits = [_Misfit(own, weights, naming, mapping) for naming, mapping in translations(weights)]
+    best = min(misfits, key=lambda misfit: misfit.count)
+    if best.count:
         raise InvalidInputError(
-            f"{argument}={str(path)!r} does not fit {type(network).__name__}: {detail}; "
-            "give the architecture that these weights were trained with"
+            f"{argument}={str(path)!r} does not fit {type(network).__name__}: {best.describe(own, weights)}; "
+            + best.remedy()
         )
     bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise InvalidInputError(f"{argument}={str(path)!r} holds NaN or infinite values in {bad[0]}; train it again")
-    network.load_state_dict(weights, strict=False)
+    network.load_state_dict({best.mapping[name]: value for name, value in weights.items()}, strict=False)
+
+
+class _Misfit:
+    """What does not fit when a file's names are read by one mapping."""
+
+    def __init__(
+        self, own: Mapping[str, Tensor], weights: Mapping[str, Tensor], naming: str, mapping: Mapping[str, str]
+    ) -> None:
+        self.naming, self.mapping = naming, mapping
+        # Old files lack BatchNorm's counter; it has no influence on the result.
+        self.missing = sorted(
+            name for name in own.keys() - mapping.values() if not name.endswith("num_batches_tracked")
+        )
+        # Named as in the file, where the reader can look them up.
+        self.unexpected = sorted(name for name in weights if mapping[name] not in own)
+        self.reshaped = sorted(
+            name for name in weights if mapping[name] in own and own[mapping[name]].shape != weights[name].shape
+        )
+        self.count = len(self.missing) + len(self.unexpected) + len(self.reshaped)
+
+    def describe(self, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+        detail = "; ".join(
+            f"{what} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            for what, names in (
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("other shape", self.reshaped),
+            )
+            if names
+        )
+        if self.reshaped:
+            name = self.reshaped[0]
+            file_shape, own_shape = tuple(weights[name].shape), tuple(own[self.mapping[name]].shape)
+            detail += f" ({file_shape} in the file, {own_shape} in the network)"
+        return detail if self.naming == "ours" else f"{detail} (names read as {self.naming}'s)"
+
+    def remedy(self) -> str:
+        mapped = [self.mapping[name] for name in self.unexpected]
+        if self.count == len(mapped) and all(".shortcut." in name for name in mapped):
+            return "the file has projection shortcuts: build the network with projection=True"
+        return "give the architecture that these weights were trained with"

@@ -12,10 +12,17 @@ from torch import nn
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.generators import Generator
+from ssdkd_env.networks.resnet import RESNETS
+from ssdkd_env.networks.vgg import VGG11
+from ssdkd_env.networks.wide_resnet import WIDE_RESNETS
 
+#: Name → constructor. All but the generator are classifiers and take `num_classes` and `in_channels`.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
     "generator": Generator,
+    **RESNETS,
+    **WIDE_RESNETS,
+    "vgg11": VGG11,
 }
 
 
