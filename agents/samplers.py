@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, check_choice
 
@@ -84,12 +85,28 @@ def uniform_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     return ConstantSampler(env.uniform_action)
 
 
+def own_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
+    """What the method's authors do: the paper's sampler for SSD-KD, uniform for the other methods."""
+    return ConstantSampler(env.own_action)
+
+
+def unweighted_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
+    """The paper's sampler without importance weights (β = 0)."""
+    return ConstantSampler(env.action_scheme.from_plan(SamplingPlan(importance_exponent=0.0)))
+
+
 def random_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     """A random action every round. What an untrained agent does at the most."""
     return RandomSampler(len(env.action_names), seed)
 
 
-SAMPLERS = {"paper": paper_sampler, "uniform": uniform_sampler, "random": random_sampler}
+SAMPLERS = {
+    "own": own_sampler,
+    "paper": paper_sampler,
+    "paper_unweighted": unweighted_sampler,
+    "uniform": uniform_sampler,
+    "random": random_sampler,
+}
 
 
 #: `"constant:[0.5, 0, 0, -0.2, 1]"` gives one action; the paper's sampler is such a point.

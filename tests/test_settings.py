@@ -81,9 +81,9 @@ def test_every_method_is_filed_under_its_name() -> None:
 
 
 def test_methods_take_options_by_name() -> None:
-    changed = make_method("ssdkd", {"temperature": 4, "modulated": False})
-    assert (changed.temperature, changed.modulated) == (4.0, False)
-    assert make_method("ssdkd").modulated
+    changed = make_method("ssdkd", {"temperature": 4, "modulate_diversity": False})
+    assert (changed.temperature, changed.modulate_diversity) == (4.0, False)
+    assert make_method("ssdkd").modulate_diversity
     with pytest.raises(InvalidInputError, match="method_options"):
         make_method("ssdkd", {"temprature": 4.0})
     with pytest.raises(InvalidInputError, match=r"method='sskd'.*ssdkd"):

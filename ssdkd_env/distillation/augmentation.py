@@ -56,6 +56,10 @@ class Normalize:
             images = images.float() / 255.0
         return (images - self._mean) / self._std
 
+    def invert(self, inputs: Tensor) -> Tensor:
+        """From network input back to the image range, (N, C, H, W) float, clipped to [0, 1]."""
+        return (inputs * self._std + self._mean).clamp(0.0, 1.0)
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Round images in [0, 1] to uint8 in [0, 255], as the buffer keeps them."""

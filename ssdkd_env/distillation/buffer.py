@@ -83,6 +83,11 @@ class ReplayBuffer:
         """Number of empty slots."""
         return self.capacity - self.size
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slots, filled or not."""
+        return sum(getattr(self._slots, f.name).nbytes for f in fields(Entries))
+
     def mean_class_share(self) -> Tensor:
         """(classes,) share of each class among the residents; zeros when empty."""
         if self.size == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -26,8 +26,39 @@ def one_hot_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return per_image(F.cross_entropy(logits, targets, reduction="none"))
 
 
-def adversarial_loss(teacher_logits: Tensor, student_logits: Tensor, masked: bool = True) -> Tensor:
-    """−KL(f_T ‖ f_S), per image; *masked*: only where both arg-maxes agree (CMI, Fang et al. 2021).
+def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(softmax(f_T/T) ‖ softmax(f_S/T)) in nats, per prediction: (N,), or (N, H, W) for dense prediction."""
+    log_teacher = (teacher_logits / temperature).log_softmax(dim=1)
+    log_student = (student_logits / temperature).log_softmax(dim=1)
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
+
+
+def l1_distance(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """Mean absolute difference of the logits (DFAD, Fang et al. 2019), per prediction: (N,) or (N, H, W)."""
+    return (teacher_logits - student_logits).abs().mean(dim=1)
+
+
+def jensen_shannon(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 3.0) -> Tensor:
+    """Jensen-Shannon divergence of the softened answers (DeepInversion, Yin et al. 2020, eq. 7), per prediction."""
+    teacher = (teacher_logits / temperature).softmax(dim=1)
+    student = (student_logits / temperature).softmax(dim=1)
+    middle = (0.5 * (teacher + student)).clamp_min(1e-12).log()
+    to_middle = [(p * (p.clamp_min(1e-12).log() - middle)).sum(dim=1) for p in (teacher, student)]
+    return 0.5 * (to_middle[0] + to_middle[1])
+
+
+#: What the adversarial loss may maximise, and what the student may minimise.
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "kl": kl_divergence,
+    "l1": l1_distance,
+    "js": jensen_shannon,
+}
+
+
+def adversarial_loss(
+    teacher_logits: Tensor, student_logits: Tensor, masked: bool = True, distance: str = "kl"
+) -> Tensor:
+    """−distance(f_T, f_S), per image; *masked*: only where both arg-maxes agree (CMI, Fang et al. 2021).
 
     Minimising it seeks images on which the student still differs from the teacher; the mask keeps the images
     among those that the student already recognises, so that the search does not drift into noise.
@@ -35,20 +66,36 @@ def adversarial_loss(teacher_logits: Tensor, student_logits: Tensor, masked: boo
     Returns:
         (N,) float ≤ 0.
     """
-    log_teacher = teacher_logits.log_softmax(dim=1)
-    log_student = student_logits.log_softmax(dim=1)
-    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
+    values = DISTANCES[distance](teacher_logits, student_logits)
     if masked:
-        divergence = divergence * (teacher_logits.argmax(dim=1) == student_logits.argmax(dim=1))
-    return -per_image(divergence)
+        values = values * (teacher_logits.argmax(dim=1) == student_logits.argmax(dim=1))
+    return -per_image(values)
 
 
-def distillation_loss(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
-    """T² · KL(softmax(f_T/T) ‖ softmax(f_S/T)), per image (Hinton et al. 2015). (N,) float ≥ 0."""
-    log_teacher = (teacher_logits / temperature).log_softmax(dim=1)
-    log_student = (student_logits / temperature).log_softmax(dim=1)
-    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
-    return temperature**2 * per_image(divergence)
+def distillation_loss(
+    teacher_logits: Tensor, student_logits: Tensor, temperature: float, distance: str = "kl"
+) -> Tensor:
+    """What the student minimises, per image, (N,) float ≥ 0.
+
+    T² · KL(softmax(f_T/T) ‖ softmax(f_S/T)) (Hinton et al. 2015), or the distance `"l1"` of the logits (DFAD).
+    """
+    if distance == "l1":
+        return per_image(l1_distance(teacher_logits, student_logits))
+    return temperature**2 * per_image(kl_divergence(teacher_logits, student_logits, temperature))
+
+
+def class_balance(logits: Tensor) -> Tensor:
+    """Σ p̄ log p̄ of the batch's mean softmax p̄, a scalar in [−log C, 0] (DAFL, Chen et al. 2019).
+
+    Its minimum is a batch in which every class appears equally often.
+    """
+    mean = logits.softmax(dim=1).transpose(0, 1).flatten(1).mean(dim=1)
+    return (mean * mean.clamp_min(1e-12).log()).sum()
+
+
+def activation_loss(features: Tensor) -> Tensor:
+    """−mean |feature| of the teacher's last features, a scalar (DAFL, Chen et al. 2019): real images excite them."""
+    return -features.abs().mean()
 
 
 def total_variation(images: Tensor) -> Tensor:
@@ -80,17 +127,19 @@ class BatchNormStatistics:
     Args:
         network: the frozen teacher.
         momentum: m in [0, 1); 0 uses the batch alone.
+        instances: also keep each image's mean features, for the contrastive loss.
     """
 
-    def __init__(self, network: nn.Module, momentum: float = 0.0) -> None:
+    def __init__(self, network: nn.Module, momentum: float = 0.0, instances: bool = False) -> None:
         self.layers = batch_norm_layers(network)
         self.momentum = momentum
+        self._instances: list[Tensor] | None = [] if instances else None
         self._past: list[Tensor] = []
         self._batch: list[Tensor] = []
 
     @contextmanager
-    def capture(self) -> Iterator[None]:
-        """Record the statistics of every forward pass of the network inside this block."""
+    def capture(self, wanted: bool = True) -> Iterator[None]:
+        """Record the statistics of every forward pass of the network inside this block, if they are wanted."""
 
         def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             features = inputs[0]
@@ -99,9 +148,13 @@ class BatchNormStatistics:
             mean = features.mean(dims)
             variance = (features.square().mean(dims) - mean.square()).clamp_min(0.0)
             self._batch += [mean, variance]
+            if self._instances is not None:
+                self._instances.append(features.flatten(2).mean(dim=2) if features.dim() > 2 else features)
 
+        if self._instances is not None:
+            self._instances = []
         self._batch = []  # a forward pass that failed midway leaves none of its statistics behind
-        handles = [layer.register_forward_pre_hook(record) for layer in self.layers]
+        handles = [layer.register_forward_pre_hook(record) for layer in self.layers if wanted]
         try:
             yield
         finally:
@@ -120,6 +173,11 @@ class BatchNormStatistics:
         if self._past:
             batch = [self.momentum * p + (1 - self.momentum) * b for p, b in zip(self._past, batch, strict=True)]
         return torch.stack([(r - b).norm() for r, b in zip(remembered, batch, strict=True)]).sum()
+
+    def instance_features(self) -> Tensor:
+        """Each image's mean inputs of all BatchNorm layers side by side, (N, features), of the last forward pass."""
+        assert self._instances, "made without instances=True, or nothing was captured"
+        return torch.cat(self._instances, dim=1)
 
     def end_round(self) -> None:
         """Blend the last batch's statistics into those of earlier rounds."""

@@ -1,13 +1,42 @@
-"""Every method as a preset of the one inversion engine: a row of a table, not a class each."""
+"""Every method as a preset of the one inversion engine: a row of a table, not a class each.
+
+What a public implementation does that a preset does not is said in the preset's `source`. Common to all: augmentation
+on tensors, the task's generator, latent size and student optimiser, and the number of student minibatches a round.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ssdkd_env.distillation.losses import DISTANCES
+from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.settings import with_overrides
+
+#: What inversion optimises.
+VARIABLES = {
+    "meta_generator": "a clone of the generator and the batch's latents, then a first-order MAML step (Fast-meta)",
+    "generator_and_latents": "the generator, which is kept, and the batch's latents",
+    "fresh_generator": "a generator that is initialised anew for each batch, and the batch's latents",
+    "generator_and_noisy_labels": "the generator and a noisy layer on label embeddings, anew for each batch (NAYER)",
+    "generator": "the generator alone, on latents drawn anew in each step",
+    "pixels": "the images themselves",
+    "nothing": "nothing: the images are real",
+}
+#: Where the student's images come from.
+MEMORIES = {
+    "buffer": "a buffer of the budget's fixed capacity",
+    "pool": "all that was synthesised, up to `pool_capacity`",
+    "stream": "no memory: each group of minibatches is drawn fresh from the generator",
+    "real": "real training images, a share `real_share` of them",
+}
+#: How the memory takes new images.
+UPDATES = {
+    "partial": "residents and candidates compete for the places under the sampling plan",
+    "full": "every candidate enters, and the oldest residents leave",
+}
 
 
 @dataclass(frozen=True)
@@ -17,61 +46,263 @@ class Method:
     Attributes:
         name: key in `METHODS`.
         source: where the settings come from, and what deviates.
-        bn_weight: λ_bn of the BatchNorm-statistics loss.
-        one_hot_weight: λ_oh of the one-hot loss.
-        adversarial_weight: λ_adv of the adversarial loss.
-        masked: restrict the adversarial loss to images on which teacher and student agree.
-        modulated: multiply the one-hot loss by φ(x).
-        gamma: γ of φ's difficulty term.
-        statistics_momentum: share of earlier rounds in the statistics that `bn_weight` matches.
-        meta: inner steps on a clone of the generator, then a first-order MAML step (Fast-meta); otherwise the
-            generator itself is trained on.
+        variables: what inversion optimises; a key of `VARIABLES`.
+        steps: optimiser steps a batch; 0 takes the budget's `inversion_steps`.
         generator_lr: Adam learning rate of the (cloned) generator.
-        latent_lr: Adam learning rate of the latent vectors.
-        tv_weight, l2_weight: image priors, used only in place of statistics for a teacher without BatchNorm.
-        temperature: T of the distillation loss.
+        latent_lr: Adam learning rate of what belongs to the batch alone: latents, noisy layer or pixels.
+        first_layer_reset: share of the rounds after which the generator's first layer is initialised anew, once;
+            0 never.
+        augment: shift and mirror the images that the teacher sees in inversion.
+        warm_up: fill the memory with `warmup_rounds` batches made without adversary; otherwise with one.
+        bn_weight: λ_bn of the BatchNorm-statistics loss. A teacher without BatchNorm gets the image priors instead.
+        statistics_momentum: share of earlier rounds in the statistics that `bn_weight` matches.
+        one_hot_weight: λ_oh of the one-hot loss.
+        drawn_targets: the one-hot loss wants a class drawn for each image; otherwise the teacher's arg-max.
+        modulate_diversity, modulate_difficulty: multiply the one-hot loss by these terms of φ(x).
+        gamma: γ of φ's difficulty term.
+        focal: in φ, p_T is the teacher's probability of the target class, as in the focal loss; otherwise of the class
+            that it predicts.
+        adversarial_weight: λ_adv of the adversarial loss.
+        adversarial_distance: what it maximises; a key of `losses.DISTANCES`.
+        masked: restrict it to images on which teacher and student agree.
+        balance_weight: of the class balance of a batch.
+        activation_weight: of the size of the teacher's last features.
+        contrastive_weight: of the contrastive loss.
+        image_priors: use the image priors whatever the teacher.
+        tv_weight, l2_weight: total variation and squared norm.
+        memory: where the student's images come from; a key of `MEMORIES`.
+        pool_capacity: most images of memory `"pool"`; the oldest leave.
+        update: how the memory takes new images; a key of `UPDATES`.
+        student_steps_per_batch: student minibatches for one batch of synthesis; 0 is all of the round's.
+        prioritized: the method's own sampling is the paper's priority sampling; otherwise uniform.
+        distance: what the student minimises: `"kl"` or `"l1"`.
+        temperature: T of the distillation loss; 0 takes the task's.
+        real_share: share of the real training images, for memory `"real"`.
     """
 
     name: str
     source: str
-    bn_weight: float = 1.0
-    one_hot_weight: float = 1.0
-    adversarial_weight: float = 1.0
-    masked: bool = True
-    modulated: bool = False
-    gamma: float = 1.0
-    statistics_momentum: float = 0.0
-    meta: bool = True
+    variables: str = "meta_generator"
+    steps: int = 0
     generator_lr: float = 2e-3
     latent_lr: float = 1e-2
+    first_layer_reset: float = 0.0
+    augment: bool = True
+    warm_up: bool = True
+    bn_weight: float = 1.0
+    statistics_momentum: float = 0.0
+    one_hot_weight: float = 1.0
+    drawn_targets: bool = True
+    modulate_diversity: bool = False
+    modulate_difficulty: bool = False
+    gamma: float = 1.0
+    focal: bool = False
+    adversarial_weight: float = 1.0
+    adversarial_distance: str = "kl"
+    masked: bool = True
+    balance_weight: float = 0.0
+    activation_weight: float = 0.0
+    contrastive_weight: float = 0.0
+    image_priors: bool = False
     tv_weight: float = 0.1
     l2_weight: float = 0.01
-    temperature: float = 20.0
+    memory: str = "pool"
+    pool_capacity: int = 50_000
+    update: str = "full"
+    student_steps_per_batch: int = 0
+    prioritized: bool = False
+    distance: str = "kl"
+    temperature: float = 0.0
+    real_share: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("generator_lr", "latent_lr", "temperature"):
-            if getattr(self, name) <= 0:
-                raise InvalidInputError(f"method_options[{name!r}]={getattr(self, name)}: expected a number above 0")
-        for name in ("bn_weight", "one_hot_weight", "adversarial_weight", "gamma", "tv_weight", "l2_weight"):
-            if getattr(self, name) < 0:
-                raise InvalidInputError(f"method_options[{name!r}]={getattr(self, name)}: expected a number ≥ 0")
-        if not 0 <= self.statistics_momentum < 1:
+        self._check_values()
+        self._check_combinations()
+
+    def _check_values(self) -> None:
+        choices: dict[str, Iterable[str]] = {
+            "variables": VARIABLES,
+            "memory": MEMORIES,
+            "update": UPDATES,
+            "adversarial_distance": DISTANCES,
+            "distance": ("kl", "l1"),
+        }
+        for name, known in choices.items():
+            check_choice(f"method_options[{name!r}]", getattr(self, name), known)
+        weights = (name for name in self.__dataclass_fields__ if name.endswith("_weight"))
+        limits: dict[str, tuple[Callable[[float], bool], Iterable[str]]] = {
+            "a number above 0": (lambda x: x > 0, ("generator_lr", "latent_lr", "pool_capacity")),
+            "a number ≥ 0": (lambda x: x >= 0, ("gamma", "temperature", "steps", "student_steps_per_batch", *weights)),
+            "a number in [0, 1)": (lambda x: 0 <= x < 1, ("statistics_momentum", "first_layer_reset")),
+            "a number in (0, 1]": (lambda x: 0 < x <= 1, ("real_share",)),
+        }
+        for expected, (holds, names) in limits.items():
+            for name in names:
+                if not holds(getattr(self, name)):
+                    raise InvalidInputError(f"method_options[{name!r}]={getattr(self, name)}: expected {expected}")
+
+    def _check_combinations(self) -> None:
+        if (self.memory == "real") != (self.variables == "nothing"):
             raise InvalidInputError(
-                f"method_options['statistics_momentum']={self.statistics_momentum}: expected a number in [0, 1)"
+                "method_options: memory='real' and variables='nothing' go together; take method 'vanilla_kd' for them"
+            )
+        if self.memory == "stream" and self.variables != "generator":
+            raise InvalidInputError(
+                "method_options['memory']='stream' needs variables='generator', which can draw fresh images at any "
+                "time; choose 'buffer' or 'pool'"
+            )
+        teaching = ["bn_weight", "one_hot_weight", "balance_weight", "activation_weight", "contrastive_weight"]
+        if not self.warm_up:
+            teaching.append("adversarial_weight")
+        if self.variables != "nothing" and not any(getattr(self, name) for name in teaching):
+            raise InvalidInputError(
+                "method_options: nothing is left to minimise in inversion; give a number above 0 to one of "
+                + ", ".join(teaching)
             )
 
+    @property
+    def own_plan(self) -> SamplingPlan:
+        """The sampling that the method's authors use."""
+        return SamplingPlan() if self.prioritized else SamplingPlan(discrepancy_exponent=0.0, importance_exponent=0.0)
 
-METHODS: dict[str, Method] = {
-    "ssdkd": Method(
+
+_FAST = Method(
+    name="fast",
+    source="Fast (Fang et al. 2022), its constants for ResNet-34 teachers (adversarial 1.33, one-hot 0.5; for VGG-11 "
+    "the authors take 1.0 and 0.5, for WRN-40-2 1.1 and 0.4). The first layer's reset falls 120 of 200 rounds in.",
+    bn_weight=10.0,
+    statistics_momentum=0.9,
+    one_hot_weight=0.5,
+    adversarial_weight=1.33,
+    first_layer_reset=0.6,
+)
+
+
+def _generative(name: str, source: str, **settings: Any) -> Method:
+    """A method that trains a generator in turns with the student, which sees nothing but fresh images."""
+    source += " The student's minibatches are drawn with replacement from the fresh images of each turn."
+    common: dict[str, Any] = {
+        "variables": "generator",
+        "steps": 1,
+        "generator_lr": 1e-3,
+        "augment": False,
+        "warm_up": False,
+        "bn_weight": 0.0,
+        "one_hot_weight": 0.0,
+        "adversarial_weight": 0.0,
+        "masked": False,
+        "memory": "stream",
+        "student_steps_per_batch": 5,
+    }
+    return Method(name=name, source=source, **(common | settings))
+
+
+def _fast(steps: int, generator_lr: float, latent_lr: float) -> list[Method]:
+    """Fast with k inner steps: with the meta-generator, and with the generator plainly kept."""
+    settings: dict[str, Any] = {"steps": steps, "generator_lr": generator_lr, "latent_lr": latent_lr}
+    return [
+        replace(_FAST, name=f"fast{steps}", **settings),
+        replace(_FAST, name=f"fast{steps}_plain", variables="generator_and_latents", **settings),
+    ]
+
+
+_TABLE = (
+    Method(
         name="ssdkd",
-        source="SSD-KD (CVPR 2024, arXiv 2406.07876), reconstructed; inversion loop and its constants from Fast "
-        "(Fang et al. 2022, Fast-meta). Loss weights and temperature chosen by us on digits.",
-        modulated=True,
-        adversarial_weight=1.0,
+        source="SSD-KD (CVPR 2024, arXiv 2406.07876), reconstructed; inversion loop from Fast (Fang et al. 2022, "
+        "Fast-meta). Loss weights and learning rates chosen by us on digits.",
+        modulate_diversity=True,
+        modulate_difficulty=True,
         generator_lr=4e-3,
-        temperature=8.0,
+        memory="buffer",
+        update="partial",
+        prioritized=True,
     ),
-}
+    *_fast(2, 5e-3, 1.5e-2),
+    *_fast(5, 3e-3, 1e-2),
+    *_fast(10, 2e-3, 1e-2),
+    Method(
+        name="cmi",
+        source="CMI (Fang et al. 2021): 200 steps a batch. Both contrastive views are the engine's augmentation, where "
+        "the authors' local view is a resized crop.",
+        variables="fresh_generator",
+        steps=200,
+        generator_lr=1e-3,
+        adversarial_weight=0.5,
+        contrastive_weight=0.8,
+    ),
+    Method(
+        name="deepinversion",
+        source="Adaptive DeepInversion (Yin et al. 2020): 1,000 steps of Adam a batch. The scale of the priors is "
+        "ours, because ours are means over pixels where theirs are sums.",
+        variables="pixels",
+        steps=1000,
+        latent_lr=0.1,
+        bn_weight=10.0,
+        adversarial_distance="js",
+        masked=False,
+        image_priors=True,
+        tv_weight=0.01,
+        l2_weight=0.001,
+    ),
+    _generative(
+        name="dafl",
+        source="DAFL (Chen et al. 2019); one generator step for five student steps.",
+        one_hot_weight=1.0,
+        drawn_targets=False,
+        balance_weight=20.0,
+        activation_weight=1e-3,
+    ),
+    _generative(
+        name="zskt",
+        source="ZSKT (Micaelli and Storkey 2019); one generator step for five student steps where the authors take "
+        "ten, and without their attention transfer, which needs networks of one family.",
+        adversarial_weight=1.0,
+        temperature=1.0,
+    ),
+    _generative(
+        name="dfad",
+        source="DFAD (Fang et al. 2019); one generator step for five student steps.",
+        adversarial_weight=1.0,
+        adversarial_distance="l1",
+        distance="l1",
+    ),
+    _generative(
+        name="dfq",
+        source="DFQ (Choi et al. 2020), its distillation part without quantisation; one generator step for ten student "
+        "steps.",
+        bn_weight=1.0,
+        one_hot_weight=1.0,
+        drawn_targets=False,
+        adversarial_weight=1.0,
+        balance_weight=20.0,
+        student_steps_per_batch=10,
+    ),
+    Method(
+        name="nayer",
+        source="NAYER (Tran et al. 2024) with a learned embedding of the label in place of a text encoder's.",
+        variables="generator_and_noisy_labels",
+        steps=40,
+        generator_lr=4e-3,
+        latent_lr=4e-3,
+        bn_weight=10.0,
+        statistics_momentum=0.9,
+        one_hot_weight=0.5,
+        adversarial_weight=1.33,
+    ),
+    Method(
+        name="vanilla_kd",
+        source="Hinton et al. 2015 on real training images: not data-free, the upper reference.",
+        variables="nothing",
+        warm_up=False,
+        bn_weight=0.0,
+        one_hot_weight=0.0,
+        adversarial_weight=0.0,
+        memory="real",
+    ),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 
 def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:

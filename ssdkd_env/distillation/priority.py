@@ -38,6 +38,16 @@ def confidence(logits: Tensor) -> Tensor:
     return per_image(logits.softmax(dim=1).amax(dim=1))
 
 
+def target_probability(logits: Tensor, targets: Tensor) -> Tensor:
+    """The teacher's probability of the target class, per image → (N,) float in [0, 1].
+
+    Args:
+        logits: (N, C) or (N, C, H, W) float.
+        targets: (N,) or (N, H, W) int64.
+    """
+    return per_image(logits.softmax(dim=1).gather(1, targets[:, None]).squeeze(1))
+
+
 def diversity(share: Tensor, buffer_share: Tensor) -> Tensor:
     """First factor of φ: 1 − (share of the buffer that has the image's class). SSD-KD, reconstructed.
 

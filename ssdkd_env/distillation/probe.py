@@ -107,7 +107,7 @@ def _fingerprint(task: Task, device: torch.device) -> str:
 
 
 def _method() -> Method:
-    return replace(METHODS["ssdkd"], modulated=False, adversarial_weight=0.0)
+    return replace(METHODS["ssdkd"], modulate_diversity=False, modulate_difficulty=False, adversarial_weight=0.0)
 
 
 def _synthesize(task: Task, device: torch.device) -> Tensor:
@@ -122,6 +122,7 @@ def _synthesize(task: Task, device: torch.device) -> Tensor:
             task.teacher_on(device),
             task.build_generator(seed).to(device),
             num_classes=spec.num_classes,
+            image_shape=spec.image_shape,
             latent_dim=spec.latent_dim,
             batch_size=PROBE_BATCH_SIZE,
             steps=PROBE_STEPS,

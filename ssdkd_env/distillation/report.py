@@ -1,8 +1,16 @@
-"""What a round of a run reports."""
+"""What a round of a run reports, and how it is gathered on the device."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssdkd_env.distillation import priority
+from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 
 #: Quantiles that a report gives of difficulty and discrepancy in the buffer.
 QUANTILES = (0.1, 0.5, 0.9)
@@ -60,3 +68,134 @@ class RoundReport:
     synthesized: int
     seconds_synthesis: float
     seconds_distillation: float
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What one batch of synthesis was like: scalars on the device, and its losses.
+
+    Attributes:
+        losses: (3,) unweighted parts of the inversion's last step: bn, one_hot, adversarial.
+        discrepancy, agreement, confidence: means over the fresh images.
+        class_counts: (classes,) images of each class.
+        difficulty_histogram: (DIFFICULTY_BINS,) images in each bin of 1 − p_T.
+    """
+
+    losses: Tensor
+    discrepancy: Tensor
+    agreement: Tensor
+    confidence: Tensor
+    class_counts: Tensor
+    difficulty_histogram: Tensor
+
+    @classmethod
+    def of(cls, candidates: Entries, agreement: Tensor, losses: Tensor) -> Synthesis:
+        """Describe fresh images on which teacher and student agree with this mean."""
+        return cls(
+            losses=losses,
+            discrepancy=candidates.discrepancy.mean(),
+            agreement=agreement,
+            confidence=candidates.confidence.mean(),
+            class_counts=candidates.class_share.sum(dim=0).double(),
+            difficulty_histogram=difficulty_histogram(candidates.confidence).double(),
+        )
+
+    @classmethod
+    def none(cls, num_classes: int, device: torch.device) -> Synthesis:
+        """No image was synthesised: zeros."""
+        zero = torch.zeros((), device=device)
+        return cls(
+            losses=torch.zeros(3, device=device),
+            discrepancy=zero,
+            agreement=zero,
+            confidence=zero,
+            class_counts=torch.zeros(num_classes, dtype=torch.float64, device=device),
+            difficulty_histogram=torch.zeros(DIFFICULTY_BINS, dtype=torch.float64, device=device),
+        )
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What the student's minibatches of a round were like: scalars on the device.
+
+    Attributes:
+        loss: mean weighted loss.
+        buffer_agreement: share of the refreshed residents on which the arg-maxes agree, after the minibatches.
+        replaced: residents replaced.
+        probabilities: (N,) float64, the round's last P over the buffer.
+    """
+
+    loss: Tensor
+    buffer_agreement: Tensor
+    replaced: Tensor
+    probabilities: Tensor
+
+
+def difficulty_histogram(confidence: Tensor) -> Tensor:
+    """Images in each of `DIFFICULTY_BINS` equal bins of 1 − p_T, (DIFFICULTY_BINS,) int64."""
+    bins = ((1.0 - confidence) * DIFFICULTY_BINS).long().clamp(0, DIFFICULTY_BINS - 1)
+    return torch.bincount(bins, minlength=DIFFICULTY_BINS)
+
+
+def make_report(
+    round_index: int,
+    buffer: ReplayBuffer,
+    synthesis: Synthesis,
+    distillation: Distillation,
+    learning_rate: float,
+    synthesized: int,
+    seconds: tuple[float, float],
+) -> RoundReport:
+    """Gather every statistic on the device and bring them over in one copy.
+
+    Args:
+        round_index: rounds done.
+        buffer: after the round.
+        synthesis: the round's last batch.
+        distillation: the round's minibatches.
+        learning_rate: the student's.
+        synthesized: images since the start.
+        seconds: wall time of synthesis and of distillation.
+    """
+    residents = buffer.residents
+    levels = torch.tensor(QUANTILES, device=residents.confidence.device)
+    counts = residents.class_share.sum(dim=0)
+    share = counts / counts.sum()
+    entropy = -(share * share.clamp_min(1e-12).log()).sum()
+    groups: dict[str, Tensor] = {
+        "losses": synthesis.losses,
+        "student_loss": distillation.loss,
+        "candidate_discrepancy": synthesis.discrepancy,
+        "candidate_agreement": synthesis.agreement,
+        "candidate_confidence": synthesis.confidence,
+        "buffer_agreement": distillation.buffer_agreement,
+        "class_counts": counts,
+        "class_imbalance": 1.0 - entropy / math.log(max(len(counts), 2)),
+        "difficulty_quantiles": (1.0 - residents.confidence).quantile(levels),
+        "difficulty_histogram": difficulty_histogram(residents.confidence),
+        "discrepancy_quantiles": residents.discrepancy.quantile(levels),
+        "mean_age": (round_index - residents.born).double().mean(),
+        "effective_sample_size": priority.effective_sample_size(distillation.probabilities),
+        "replaced": distillation.replaced,
+    }
+    flat = torch.cat([value.double().flatten() for value in groups.values()]).tolist()
+    values: dict[str, Any] = {}
+    for name, value in groups.items():
+        taken, flat = flat[: value.numel()], flat[value.numel() :]
+        values[name] = tuple(taken) if value.dim() else taken[0]
+    bn_loss, one_hot_loss, adversarial_loss = values.pop("losses")
+    finite = all(math.isfinite(values[name]) for name in ("student_loss", "candidate_discrepancy"))
+    return RoundReport(
+        round=round_index,
+        diverged=not (finite and all(map(math.isfinite, values["discrepancy_quantiles"]))),
+        learning_rate=learning_rate,
+        bn_loss=bn_loss,
+        one_hot_loss=one_hot_loss,
+        adversarial_loss=adversarial_loss,
+        buffer_fill=len(buffer) / buffer.capacity,
+        replaced=int(values.pop("replaced")),
+        synthesized=synthesized,
+        seconds_synthesis=seconds[0],
+        seconds_distillation=seconds[1],
+        **values,
+    )

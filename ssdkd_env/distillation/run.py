@@ -18,7 +18,8 @@ from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
-from ssdkd_env.distillation.report import DIFFICULTY_BINS, QUANTILES, RoundReport
+from ssdkd_env.distillation.report import Distillation, RoundReport, Synthesis, make_report
+from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.errors import InvalidInputError
 
@@ -30,16 +31,25 @@ FORWARD_CHUNK = 1024
 
 
 class DistillationRun:
-    """SSD-KD (or another method of the same engine) from an untrained student to the end of the budget.
+    """SSD-KD, or another method of the same engine, from an untrained student to the end of the budget.
 
     All randomness comes from generators of the run's own, all seeded from `seed`; PyTorch's global generators are
     put back as they were after every call. On the CPU two runs of one seed are bit-identical.
 
     Args:
         task: teacher, networks, sizes and budget.
-        method: the inversion's and the loss's settings.
+        method: the settings of inversion, memory and loss.
         seed: of everything in this run.
         device: where it all happens.
+
+    Attributes:
+        buffer: the images that the student studies, whatever memory the method has.
+        synthesized: images synthesised so far.
+        synthesized_class_counts: (classes,) float64, the teacher's classes of all of them.
+        synthesized_difficulty: (DIFFICULTY_BINS,) float64, all of them in bins of 1 − p_T.
+
+    Raises:
+        InvalidInputError: when the method needs real training images and the task has none.
     """
 
     def __init__(self, task: Task, method: Method, seed: int, device: torch.device | str = "cpu") -> None:
@@ -48,25 +58,27 @@ class DistillationRun:
         self.seed = seed
         self.device = torch.device(device)
         spec, budget = task.spec, task.spec.budget
-        seeds = torch.randint(2**62, (6,), generator=torch.Generator().manual_seed(seed)).tolist()
+        seeds = torch.randint(2**62, (7,), generator=torch.Generator().manual_seed(seed)).tolist()
         self._random = {
             name: torch.Generator(self.device).manual_seed(stream_seed)
             for name, stream_seed in zip(("inversion", "sampling", "augmentation"), seeds[:3], strict=True)
         }
         # Layers of the user's own, such as dropout, draw from the global generators: give them a stream too.
         self._random["layers"] = torch.Generator().manual_seed(seeds[3])
+        self._real_seed = seeds[6]
         self.teacher = task.teacher_on(self.device)
         self.student = task.build_student(seeds[4]).to(self.device)
-        generator = task.build_generator(seeds[5]).to(self.device)
         self._normalize = Normalize(spec.mean, spec.std, self.device)
+        self._sizes = Sizes.of(method, budget, task)
         self.inversion = Inversion(
             method,
             self.teacher,
-            generator,
+            task.build_generator(seeds[5]).to(self.device),
             num_classes=spec.num_classes,
+            image_shape=spec.image_shape,
             latent_dim=spec.latent_dim,
-            batch_size=budget.candidates,
-            steps=budget.inversion_steps,
+            batch_size=self._sizes.inversion_batch,
+            steps=method.steps or budget.inversion_steps,
             normalize=self._normalize,
             padding=spec.padding,
             flip=spec.flip,
@@ -76,17 +88,21 @@ class DistillationRun:
             self.student,
             self.teacher,
             spec.student,
+            method,
             rounds=budget.rounds,
-            temperature=method.temperature,
             normalize=self._normalize,
             padding=spec.padding,
             flip=spec.flip,
             random=self._random["augmentation"],
         )
-        self.buffer = ReplayBuffer(budget.buffer_capacity, spec.image_shape, spec.num_classes, self.device)
+        self.buffer = ReplayBuffer(self._sizes.capacity, spec.image_shape, spec.num_classes, self.device)
         self.round = 0
         self.warm = False
         self.synthesized = 0
+        nothing = Synthesis.none(spec.num_classes, self.device)
+        self.synthesized_class_counts = nothing.class_counts
+        self.synthesized_difficulty = nothing.difficulty_histogram
+        self._refreshed = 0
 
     @property
     def done(self) -> bool:
@@ -94,25 +110,26 @@ class DistillationRun:
         return self.round >= self.task.spec.budget.rounds
 
     def warm_up(self) -> RoundReport:
-        """Fill the buffer before the student learns: `budget.warmup_rounds` batches without adversary.
+        """Fill the memory before the student learns: `budget.warmup_rounds` batches without adversary.
 
-        The newest images stay, because the generator is still bad when it makes the first. Called once, by
-        `step` if not before.
+        The newest images stay, because the generator is still bad when it makes the first. A method without warm-up
+        makes one batch, with the untrained student as adversary, or reads the real images. Called once, by `step` if
+        not before.
         """
         if self.warm:
             raise RuntimeError("warm_up() was already called on this run; make a new DistillationRun to start over")
         with self._private_global_random():
             clock = _Clock(self.device)
-            for index in range(self.task.spec.budget.warmup_rounds):
-                candidates, losses = self._synthesize(student=None, born=index - self.task.spec.budget.warmup_rounds)
-                age = torch.cat([self.buffer.residents.born, candidates.born]).double()
-                self.buffer.update(candidates, age, most_replaced=self.buffer.capacity)
+            synthesis = self._fill()
             self.warm = True
             seconds_synthesis = clock.lap()
-            self._refresh()
-            uniform = torch.full((len(self.buffer),), 1 / len(self.buffer), dtype=torch.float64, device=self.device)
+            agreement = self._refresh()
             zero = torch.zeros((), device=self.device)
-            return self._report(candidates, losses, zero, zero, uniform, 0.0, seconds_synthesis, 0.0)
+            uniform = torch.full((len(self.buffer),), 1 / len(self.buffer), dtype=torch.float64, device=self.device)
+            distillation = Distillation(zero, agreement, zero, uniform)
+            return make_report(
+                self.round, self.buffer, synthesis, distillation, 0.0, self.synthesized, (seconds_synthesis, 0.0)
+            )
 
     def step(self, plan: SamplingPlan) -> RoundReport:
         """Do one round: synthesise, update the buffer, distil, refresh the priorities.
@@ -128,23 +145,36 @@ class DistillationRun:
         self._check_logits(plan.logits)
         with self._private_global_random():
             clock = _Clock(self.device)
-            candidates, losses = self._synthesize(self.student, born=self.round)
-            replaced = self._update_buffer(candidates, plan)
-            seconds_synthesis = clock.lap()
-            probabilities = priority.sampling_probabilities(self.buffer.residents.log_weight)
-            loss = self._distill(probabilities, plan.importance_exponent)
-            self._refresh()
+            self._reset_first_layer()
+            seconds_synthesis = seconds_distillation = 0.0
+            loss, replaced = torch.zeros((2,), device=self.device)
+            for student_steps in self._sizes.student_steps:
+                synthesis, entered = self._renew(plan)
+                seconds_synthesis += clock.lap()
+                probabilities = priority.sampling_probabilities(self.buffer.residents.log_weight)
+                loss = loss + self._distill(probabilities, plan.importance_exponent, student_steps)
+                replaced = replaced + entered
+                seconds_distillation += clock.lap()
+            agreement = self._refresh()
+            mean_loss = loss / self.task.spec.budget.student_steps
             learning_rate = self._trainer.learning_rate(self.round)
             self.round += 1
-            return self._report(
-                candidates, losses, loss, replaced, probabilities, learning_rate, seconds_synthesis, clock.lap()
+            seconds = (seconds_synthesis, seconds_distillation + clock.lap())
+            distillation = Distillation(mean_loss, agreement, replaced, probabilities)
+            return make_report(
+                self.round, self.buffer, synthesis, distillation, learning_rate, self.synthesized, seconds
             )
 
     def _check_logits(self, logits: Tensor | None) -> None:
         """Refuse logits before anything of the run has moved."""
         if logits is None:
             return
-        expected = (len(self.buffer) + self.task.spec.budget.candidates,)
+        if len(self._sizes.student_steps) > 1:
+            raise InvalidInputError(
+                f"SamplingPlan.logits: method {self.method.name!r} changes its images several times a round; use the "
+                "exponents, or a method with one batch a round"
+            )
+        expected = (len(self.buffer) + self._sizes.candidates,)
         if tuple(logits.shape) != expected:
             raise InvalidInputError(
                 f"SamplingPlan.logits has shape {tuple(logits.shape)}, expected {expected}: one log-weight for "
@@ -153,14 +183,54 @@ class DistillationRun:
         if not bool(logits.isfinite().all()):
             raise InvalidInputError("SamplingPlan.logits holds NaN or infinite values: expected finite log-weights")
 
-    def _synthesize(self, student: torch.nn.Module | None, born: int) -> tuple[Entries, Tensor]:
-        images, losses = self.inversion.synthesize(student, self.buffer.mean_class_share())
+    def _reset_first_layer(self) -> None:
+        reset = self.method.first_layer_reset
+        if reset and self.round == math.ceil(reset * self.task.spec.budget.rounds):
+            self.inversion.source.reset_first_layer()
+
+    def _fill(self) -> Synthesis:
+        """The first images of the memory."""
+        if self.method.memory == "real":
+            return self._read_real_images()
+        rounds = self.task.spec.budget.warmup_rounds if self.method.warm_up else 1
+        for index in range(rounds):
+            candidates, synthesis = self._synthesize(None if self.method.warm_up else self.student, index - rounds)
+            self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
+        return synthesis
+
+    def _read_real_images(self) -> Synthesis:
+        images = self.task.training_images()
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self._real_seed))
+        entries, _ = self._entries(images[order[: self.buffer.capacity]].to(self.device), born=0)
+        self.buffer.update(entries, self._newest_first(entries), self.buffer.capacity)
+        return Synthesis.none(self.task.spec.num_classes, self.device)
+
+    def _renew(self, plan: SamplingPlan) -> tuple[Synthesis, Tensor]:
+        """Synthesise a batch and update the buffer; returns what was made and how many residents were replaced."""
+        if self.method.memory == "real":
+            self._weigh(self.buffer.residents, plan)
+            if plan.logits is not None:
+                self.buffer.residents.log_weight.copy_(plan.logits.detach())
+            nothing = Synthesis.none(self.task.spec.num_classes, self.device)
+            return nothing, torch.zeros((), device=self.device)
+        candidates, synthesis = self._synthesize(self.student, born=self.round)
+        return synthesis, self._update_buffer(candidates, plan)
+
+    def _synthesize(self, student: torch.nn.Module | None, born: int) -> tuple[Entries, Synthesis]:
+        images, losses = self.inversion.synthesize(student, self.buffer.mean_class_share(), self._sizes.candidates)
         self.synthesized += len(images)
-        stored = to_uint8(images)
-        teacher_logits, student_logits = self.logits(stored)
-        count = len(stored)
+        entries, agreement = self._entries(to_uint8(images), born)
+        synthesis = Synthesis.of(entries, agreement, losses)
+        self.synthesized_class_counts += synthesis.class_counts
+        self.synthesized_difficulty += synthesis.difficulty_histogram
+        return entries, synthesis
+
+    def _entries(self, images: Tensor, born: int) -> tuple[Entries, Tensor]:
+        """Entries for images (N, C, H, W) uint8 as the networks see them now, and the mean agreement on them."""
+        teacher_logits, student_logits = self.logits(images)
+        count = len(images)
         entries = Entries(
-            images=stored,
+            images=images,
             class_share=priority.class_share(teacher_logits),
             confidence=priority.confidence(teacher_logits),
             discrepancy=priority.discrepancy(teacher_logits, student_logits),
@@ -168,51 +238,73 @@ class DistillationRun:
             log_weight=torch.zeros(count, device=self.device),
             born=torch.full((count,), born, dtype=torch.int64, device=self.device),
         )
-        self._candidate_agreement = priority.agreement(teacher_logits, student_logits).mean()
-        return entries, losses
+        return entries, priority.agreement(teacher_logits, student_logits).mean()
 
     def _update_buffer(self, candidates: Entries, plan: SamplingPlan) -> Tensor:
-        """Weigh buffer ∪ candidates, then draw without replacement who is in the buffer (Gumbel top-k)."""
+        """Weigh buffer ∪ candidates, then decide who is in the buffer.
+
+        A partial update draws without replacement under the weights (Gumbel top-k); a full one takes every candidate
+        in place of the oldest residents.
+        """
         residents = self.buffer.residents
-        residents.log_weight.copy_(self._log_weights(residents, plan))
-        candidates.log_weight.copy_(self._log_weights(candidates, plan))
+        self._weigh(residents, plan)
+        self._weigh(candidates, plan)
         if plan.logits is not None:
             logits = plan.logits.detach()
             residents.log_weight.copy_(logits[: len(residents)])
             candidates.log_weight.copy_(logits[len(residents) :])
+        if self.method.update == "full":
+            return self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
         log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
         keys = log_weights + priority.gumbel(len(log_weights), self._random["sampling"], self.device)
         # The hair keeps 0.29 · 100 at 29.
         most_replaced = math.floor(plan.replaced_share * self.buffer.capacity + 1e-9)
         return self.buffer.update(candidates, keys, most_replaced)
 
-    def _log_weights(self, entries: Entries, plan: SamplingPlan) -> Tensor:
-        """Log P(x) of the plan, unnormalised, (N,)."""
-        return priority.log_sampling_weights(
-            priority.priority(entries.importance_weight, entries.discrepancy),
-            priority.diversity(entries.class_share, self.buffer.mean_class_share()),
-            priority.difficulty(entries.confidence, gamma=1.0),
-            plan.discrepancy_exponent,
-            plan.diversity_exponent,
-            plan.difficulty_exponent,
+    def _newest_first(self, candidates: Entries) -> Tensor:
+        """Keys with which every candidate enters and the oldest residents leave, (size + candidates,) float64."""
+        entering = torch.full((len(candidates),), torch.inf, dtype=torch.float64, device=self.device)
+        return torch.cat([self.buffer.residents.born.double(), entering])
+
+    def _weigh(self, entries: Entries, plan: SamplingPlan) -> None:
+        """Write log P(x) of the plan, unnormalised, into the entries."""
+        entries.log_weight.copy_(
+            priority.log_sampling_weights(
+                priority.priority(entries.importance_weight, entries.discrepancy),
+                priority.diversity(entries.class_share, self.buffer.mean_class_share()),
+                priority.difficulty(entries.confidence, gamma=1.0),
+                plan.discrepancy_exponent,
+                plan.diversity_exponent,
+                plan.difficulty_exponent,
+            )
         )
 
-    def _distill(self, probabilities: Tensor, importance_exponent: float) -> Tensor:
-        """Train the student on draws ∝ P with importance weights; returns the mean loss, a scalar tensor."""
-        budget = self.task.spec.budget
+    def _distill(self, probabilities: Tensor, importance_exponent: float, student_steps: int) -> Tensor:
+        """Train the student on draws ∝ P with importance weights; returns the sum of the losses, a scalar tensor."""
+        batch_size = self.task.spec.budget.batch_size
         residents = self.buffer.residents
         residents.importance_weight.copy_(priority.importance_weights(probabilities, importance_exponent))
         draws = priority.draw_with_replacement(
-            probabilities, budget.student_steps * budget.batch_size, self._random["sampling"]
-        ).view(budget.student_steps, budget.batch_size)
+            probabilities, student_steps * batch_size, self._random["sampling"]
+        ).view(student_steps, batch_size)
         return self._trainer.train(residents.images, draws, residents.importance_weight, self.round)
 
-    def _refresh(self) -> None:
-        """Measure anew, with the student as it is now, what the priorities need to know of the whole buffer."""
+    def _refresh(self) -> Tensor:
+        """Measure anew, with the student as it is now, what the priorities need to know of the buffer.
+
+        A memory that grows is measured in turns, as many images a round as the small buffer would hold, so that the
+        cost of a round does not grow with it. Returns the mean agreement on the measured images.
+        """
         residents = self.buffer.residents
-        teacher_logits, student_logits = self.logits(residents.images)
-        residents.discrepancy.copy_(priority.discrepancy(teacher_logits, student_logits))
-        self._buffer_agreement = priority.agreement(teacher_logits, student_logits).mean()
+        size, count = len(residents), min(len(residents), self._sizes.refreshed)
+        if count == size:
+            rows: Tensor | slice = slice(None)
+        else:
+            rows = (self._refreshed + torch.arange(count, device=self.device)) % size
+            self._refreshed = (self._refreshed + count) % size
+        teacher_logits, student_logits = self.logits(residents.images[rows])
+        residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
+        return priority.agreement(teacher_logits, student_logits).mean()
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,63 +315,6 @@ class DistillationRun:
             pairs.append((self.teacher(inputs), self.student(inputs)))
         teacher_logits, student_logits = zip(*pairs, strict=True)
         return torch.cat(teacher_logits), torch.cat(student_logits)
-
-    def _report(
-        self,
-        candidates: Entries,
-        losses: Tensor,
-        student_loss: Tensor,
-        replaced: Tensor,
-        probabilities: Tensor,
-        learning_rate: float,
-        seconds_synthesis: float,
-        seconds_distillation: float,
-    ) -> RoundReport:
-        """Gather every statistic on the device and bring them over in one copy."""
-        residents = self.buffer.residents
-        hard = 1.0 - residents.confidence
-        levels = torch.tensor(QUANTILES, device=self.device)
-        counts = residents.class_share.sum(dim=0)
-        share = counts / counts.sum()
-        entropy = -(share * share.clamp_min(1e-12).log()).sum()
-        bins = (hard * DIFFICULTY_BINS).long().clamp(0, DIFFICULTY_BINS - 1)
-        groups: dict[str, Tensor] = {
-            "losses": losses,
-            "student_loss": student_loss,
-            "candidate_discrepancy": candidates.discrepancy.mean(),
-            "candidate_agreement": self._candidate_agreement,
-            "candidate_confidence": candidates.confidence.mean(),
-            "buffer_agreement": self._buffer_agreement,
-            "class_counts": counts,
-            "class_imbalance": 1.0 - entropy / math.log(max(len(counts), 2)),
-            "difficulty_quantiles": hard.quantile(levels),
-            "difficulty_histogram": torch.bincount(bins, minlength=DIFFICULTY_BINS),
-            "discrepancy_quantiles": residents.discrepancy.quantile(levels),
-            "mean_age": (self.round - residents.born).double().mean(),
-            "effective_sample_size": priority.effective_sample_size(probabilities),
-            "replaced": replaced,
-        }
-        flat = torch.cat([value.double().flatten() for value in groups.values()]).tolist()
-        values: dict[str, Any] = {}
-        for name, value in groups.items():
-            taken, flat = flat[: value.numel()], flat[value.numel() :]
-            values[name] = tuple(taken) if value.dim() else taken[0]
-        bn_loss, one_hot_loss, adversarial_loss = values.pop("losses")
-        finite = all(math.isfinite(values[name]) for name in ("student_loss", "candidate_discrepancy"))
-        return RoundReport(
-            round=self.round,
-            diverged=not (finite and all(map(math.isfinite, values["discrepancy_quantiles"]))),
-            learning_rate=learning_rate,
-            bn_loss=bn_loss,
-            one_hot_loss=one_hot_loss,
-            adversarial_loss=adversarial_loss,
-            buffer_fill=len(self.buffer) / self.buffer.capacity,
-            replaced=int(values.pop("replaced")),
-            synthesized=self.synthesized,
-            seconds_synthesis=seconds_synthesis,
-            seconds_distillation=seconds_distillation,
-            **values,
-        )
 
     @contextmanager
     def _private_global_random(self) -> Iterator[None]:
@@ -300,6 +335,9 @@ class DistillationRun:
                 "round": self.round,
                 "warm": self.warm,
                 "synthesized": self.synthesized,
+                "synthesized_class_counts": self.synthesized_class_counts,
+                "synthesized_difficulty": self.synthesized_difficulty,
+                "refreshed": self._refreshed,
                 "inversion": self.inversion.state_dict(),
                 "trainer": self._trainer.state_dict(),
                 "buffer": self.buffer.state_dict(),
@@ -316,6 +354,9 @@ class DistillationRun:
         for name, generator in self._random.items():
             generator.set_state(state["random"][name])
         self.round, self.warm, self.synthesized = state["round"], state["warm"], state["synthesized"]
+        self.synthesized_class_counts.copy_(state["synthesized_class_counts"])
+        self.synthesized_difficulty.copy_(state["synthesized_difficulty"])
+        self._refreshed = state["refreshed"]
 
 
 class _Clock:

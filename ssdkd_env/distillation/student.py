@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.losses import distillation_loss
+from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.optimizers import load_optimizer_state
 from ssdkd_env.errors import InvalidInputError
 
@@ -28,13 +29,17 @@ class StudentSettings:
         lr: learning rate of the first round.
         momentum: Nesterov-free momentum.
         weight_decay: L2 penalty.
+        temperature: T of the distillation loss, for methods without one of their own.
     """
 
     lr: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    temperature: float = 20.0
 
     def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise InvalidInputError(f"student['temperature']={self.temperature}: expected a number above 0")
         for name in ("lr", "momentum", "weight_decay"):
             if getattr(self, name) < 0:
                 raise InvalidInputError(f"student[{name!r}]={getattr(self, name)}: expected a number of at least 0")
@@ -47,8 +52,8 @@ class StudentTrainer:
         student: network to train, on the device.
         teacher: frozen, in evaluation mode.
         settings: the optimiser's.
+        method: the distance to the teacher, and its temperature.
         rounds: length of the cosine schedule.
-        temperature: T of the distillation loss.
         normalize: from image range to network input.
         padding, flip: augmentation.
         random: source of randomness of the augmentation.
@@ -59,8 +64,8 @@ class StudentTrainer:
         student: nn.Module,
         teacher: nn.Module,
         settings: StudentSettings,
+        method: Method,
         rounds: int,
-        temperature: float,
         normalize: Normalize,
         padding: int,
         flip: bool,
@@ -68,7 +73,8 @@ class StudentTrainer:
     ) -> None:
         self.student = student.eval()
         self.teacher = teacher
-        self._settings, self._rounds, self._temperature = settings, rounds, temperature
+        self._settings, self._rounds = settings, rounds
+        self._distance, self._temperature = method.distance, method.temperature or settings.temperature
         self._normalize = normalize
         self._padding, self._flip = padding, flip
         self._random = random
@@ -87,7 +93,7 @@ class StudentTrainer:
         return self._settings.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
 
     def train(self, images: Tensor, draws: Tensor, weights: Tensor, round_index: int) -> Tensor:
-        """One round of minibatches.
+        """Some minibatches of a round.
 
         Args:
             images: (N, C, H, W) uint8, the buffer.
@@ -96,7 +102,7 @@ class StudentTrainer:
             round_index: position in the schedule.
 
         Returns:
-            Mean weighted loss of the round, a scalar tensor on the device.
+            Sum of the minibatches' weighted losses, a scalar tensor on the device.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(round_index)
@@ -113,12 +119,13 @@ class StudentTrainer:
                 inputs.split(chunk.shape[1]), teacher_logits.split(chunk.shape[1]), batch_weights, strict=True
             ):
                 self._optimizer.zero_grad(set_to_none=True)
-                loss = (weight * distillation_loss(logits, self.student(batch), self._temperature)).mean()
+                losses = distillation_loss(logits, self.student(batch), self._temperature, self._distance)
+                loss = (weight * losses).mean()
                 loss.backward()
                 self._optimizer.step()
                 total += loss.detach()
         self.student.eval()
-        return total / len(draws)
+        return total
 
     def state_dict(self) -> dict[str, Any]:
         """Student and optimiser. The randomness belongs to the caller."""

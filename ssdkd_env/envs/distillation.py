@@ -114,7 +114,8 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
 
     Args:
         task: name of a task, or import path `"package.module:spec"` of a `TaskSpec`.
-        method: preset of the inversion engine, such as `"ssdkd"`.
+        method: preset of the inversion engine: `"ssdkd"`, `"fast2"`, `"fast5"`, `"fast10"` (each also `_plain`),
+            `"cmi"`, `"deepinversion"`, `"dafl"`, `"zskt"`, `"dfad"`, `"dfq"`, `"nayer"`, `"vanilla_kd"` (real images).
         method_options: settings of the preset to replace.
         action: action scheme.
         reward: score whose gain is the reward.
@@ -123,9 +124,13 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         teacher_arch: its network, by name or import path.
         student_arch: the student's network, by name or import path.
         generator_arch: the generator's network, by name or import path.
-        budget: settings of the task's budget to replace.
+        budget: settings of the task's budget to replace; `"preset"` names another budget of the task, such as
+            `{"preset": "cpu"}` for CIFAR.
         student: settings of the student's optimiser to replace.
-        evaluation: `.npz` of real images and labels, for reported accuracy, in place of the task's own.
+        evaluation: real images and labels (`.npz`, folder, archive or `"hub:owner/name"`), for reported accuracy, in
+            place of the task's own.
+        buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
+        data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
         clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
             values differ between equal runs.
         render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
@@ -164,6 +169,8 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         budget: Mapping[str, Any] | None = None,
         student: Mapping[str, Any] | None = None,
         evaluation: str | None = None,
+        buffer_scale: float | None = None,
+        data_root: str | None = None,
         clock: bool = False,
         render_mode: str | None = None,
     ) -> None:
@@ -173,7 +180,20 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         self.clock = clock
         self.device = select_device(device)
         self.method = make_method(method, method_options)
-        self.task = load_task(task, teacher, teacher_arch, student_arch, generator_arch, budget, student, evaluation)
+        self.task = load_task(
+            task,
+            teacher,
+            teacher_arch,
+            student_arch,
+            generator_arch,
+            budget,
+            student,
+            evaluation,
+            buffer_scale,
+            data_root,
+        )
+        if self.method.memory == "real":
+            self.task.training_images()  # refuses here, not at the first reset, where there are none
         self.budget = self.task.spec.budget
         self.reward_name = check_choice("reward", reward, REWARDS)
         if reward in ORACLES and self.task.spec.evaluation is None:
@@ -193,6 +213,11 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
     def paper_action(self) -> FloatArray:
         """The action that is the paper's sampler."""
         return self.action_scheme.from_plan(SamplingPlan())
+
+    @property
+    def own_action(self) -> FloatArray:
+        """The action that samples as the method's authors do: the paper's for SSD-KD, uniform for the others."""
+        return self.action_scheme.from_plan(self.method.own_plan)
 
     @property
     def uniform_action(self) -> FloatArray:
@@ -249,6 +274,16 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         from ssdkd_env.envs.rendering import draw_buffer
 
         return draw_buffer(self)
+
+    def held_out_accuracy(self) -> float | None:
+        """The student's accuracy on real images that no network was trained on; None where there are none.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        if self.run is None:
+            raise gym.error.ResetNeeded("Cannot call env.held_out_accuracy() before calling env.reset()")
+        return self.task.held_out_accuracy(self.run.student, self.device)
 
     def save(self, path: str | Path) -> None:
         """Write the episode so far as one safetensors file; `load` continues it bit-identically on the CPU.

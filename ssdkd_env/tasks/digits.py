@@ -57,7 +57,8 @@ DIGITS = TaskSpec(
         batch_size=64,
         buffer_capacity=180,
     ),
-    student=StudentSettings(lr=0.2, weight_decay=1e-3),
+    student=StudentSettings(lr=0.2, weight_decay=1e-3, temperature=8.0),
+    training_set_size=1797,
     evaluation=load_digits_data,
     teacher_data=split_digits,
 )

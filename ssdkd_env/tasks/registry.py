@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,11 +15,13 @@ from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.networks.registry import resolve_import_path
 from ssdkd_env.settings import with_overrides
-from ssdkd_env.tasks.data import load_npz
+from ssdkd_env.tasks.cards import with_card
+from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
+from ssdkd_env.tasks.data import find_dataset, load_split
 from ssdkd_env.tasks.digits import DIGITS
-from ssdkd_env.tasks.task import Task, TaskSpec, build_teacher
+from ssdkd_env.tasks.task import Budget, LabelledImages, Task, TaskSpec, build_teacher
 
-TASKS: dict[str, TaskSpec] = {"digits": DIGITS}
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100)}
 
 _loaded: dict[str, Task] = {}
 
@@ -43,6 +46,30 @@ def find_spec(task: str) -> TaskSpec:
     return TASKS[task]
 
 
+def with_real_data(spec: TaskSpec, data_root: str | Path | None) -> TaskSpec:
+    """The spec with its real data, where `data_root` (else `SSDKD_DATA`) is given and the task names a data set.
+
+    Raises:
+        InvalidInputError: when `data_root` does not hold the data set. `SSDKD_DATA` without it only gives a warning,
+            because no run needs real data.
+    """
+    try:
+        source = find_dataset(spec.dataset, data_root) if spec.dataset else None
+    except InvalidInputError as error:
+        if data_root is not None:
+            raise
+        warnings.warn(f"no accuracy on real images will be reported: {error}", stacklevel=3)
+        return spec
+    if source is None:
+        return spec
+    test = partial(load_split, "data_root", source, "test", spec.image_shape[0])
+    return replace(spec, evaluation=test, teacher_data=partial(_both_splits, source, spec.image_shape[0]))
+
+
+def _both_splits(source: Path, channels: int) -> tuple[LabelledImages, LabelledImages]:
+    return load_split("data_root", source, "train", channels), load_split("data_root", source, "test", channels)
+
+
 def load_task(
     task: str,
     teacher: str | None = None,
@@ -52,42 +79,52 @@ def load_task(
     budget: Mapping[str, Any] | None = None,
     student: Mapping[str, Any] | None = None,
     evaluation: str | None = None,
+    buffer_scale: float | None = None,
+    data_root: str | None = None,
 ) -> Task:
     """Load a task and its teacher; equal arguments give the same object as long as the teacher's file is unchanged.
 
     Args:
         task: name in `TASKS`, or import path of a `TaskSpec`.
-        teacher: weights file in place of the task's own.
+        teacher: weights file in place of the task's own. A JSON card beside it says its network and normalisation.
         teacher_arch: network of that file, by name or import path; called with num_classes and in_channels.
         student_arch: the student's network, likewise.
         generator_arch: the generator's network, likewise; called with latent_dim and image_shape.
-        budget: settings of the `Budget` to replace.
+        budget: settings of the `Budget` to replace; `"preset"` names one of the task's other budgets.
         student: settings of the `StudentSettings` to replace.
-        evaluation: `.npz` of real images and labels in place of the task's own evaluation data.
+        evaluation: real images and labels (any form that `load_split` reads) in place of the task's own.
+        buffer_scale: buffer capacity as a share of the task's `training_set_size`, in place of the budget's.
+        data_root: folder with the task's real data; else `SSDKD_DATA`.
 
     Raises:
         InvalidInputError: when anything is unknown, missing, unreadable or does not fit.
     """
     spec = find_spec(task)
+    if teacher is not None:
+        spec = with_card(spec, teacher, own_arch=teacher_arch is not None)
+    elif teacher_arch is not None:
+        raise InvalidInputError(
+            f"teacher_arch={teacher_arch!r} needs weights of its own; give teacher='path/to/weights.safetensors'"
+        )
     if teacher_arch is not None:
-        if teacher is None:
-            raise InvalidInputError(
-                f"teacher_arch={teacher_arch!r} needs weights of its own; give teacher='path/to/weights.safetensors'"
-            )
         spec = replace(spec, teacher_arch=teacher_arch, teacher_options={})
     if student_arch is not None:
         spec = replace(spec, student_arch=student_arch, student_options={})
     if generator_arch is not None:
         spec = replace(spec, generator_arch=generator_arch, generator_options={})
     spec = replace(
-        spec,
+        with_real_data(spec, data_root),
         teacher_weights=teacher if teacher is not None else spec.teacher_weights,
-        budget=with_overrides(spec.budget, "budget", budget),
+        budget=_budget(spec, budget, buffer_scale),
         student=with_overrides(spec.student, "student", student),
-        evaluation=partial(load_npz, "evaluation", evaluation) if evaluation is not None else spec.evaluation,
     )
+    if evaluation is not None:
+        spec = replace(spec, evaluation=partial(load_split, "evaluation", evaluation, "test", spec.image_shape[0]))
     if not spec.teacher_weights:
-        raise InvalidInputError(f"task {spec.name!r} ships no teacher; give teacher='path/to/weights.safetensors'")
+        raise InvalidInputError(
+            f"task {spec.name!r} ships no teacher; give teacher='path/to/weights.safetensors', or train one: "
+            f"python scripts/train_teacher.py --task {task} --data-root DATA --out runs/teacher"
+        )
     path = Path(spec.teacher_weights)
     stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
     key = repr((spec, stamps))
@@ -101,3 +138,25 @@ def load_task(
             loaded.evaluation(torch.device("cpu"))
         _loaded[key] = loaded
     return _loaded[key]
+
+
+def _budget(spec: TaskSpec, settings: Mapping[str, Any] | None, buffer_scale: float | None) -> Budget:
+    """The task's budget, or a named one, with some settings replaced."""
+    budget = spec.budget
+    if isinstance(settings, Mapping) and "preset" in settings:
+        settings = dict(settings)
+        name = check_choice("budget['preset']", settings.pop("preset"), spec.budgets)
+        budget = with_overrides(budget, f"budgets[{name!r}]", spec.budgets[name])
+    budget = with_overrides(budget, "budget", settings)
+    if buffer_scale is None:
+        return budget
+    if not spec.training_set_size:
+        raise InvalidInputError(
+            f"buffer_scale={buffer_scale}: task {spec.name!r} does not say how many images its teacher was trained on; "
+            "give budget={'buffer_capacity': ...} instead"
+        )
+    if not isinstance(buffer_scale, (int, float)) or not 0 < buffer_scale <= 1:
+        raise InvalidInputError(f"buffer_scale={buffer_scale!r}: expected a share in (0, 1], such as 0.1")
+    if settings and "buffer_capacity" in settings:
+        raise InvalidInputError("buffer_scale and budget['buffer_capacity'] say the same; give one of them")
+    return replace(budget, buffer_capacity=max(round(buffer_scale * spec.training_set_size), 1))

@@ -69,7 +69,11 @@ class TaskSpec:
         generator_arch, generator_options: likewise; `latent_dim` and `image_shape` are added.
         latent_dim: length of the generator's latent vectors.
         budget: default budget.
+        budgets: other budgets by name, as settings to replace in `budget`.
         student: the student's optimiser.
+        training_set_size: images that the teacher's data set has for training; a buffer's scale is a share of it.
+        dataset: name of the real data set under the user's data folder, such as `"cifar10"`; it gives `evaluation`
+            and `teacher_data` where it is found.
         evaluation: loads the real evaluation data, which serve to report accuracy and nothing else; None when
             there are none.
         teacher_data: loads the real data to train a teacher on, as a train and a test part; None when there are none.
@@ -92,6 +96,9 @@ class TaskSpec:
     student_options: dict[str, Any] = field(default_factory=dict)
     generator_options: dict[str, Any] = field(default_factory=dict)
     student: StudentSettings = field(default_factory=StudentSettings)
+    budgets: dict[str, dict[str, int]] = field(default_factory=dict)
+    training_set_size: int = 0
+    dataset: str = ""
     evaluation: Callable[[], LabelledImages] | None = None
     teacher_data: Callable[[], tuple[LabelledImages, LabelledImages]] | None = None
 
@@ -112,6 +119,7 @@ class Task:
         teacher = _channels_last(teacher.eval().requires_grad_(False))
         self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher}
         self._evaluations: dict[torch.device, LabelledImages] = {}
+        self._real: tuple[LabelledImages, LabelledImages] | None = None
         self._output_dims = check_classifier("teacher", teacher, spec)
 
     def teacher_on(self, device: torch.device) -> nn.Module:
@@ -164,6 +172,34 @@ class Task:
             check_images("evaluation data", images, labels, self.spec, self._output_dims - 1)
             self._evaluations[device] = images.to(device), labels.to(device)
         return self._evaluations[device]
+
+    def training_images(self) -> Tensor:
+        """Real training images (N, C, H, W) uint8 on the CPU, for the upper reference `vanilla_kd` alone.
+
+        Raises:
+            InvalidInputError: when the task has none.
+        """
+        return self._real_data()[0][0]
+
+    def held_out_accuracy(self, network: nn.Module, device: torch.device) -> float | None:
+        """Accuracy on real images that neither teacher nor any student was trained on; None without such data."""
+        if self.spec.teacher_data is None:
+            return None
+        images, labels = self._real_data()[1]
+        return top1_accuracy(network, (images.to(device), labels.to(device)), self.spec)
+
+    def _real_data(self) -> tuple[LabelledImages, LabelledImages]:
+        if self.spec.teacher_data is None:
+            raise InvalidInputError(
+                f"task {self.spec.name!r} has no real training images, which method 'vanilla_kd' distils on; give "
+                "data_root='folder with the data' (or set SSDKD_DATA)"
+            )
+        if self._real is None:
+            train, test = self.spec.teacher_data()
+            for name, (images, labels) in (("training data", train), ("test data", test)):
+                check_images(name, images, labels, self.spec, self._output_dims - 1)
+            self._real = train, test
+        return self._real
 
     def accuracy(self, network: nn.Module, device: torch.device | str) -> float | None:
         """Accuracy of `network` on the real evaluation data; None without such data."""

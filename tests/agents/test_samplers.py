@@ -103,7 +103,8 @@ def test_wrapped_environment_is_looked_through() -> None:
 
 
 def test_unknown_sampler_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match="sampler='papr' is unknown; choose one of: paper, random, uniform"):
+    known = "own, paper, paper_unweighted, random, uniform"
+    with pytest.raises(InvalidInputError, match=f"sampler='papr' is unknown; choose one of: {known}"):
         make_sampler("papr", make())
 
 

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation import inversion as inversion_module
+from ssdkd_env.distillation import objective as objective_module
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.losses import one_hot_loss
 from ssdkd_env.distillation.methods import Method, make_method
+from ssdkd_env.distillation.sources import ADAM_BETAS
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.generators import Generator
 from tests.own_networks import DenseNet
@@ -25,6 +26,7 @@ from tests.own_networks import DenseNet
 CLASSES, LATENT, BATCH = 4, 6, 8
 SHAPE = (2, 8, 8)
 UNIFORM = torch.full((CLASSES,), 1 / CLASSES)
+MODULATED: dict[str, Any] = {"modulate_diversity": True, "modulate_difficulty": True}
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def make_student(dense: bool = False) -> nn.Module:
 
 def plain_method(**options: Any) -> Method:
     """A preset with the settings that a test leaves open switched off."""
-    chosen = {"modulated": False, "statistics_momentum": 0.0, "meta": True} | options
+    chosen = {"modulate_diversity": False, "modulate_difficulty": False, "statistics_momentum": 0.0} | options
     return replace(make_method("ssdkd"), **chosen)
 
 
@@ -82,6 +84,7 @@ def make_inversion(
         teacher,
         generator or seeded(lambda: Generator(LATENT, SHAPE, channels=8), 3),
         num_classes=CLASSES,
+        image_shape=SHAPE,
         latent_dim=LATENT,
         batch_size=BATCH,
         steps=steps,
@@ -121,7 +124,7 @@ def test_the_meta_step_makes_the_generator_a_better_start() -> None:
 
 def test_the_adversary_seeks_disagreement_with_the_student() -> None:
     teacher, student = frozen_teacher(), make_student()
-    method = plain_method(bn_weight=0.0, one_hot_weight=0.0, adversarial_weight=1.0, masked=False)
+    method = plain_method(bn_weight=0.0, one_hot_weight=0.0, adversarial_weight=1.0, masked=False, warm_up=False)
     _, first = make_inversion(method, teacher, steps=1).synthesize(student, UNIFORM)
     _, last = make_inversion(method, teacher, steps=30).synthesize(student, UNIFORM)
     assert last[2] < first[2] < 0
@@ -130,7 +133,7 @@ def test_the_adversary_seeks_disagreement_with_the_student() -> None:
 def test_teacher_and_student_are_left_as_they_were() -> None:
     teacher, student = frozen_teacher(), make_student()
     before = copy.deepcopy([teacher.state_dict(), student.state_dict()])
-    engine = make_inversion(plain_method(modulated=True), teacher, padding=1, flip=True)
+    engine = make_inversion(plain_method(**MODULATED), teacher, padding=1, flip=True)
     for _ in range(2):
         engine.synthesize(student, UNIFORM)
     for network, state in zip((teacher, student), before, strict=True):
@@ -143,9 +146,9 @@ def test_teacher_and_student_are_left_as_they_were() -> None:
 
 def test_the_generator_moves() -> None:
     engine = make_inversion(plain_method(), frozen_teacher())
-    before = [p.clone() for p in engine.generator.parameters()]
+    before = [p.clone() for p in engine.source.generator.parameters()]
     engine.synthesize(None, UNIFORM)
-    assert any(not torch.equal(b, p) for b, p in zip(before, engine.generator.parameters(), strict=True))
+    assert any(not torch.equal(b, p) for b, p in zip(before, engine.source.generator.parameters(), strict=True))
 
 
 def test_batches_differ_from_call_to_call() -> None:
@@ -161,7 +164,7 @@ def test_every_class_is_asked_for_equally_often(monkeypatch: pytest.MonkeyPatch)
         asked.append(targets.clone())
         return one_hot_loss(logits, targets)
 
-    monkeypatch.setattr(inversion_module, "one_hot_loss", record)
+    monkeypatch.setattr(objective_module, "one_hot_loss", record)
     engine = make_inversion(plain_method(), frozen_teacher(), steps=2)
     for _ in range(10):
         engine.synthesize(None, UNIFORM)
@@ -178,7 +181,7 @@ def test_classes_differ_by_one_at_most_when_the_batch_does_not_divide(monkeypatc
         counts.append(torch.bincount(targets, minlength=CLASSES))
         return one_hot_loss(logits, targets)
 
-    monkeypatch.setattr(inversion_module, "one_hot_loss", record)
+    monkeypatch.setattr(objective_module, "one_hot_loss", record)
     engine = make_inversion(plain_method(), frozen_teacher(), steps=1)
     engine.batch_size = 7
     for _ in range(12):
@@ -190,15 +193,17 @@ def test_classes_differ_by_one_at_most_when_the_batch_does_not_divide(monkeypatc
 def test_modulation_weighs_the_one_hot_loss_by_rarity_in_the_buffer() -> None:
     """A buffer that holds one class only switches the pull towards that class off."""
     teacher = frozen_teacher()
-    method = plain_method(bn_weight=0.0, one_hot_weight=1.0, modulated=True, gamma=0.0)
+    method = plain_method(
+        bn_weight=0.0, one_hot_weight=1.0, modulate_diversity=True, modulate_difficulty=True, gamma=0.0
+    )
     engine = make_inversion(method, teacher)
     logits = teacher(torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(5)))
     predicted = int(logits.argmax(dim=1).mode().values)
     images = torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(6)).requires_grad_()
-    inputs = engine._normalize(images)
+    inputs = engine._objective._normalize(images)
     classes = teacher(inputs).argmax(dim=1)
     full_of_one = torch.eye(CLASSES)[predicted]
-    loss, _ = engine._loss(images, torch.zeros(BATCH, dtype=torch.int64), None, full_of_one)
+    loss, _ = engine._objective(images, torch.zeros(BATCH, dtype=torch.int64), None, full_of_one)
     (gradient,) = torch.autograd.grad(loss, images)
     silent = gradient.flatten(1).abs().sum(dim=1) == 0
     assert torch.equal(silent, classes == predicted)
@@ -206,12 +211,14 @@ def test_modulation_weighs_the_one_hot_loss_by_rarity_in_the_buffer() -> None:
 
 def test_modulation_is_a_weight_and_passes_no_gradient() -> None:
     teacher = frozen_teacher()
-    method = plain_method(bn_weight=0.0, one_hot_weight=1.5, modulated=True, gamma=2.0)
+    method = plain_method(
+        bn_weight=0.0, one_hot_weight=1.5, modulate_diversity=True, modulate_difficulty=True, gamma=2.0
+    )
     engine = make_inversion(method, teacher)
     images = torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(6)).requires_grad_()
     targets, share = torch.arange(BATCH) % CLASSES, torch.tensor([0.4, 0.3, 0.2, 0.1])
-    loss, _ = engine._loss(images, targets, None, share)
-    log_p = teacher(engine._normalize(images)).log_softmax(dim=1)
+    loss, _ = engine._objective(images, targets, None, share)
+    log_p = teacher(engine._objective._normalize(images)).log_softmax(dim=1)
     p = log_p.detach().exp()
     phi = (1 - share[p.argmax(dim=1)]) * (1 - p.amax(dim=1)) ** 2
     expected = -1.5 * (phi * log_p[range(BATCH), targets]).mean()
@@ -237,7 +244,12 @@ def test_a_teacher_with_batch_norm_gives_no_warning() -> None:
 
 @pytest.mark.parametrize("modulated", [True, False])
 def test_a_dense_teacher_is_inverted_too(modulated: bool) -> None:
-    engine = make_inversion(plain_method(modulated=modulated), frozen_teacher(dense=True), padding=1, flip=True)
+    engine = make_inversion(
+        plain_method(modulate_diversity=modulated, modulate_difficulty=modulated),
+        frozen_teacher(dense=True),
+        padding=1,
+        flip=True,
+    )
     images, losses = engine.synthesize(make_student(dense=True), UNIFORM)
     assert images.shape == (BATCH, *SHAPE)
     assert losses.isfinite().all()
@@ -329,12 +341,12 @@ def test_the_meta_step_equals_first_order_maml_by_hand(layout: torch.memory_form
     random = torch.Generator().manual_seed(seed)
     names = [name for name, _ in generator.named_parameters()]
     theta = [p.detach().clone() for p in generator.parameters()]
-    betas = inversion_module.ADAM_BETAS
+    betas = ADAM_BETAS
     outer = HandAdam([steps * method.generator_lr] * len(theta), betas)
     for expected in images:
-        z = torch.randn(BATCH, LATENT, generator=random)
         order = torch.randperm(BATCH, generator=random)
         targets = (order + torch.randint(CLASSES, (1,), generator=random)) % CLASSES
+        z = torch.randn(BATCH, LATENT, generator=random)
         inner = HandAdam([method.generator_lr] * len(theta) + [method.latent_lr], betas)
         point, total = [*theta, z], [torch.zeros_like(p) for p in theta]
         for _ in range(steps):
@@ -346,7 +358,7 @@ def test_the_meta_step_equals_first_order_maml_by_hand(layout: torch.memory_form
         made = torch.func.functional_call(generator, dict(zip(names, point[:-1], strict=True)), (point[-1],))
         torch.testing.assert_close(expected, made.detach(), rtol=1e-9, atol=1e-9)
         theta = outer.step(theta, total)
-    for parameter, by_hand in zip(engine.generator.parameters(), theta, strict=True):
+    for parameter, by_hand in zip(engine.source.generator.parameters(), theta, strict=True):
         torch.testing.assert_close(parameter.detach(), by_hand, rtol=1e-8, atol=1e-10)
     assert math.isfinite(float(theta[0].sum()))
 
@@ -355,7 +367,7 @@ def test_the_meta_step_equals_first_order_maml_by_hand(layout: torch.memory_form
 
 
 def test_a_state_dict_continues_bit_identically() -> None:
-    method = plain_method(statistics_momentum=0.9, modulated=True)
+    method = plain_method(statistics_momentum=0.9, **MODULATED)
     teacher, student = frozen_teacher(), make_student()
     original = make_inversion(method, teacher, padding=1, flip=True, seed=1)
     for _ in range(2):

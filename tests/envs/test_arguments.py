@@ -22,7 +22,7 @@ HERE = "tests.envs.own_networks"
 
 #: Arguments → (the argument that the message has to name, the remedy that it has to give).
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
-    "unknown task": ({"task": "digitz"}, "task='digitz'", "choose one of: digits"),
+    "unknown task": ({"task": "digitz"}, "task='digitz'", "choose one of: cifar10, cifar100, digits"),
     "task in no module": ({"task": "no.such.module:spec"}, "task='no.such", "expected 'package.module:attribute'"),
     "task not in module": ({"task": f"{HERE}:nothing"}, "task=", "expected 'package.module:attribute'"),
     "task without module": ({"task": ":spec"}, "task=':spec'", "expected 'package.module:attribute'"),
@@ -61,7 +61,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "generator of other images": ({"generator_arch": f"{HERE}:small_images"}, "generator_arch=", "needs (1, 8, 8)"),
     "teacher_arch without teacher": ({"teacher_arch": "convnet"}, "teacher_arch='convnet'", "give teacher="),
     "teacher missing": ({"teacher": "/no/such/file.safetensors"}, "teacher='/no/such/file", "train_teacher.py"),
-    "evaluation missing": ({"evaluation": "/no/such/file.npz"}, "evaluation='/no/such/file.npz'", "expected an .npz"),
+    "evaluation missing": ({"evaluation": "/no/such/file.npz"}, "evaluation='/no/such/file.npz'", "an .npz"),
 }
 
 
@@ -187,7 +187,7 @@ def test_own_student_and_generator_come_by_import_path() -> None:
     moments = episode(env, 3, actions_of(5))
     assert env.run is not None
     assert type(env.run.student).__name__ == "LinearStudent"
-    assert type(env.run.inversion.generator).__name__ == "LinearGenerator"
+    assert type(env.run.inversion.source.generator).__name__ == "LinearGenerator"
     assert moments[-1].terminated
     assert not moments[-1].info["diverged"]
 

@@ -161,7 +161,7 @@ def test_diverged_student_is_announced(tmp_path: Path) -> None:
         (("--student", "lr=-1"), "lr"),
         (("--student", "bogus=1"), "student has no setting 'bogus'"),
         (("--method-options", "bogus=1"), "bogus"),
-        (("--method-options", "temperature=0"), "temperature"),
+        (("--method-options", "temperature=-1"), "temperature"),
         (("--device", "abacus"), "device='abacus'"),
         (("--seed", "-1"), "seed"),
     ],

@@ -1,0 +1,180 @@
+"""What inversion minimises: the weighted sum of a method's losses."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
+from ssdkd_env.distillation.contrastive import ContrastiveLoss
+from ssdkd_env.distillation.losses import (
+    BatchNormStatistics,
+    activation_loss,
+    adversarial_loss,
+    class_balance,
+    one_hot_loss,
+    squared_norm,
+    total_variation,
+)
+from ssdkd_env.distillation.methods import Method
+from ssdkd_env.distillation.priority import class_share, confidence, difficulty, diversity, target_probability
+
+
+class Objective:
+    """The inversion loss of a batch.
+
+    ``L_inv(x) = λ_bn·L_BN(x) + φ(x)·λ_oh·L_OH(x) + λ_adv·L_adv(x)``  (SSD-KD, reconstructed),
+
+    and for other methods the class balance, the size of the activations, the contrastive loss and the image priors,
+    each with its weight. What has weight 0 is not computed.
+
+    Args:
+        method: the weights.
+        teacher: frozen, in evaluation mode. Without BatchNorm layers a method that matches their statistics gives a
+            warning and takes the image priors (total variation, squared norm) in their place.
+        normalize: from image range to network input.
+        padding, flip: augmentation.
+        random: source of randomness, on the images' device.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        teacher: nn.Module,
+        normalize: Normalize,
+        padding: int,
+        flip: bool,
+        random: torch.Generator,
+    ) -> None:
+        self.method = method
+        self.teacher = teacher
+        self._normalize = normalize
+        self._padding, self._flip = (padding, flip) if method.augment else (0, False)
+        self._random = random
+        self._statistics = BatchNormStatistics(
+            teacher, method.statistics_momentum, instances=method.contrastive_weight > 0
+        )
+        self._matches = method.bn_weight > 0 and bool(self._statistics.layers)
+        if method.bn_weight > 0 and not self._matches:
+            warnings.warn(
+                "The teacher has no BatchNorm layer with running statistics, so inversion falls back to the image "
+                "priors (total variation, squared norm) instead of L_BN; expect a weaker student.",
+                stacklevel=3,
+            )
+        self._priors = method.image_priors or (method.bn_weight > 0 and not self._matches)
+        self._last_linear = _last_linear(teacher) if method.activation_weight else None
+        self._contrastive: ContrastiveLoss | None = None
+        if method.contrastive_weight and self._statistics.layers:
+            features = sum(layer.num_features for layer in self._statistics.layers)
+            self._contrastive = ContrastiveLoss(features, random, random.device)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained along with the images: the contrastive head, if there is one."""
+        return [] if self._contrastive is None else list(self._contrastive.parameters())
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, student: nn.Module | None, buffer_share: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """L_inv of a batch.
+
+        Args:
+            images: (N, C, H, W) float in [0, 1].
+            targets: (N,) int64, the classes drawn for them.
+            student: adversary, in evaluation mode; None switches the adversarial loss off.
+            buffer_share: (classes,) class shares of the buffer, for φ.
+
+        Returns:
+            The loss, a scalar, and its unweighted parts (bn or priors, one_hot, adversarial), (3,) detached.
+        """
+        method = self.method
+        inputs = self._normalize(random_crop_flip(images, self._padding, self._flip, self._random))
+        captures = self._matches or self._contrastive is not None
+        with self._statistics.capture(captures), _captured_input(self._last_linear) as features:
+            logits = self.teacher(inputs)
+        if not method.drawn_targets or logits.dim() == 4:
+            targets = logits.argmax(dim=1)  # dense prediction has no drawn target: sharpen what the teacher sees
+        zero = torch.zeros((), device=images.device)
+        prior = self._statistics.loss() if self._matches else zero
+        loss = method.bn_weight * prior
+        if self._priors:
+            priors = method.tv_weight * total_variation(images).mean() + method.l2_weight * squared_norm(images).mean()
+            loss = loss + priors
+            prior = prior if self._matches else priors
+        one_hot = one_hot_loss(logits, targets)
+        if method.one_hot_weight:
+            loss = loss + method.one_hot_weight * (self._modulation(logits, targets, buffer_share) * one_hot).mean()
+        adversarial = zero
+        if student is not None and method.adversarial_weight:
+            student_logits = student(inputs)
+            adversarial = adversarial_loss(logits, student_logits, method.masked, method.adversarial_distance).mean()
+            loss = loss + method.adversarial_weight * adversarial
+        if method.balance_weight:
+            loss = loss + method.balance_weight * class_balance(logits)
+        if method.activation_weight:
+            loss = loss + method.activation_weight * activation_loss(features[0] if features else logits)
+        if self._contrastive is not None:
+            loss = loss + method.contrastive_weight * self._contrastive_loss(images)
+        return loss, torch.stack([prior, one_hot.mean(), adversarial]).detach()
+
+    def _modulation(self, logits: Tensor, targets: Tensor, buffer_share: Tensor) -> Tensor | float:
+        """φ(x) of the terms that the method uses, (N,), without gradient; 1 without any."""
+        method = self.method
+        phi: Tensor | float = 1.0
+        with torch.no_grad():
+            if method.modulate_diversity:
+                phi = diversity(class_share(logits), buffer_share)
+            if method.modulate_difficulty:
+                p_teacher = target_probability(logits, targets) if method.focal else confidence(logits)
+                phi = phi * difficulty(p_teacher, method.gamma)
+        return phi
+
+    def _contrastive_loss(self, images: Tensor) -> Tensor:
+        """Compare the view that has just passed the teacher with the images as they are."""
+        assert self._contrastive is not None
+        first = self._statistics.instance_features()
+        with self._statistics.capture():
+            self.teacher(self._normalize(images))
+        self._features = self._statistics.instance_features()
+        return self._contrastive(first, self._features)  # type: ignore[no-any-return]
+
+    def end_batch(self) -> None:
+        """Remember what the finished batch leaves to the next: blended statistics, the contrastive bank."""
+        if self._matches:
+            self._statistics.end_round()
+        if self._contrastive is not None:
+            self._contrastive.remember(self._features)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Blended statistics, contrastive head and bank. The randomness belongs to the caller."""
+        contrastive = {} if self._contrastive is None else dict(self._contrastive.state_dict())
+        return {"statistics": self._statistics.state_dict(), "contrastive": contrastive}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self._statistics.load_state_dict(state["statistics"])
+        if self._contrastive is not None:
+            self._contrastive.load_state(state["contrastive"])
+
+
+def _last_linear(network: nn.Module) -> nn.Linear | None:
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+@contextmanager
+def _captured_input(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+    """A list that holds the layer's last input after a forward pass inside this block."""
+    captured: list[Tensor] = []
+    if layer is None:
+        yield captured
+        return
+    handle = layer.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
+    try:
+        yield captured
+    finally:
+        handle.remove()

@@ -1,0 +1,55 @@
+"""How large the parts of a run are, from the method and the task's budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ssdkd_env.distillation.methods import Method
+
+if TYPE_CHECKING:
+    from ssdkd_env.tasks import Budget, Task
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes that a run needs.
+
+    Attributes:
+        capacity: images that the memory can hold.
+        candidates: images synthesised a batch; 0 with real images.
+        inversion_batch: images that inversion optimises at once.
+        student_steps: student minibatches after each batch of synthesis; their sum is the budget's.
+        refreshed: most images that are measured anew after a round.
+    """
+
+    capacity: int
+    candidates: int
+    inversion_batch: int
+    student_steps: tuple[int, ...]
+    refreshed: int
+
+    @classmethod
+    def of(cls, method: Method, budget: Budget, task: Task) -> Sizes:
+        """Sizes of a run of `method` on `task`.
+
+        Raises:
+            InvalidInputError: when the method needs real training images and the task has none.
+        """
+        group = min(method.student_steps_per_batch, budget.student_steps) or budget.student_steps
+        groups, rest = divmod(budget.student_steps, group)
+        student_steps = (group,) * groups + ((rest,) if rest else ())
+        candidates = inversion_batch = budget.candidates
+        if method.memory == "stream":
+            capacity = candidates = group * budget.batch_size
+            inversion_batch = budget.batch_size
+        elif method.memory == "real":
+            capacity = max(round(method.real_share * len(task.training_images())), 1)
+            candidates = 0
+        elif method.memory == "pool":
+            batches = (budget.warmup_rounds if method.warm_up else 1) + budget.rounds * len(student_steps)
+            capacity = min(batches * candidates, method.pool_capacity)
+        else:
+            capacity = budget.buffer_capacity
+        refreshed = capacity if method.memory in ("buffer", "stream") else budget.buffer_capacity
+        return cls(capacity, candidates, inversion_batch, student_steps, refreshed)

@@ -1,0 +1,359 @@
+"""Where a batch's images come from, and what inversion moves to change them: a generator, latents or the pixels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.methods import Method
+from ssdkd_env.distillation.optimizers import load_optimizer_state
+
+#: Adam's moments in all generative methods of the field.
+ADAM_BETAS = (0.5, 0.999)
+#: Adam's moments when the pixels are optimised (DeepInversion).
+PIXEL_BETAS = (0.5, 0.9)
+
+
+class ImageSource(Protocol):
+    """A batch is begun, its images are asked for and improved step by step, and it is finished."""
+
+    def begin(self, targets: Tensor) -> None:
+        """Start a batch of len(targets) images of these classes (N,) int64."""
+        ...
+
+    def images(self) -> Tensor:
+        """The batch as it is now, (N, C, H, W) float in [0, 1], differentiable."""
+        ...
+
+    def step(self, loss: Tensor) -> None:
+        """One optimiser step down the gradient of a scalar loss of the last `images()`."""
+        ...
+
+    def finish(self, count: int) -> Tensor:
+        """End the batch; its `count` images (count, C, H, W) in [0, 1], without gradient."""
+        ...
+
+    def reset_first_layer(self) -> None:
+        """Initialise the generator's first layer anew; nothing where there is no generator."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next batch depends on. The randomness belongs to the caller."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        ...
+
+
+class MetaGenerator:
+    """The meta-generator of Fast (Fang et al. 2022): inner Adam steps on a clone, then a first-order MAML step.
+
+    The gradients of the inner steps, summed, move the generator itself (Adam with `steps` times the inner learning
+    rate). The batch is the clone's after its last step.
+
+    Args:
+        generator: maps (N, latent_dim) to images (N, C, H, W) in [0, 1].
+        latent_dim: length of a latent vector.
+        method: learning rates.
+        steps: inner steps a batch.
+        extra: parameters of the objective that are trained along.
+        random: source of randomness, on the generator's device.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        latent_dim: int,
+        method: Method,
+        steps: int,
+        extra: Sequence[nn.Parameter],
+        random: torch.Generator,
+    ) -> None:
+        self.generator = generator.train()
+        self._latent_dim, self._method, self._random, self._extra = latent_dim, method, random, list(extra)
+        self._clone = copy.deepcopy(self.generator)
+        names = [name for name, parameter in self.generator.named_parameters() if parameter.requires_grad]
+        self._parameters: list[Tensor] = [self.generator.get_parameter(name) for name in names]
+        self._clone_parameters: list[Tensor] = [self._clone.get_parameter(name) for name in names]
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)  # only the clone is differentiated
+        self._meta_optimizer = torch.optim.Adam(
+            self._parameters, lr=method.generator_lr * steps, betas=ADAM_BETAS, fused=True
+        )
+
+    def begin(self, targets: Tensor) -> None:
+        """Draw latents and copy the generator into its clone."""
+        self._latents = _draw(len(targets), self._latent_dim, self._random).requires_grad_()
+        with torch.no_grad():
+            torch._foreach_copy_(self._clone_parameters, self._parameters)
+        self._optimizer = _adam(self._method, [*self._clone_parameters, *self._extra], [self._latents])
+        self._meta_gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+
+    def images(self) -> Tensor:
+        """The clone's images."""
+        images: Tensor = self._clone(self._latents)
+        return images
+
+    def step(self, loss: Tensor) -> None:
+        """One inner step."""
+        _descend(self._optimizer, loss)
+        for total, parameter in zip(self._meta_gradients, self._clone_parameters, strict=True):
+            if parameter.grad is not None:
+                total += parameter.grad
+
+    def finish(self, count: int) -> Tensor:
+        """Move the generator; the images are the clone's."""
+        for parameter, gradient in zip(self._parameters, self._meta_gradients, strict=True):
+            parameter.grad = gradient
+        self._meta_optimizer.step()
+        with torch.no_grad():
+            images: Tensor = self._clone(self._latents)
+        return images
+
+    def reset_first_layer(self) -> None:
+        """Initialise the generator's first layer anew; the clone follows with the next batch."""
+        _reset_first_layer(self.generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Generator and its optimiser."""
+        return {
+            "generator": self.generator.state_dict(),
+            # Its parameters are overwritten in every call; its buffers (spectral norm's vectors) go on.
+            "clone_buffers": dict(self._clone.named_buffers()),
+            "optimizer": self._meta_optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.generator.load_state_dict(state["generator"])
+        for name, buffer in self._clone.named_buffers():
+            buffer.copy_(state["clone_buffers"][name])
+        load_optimizer_state(self._meta_optimizer, state["optimizer"])
+
+
+class TrainedGenerator:
+    """A generator that is itself trained.
+
+    - variables `"generator_and_latents"`: it is kept from batch to batch, the latents belong to the batch (Fast
+      without the meta step).
+    - `"fresh_generator"`: it is initialised anew for each batch (CMI).
+    - `"generator_and_noisy_labels"`: its input is a noisy layer on label embeddings (NAYER).
+    - `"generator"`: the latents are drawn anew in each step, and its optimiser goes on (DAFL, ZSKT, DFAD, DFQ).
+
+    Args:
+        generator: maps (N, latent_dim) to images (N, C, H, W) in [0, 1].
+        latent_dim: length of a latent vector.
+        num_classes: number of classes.
+        method: variables and learning rates.
+        extra: parameters of the objective that are trained along.
+        random: source of randomness, on the generator's device.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        latent_dim: int,
+        num_classes: int,
+        method: Method,
+        extra: Sequence[nn.Parameter],
+        random: torch.Generator,
+    ) -> None:
+        self.generator = generator.train()
+        self._latent_dim, self._method, self._random = latent_dim, method, random
+        self._trained = [p for p in self.generator.parameters() if p.requires_grad] + list(extra)
+        self._redraws = method.variables == "generator"
+        self._labels: NoisyLabels | None = None
+        if method.variables == "generator_and_noisy_labels":
+            self._labels = NoisyLabels(num_classes, latent_dim, random)
+            self._trained += [self._labels.embedding]
+        self._optimizer = _adam(method, self._trained, [])
+
+    def begin(self, targets: Tensor) -> None:
+        """Prepare what belongs to the batch alone, and an optimiser for it."""
+        self._count = len(targets)
+        if self._redraws:
+            return
+        if self._method.variables == "fresh_generator":
+            _reset(self.generator)
+        if self._labels is not None:
+            own = self._labels.begin(targets)
+        else:
+            self._latents = _draw(self._count, self._latent_dim, self._random).requires_grad_()
+            own = [self._latents]
+        self._optimizer = _adam(self._method, self._trained, own)
+
+    def images(self) -> Tensor:
+        """The generator's images of the batch's latents, or of new ones."""
+        images: Tensor = self.generator(self._inputs(self._count))
+        return images
+
+    def _inputs(self, count: int) -> Tensor:
+        if self._redraws:
+            return _draw(count, self._latent_dim, self._random)
+        return self._latents if self._labels is None else self._labels()
+
+    def step(self, loss: Tensor) -> None:
+        """One step of the generator and of what belongs to the batch."""
+        _descend(self._optimizer, loss)
+
+    def finish(self, count: int) -> Tensor:
+        """The batch; `count` fresh images where the latents are drawn anew."""
+        with torch.no_grad():
+            images: Tensor = self.generator(self._inputs(count))
+        return images
+
+    def reset_first_layer(self) -> None:
+        """Initialise the generator's first layer anew."""
+        _reset_first_layer(self.generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Generator, label embedding, and the optimiser where it goes on."""
+        return {
+            "generator": self.generator.state_dict(),
+            "embedding": None if self._labels is None else self._labels.embedding.detach(),
+            "optimizer": self._optimizer.state_dict() if self._redraws else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.generator.load_state_dict(state["generator"])
+        if self._labels is not None:
+            with torch.no_grad():
+                self._labels.embedding.copy_(state["embedding"])
+        if self._redraws:
+            load_optimizer_state(self._optimizer, state["optimizer"])
+
+
+class NoisyLabels:
+    """Generator inputs from label embeddings through random linear layers (NAYER, Tran et al. 2024).
+
+    The authors embed the label's name with a text encoder; here the embedding is learned. A batch is split into
+    groups that hold each class at most once; every group has a linear layer of its own, initialised anew with each
+    batch, so that images of one class differ.
+
+    Args:
+        num_classes: number of classes.
+        latent_dim: length of the embedding and of the generator's input.
+        random: source of randomness.
+    """
+
+    def __init__(self, num_classes: int, latent_dim: int, random: torch.Generator) -> None:
+        self.embedding = nn.Parameter(_draw(num_classes, latent_dim, random))
+        self._random = random
+
+    def begin(self, targets: Tensor) -> list[Tensor]:
+        """Start a batch; returns its own parameters: weights (groups, dim, dim) and biases (groups, dim)."""
+        self._targets = targets
+        same = targets[:, None] == targets[None, :]
+        self._group = same.tril(diagonal=-1).sum(dim=1)  # how many images of the class come before this one
+        groups, dim = int(self._group.max()) + 1, self.embedding.shape[1]
+        # Uniform within ±1/√dim as in nn.Linear.
+        draws = torch.rand(groups, dim + 1, dim, device=targets.device, generator=self._random)
+        layer = (2.0 * draws - 1.0) * dim**-0.5
+        self._weights = layer[:, :dim].clone().requires_grad_()
+        self._biases = layer[:, dim].clone().requires_grad_()
+        return [self._weights, self._biases]
+
+    def __call__(self) -> Tensor:
+        """Generator inputs (N, latent_dim)."""
+        embedded = self.embedding[self._targets]
+        standard = (embedded - embedded.mean(dim=0)) / (embedded.std(dim=0) + 1e-5)
+        inputs: Tensor = torch.einsum("nd,nde->ne", standard, self._weights[self._group]) + self._biases[self._group]
+        return inputs
+
+
+class Pixels:
+    """The images themselves, optimised as network inputs (DeepInversion, Yin et al. 2020).
+
+    Args:
+        image_shape: (C, H, W).
+        normalize: between image range and network input.
+        method: learning rate.
+        extra: parameters of the objective that are trained along.
+        random: source of randomness.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        normalize: Normalize,
+        method: Method,
+        extra: Sequence[nn.Parameter],
+        random: torch.Generator,
+    ) -> None:
+        self._image_shape, self._normalize = image_shape, normalize
+        self._method, self._extra, self._random = method, list(extra), random
+
+    def begin(self, targets: Tensor) -> None:
+        """Start from standard normal network inputs."""
+        shape = (len(targets), *self._image_shape)
+        self._inputs = torch.randn(shape, device=self._random.device, generator=self._random).requires_grad_()
+        self._optimizer = _adam(self._method, self._extra, [self._inputs], PIXEL_BETAS)
+
+    def images(self) -> Tensor:
+        """The inputs in image range."""
+        return self._normalize.invert(self._inputs)
+
+    def step(self, loss: Tensor) -> None:
+        """One step, then back into the range of images."""
+        _descend(self._optimizer, loss)
+        with torch.no_grad():  # outside the range the gradient would vanish for good
+            self._inputs.copy_(self._normalize(self._normalize.invert(self._inputs)))
+
+    def finish(self, count: int) -> Tensor:
+        """The batch."""
+        return self._normalize.invert(self._inputs.detach())
+
+    def reset_first_layer(self) -> None:
+        """There is no generator."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is left from batch to batch."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing is left from batch to batch."""
+
+
+def _draw(count: int, length: int, random: torch.Generator) -> Tensor:
+    return torch.randn(count, length, device=random.device, generator=random)
+
+
+def _adam(
+    method: Method, trained: Sequence[Tensor], own: Sequence[Tensor], betas: tuple[float, float] = ADAM_BETAS
+) -> torch.optim.Adam:
+    """Adam over the lasting parameters and those of the batch, each with its learning rate."""
+    groups = [
+        {"params": list(parameters), "lr": lr}
+        for parameters, lr in ((trained, method.generator_lr), (own, method.latent_lr))
+        if parameters
+    ]
+    return torch.optim.Adam(groups, betas=betas, fused=True)
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # Named inputs: nothing is computed for, or left on, the parameters of teacher and student.
+    loss.backward(inputs=parameters)
+    optimizer.step()
+
+
+def _reset(module: nn.Module) -> None:
+    """Initialise every layer anew, from the global generator (a run lends its own to it)."""
+    for part in module.modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+
+
+def _reset_first_layer(generator: nn.Module) -> None:
+    for part in generator.modules():
+        if part is not generator and callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+            return
