@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
-from ssdkd_env.distillation.probe import ProbeScore, ProbeSet
+from ssdkd_env.distillation.probe import ProbeSet
 from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.envs.actions import ACTION_SCHEMES
-from ssdkd_env.envs.observations import Snapshot, observation_names, observation_space, observe
+from ssdkd_env.envs.observations import observation_names, observation_space, observe
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS
+from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, load_task
@@ -302,7 +303,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
                 "run": self.run.state_dict(),
                 "np_random": self.np_random.bit_generator.state,
                 "last_action": self._last_action.tolist(),
-                "snapshots": [_snapshot_state(self._previous), _snapshot_state(self._snapshot)],
+                "snapshots": [self._previous.state_dict(), self._snapshot.state_dict()],
                 "score": self._score,
                 "curve": self.curve,
             },
@@ -327,7 +328,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         self.run = DistillationRun(self.task, self.method, state["seed"], self.device)
         self.run.load_state_dict(state["run"])
         self._last_action = np.array(state["last_action"], dtype=np.float32)
-        self._previous, self._snapshot = map(_snapshot_from_state, state["snapshots"])
+        self._previous, self._snapshot = map(Snapshot.from_state, state["snapshots"])
         self._score, self.curve = state["score"], state["curve"]
         return self._observe(), self._info()
 
@@ -357,35 +358,10 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         return observe(self._snapshot, self._previous, self.budget.rounds, self._last_action)
 
     def _info(self) -> dict[str, Any]:
-        """Numbers of the last round (see `RoundReport`), flat; 0 in place of what a diverged student made NaN."""
-        report, probe = self._snapshot.report, self._snapshot.probe
-        info: dict[str, Any] = {
-            "round": report.round,
-            "diverged": report.diverged,
-            "score": self._score,
-            "probe_agreement": probe.agreement,
-            "probe_discrepancy": probe.discrepancy,
-            "student_loss": report.student_loss,
-            "learning_rate": report.learning_rate,
-            "bn_loss": report.bn_loss,
-            "one_hot_loss": report.one_hot_loss,
-            "adversarial_loss": report.adversarial_loss,
-            "candidate_agreement": report.candidate_agreement,
-            "candidate_confidence": report.candidate_confidence,
-            "candidate_discrepancy": report.candidate_discrepancy,
-            "buffer_agreement": report.buffer_agreement,
-            "buffer_class_imbalance": report.class_imbalance,
-            "buffer_difficulty": report.difficulty_quantiles[1],
-            "buffer_discrepancy": report.discrepancy_quantiles[1],
-            "buffer_mean_age": report.mean_age,
-            "effective_sample_size": report.effective_sample_size,
-            "replaced": report.replaced,
-            "synthesized": report.synthesized,
-        }
-        if self._snapshot.accuracy is not None:
-            info["accuracy"] = self._snapshot.accuracy
-        info = {key: value if np.isfinite(value) else 0.0 for key, value in info.items()}
+        """Numbers of the last round, flat: see `Snapshot.numbers`."""
+        info = self._snapshot.numbers() | {"score": self._score}
         if self.clock:
+            report = self._snapshot.report
             info["seconds"] = {"synthesis": report.seconds_synthesis, "distillation": report.seconds_distillation}
         return info
 
@@ -419,11 +395,3 @@ def probe_set(task: Task, device: torch.device) -> ProbeSet:
     if key not in _probe_sets:
         _probe_sets[key] = (task, ProbeSet(task, device))  # holding the task keeps its id from being reused
     return _probe_sets[key][1]
-
-
-def _snapshot_state(snapshot: Snapshot) -> dict[str, Any]:
-    return {"report": asdict(snapshot.report), "probe": asdict(snapshot.probe), "accuracy": snapshot.accuracy}
-
-
-def _snapshot_from_state(state: dict[str, Any]) -> Snapshot:
-    return Snapshot(RoundReport(**state["report"]), ProbeScore(**state["probe"]), state["accuracy"])

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ssdkd_env.distillation.probe import ProbeScore
-from ssdkd_env.distillation.report import RoundReport
+from ssdkd_env.envs.snapshot import Snapshot
 
 #: Entry → (lowest, highest). KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
 STATISTICS: dict[str, tuple[float, float]] = {
@@ -40,21 +38,6 @@ STATISTICS: dict[str, tuple[float, float]] = {
     "probe_discrepancy_trend": (-1.0, 1.0),
     "probe_agreement_trend": (-1.0, 1.0),
 }
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What is known after a round.
-
-    Attributes:
-        report: the engine's.
-        probe: the student's score on the probe set.
-        accuracy: the student's on real evaluation data, to be reported; None without such data. Never observed.
-    """
-
-    report: RoundReport
-    probe: ProbeScore
-    accuracy: float | None
 
 
 def squash(divergence: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ssdkd_env.envs.observations import Snapshot
+from ssdkd_env.envs.snapshot import Snapshot
 
 #: A score of the student in [0, 1].
 Score = Callable[[Snapshot], float]

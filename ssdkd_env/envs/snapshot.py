@@ -1,0 +1,63 @@
+"""What the environment knows after a round, and its numbers for `info`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ssdkd_env.distillation.probe import ProbeScore
+from ssdkd_env.distillation.report import RoundReport
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known after a round.
+
+    Attributes:
+        report: the engine's.
+        probe: the student's score on the probe set.
+        accuracy: the student's on real evaluation data, to be reported; None without such data. Never observed.
+    """
+
+    report: RoundReport
+    probe: ProbeScore
+    accuracy: float | None
+
+    def numbers(self) -> dict[str, Any]:
+        """The round's numbers (see `RoundReport`), flat; 0 in place of what a diverged student made NaN."""
+        report, probe = self.report, self.probe
+        numbers: dict[str, Any] = {
+            "round": report.round,
+            "diverged": report.diverged,
+            "probe_agreement": probe.agreement,
+            "probe_discrepancy": probe.discrepancy,
+            "student_loss": report.student_loss,
+            "learning_rate": report.learning_rate,
+            "bn_loss": report.bn_loss,
+            "one_hot_loss": report.one_hot_loss,
+            "adversarial_loss": report.adversarial_loss,
+            "candidate_agreement": report.candidate_agreement,
+            "candidate_confidence": report.candidate_confidence,
+            "candidate_discrepancy": report.candidate_discrepancy,
+            "buffer_agreement": report.buffer_agreement,
+            "buffer_class_imbalance": report.class_imbalance,
+            "buffer_difficulty": report.difficulty_quantiles[1],
+            "buffer_discrepancy": report.discrepancy_quantiles[1],
+            "buffer_mean_age": report.mean_age,
+            "effective_sample_size": report.effective_sample_size,
+            "replaced": report.replaced,
+            "synthesized": report.synthesized,
+        }
+        if self.accuracy is not None:
+            numbers["accuracy"] = self.accuracy
+        return {name: value if math.isfinite(value) else 0.0 for name, value in numbers.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return {"report": asdict(self.report), "probe": asdict(self.probe), "accuracy": self.accuracy}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Snapshot:
+        """The snapshot that `state_dict()` describes."""
+        return cls(RoundReport(**state["report"]), ProbeScore(**state["probe"]), state["accuracy"])
