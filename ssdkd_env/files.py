@@ -12,6 +12,12 @@ from typing import Any
 from ssdkd_env.errors import InvalidInputError
 
 
+def cache_folder() -> Path:
+    """Where probe sets and decoded images are kept: `SSDKD_CACHE`, else `~/.cache/ssdkd_env`."""
+    chosen = os.environ.get("SSDKD_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "ssdkd_env"
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename: readers never see half a file.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import METHODS, Method
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import load_state, save_state
+from ssdkd_env.files import cache_folder, load_state, save_state
 from ssdkd_env.tasks.task import Task
 
 #: Generators trained from scratch; several, because one generator sees only part of what the teacher knows.
@@ -86,12 +84,6 @@ class ProbeSet:
         discrepancy = priority.discrepancy(self._teacher_logits, student_logits).mean()
         agreement_value, discrepancy_value = torch.stack([agreement, discrepancy]).tolist()
         return ProbeScore(agreement_value, discrepancy_value)
-
-
-def cache_folder() -> Path:
-    """Where probe sets are kept: `SSDKD_CACHE`, else `~/.cache/ssdkd_env`."""
-    chosen = os.environ.get("SSDKD_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "ssdkd_env"
 
 
 def _fingerprint(task: Task, device: torch.device) -> str:

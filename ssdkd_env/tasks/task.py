@@ -122,6 +122,11 @@ class Task:
         self._real: tuple[LabelledImages, LabelledImages] | None = None
         self._output_dims = check_classifier("teacher", teacher, spec)
 
+    @property
+    def dense(self) -> bool:
+        """Whether the networks answer for each pixel."""
+        return self._output_dims == 4
+
     def teacher_on(self, device: torch.device) -> nn.Module:
         """The frozen teacher on `device`; moved once, then shared by all runs of the process."""
         if device not in self._teachers:

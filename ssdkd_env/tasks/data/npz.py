@@ -1,4 +1,4 @@
-"""Reading real images of the user's own. They train teachers and report accuracy, nothing else."""
+"""Real images from an `.npz` file."""
 
 from __future__ import annotations
 

@@ -1,0 +1,89 @@
+"""Finding a data set on the user's disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks.data.batches import BATCH_LAYOUTS, BatchLayout
+from ssdkd_env.tasks.data.folders import SPLITS
+
+#: Where data sets are looked for when no argument says it.
+DATA_VARIABLE = "SSDKD_DATA"
+#: Endings of an archive's name, in the order in which they are looked for.
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def find_dataset(name: str, data_root: str | Path | None) -> Path | None:
+    """Find the data set `name` in `data_root`, else in the folder that `SSDKD_DATA` names.
+
+    Looked for, in this order:
+
+    1. `cifar10` and `cifar100` only: the original python batches, as a folder (`cifar-10-batches-py`,
+       `cifar-100-python`) or as the archive downloaded (`cifar-10-python.tar.gz`, `cifar-100-python.tar.gz`);
+    2. an image folder, `<name>/{train,test}/<class>/*.{png,jpg,jpeg}`;
+    3. an archive, `<name>.tar`, `.tar.gz`, `.tgz`, `.tar.bz2` or `.tar.xz`, then `<name>-jpeg.tar` and so on;
+    4. a folder with `<name>/train.npz` and `<name>/test.npz`;
+    5. `data_root` itself, when it is such a folder of batches, images or `.npz` files.
+
+    Args:
+        name: of the data set.
+        data_root: a folder; None and "" mean that none is given.
+
+    Returns:
+        What `load_split` reads; None when neither `data_root` nor `SSDKD_DATA` is set.
+
+    Raises:
+        InvalidInputError: when the folder is missing or holds no such data set.
+    """
+    if data_root:
+        where, root = f"data_root={str(data_root)!r}", Path(os.path.expanduser(data_root))
+    elif chosen := os.environ.get(DATA_VARIABLE):
+        where, root = f"{DATA_VARIABLE}={chosen!r}", Path(os.path.expanduser(chosen))
+    else:
+        return None
+    if not os.path.isdir(root):
+        problem = "is a file, expected a folder" if os.path.isfile(root) else "does not exist"
+        raise InvalidInputError(f"{where} {problem}; give the folder in which to look for the data set {name!r}")
+    for path, matches in _candidates(name, root):
+        if matches:
+            return path
+    layout = BATCH_LAYOUTS.get(name)
+    originals = f"{layout.folder}/, {layout.archive}, " if layout else ""
+    raise InvalidInputError(
+        f"{where} holds no data set {name!r}; looked for {originals}{name}/{{train,test}}/<class>/, {name}.tar*, "
+        f"{name}-jpeg.tar* and {name}/{{train,test}}.npz: put one of them there or give another folder"
+    )
+
+
+def _candidates(name: str, root: Path) -> Iterator[tuple[Path, bool]]:
+    """Every place where the data set may be, in order, and whether it is there."""
+    layout = BATCH_LAYOUTS.get(name)
+    if layout is not None:
+        yield root / layout.folder, has_batches(root / layout.folder, layout)
+        yield root / layout.archive, os.path.isfile(root / layout.archive)
+    yield root / name, image_splits(root / name) == SPLITS
+    for kind in ("", "-jpeg"):
+        for suffix in ARCHIVE_SUFFIXES:
+            path = root / f"{name}{kind}{suffix}"
+            yield path, os.path.isfile(path)
+    yield root / name, npz_splits(root / name) == SPLITS
+    yield root, layout is not None and has_batches(root, layout)
+    yield root, image_splits(root) == SPLITS or npz_splits(root) == SPLITS
+
+
+def image_splits(folder: Path) -> tuple[str, ...]:
+    """The splits that a folder has as folders."""
+    return tuple(split for split in SPLITS if os.path.isdir(folder / split))
+
+
+def npz_splits(folder: Path) -> tuple[str, ...]:
+    """The splits that a folder has as `.npz`."""
+    return tuple(split for split in SPLITS if os.path.isfile(folder / f"{split}.npz"))
+
+
+def has_batches(folder: Path, layout: BatchLayout) -> bool:
+    """Whether a folder has any of the original batches of a data set."""
+    return any(os.path.isfile(folder / name) for names in layout.files.values() for name in names)
