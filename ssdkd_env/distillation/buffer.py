@@ -16,6 +16,8 @@ class Entries:
 
     Attributes:
         images: (N, C, H, W) uint8.
+        teacher_logits: (N, classes) float32, the teacher's answer, which never changes; (N, 0) for dense prediction,
+            where it would be larger than the images.
         class_share: (N, classes) float32, the teacher's arg-max classes (one-hot for classification).
         confidence: (N,) float32, p_T.
         discrepancy: (N,) float32, KL(f_T ‖ f_S) in nats when last refreshed.
@@ -25,6 +27,7 @@ class Entries:
     """
 
     images: Tensor
+    teacher_logits: Tensor
     class_share: Tensor
     confidence: Tensor
     discrepancy: Tensor
@@ -48,13 +51,19 @@ class ReplayBuffer:
         image_shape: (C, H, W).
         num_classes: number of classes.
         device: where everything is kept.
+        dense: the teacher answers for each pixel.
 
     Raises:
         InvalidInputError: when `capacity` is below 1.
     """
 
     def __init__(
-        self, capacity: int, image_shape: tuple[int, int, int], num_classes: int, device: torch.device
+        self,
+        capacity: int,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        device: torch.device,
+        dense: bool = False,
     ) -> None:
         if capacity < 1:
             raise InvalidInputError(f"buffer_capacity={capacity}: expected at least 1 image")
@@ -62,6 +71,7 @@ class ReplayBuffer:
         self.size = 0
         self._slots = Entries(
             images=torch.zeros((capacity, *image_shape), dtype=torch.uint8, device=device),
+            teacher_logits=torch.zeros((capacity, 0 if dense else num_classes), device=device),
             class_share=torch.zeros((capacity, num_classes), device=device),
             confidence=torch.zeros(capacity, device=device),
             discrepancy=torch.zeros(capacity, device=device),

@@ -95,7 +95,9 @@ class DistillationRun:
             flip=spec.flip,
             random=self._random["augmentation"],
         )
-        self.buffer = ReplayBuffer(self._sizes.capacity, spec.image_shape, spec.num_classes, self.device)
+        self.buffer = ReplayBuffer(
+            self._sizes.capacity, spec.image_shape, spec.num_classes, self.device, dense=task.dense
+        )
         self.round = 0
         self.warm = False
         self.synthesized = 0
@@ -231,6 +233,7 @@ class DistillationRun:
         count = len(images)
         entries = Entries(
             images=images,
+            teacher_logits=teacher_logits[:, :0].flatten(1) if self.task.dense else teacher_logits,
             class_share=priority.class_share(teacher_logits),
             confidence=priority.confidence(teacher_logits),
             discrepancy=priority.discrepancy(teacher_logits, student_logits),
@@ -302,19 +305,21 @@ class DistillationRun:
         else:
             rows = (self._refreshed + torch.arange(count, device=self.device)) % size
             self._refreshed = (self._refreshed + count) % size
-        teacher_logits, student_logits = self.logits(residents.images[rows])
+        images = residents.images[rows]
+        if self.task.dense:
+            teacher_logits, student_logits = self.logits(images)
+        else:
+            teacher_logits, student_logits = residents.teacher_logits[rows], self._forward(self.student, images)
         residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
         return priority.agreement(teacher_logits, student_logits).mean()
 
-    @torch.no_grad()
     def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of teacher and student for images (N, C, H, W) uint8, without augmentation."""
-        pairs = []
-        for chunk in images.split(FORWARD_CHUNK):
-            inputs = self._normalize(chunk)
-            pairs.append((self.teacher(inputs), self.student(inputs)))
-        teacher_logits, student_logits = zip(*pairs, strict=True)
-        return torch.cat(teacher_logits), torch.cat(student_logits)
+        return self._forward(self.teacher, images), self._forward(self.student, images)
+
+    @torch.no_grad()
+    def _forward(self, network: torch.nn.Module, images: Tensor) -> Tensor:
+        return torch.cat([network(self._normalize(chunk)) for chunk in images.split(FORWARD_CHUNK)])
 
     @contextmanager
     def _private_global_random(self) -> Iterator[None]:

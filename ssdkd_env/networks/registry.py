@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from ssdkd_env.networks.resnet import RESNETS
 from ssdkd_env.networks.vgg import VGG11
 from ssdkd_env.networks.wide_resnet import WIDE_RESNETS
 
-#: Name → constructor. All but the generator are classifiers and take `num_classes` and `in_channels`.
+#: Name → constructor. All but the generators are classifiers and take `num_classes` and `in_channels`.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
     "generator": Generator,
+    "generator_small": partial(Generator, channels=32),  # a quarter of the standard width, for a CPU
     **RESNETS,
     **WIDE_RESNETS,
     "vgg11": VGG11,

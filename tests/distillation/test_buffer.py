@@ -23,6 +23,7 @@ def entries(ids: list[int]) -> Entries:
     image = torch.stack([number % 256, number // 256], dim=1).to(torch.uint8)
     return Entries(
         images=image[:, :, None, None].expand(-1, -1, 2, 2).contiguous(),
+        teacher_logits=number.float()[:, None] - torch.arange(CLASSES),
         class_share=number.float()[:, None] + torch.arange(CLASSES),
         confidence=number.float(),
         discrepancy=number.float() * 2,

@@ -18,7 +18,7 @@ from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.losses import one_hot_loss
 from ssdkd_env.distillation.methods import Method, make_method
-from ssdkd_env.distillation.sources import ADAM_BETAS
+from ssdkd_env.distillation.sources import ADAM_BETAS, MetaGenerator
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.generators import Generator
 from tests.own_networks import DenseNet
@@ -95,6 +95,11 @@ def make_inversion(
     )
 
 
+def generator_of(engine: Inversion) -> nn.Module:
+    assert isinstance(engine.source, MetaGenerator)
+    return engine.source.generator
+
+
 def test_images_have_the_teachers_shape_and_lie_in_the_unit_interval() -> None:
     images, losses = make_inversion(plain_method(), frozen_teacher()).synthesize(make_student(), UNIFORM)
     assert images.shape == (BATCH, *SHAPE)
@@ -146,9 +151,9 @@ def test_teacher_and_student_are_left_as_they_were() -> None:
 
 def test_the_generator_moves() -> None:
     engine = make_inversion(plain_method(), frozen_teacher())
-    before = [p.clone() for p in engine.source.generator.parameters()]
+    before = [p.clone() for p in generator_of(engine).parameters()]
     engine.synthesize(None, UNIFORM)
-    assert any(not torch.equal(b, p) for b, p in zip(before, engine.source.generator.parameters(), strict=True))
+    assert any(not torch.equal(b, p) for b, p in zip(before, generator_of(engine).parameters(), strict=True))
 
 
 def test_batches_differ_from_call_to_call() -> None:
@@ -358,7 +363,7 @@ def test_the_meta_step_equals_first_order_maml_by_hand(layout: torch.memory_form
         made = torch.func.functional_call(generator, dict(zip(names, point[:-1], strict=True)), (point[-1],))
         torch.testing.assert_close(expected, made.detach(), rtol=1e-9, atol=1e-9)
         theta = outer.step(theta, total)
-    for parameter, by_hand in zip(engine.source.generator.parameters(), theta, strict=True):
+    for parameter, by_hand in zip(generator_of(engine).parameters(), theta, strict=True):
         torch.testing.assert_close(parameter.detach(), by_hand, rtol=1e-8, atol=1e-10)
     assert math.isfinite(float(theta[0].sum()))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssdkd_env.distillation.sources import MetaGenerator
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
@@ -187,6 +188,7 @@ def test_own_student_and_generator_come_by_import_path() -> None:
     moments = episode(env, 3, actions_of(5))
     assert env.run is not None
     assert type(env.run.student).__name__ == "LinearStudent"
+    assert isinstance(env.run.inversion.source, MetaGenerator)
     assert type(env.run.inversion.source.generator).__name__ == "LinearGenerator"
     assert moments[-1].terminated
     assert not moments[-1].info["diverged"]

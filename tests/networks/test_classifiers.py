@@ -12,7 +12,7 @@ from torch import nn
 from ssdkd_env.distillation.losses import BatchNormStatistics, batch_norm_layers
 from ssdkd_env.networks import NETWORKS, build_network
 
-CLASSIFIERS = sorted(NETWORKS.keys() - {"generator"})
+CLASSIFIERS = sorted(name for name in NETWORKS if not name.startswith("generator"))
 #: One network of each family, the smallest.
 FAMILIES = ["resnet8", "resnet18", "wrn16_1", "vgg11"]
 
