@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from agents.environments import make_env, start_worker
+from agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
 from agents.runs import versions
-from agents.statistics import bootstrap_mean
+from agents.statistics import bootstrap_mean, paired_differences
 from agents.storage import load_sampler
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.distillation import probe_set
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import read_json, write_json
 
 #: Seeds from here on are for evaluation; training draws its seeds below.
 HELD_OUT_SEED = 1_000_000
@@ -54,31 +62,188 @@ def validate(configs: Sequence[EpisodeConfig]) -> None:
         load_sampler(config.sampler, env, config.seed)
 
 
+@dataclass
+class Trace:
+    """What has happened in an episode so far, JSON-able.
+
+    Attributes:
+        observations: what the sampler saw, one a round.
+        actions: what it answered.
+        rewards: what each round gave.
+        curve: after the warm-up and after each round: `probe_agreement`, `accuracy` (where there are real data) and
+            `seconds`, the wall time since the start of the episode.
+        seconds: wall time of `synthesis` (warm-up included), of `distillation`, and of all of it (`wall`).
+        peak_memory_mib: largest resident memory of a process that played a part of the episode.
+        peak_device_memory_mib: largest memory of tensors on the CUDA device; None on the CPU.
+    """
+
+    observations: list[list[float]] = field(default_factory=list)
+    actions: list[list[float]] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    curve: dict[str, list[float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("synthesis", "distillation", "wall"), 0.0))
+    peak_memory_mib: float = 0.0
+    peak_device_memory_mib: float | None = None
+
+
+class Episode:
+    """An episode that can be put down after any round, and picked up by another process with the same result.
+
+    Call `start` or `load`, then `advance` until `finished`, then `result`. Clock values are the only ones that
+    differ between two episodes of the same config.
+
+    Args:
+        config: which episode.
+
+    Raises:
+        InvalidInputError: when the environment or the sampler cannot be made.
+    """
+
+    def __init__(self, config: EpisodeConfig) -> None:
+        self.config = config
+        self.finished = False
+        self.trace = Trace()
+        self._env = make_env(config.env_id, config.env_kwargs | {"clock": True})
+        self._sampler = load_sampler(config.sampler, self._env, config.seed)
+        self._state: tuple[NDArray[np.float32], ...] | None = None
+        self._begins = True
+        _load_shared(self._env)
+        forget_peak_memory(self._env.device)
+
+    def start(self) -> None:
+        """Reset the environment, which includes the warm-up."""
+        started = time.perf_counter()
+        self._observation, self._info = self._env.reset(seed=self.config.seed)
+        self._record(started)
+
+    def advance(self) -> None:
+        """Play one round."""
+        started = time.perf_counter()
+        action = self._ask(self._observation)
+        self.trace.observations.append(self._observation.tolist())
+        self._observation, reward, terminated, truncated, self._info = self._env.step(action)
+        self.trace.actions.append(action.tolist())
+        self.trace.rewards.append(reward)
+        self.finished = terminated or truncated
+        self._record(started)
+
+    def result(self) -> dict[str, Any]:
+        """The result line: config, return, final info, action trace, curve, seconds, distributions, machine."""
+        trace, run = self.trace, self._env.run
+        assert run is not None
+        held_out = self._env.held_out_accuracy()
+        return asdict(self.config) | {
+            "return": sum(trace.rewards),
+            "final": {key: value for key, value in self._info.items() if key != "seconds"},
+            **({} if held_out is None else {"held_out_accuracy": held_out}),
+            "actions": trace.actions,
+            "curve": trace.curve,
+            "seconds": trace.seconds,
+            "distributions": {
+                "class_counts": run.synthesized_class_counts.tolist(),
+                "difficulty": run.synthesized_difficulty.tolist(),
+            },
+            "buffer_images": len(run.buffer),
+            "buffer_bytes": run.buffer.nbytes,
+            "peak_memory_mib": trace.peak_memory_mib,
+            "peak_device_memory_mib": trace.peak_device_memory_mib,
+            "machine": machine(self._env.device),
+            "versions": versions(),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the environment's state to `path` and the trace beside it, as JSON."""
+        self._env.save(path)
+        write_json(path.with_suffix(".json"), {"config": asdict(self.config), "trace": asdict(self.trace)})
+
+    def load(self, path: Path) -> None:
+        """Continue the episode that `save` wrote.
+
+        Raises:
+            InvalidInputError: when a file is missing, damaged or of another episode, or the sampler answers
+                otherwise than it did.
+        """
+        saved = read_json(path.with_suffix(".json"))
+        if not isinstance(saved, dict) or saved.get("config") != json.loads(json.dumps(asdict(self.config))):
+            raise InvalidInputError(f"{path} belongs to another episode; delete it to start over")
+        self._observation, self._info = self._env.load(path)
+        self.trace = Trace(**saved["trace"])
+        if self._info["round"] != len(self.trace.actions):
+            raise InvalidInputError(f"{path} and the trace beside it are of different rounds; delete both")
+        for observation, action in zip(self.trace.observations, self.trace.actions, strict=True):
+            if self._ask(np.array(observation, dtype=np.float32)).tolist() != action:
+                raise InvalidInputError(f"sampler={self.config.sampler!r} is no longer the one that began {path}")
+
+    def _ask(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The sampler's action; a sampler may keep a state from round to round."""
+        start = np.array([self._begins], dtype=bool)
+        action, self._state = self._sampler.predict(observation, self._state, start, deterministic=True)
+        self._begins = False
+        return action
+
+    def _record(self, started: float) -> None:
+        trace, seconds = self.trace, self.trace.seconds
+        seconds["wall"] += time.perf_counter() - started
+        for part, value in self._info["seconds"].items():
+            seconds[part] += value
+        for name in ("probe_agreement", "accuracy"):
+            if name in self._info:
+                trace.curve.setdefault(name, []).append(self._info[name])
+        trace.curve.setdefault("seconds", []).append(seconds["wall"])
+        trace.peak_memory_mib = max(trace.peak_memory_mib, peak_memory_mib())
+        on_device = peak_device_memory_mib(self._env.device)
+        if on_device is not None:
+            trace.peak_device_memory_mib = max(trace.peak_device_memory_mib or 0.0, on_device)
+
+
+def _load_shared(env: SSDKDEnv) -> None:
+    """Load now what a process loads once and keeps, so that its first episode is not seconds slower than the others."""
+    probe_set(env.task, env.device)
+    env.task.evaluation(env.device)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first optimiser imports some 800 modules
+
+
 def run_episode(config: EpisodeConfig) -> dict[str, Any]:
-    """Play one episode and describe it: return, final info, action trace, wall seconds, versions."""
-    env = make_env(config.env_id, config.env_kwargs)
-    sampler = load_sampler(config.sampler, env, config.seed)
-    started = time.perf_counter()
-    observation, info = env.reset(seed=config.seed)
-    state, start = None, np.ones(1, dtype=bool)
-    rewards: list[float] = []
-    actions: list[list[float]] = []
-    finished = False
-    while not finished:
-        action, state = sampler.predict(observation, state, start, deterministic=True)
-        observation, reward, terminated, truncated, info = env.step(action)
-        rewards.append(reward)
-        actions.append([float(part) for part in action])
-        start, finished = np.zeros(1, dtype=bool), terminated or truncated
-    seconds = time.perf_counter() - started
-    env.close()
-    return asdict(config) | {
-        "return": sum(rewards),
-        "final": info,
-        "actions": actions,
-        "seconds": seconds,
-        "versions": versions(),
-    }
+    """Play one episode and describe it; see `Episode.result`."""
+    result = play(config, None, lambda: False)
+    assert result is not None
+    return result
+
+
+def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool]) -> dict[str, Any] | None:
+    """Play an episode, from its checkpoint where there is one, until it ends or `stop` says so.
+
+    Args:
+        config: which episode.
+        checkpoint: where to keep it when it is stopped (a JSON file lies beside it), and where to continue from.
+            One that does not fit is not used: the episode then starts over, with the same result.
+        stop: asked after the warm-up and after every round.
+
+    Returns:
+        The result line, or None when the episode was stopped and kept.
+    """
+    episode = begin(config, checkpoint)
+    while not episode.finished:
+        if stop():
+            if checkpoint is not None:
+                episode.save(checkpoint)
+            return None
+        episode.advance()
+    return episode.result()
+
+
+def begin(config: EpisodeConfig, checkpoint: Path | None) -> Episode:
+    """An episode as its checkpoint left it, or else after its warm-up."""
+    episode = Episode(config)
+    if checkpoint is not None and checkpoint.exists():
+        try:
+            episode.load(checkpoint)
+        except (InvalidInputError, KeyError, TypeError, ValueError):
+            episode = Episode(config)
+        else:
+            return episode
+    episode.start()
+    return episode
 
 
 def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[dict[str, Any]]:
@@ -98,10 +263,13 @@ def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[d
 def summarize(results: Sequence[dict[str, Any]]) -> str:
     """A Markdown table: return, accuracy on real data and seconds of each sampler, with 95 % intervals over seeds.
 
-    The last column compares with the paper's sampler on the same seeds (paired differences of the return).
+    The last column but one compares with the paper's sampler on the same seeds (paired differences of the return).
     """
     samplers = list(dict.fromkeys(result["sampler"] for result in results))
-    by_seed = {(result["sampler"], result["seed"]): result for result in results}
+    returns = {
+        sampler: {result["seed"]: result["return"] for result in results if result["sampler"] == sampler}
+        for sampler in samplers
+    }
     lines = [
         "| sampler | episodes | return | accuracy on real data | return − paper's, same seeds | s/episode |",
         "|---|---|---|---|---|---|",
@@ -109,18 +277,14 @@ def summarize(results: Sequence[dict[str, Any]]) -> str:
     for sampler in samplers:
         own = [result for result in results if result["sampler"] == sampler]
         accuracies = [result["final"]["accuracy"] for result in own if "accuracy" in result["final"]]
-        differences = [
-            result["return"] - by_seed["paper", result["seed"]]["return"]
-            for result in own
-            if sampler != "paper" and ("paper", result["seed"]) in by_seed
-        ]
+        differences = [] if sampler == "paper" else paired_differences(returns[sampler], returns.get("paper", {}))
         cells = [
             sampler,
             str(len(own)),
             str(bootstrap_mean(result["return"] for result in own)),
             str(bootstrap_mean(accuracies)) if accuracies else "–",
             str(bootstrap_mean(differences)) if differences else "–",
-            f"{np.median([result['seconds'] for result in own]):.1f}",
+            f"{np.median([result['seconds']['wall'] for result in own]):.1f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+from numpy.typing import NDArray
 
 from agents.statistics import Interval, bootstrap_mean
 from ssdkd_env.errors import InvalidInputError
@@ -97,6 +99,222 @@ def plot_plans(accuracies: Mapping[str, Sequence[float]], path: str | Path) -> N
     axes.set(xlabel="accuracy on real images after an episode (each seed; mean, 95 %)")
     _plain(axes)
     save_figure(figure, path)
+
+
+#: Marks of a benchmark's entries: every colour, then the same colours with other shapes.
+ENTRY_COLOURS = ("#3d6fb4", "#d1603d", "#3f8f5b", "#8a5fa8", "#b8902f", "#222222", "#c4528f", "#2a9aa8")
+ENTRY_SHAPES = ("o", "s", "^", "D", "v", "P")
+#: Score names, best first: key of a result line or of its `final`, and what a picture calls it.
+SCORES = {
+    "held_out_accuracy": "held-out accuracy",
+    "accuracy": "accuracy on real images",
+    "probe_agreement": "probe agreement",
+}
+
+
+#: Height of the class panels, in equal shares.
+TALLEST = 4
+#: Seconds at which a point is drawn that took less: a logarithmic axis has no zero.
+SHORTEST = 1e-3
+#: Pixels from a point to its number, the preferred place first.
+NUMBER_OFFSETS = np.array(
+    [(radius * x, radius * y) for radius in (14, 22, 32) for x, y in ((1, 0.7), (-1, 0.7), (1, -0.7), (-1, -0.7))]
+)
+
+
+def plot_accuracy_seconds(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Mean score with its interval against median seconds of synthesis, of distillation and of all, a point an entry.
+
+    An entry that synthesised nothing is a horizontal line in the panel of synthesis.
+
+    Args:
+        results: lines of a benchmark.
+        path: PNG to write.
+    """
+    groups = _by_label(results)
+    score = _common_score(results)
+    figure = Figure(figsize=(15, max(4.5, 0.27 * len(groups) + 1)), layout="constrained")
+    panels = dict(zip(("synthesis", "distillation", "wall"), figure.subplots(1, 3, sharey=True), strict=True))
+    points: dict[str, list[tuple[str, float, float]]] = {part: [] for part in panels}
+    for index, (label, lines) in enumerate(groups.items()):
+        interval = bootstrap_mean(_score(line, score) for line in lines)
+        bars = [[interval.mean - interval.low], [interval.high - interval.mean]]
+        colour = ENTRY_COLOURS[index % len(ENTRY_COLOURS)]
+        shape = ENTRY_SHAPES[index // len(ENTRY_COLOURS) % len(ENTRY_SHAPES)]
+        number = str(index + 1)
+        for part, axes in panels.items():
+            if part == "synthesis" and not any(line["final"]["synthesized"] for line in lines):
+                axes.axhline(interval.mean, color=colour, linestyle="--", linewidth=1)
+                axes.axhspan(interval.low, interval.high, color=colour, alpha=0.08, linewidth=0)
+                across = axes.get_yaxis_transform()
+                axes.text(1.0, interval.mean, number, transform=across, fontsize=9, color=colour, va="center")
+                continue
+            seconds = max(float(np.median([line["seconds"][part] for line in lines])), SHORTEST)
+            axes.errorbar(
+                seconds, interval.mean, yerr=bars, fmt=shape, color=colour, capsize=3, label=f"{number}  {label}"
+            )
+            points[part].append((number, seconds, interval.mean))
+    titles = ("seconds of synthesis", "seconds of distillation", "seconds of the whole episode")
+    for axes, title in zip(panels.values(), titles, strict=True):
+        axes.set_xscale("log")
+        axes.set_xlabel(f"{title} (median)")
+        axes.margins(x=0.1)
+        _plain_log(axes)
+    panels["synthesis"].set_ylabel(f"{SCORES[score]} (mean, 95 %)")
+    handles, names = panels["wall"].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
+    figure.draw_without_rendering()  # the places of the points in pixels are known from here on
+    for part, axes in panels.items():
+        _number_points(axes, points[part])
+    save_figure(figure, path)
+
+
+def _number_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write a number beside each point (number, x, y), at the first of some places that is clear of the others."""
+    taken = [axes.transData.transform((x, y)) for _, x, y in points]
+    for number, x, y in points:
+        here = axes.transData.transform((x, y))
+        places = [here + offset for offset in NUMBER_OFFSETS]
+        clear = [min(float(np.abs((place - other) / (12, 9)).max()) for other in taken) for place in places]
+        best = next((index for index, value in enumerate(clear) if value >= 1), int(np.argmax(clear)))
+        taken.append(places[best])
+        points_apart = NUMBER_OFFSETS[best] * 72 / axes.figure.dpi
+        axes.annotate(
+            number, (x, y), xytext=tuple(points_apart), textcoords="offset points", fontsize=9, ha="center", va="center"
+        )
+
+
+def plot_distributions(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """What each entry synthesised: shares of the classes and of the difficulty, after figure 2 of the SSD-KD paper.
+
+    A row an entry; the bars are means over seeds. `imbalance` is 1 − entropy of a seed's shares over its maximum,
+    and `difficulty` the mean of 1 − the teacher's confidence from its bins, both as means over seeds.
+
+    Args:
+        results: lines of a benchmark.
+        path: PNG to write. It is not written when nothing was synthesised at all.
+    """
+    groups = {
+        label: [line for line in lines if sum(line["distributions"]["class_counts"]) > 0]
+        for label, lines in _by_label(results).items()
+    }
+    groups = {label: lines for label, lines in groups.items() if lines}
+    if not groups:
+        return
+    figure = Figure(figsize=(11, 0.85 * len(groups) + 1.2), layout="constrained")
+    panels = figure.subplots(len(groups), 2, sharex="col", sharey="col", squeeze=False)
+    for row, (label, lines) in zip(panels, groups.items(), strict=True):
+        classes = np.array([_shares(line["distributions"]["class_counts"]) for line in lines])
+        difficulty = np.array([_shares(line["distributions"]["difficulty"]) for line in lines])
+        imbalance = np.mean([_imbalance(shares) for shares in classes])
+        mean = (difficulty @ _centres(difficulty.shape[1])).mean()
+        name = f"{label}\nimbalance {imbalance:.3f}\ndifficulty {mean:.2f}"
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        _draw_classes(row[0], classes.mean(axis=0))
+        row[1].bar(
+            _centres(difficulty.shape[1]), difficulty.mean(axis=0), width=0.85 / difficulty.shape[1], color=COLOURS[1]
+        )
+        for axes in row:
+            axes.tick_params(labelsize=8)
+            axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_title("classes of what was synthesised (share; dotted: all equal)", fontsize=10)
+    panels[0][1].set_title("its difficulty (share)", fontsize=10)
+    panels[-1][0].set_xlabel("class (the teacher's)")
+    panels[-1][1].set_xlabel("1 − confidence of the teacher")
+    save_figure(figure, path)
+
+
+def _draw_classes(axes: Axes, shares: NDArray[np.float64]) -> None:
+    """Bars of the classes' shares; what is above `TALLEST` times the equal share is cut off and has its number."""
+    count = len(shares)
+    top = TALLEST / count
+    axes.bar(range(count), shares, width=0.85, color=COLOURS[0])
+    axes.axhline(1 / count, color="#222222", linestyle=":", linewidth=1)
+    axes.set_ylim(0, top)
+    for index in np.flatnonzero(shares > top):
+        axes.text(index + 0.5, top, f"{shares[index]:.2f}", fontsize=8, va="top", color="#222222")
+
+
+def _centres(bins: int) -> NDArray[np.float64]:
+    """Centres of equal bins over [0, 1]."""
+    centres: NDArray[np.float64] = (np.arange(bins) + 0.5) / bins
+    return centres
+
+
+def plot_scale(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Mean score with its interval against the size of the buffer, a line for each method and sampler.
+
+    Args:
+        results: lines of a benchmark whose `env_kwargs` hold `buffer_scale`.
+        path: PNG to write.
+    """
+    score = _common_score(results)
+    groups: dict[str, dict[float, list[Mapping[str, Any]]]] = {}
+    for line in results:
+        name = f"{line['env_kwargs']['method']}, sampler {line['sampler']}"
+        groups.setdefault(name, {}).setdefault(line["env_kwargs"]["buffer_scale"], []).append(line)
+    figure = Figure(figsize=(9.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for index, (name, scales) in enumerate(groups.items()):
+        places = np.array(sorted(scales)) * 1.03 ** (index - (len(groups) - 1) / 2)  # side by side, not on each other
+        intervals = [bootstrap_mean(_score(line, score) for line in scales[scale]) for scale in sorted(scales)]
+        means = [interval.mean for interval in intervals]
+        bars = np.array([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]])
+        axes.errorbar(
+            places, means, yerr=bars, fmt=f"{ENTRY_SHAPES[index]}-", color=COLOURS[index], capsize=3, label=name
+        )
+    ticks = {line["env_kwargs"]["buffer_scale"]: line for line in results}
+    axes.set_xscale("log")
+    axes.set_xticks(
+        sorted(ticks),
+        [
+            f"{100 * scale:g} %\n{ticks[scale]['buffer_images']:,}\n{ticks[scale]['final']['synthesized']:,}"
+            for scale in sorted(ticks)
+        ],
+    )
+    axes.minorticks_off()
+    axes.set(
+        xlabel="scale: buffer as a share of the original training set (images in it; images synthesised)",
+        ylabel=f"{SCORES[score]} (mean, 95 %)",
+    )
+    _plain(axes)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    save_figure(figure, path)
+
+
+def _by_label(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for line in results:
+        groups.setdefault(line["label"], []).append(line)
+    return groups
+
+
+def _common_score(results: Sequence[Mapping[str, Any]]) -> str:
+    """The first of `SCORES` that every line has."""
+    return next(name for name in SCORES if all(name in line or name in line["final"] for line in results))
+
+
+def _score(line: Mapping[str, Any], name: str) -> float:
+    return float(line[name] if name in line else line["final"][name])
+
+
+def _shares(counts: Sequence[float]) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.array(counts, dtype=np.float64)
+    shares: NDArray[np.float64] = values / values.sum()
+    return shares
+
+
+def _imbalance(shares: NDArray[np.float64]) -> float:
+    entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum()
+    return float(1 - entropy / np.log(max(len(shares), 2)))
+
+
+def _plain_log(axes: Axes) -> None:
+    """Plain numbers on a logarithmic axis, enough of them also where it spans less than a decade."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axes.minorticks_off()
+    _plain(axes)
 
 
 def _plain(axes: Axes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,16 @@ def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int 
     resamples = np.random.default_rng(seed).choice(sample, (BOOTSTRAP_RESAMPLES, len(sample))).mean(axis=1)
     low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(sample.mean()), float(low), float(high))
+
+
+def paired_differences(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
+    """Differences seed by seed, over the seeds that both have: seed noise that both share drops out.
+
+    Args:
+        values: seed → value.
+        reference: seed → value to subtract.
+    """
+    return [value - reference[seed] for seed, value in values.items() if seed in reference]
 
 
 def between_group_share(groups: Sequence[Sequence[float]]) -> float:

@@ -13,8 +13,6 @@ a Markdown table. Times are of one process with one torch thread: let the machin
 from __future__ import annotations
 
 import json
-import platform
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +26,13 @@ from tqdm import tqdm
 
 from agents.environments import make_env, use_one_thread
 from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episode, run_episodes
+from agents.machine import machine
 from agents.plots import plot_budgets, plot_plans
 from agents.runs import append_line
 from agents.statistics import bootstrap_between_group_share, bootstrap_mean
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.distillation import select_device
 from ssdkd_env.errors import InvalidInputError
 
 ENV_ID = "SSDKD/Digits-v0"
@@ -135,13 +135,13 @@ def main(args: Episode | Budgets | Sensitivity | Overhead) -> None:
 
 def measure_episode(args: Episode) -> None:
     results = _play(args.out, [EpisodeConfig(ENV_ID, "paper", HELD_OUT_SEED + seed) for seed in range(args.seeds)], {})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    append_line(args.out, {"peak_memory_mib": peak, "machine": _machine()})
+    peak = max(r["peak_memory_mib"] for r in results)
+    append_line(args.out, {"peak_memory_mib": peak, "machine": machine(select_device("auto"))})
     print(
         "| seconds (median) | accuracy on 1,797 real digits | return | peak memory of the process |\n|---|---|---|---|"
     )
     print(
-        f"| {np.median([r['seconds'] for r in results]):.2f} | {_accuracy(results)} "
+        f"| {np.median([r['seconds']['wall'] for r in results]):.2f} | {_accuracy(results)} "
         f"| {bootstrap_mean(r['return'] for r in results)} | {peak:.0f} MiB |"
     )
 
@@ -152,11 +152,11 @@ def measure_budgets(args: Budgets) -> None:
         for name, budget in BUDGETS.items():
             config = EpisodeConfig(ENV_ID, "paper", HELD_OUT_SEED + seed, {"budget": budget})
             lines[name] += _play(args.out, [config], {"label": name})
-    append_line(args.out, {"machine": _machine()})
+    append_line(args.out, {"machine": machine(select_device("auto"))})
     print("| budget | seconds (median) | accuracy on real digits | images synthesised |\n|---|---|---|---|")
     points = []
     for name, results in lines.items():
-        seconds = float(np.median([r["seconds"] for r in results]))
+        seconds = float(np.median([r["seconds"]["wall"] for r in results]))
         points.append((name, seconds, bootstrap_mean(r["final"]["accuracy"] for r in results)))
         print(f"| {name} | {seconds:.2f} | {points[-1][2]} | {results[0]['final']['synthesized']} |")
     plot_budgets(points, args.out.with_suffix(".png"))
@@ -190,7 +190,7 @@ def measure_sensitivity(args: Sensitivity) -> None:
         "between_plan_share_of_accuracy": vars(share),
         "between_plan_share_of_return": vars(bootstrap_between_group_share(list(returns.values()))),
         "rank_correlation_of_plan_means_return_accuracy": correlation,
-        "machine": _machine(),
+        "machine": machine(select_device("auto")),
     }
     append_line(args.out, summary)
     print(f"\nshare of the accuracy's variance between plans: {share}")
@@ -222,7 +222,7 @@ def measure_overhead(args: Overhead) -> None:
                 seconds[side] += time.perf_counter() - started
         lines.append({"episode": episode, "seconds": seconds})
         append_line(args.out, lines[-1])
-    append_line(args.out, {"machine": _machine()})
+    append_line(args.out, {"machine": machine(select_device("auto"))})
     print("| environment step over | ratio |\n|---|---|")
     for side in ("engine", "engine and accuracy"):
         ratio = bootstrap_mean(line["seconds"]["environment"] / line["seconds"][side] for line in lines)
@@ -246,15 +246,6 @@ def _action(env: SSDKDEnv, plan: dict[str, float]) -> list[float]:
 
 def _accuracy(results: list[dict[str, Any]]) -> str:
     return str(bootstrap_mean(r["final"]["accuracy"] for r in results))
-
-
-def _machine() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = f"{len(names)} × {names[0]}" if names else cpu
-    return {"cpu": cpu, "system": platform.system(), "torch_threads": 1}
 
 
 if __name__ == "__main__":

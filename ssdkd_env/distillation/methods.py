@@ -77,7 +77,8 @@ class Method:
         prioritized: the method's own sampling is the paper's priority sampling; otherwise uniform.
         distance: what the student minimises: `"kl"` or `"l1"`.
         temperature: T of the distillation loss; 0 takes the task's.
-        real_share: share of the real training images, for memory `"real"`.
+        real_share: share of the task's `training_set_size` in real images, as far as there are so many, for memory
+            `"real"`; so a buffer's scale and a share of real images mean the same number.
     """
 
     name: str

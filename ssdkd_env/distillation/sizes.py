@@ -44,7 +44,9 @@ class Sizes:
             capacity = candidates = group * budget.batch_size
             inversion_batch = budget.batch_size
         elif method.memory == "real":
-            capacity = max(round(method.real_share * len(task.training_images())), 1)
+            available = len(task.training_images())
+            wanted = round(method.real_share * (task.spec.training_set_size or available))
+            capacity = min(max(wanted, 1), available)
             candidates = 0
         elif method.memory == "pool":
             batches = (budget.warmup_rounds if method.warm_up else 1) + budget.rounds * len(student_steps)

@@ -8,7 +8,13 @@ from statistics import NormalDist, fmean, quantiles, stdev
 import numpy as np
 import pytest
 
-from agents.statistics import Interval, between_group_share, bootstrap_between_group_share, bootstrap_mean
+from agents.statistics import (
+    Interval,
+    between_group_share,
+    bootstrap_between_group_share,
+    bootstrap_mean,
+    paired_differences,
+)
 
 SAMPLE = [0.31, 0.28, 0.35, 0.22, 0.4, 0.33, 0.29, 0.18]
 
@@ -101,3 +107,9 @@ def test_share_lies_inside_its_interval() -> None:
     assert 0 <= interval.low < interval.mean < interval.high <= 1
     assert interval.high - interval.low < 0.5
     assert bootstrap_between_group_share(groups, resamples=300) == interval
+
+
+def test_differences_are_of_the_seeds_that_both_have() -> None:
+    assert paired_differences({3: 0.5, 1: 0.25, 7: 9.0}, {1: 1.0, 2: 8.0, 3: 0.25}) == [0.25, -0.75]
+    assert paired_differences({1: 0.5}, {2: 0.5}) == []
+    assert paired_differences({}, {}) == []

@@ -11,7 +11,7 @@ import pytest
 from ssdkd_env.errors import InvalidInputError
 from tests.scripts.commands import SCRIPTS, in_process_of_its_own, in_this_process
 
-NAMES = ("distill", "evaluate_sampler", "plot", "train_sampler", "train_teacher")
+NAMES = ("benchmark", "cifar_protocol", "distill", "evaluate_sampler", "plot", "train_sampler", "train_teacher")
 
 
 @pytest.mark.parametrize("script", NAMES)

@@ -1,0 +1,196 @@
+"""`benchmark`: from entries and seeds to a table and pictures; stops, continues, and survives failures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.benchmark import Benchmark
+from agents.experiments import HELD_OUT_SEED, EpisodeConfig, play, run_episode
+from agents.report import make_table
+from agents.runs import read_lines
+from tests.agents.test_experiments import timeless
+from tests.scripts.commands import (
+    BUDGET,
+    Result,
+    assert_refused,
+    contents,
+    in_process_of_its_own,
+    in_this_process,
+    press_ctrl_c,
+)
+
+REPORT = {"table.md", "accuracy-seconds.png", "distributions.png"}
+RECORD = {"config.json", "command.txt", "results.jsonl"}
+
+
+def benchmark(out: Path, *arguments: object) -> Result:
+    return in_this_process("benchmark", "--out", out, "--processes", 1, *arguments)
+
+
+def compare(out: Path, *arguments: object) -> Result:
+    return benchmark(out, "--methods", "ssdkd", "fast2", "--seeds", 2, "--budget", *BUDGET, *arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A benchmark by a process of its own."""
+    out = tmp_path_factory.mktemp("runs") / "benchmark"
+    result = in_process_of_its_own(
+        "benchmark", "--out", out, "--methods", "ssdkd", "fast2", "--seeds", 2, "--budget", *BUDGET, "--processes", 1
+    )
+    assert result.code == 0, result.stderr[-3000:]
+    return out, result
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    """Lines in the order of the plan, without clock values."""
+    return [timeless(line) for line in Benchmark.open(out).results()]
+
+
+def test_folder_holds_lines_table_and_pictures(finished: tuple[Path, Result]) -> None:
+    out, result = finished
+    assert {path.name for path in out.iterdir()} == RECORD | REPORT
+    assert "4/4" in result.stderr
+    table = (out / "table.md").read_text()
+    assert table.strip() in result.stdout
+    assert table.startswith(make_table(Benchmark.open(out).results()))
+    assert (out / "command.txt").read_text().startswith("python scripts/benchmark.py --out ")
+    assert "continue with" not in result.stdout
+
+
+def test_lines_can_be_played_again(finished: tuple[Path, Result]) -> None:
+    """By another process than the one that made them."""
+    for line in Benchmark.open(finished[0]).results():
+        again = run_episode(EpisodeConfig(**{key: line[key] for key in ("env_id", "sampler", "seed", "env_kwargs")}))
+        assert timeless({"label": line["label"]} | again) == timeless(line)
+        assert line["machine"]["torch_threads"] == 1
+    assert {line["seed"] for line in read_lines(finished[0] / "results.jsonl")} == {HELD_OUT_SEED, HELD_OUT_SEED + 1}
+
+
+def test_report_only_plays_nothing(finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    out, _ = finished
+    before = contents(out)
+    monkeypatch.setattr("agents.benchmark.play", None)
+    (out / "table.md").unlink()
+    (out / "distributions.png").unlink()
+    result = benchmark(out, "--report-only")
+    assert result.code == 0, result.stderr
+    assert contents(out)["table.md"] == before["table.md"]
+    assert {path.name for path in out.iterdir()} == RECORD | REPORT
+    assert contents(out)["results.jsonl"] == before["results.jsonl"]
+
+
+def test_time_limit_stops_cleanly_and_the_rest_is_played_later(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = compare(out, "--minutes", 1e-6)
+    assert result.code == 0, result.stderr
+    assert "0 of 4 episodes are finished; continue with:" in result.stdout
+    assert f"python scripts/benchmark.py --out {out} --resume" in result.stdout
+    assert not (out / "table.md").exists()
+    result = benchmark(out, "--resume")
+    assert result.code == 0, result.stderr
+    assert results(out) == results(finished[0])
+    assert {path.name for path in out.iterdir()} == RECORD | REPORT
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_interrupted_benchmark_continues_in_the_middle_of_an_episode(processes: int, tmp_path: Path) -> None:
+    """Episodes of seconds: the first is finished, others are in progress when Ctrl-C comes."""
+    out = tmp_path / "out"
+    long = [*BUDGET[1:], "rounds=60"]
+    result = press_ctrl_c(
+        out / "results.jsonl", "benchmark", "--out", out, "--methods", "ssdkd", "--samplers", "random",
+        "--seeds", processes + 1, "--budget", *long, "--processes", processes,
+    )  # fmt: skip
+    assert result.code == 130, result.stderr[-3000:]
+    assert result.complaint == "stopped"
+    assert "Traceback" not in result.stderr
+    assert f"python scripts/benchmark.py --out {out} --resume" in result.stdout
+    kept = sorted((out / "unfinished").glob("*.json"))
+    assert 1 <= len(kept) <= processes
+    rounds = [len(json.loads(path.read_text())["trace"]["actions"]) for path in kept]
+    assert any(0 < count < 60 for count in rounds)
+    done = len(Benchmark.open(out).results())
+    assert 1 <= done <= processes
+
+    started = [json.loads(path.read_text())["config"] for path in kept]
+    result = benchmark(out, "--resume")
+    assert result.code == 0, result.stderr
+    assert not (out / "unfinished").exists()
+    lines = Benchmark.open(out).results()
+    assert len(lines) == processes + 1
+    alone = run_episode(EpisodeConfig(**started[0]))
+    (line,) = [line for line in lines if line["seed"] == started[0]["seed"]]
+    assert timeless({"label": line["label"]} | alone) == timeless(line)
+
+
+def test_failed_episode_is_reported_and_retried(
+    finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def failing(config: EpisodeConfig, *rest: Any) -> dict[str, Any] | None:
+        if config.env_kwargs["method"] == "fast2" and config.seed == HELD_OUT_SEED:
+            raise RuntimeError("no more memory")
+        return play(config, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agents.benchmark.play", failing)
+        result = compare(out)
+    assert result.code == 1
+    assert f"failed: fast2, seed {HELD_OUT_SEED}: RuntimeError: no more memory" in result.stderr
+    assert f"tracebacks: {out / 'failures.jsonl'}" in result.stderr
+    assert "3 of 4 episodes are finished; continue with:" in result.stdout
+    assert "3 of 4 episodes" in (out / "table.md").read_text()
+    assert compare(out, "--resume").code == 0
+    assert results(out) == results(finished[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((), "nothing to compare; give --suite"),
+        (("--suite", "nope"), "suite='nope' is unknown; choose one of: ablation, cifar-cpu, methods, real-vs-synth"),
+        (("--suite", "ablation", "--methods", "dfq"), "exclude each other"),
+        (("--methods", "nope"), "method='nope' is unknown"),
+        (("--samplers", "nope"), "sampler='nope'"),
+        (("--methods", "dfq", "--seeds", "0"), "seeds=0"),
+        (("--methods", "dfq", "--first-seed", "-1"), "first_seed=-1"),
+        (("--methods", "dfq", "--processes", "0"), "--processes 0"),
+        (("--methods", "dfq", "--minutes", "0"), "--minutes 0"),
+        (("--methods", "dfq", "--minutes", "nan"), "--minutes nan"),
+        (("--methods", "dfq", "--env", "CartPole-v1"), "CartPole-v1"),
+        (("--methods", "dfq", "--env-kwargs", "bogus=1"), "bogus"),
+        (("--methods", "dfq", "--env-kwargs", "budget=3"), "budget"),
+        (("--methods", "dfq", "--budget", "rounds"), "--budget 'rounds': expected NAME=VALUE"),
+        (("--methods", "dfq", "--budget", "bogus=1"), "budget has no setting 'bogus'"),
+        (("--methods", "dfq", "--budget", "rounds=1", "--env-kwargs", 'budget={"rounds": 2}'), "exclude each other"),
+        (("--suite", "scale", "--budget", "buffer_capacity=9"), "suite='scale' varies the capacity"),
+        (("--resume",), "holds no run"),
+        (("--report-only",), "holds no run"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_bad_argument_is_refused_before_anything_is_written(
+    arguments: tuple[str, ...], match: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert_refused(in_this_process("benchmark", "--out", out, *arguments), match)
+    assert not out.exists()
+
+
+def test_used_folder_and_other_settings_are_refused(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    before = contents(finished[0])
+    assert_refused(compare(finished[0]), "is not empty; continue it with --resume")
+    assert_refused(benchmark(finished[0], "--resume", "--methods", "dfq"), "was made with methods=['ssdkd', 'fast2']")
+    assert_refused(benchmark(finished[0], "--resume", "--seeds", 1), "was made with seeds=2")
+    assert_refused(benchmark(finished[0], "--resume", "--budget", "rounds=9"), "env_kwargs")
+    assert contents(finished[0]) == before
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/out"):
+        assert_refused(compare(tmp_path / out), str(tmp_path / out))
+    assert contents(tmp_path) == {"file": b"mine"}
