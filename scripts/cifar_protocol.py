@@ -1,0 +1,135 @@
+"""The paper's protocol on CIFAR: train the teachers, then SSD-KD against Fast, in pieces that resume.
+
+Examples:
+  python scripts/cifar_protocol.py --out runs/protocol --data-root data --minutes 9
+  python scripts/cifar_protocol.py --out runs/smoke --data-root data --pairs resnet8:resnet8 --teacher-epochs 1 \
+      --budget preset=tiny --methods ssdkd fast2
+
+Give the same command again until it says that everything is finished: each call goes on where the last one stopped and
+ends within --minutes. It only calls train_teacher.py and benchmark.py, whose folders it leaves below --out.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from _cli import launch
+
+from agents.benchmark import Benchmark
+from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.networks.registry import NETWORKS
+
+SCRIPTS = Path(__file__).parent
+#: Less time than this is not worth another start of Python and another look at the data, in minutes.
+SHORTEST_PIECE = 0.25
+#: Fast's authors weigh their losses by the teacher: adversarial and one-hot (the presets have ResNet-34's).
+FAST_SUITES = {"wrn40_2": "protocol-wrn40_2", "vgg11": "protocol-vgg11"}
+
+
+@dataclass
+class Arguments:
+    """Command line of cifar_protocol."""
+
+    out: Path
+    """Folder for teachers and benchmarks; the same in every call."""
+    data_root: str | None = None
+    """Folder with the data; else SSDKD_DATA."""
+    task: str = "cifar10"
+    """cifar10 or cifar100."""
+    pairs: tuple[str, ...] = ("wrn40_2:wrn16_1", "resnet34:resnet18")
+    """Teacher and student networks."""
+    methods: tuple[str, ...] = ()
+    """Methods in place of SSD-KD and Fast-2, -5 and -10."""
+    seeds: int = 1
+    """Runs of each method."""
+    teacher_epochs: int = 200
+    """Epochs of each teacher."""
+    budget: tuple[str, ...] = ()
+    """Settings of the distillation budget to replace, such as preset=cpu or rounds=100."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    minutes: float = 9.0
+    """Length of this call."""
+
+
+def main(args: Arguments) -> None:
+    pairs = [read_pair(pair) for pair in args.pairs]
+    check_choice("--task", args.task, ("cifar10", "cifar100"))
+    if not args.minutes > SHORTEST_PIECE:
+        raise InvalidInputError(f"--minutes {args.minutes}: expected more than {SHORTEST_PIECE}")
+    end = time.monotonic() + 60 * args.minutes
+    for teacher, student in pairs:
+        weights = args.out / f"teacher-{teacher}" / "teacher.safetensors"
+        benchmark = args.out / f"{teacher}-{student}"
+        for done, command in (
+            (weights.with_suffix(".json").exists, teacher_command(args, teacher, weights.parent)),
+            (partial(is_finished, benchmark), benchmark_command(args, teacher, student, weights, benchmark)),
+        ):
+            if not run_piece(command, done, end):
+                print("not finished yet: give the same command again")
+                return
+    print(f"everything is finished: {', '.join(str(args.out / f'{t}-{s}' / 'table.md') for t, s in pairs)}")
+
+
+def read_pair(pair: str) -> tuple[str, str]:
+    teacher, _, student = pair.partition(":")
+    for name in (teacher, student):
+        check_choice(f"--pairs {pair}", name, NETWORKS)
+    return teacher, student
+
+
+def teacher_command(args: Arguments, teacher: str, folder: Path) -> list[str]:
+    command = ["train_teacher.py", "--out", str(folder)]
+    if (folder / "config.json").exists():
+        return [*command, "--resume", "--no-progress-bar"]
+    settings = {"epochs": args.teacher_epochs, "batch-size": 256, "weight-decay": 5e-4}
+    command += ["--task", args.task, "--teacher-arch", teacher, "--device", args.device, "--no-progress-bar"]
+    command += [] if args.data_root is None else ["--data-root", args.data_root]
+    return command + [part for name, value in settings.items() for part in (f"--settings.{name}", str(value))]
+
+
+def benchmark_command(args: Arguments, teacher: str, student: str, weights: Path, folder: Path) -> list[str]:
+    command = ["benchmark.py", "--out", str(folder), "--processes", "1"]
+    if (folder / "config.json").exists():
+        return [*command, "--resume"]
+    env_kwargs = [f"teacher={weights}", f"student_arch={student}", f"device={args.device}"]
+    env_kwargs += [] if args.data_root is None else [f"data_root={args.data_root}"]
+    command += ["--methods", *args.methods] if args.methods else ["--suite", FAST_SUITES.get(teacher, "protocol")]
+    command += ["--env", {"cifar10": "SSDKD/CIFAR10-v0", "cifar100": "SSDKD/CIFAR100-v0"}[args.task]]
+    command += ["--seeds", str(args.seeds), "--env-kwargs", *env_kwargs]
+    return command + (["--budget", *args.budget] if args.budget else [])
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the benchmark in a folder has played all of its episodes."""
+    if not (folder / "config.json").exists():
+        return False
+    benchmark = Benchmark.open(folder)
+    return len(benchmark.results()) == len(benchmark.jobs)
+
+
+def run_piece(command: list[str], done: Callable[[], bool], end: float) -> bool:
+    """Work on one command until it is done or time is over; returns whether it is done.
+
+    Raises:
+        InvalidInputError: when the command fails; it has said why.
+    """
+    if done():
+        return True
+    minutes = (end - time.monotonic()) / 60
+    if minutes < SHORTEST_PIECE:
+        return False
+    result = subprocess.run([sys.executable, str(SCRIPTS / command[0]), *command[1:], "--minutes", f"{minutes:.2f}"])
+    if result.returncode != 0:
+        raise InvalidInputError(f"{command[0]} ended with code {result.returncode}; see its message above")
+    return done()
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)
