@@ -57,8 +57,12 @@ class Normalize:
         return (images - self._mean) / self._std
 
     def invert(self, inputs: Tensor) -> Tensor:
-        """From network input back to the image range, (N, C, H, W) float, clipped to [0, 1]."""
-        return (inputs * self._std + self._mean).clamp(0.0, 1.0)
+        """From network input back to the image range, (N, C, H, W) float, without clipping."""
+        return inputs * self._std + self._mean
+
+    def clip(self, inputs: Tensor) -> Tensor:
+        """Network inputs (N, C, H, W) float, moved to the nearest that an image in [0, 1] has."""
+        return inputs.maximum(-self._mean / self._std).minimum((1.0 - self._mean) / self._std)
 
 
 def to_uint8(images: Tensor) -> Tensor:

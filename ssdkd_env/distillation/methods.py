@@ -152,6 +152,10 @@ class Method:
                 "method_options['memory']='stream' needs variables='generator', which can draw fresh images at any "
                 "time; choose 'buffer' or 'pool'"
             )
+        if self.memory == "stream" and self.update != "full":
+            raise InvalidInputError(
+                "method_options['update']='partial' would keep images in memory='stream'; choose memory='buffer' for it"
+            )
         teaching = ["bn_weight", "one_hot_weight", "balance_weight", "activation_weight", "contrastive_weight"]
         if not self.warm_up:
             teaching.append("adversarial_weight")
@@ -263,7 +267,8 @@ _TABLE = (
     ),
     _generative(
         name="dfad",
-        source="DFAD (Fang et al. 2019); one generator step for five student steps.",
+        source="DFAD (Fang et al. 2019), for all tasks in its form for classification; one generator step for five "
+        "student steps.",
         adversarial_weight=1.0,
         adversarial_distance="l1",
         distance="l1",

@@ -31,7 +31,7 @@ class Objective:
     ``L_inv(x) = λ_bn·L_BN(x) + φ(x)·λ_oh·L_OH(x) + λ_adv·L_adv(x)``  (SSD-KD, reconstructed),
 
     and for other methods the class balance, the size of the activations, the contrastive loss and the image priors,
-    each with its weight. What has weight 0 is not computed.
+    each with its weight. What has weight 0 is not computed, but for the one-hot loss, which is always reported.
 
     Args:
         method: the weights.
@@ -66,10 +66,18 @@ class Objective:
                 "priors (total variation, squared norm) instead of L_BN; expect a weaker student.",
                 stacklevel=3,
             )
-        self._priors = method.image_priors or (method.bn_weight > 0 and not self._matches)
+        compares = method.contrastive_weight > 0 and bool(self._statistics.layers)
+        if method.contrastive_weight > 0 and not compares:
+            warnings.warn(
+                "The contrastive loss compares inputs of BatchNorm layers; the teacher has none, so it is left out.",
+                stacklevel=3,
+            )
+        self._priors = method.image_priors or (
+            (method.bn_weight > 0 and not self._matches) or (method.contrastive_weight > 0 and not compares)
+        )
         self._last_linear = _last_linear(teacher) if method.activation_weight else None
         self._contrastive: ContrastiveLoss | None = None
-        if method.contrastive_weight and self._statistics.layers:
+        if compares:
             features = sum(layer.num_features for layer in self._statistics.layers)
             self._contrastive = ContrastiveLoss(features, random, random.device)
 

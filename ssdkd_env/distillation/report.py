@@ -28,7 +28,8 @@ class RoundReport:
         student_loss: mean weighted distillation loss of the round's minibatches, in nats · T²; 0 after the warm-up.
         learning_rate: the student's in this round; 0 after the warm-up.
         bn_loss, one_hot_loss, adversarial_loss: unweighted parts of the inversion's last step.
-        candidate_discrepancy: mean KL(f_T ‖ f_S) of the round's fresh images before the student saw any, in nats.
+        candidate_discrepancy: mean KL(f_T ‖ f_S) of the round's fresh images (of its last batch, where there are
+            several) before the student saw any, in nats.
         candidate_agreement: share of them on which the arg-maxes of teacher and student agree.
         candidate_confidence: the teacher's mean confidence on them.
         buffer_fill: share of the capacity in use.

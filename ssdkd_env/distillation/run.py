@@ -186,8 +186,8 @@ class DistillationRun:
             raise InvalidInputError("SamplingPlan.logits holds NaN or infinite values: expected finite log-weights")
 
     def _reset_first_layer(self) -> None:
-        reset = self.method.first_layer_reset
-        if reset and self.round == math.ceil(reset * self.task.spec.budget.rounds):
+        share, rounds = self.method.first_layer_reset, self.task.spec.budget.rounds
+        if share and self.round == math.ceil(share * rounds - 1e-9):  # 0.07 · 100 is a hair above 7
             self.inversion.source.reset_first_layer()
 
     def _fill(self) -> Synthesis:
@@ -260,8 +260,8 @@ class DistillationRun:
             return self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
         log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
         keys = log_weights + priority.gumbel(len(log_weights), self._random["sampling"], self.device)
-        # The hair keeps 0.29 · 100 at 29.
-        most_replaced = math.floor(plan.replaced_share * self.buffer.capacity + 1e-9)
+        # The share is the round's, so several batches divide it. The hair keeps 0.29 · 100 at 29.
+        most_replaced = math.floor(plan.replaced_share * self.buffer.capacity / len(self._sizes.student_steps) + 1e-9)
         return self.buffer.update(candidates, keys, most_replaced)
 
     def _newest_first(self, candidates: Entries) -> Tensor:

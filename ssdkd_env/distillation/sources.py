@@ -263,7 +263,7 @@ class NoisyLabels:
     def __call__(self) -> Tensor:
         """Generator inputs (N, latent_dim)."""
         embedded = self.embedding[self._targets]
-        standard = (embedded - embedded.mean(dim=0)) / (embedded.std(dim=0) + 1e-5)
+        standard = (embedded - embedded.mean(dim=0)) / (embedded.std(dim=0, unbiased=False) + 1e-5)
         inputs: Tensor = torch.einsum("nd,nde->ne", standard, self._weights[self._group]) + self._biases[self._group]
         return inputs
 
@@ -291,9 +291,10 @@ class Pixels:
         self._method, self._extra, self._random = method, list(extra), random
 
     def begin(self, targets: Tensor) -> None:
-        """Start from standard normal network inputs."""
+        """Start from standard normal network inputs, as far as images have such."""
         shape = (len(targets), *self._image_shape)
-        self._inputs = torch.randn(shape, device=self._random.device, generator=self._random).requires_grad_()
+        start = torch.randn(shape, device=self._random.device, generator=self._random)
+        self._inputs = self._normalize.clip(start).requires_grad_()
         self._optimizer = _adam(self._method, self._extra, [self._inputs], PIXEL_BETAS)
 
     def images(self) -> Tensor:
@@ -303,12 +304,12 @@ class Pixels:
     def step(self, loss: Tensor) -> None:
         """One step, then back into the range of images."""
         _descend(self._optimizer, loss)
-        with torch.no_grad():  # outside the range the gradient would vanish for good
-            self._inputs.copy_(self._normalize(self._normalize.invert(self._inputs)))
+        with torch.no_grad():  # not in `images`: where that clips, the gradient would vanish for good
+            self._inputs.copy_(self._normalize.clip(self._inputs))
 
     def finish(self, count: int) -> Tensor:
         """The batch."""
-        return self._normalize.invert(self._inputs.detach())
+        return self._normalize.invert(self._inputs.detach()).clamp(0.0, 1.0)
 
     def reset_first_layer(self) -> None:
         """There is no generator."""

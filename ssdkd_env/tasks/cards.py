@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,21 +35,29 @@ def with_card(spec: TaskSpec, teacher: str, own_arch: bool) -> TaskSpec:
                 f"teacher={teacher!r} was trained with {name} {card[name]}, task {spec.name!r} has {expected}; "
                 "choose the task of its data, or another teacher"
             )
+    options, normalization = (_part(path, card, name) for name in ("options", "normalization"))
     changes: dict[str, Any] = {}
     if not own_arch and isinstance(card.get("arch"), str):
-        changes |= {"teacher_arch": card["arch"], "teacher_options": dict(card.get("options", {}))}
+        changes |= {"teacher_arch": card["arch"], "teacher_options": options}
     for name in ("mean", "std"):
-        values = card.get("normalization", {}).get(name)
-        if values is not None:
-            changes[name] = _channels(path, name, values, spec)
+        if name in normalization:
+            changes[name] = _channels(path, name, normalization[name], spec)
     return replace(spec, **changes)
+
+
+def _part(path: Path, card: dict[str, Any], name: str) -> dict[str, Any]:
+    part = card.get(name, {})
+    if not isinstance(part, dict):
+        raise InvalidInputError(f"{path}: {name!r} is {part!r}, expected names and values; train the teacher again")
+    return part
 
 
 def _channels(path: Path, name: str, values: Any, spec: TaskSpec) -> tuple[float, ...]:
     """A mean or standard deviation of each channel."""
-    numbers = isinstance(values, list) and all(isinstance(value, (int, float)) for value in values)
-    if not numbers or len(values) != spec.image_shape[0]:
-        raise InvalidInputError(
-            f"{path}: normalization {name!r} is {values!r}, expected {spec.image_shape[0]} numbers, one a channel"
-        )
+    numbers = isinstance(values, list) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )
+    if not numbers or len(values) != spec.image_shape[0] or (name == "std" and min(values) <= 0):
+        expected = f"{spec.image_shape[0]} finite numbers{' above 0' if name == 'std' else ''}, one a channel"
+        raise InvalidInputError(f"{path}: normalization {name!r} is {values!r}, expected {expected}")
     return tuple(float(value) for value in values)

@@ -50,9 +50,13 @@ def with_real_data(spec: TaskSpec, data_root: str | Path | None) -> TaskSpec:
     """The spec with its real data, where `data_root` (else `SSDKD_DATA`) is given and the task names a data set.
 
     Raises:
-        InvalidInputError: when `data_root` does not hold the data set. `SSDKD_DATA` without it only gives a warning,
-            because no run needs real data.
+        InvalidInputError: when `data_root` does not hold the data set, or the task names none. `SSDKD_DATA` without
+            it only gives a warning, because no run needs real data.
     """
+    if data_root is not None and not spec.dataset:
+        raise InvalidInputError(
+            f"data_root={str(data_root)!r}: task {spec.name!r} names no data set to be found there; leave it out"
+        )
     try:
         source = find_dataset(spec.dataset, data_root) if spec.dataset else None
     except InvalidInputError as error:
@@ -145,6 +149,8 @@ def _budget(spec: TaskSpec, settings: Mapping[str, Any] | None, buffer_scale: fl
     budget = spec.budget
     if isinstance(settings, Mapping) and "preset" in settings:
         settings = dict(settings)
+        if not spec.budgets:
+            raise InvalidInputError(f"budget['preset']: task {spec.name!r} has one budget only; leave the preset out")
         name = check_choice("budget['preset']", settings.pop("preset"), spec.budgets)
         budget = with_overrides(budget, f"budgets[{name!r}]", spec.budgets[name])
     budget = with_overrides(budget, "budget", settings)
@@ -155,7 +161,7 @@ def _budget(spec: TaskSpec, settings: Mapping[str, Any] | None, buffer_scale: fl
             f"buffer_scale={buffer_scale}: task {spec.name!r} does not say how many images its teacher was trained on; "
             "give budget={'buffer_capacity': ...} instead"
         )
-    if not isinstance(buffer_scale, (int, float)) or not 0 < buffer_scale <= 1:
+    if isinstance(buffer_scale, bool) or not isinstance(buffer_scale, (int, float)) or not 0 < buffer_scale <= 1:
         raise InvalidInputError(f"buffer_scale={buffer_scale!r}: expected a share in (0, 1], such as 0.1")
     if settings and "buffer_capacity" in settings:
         raise InvalidInputError("buffer_scale and budget['buffer_capacity'] say the same; give one of them")

@@ -195,9 +195,14 @@ class Task:
 
     def _real_data(self) -> tuple[LabelledImages, LabelledImages]:
         if self.spec.teacher_data is None:
+            remedy = (
+                f"data_root='folder with {self.spec.dataset}' (or set SSDKD_DATA)"
+                if self.spec.dataset
+                else "its TaskSpec a teacher_data, or choose another method"
+            )
             raise InvalidInputError(
-                f"task {self.spec.name!r} has no real training images, which method 'vanilla_kd' distils on; give "
-                "data_root='folder with the data' (or set SSDKD_DATA)"
+                f"task {self.spec.name!r} has no real training images, on which method 'vanilla_kd' distils; give "
+                + remedy
             )
         if self._real is None:
             train, test = self.spec.teacher_data()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.losses import (
     BatchNormStatistics,
+    activation_loss,
     adversarial_loss,
     batch_norm_layers,
+    class_balance,
     distillation_loss,
+    jensen_shannon,
+    l1_distance,
     one_hot_loss,
     squared_norm,
     total_variation,
@@ -103,6 +108,131 @@ def test_total_variation_averages_neighbouring_differences() -> None:
 def test_squared_norm_averages_squared_pixels() -> None:
     images = torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(10))
     close(squared_norm(images), (images.double().numpy() ** 2).mean(axis=(1, 2, 3)))
+
+
+# --- other distances than KL ---
+
+
+def js(teacher: list[float], student: list[float], temperature: float = 3.0) -> float:
+    """Jensen-Shannon divergence of one pixel's logits: H(middle) minus the mean of both entropies, in nats."""
+
+    def entropy(p: list[float]) -> float:
+        return -math.fsum(x * math.log(x) for x in p if x > 0)
+
+    p, q = softmax(teacher, temperature), softmax(student, temperature)
+    middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    return entropy(middle) - (entropy(p) + entropy(q)) / 2
+
+
+def l1(teacher: list[float], student: list[float]) -> float:
+    return mean([abs(a - b) for a, b in zip(teacher, student, strict=True)])
+
+
+@pytest.mark.parametrize("shape", LOGIT_SHAPES)
+def test_distances_have_one_value_a_prediction(shape: tuple[int, ...]) -> None:
+    teacher, student = make_logits(shape, seed=20), make_logits(shape, seed=21)
+    pairs = pixel_pairs(teacher, student)
+    for distance_of, by_hand in ((jensen_shannon, js), (l1_distance, l1)):
+        values = distance_of(teacher, student)
+        assert values.shape == (shape[0], *shape[2:])
+        close(values.flatten(1) if values.dim() > 1 else values[:, None], [[by_hand(*p) for p in i] for i in pairs])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 10.0])
+def test_jensen_shannon_softens_both_answers(temperature: float) -> None:
+    teacher, student = make_logits((6, 5), seed=22), make_logits((6, 5), seed=23)
+    expected = [js(t, s, temperature) for ((t, s),) in pixel_pairs(teacher, student)]
+    close(jensen_shannon(teacher, student, temperature), expected)
+
+
+def test_jensen_shannon_lies_between_0_and_log_2() -> None:
+    teacher, student = make_logits((500, 4), seed=24, scale=20.0), make_logits((500, 4), seed=25, scale=20.0)
+    values = jensen_shannon(teacher, student)
+    assert values.min() >= 0
+    assert values.max() <= math.log(2) + 1e-6
+    assert values.max() > 0.6
+    close(jensen_shannon(student, teacher), values.double().numpy())
+    assert jensen_shannon(teacher, teacher).abs().max() == 0
+    opposite = torch.tensor([[1e4, -1e4]])
+    close(jensen_shannon(opposite, -opposite), [math.log(2)])
+
+
+@pytest.mark.parametrize("distance_of", [jensen_shannon, l1_distance])
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 2, 2)])
+def test_distances_are_differentiated_right_in_both_arguments(distance_of: Any, shape: tuple[int, ...]) -> None:
+    logits = [make_logits(shape, seed).double().requires_grad_() for seed in (26, 27)]
+    assert torch.autograd.gradcheck(distance_of, logits)
+
+
+def test_jensen_shannon_of_certain_answers_has_a_finite_gradient() -> None:
+    teacher = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
+    student = torch.tensor([[-1e4, 0.0, 1e4]], requires_grad=True)
+    torch.autograd.backward(jensen_shannon(teacher, student).sum())
+    for logits in (teacher, student):
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", LOGIT_SHAPES)
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(("name", "by_hand"), [("l1", l1), ("js", js)])
+def test_adversarial_loss_maximises_the_chosen_distance(
+    shape: tuple[int, ...], masked: bool, name: str, by_hand: Any
+) -> None:
+    teacher, student = make_logits(shape, seed=28), make_logits(shape, seed=29)
+    student[0] = teacher[0] * 0.5
+    expected = [
+        -mean([by_hand(t, s) if not masked or argmax(t) == argmax(s) else 0.0 for t, s in image])
+        for image in pixel_pairs(teacher, student)
+    ]
+    close(adversarial_loss(teacher, student, masked, name), expected)
+
+
+@pytest.mark.parametrize("shape", LOGIT_SHAPES)
+def test_distillation_by_l1_knows_no_temperature(shape: tuple[int, ...]) -> None:
+    teacher, student = make_logits(shape, seed=30), make_logits(shape, seed=31)
+    expected = [mean([l1(t, s) for t, s in image]) for image in pixel_pairs(teacher, student)]
+    for temperature in (1.0, 20.0):
+        close(distillation_loss(teacher, student, temperature, "l1"), expected)
+
+
+# --- class balance and activation ---
+
+
+@pytest.mark.parametrize("shape", LOGIT_SHAPES)
+def test_class_balance_is_the_negative_entropy_of_the_mean_answer(shape: tuple[int, ...]) -> None:
+    logits = make_logits(shape, seed=32)
+    answers = [softmax(scores) for image in pixels(logits) for scores in image]
+    mean_answer = [mean(list(column)) for column in zip(*answers, strict=True)]
+    close(class_balance(logits), math.fsum(p * math.log(p) for p in mean_answer))
+
+
+def test_class_balance_ranges_from_all_classes_alike_to_one_alone() -> None:
+    certain = 100.0 * torch.eye(5)
+    close(class_balance(certain), -math.log(5))
+    close(class_balance(torch.zeros(3, 5)), -math.log(5))
+    close(class_balance(certain[:1].repeat(4, 1)), 0.0)
+    close(class_balance(certain[[0, 0, 1, 1]]), -math.log(2))
+    dense = certain[:4].T.reshape(1, 5, 2, 2)  # one image of four pixels, each of another class
+    close(class_balance(dense), -math.log(4))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 2, 2)])
+def test_class_balance_is_differentiated_right(shape: tuple[int, ...]) -> None:
+    assert torch.autograd.gradcheck(class_balance, make_logits(shape, seed=33).double().requires_grad_())
+
+
+def test_class_balance_of_a_single_class_has_a_finite_gradient() -> None:
+    logits = (1e4 * torch.eye(3)[:1]).requires_grad_()
+    torch.autograd.backward(class_balance(logits))
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_activation_loss_is_the_negative_mean_size_of_the_features() -> None:
+    features = make_logits((4, 6), seed=34)
+    close(activation_loss(features), -np.abs(features.double().numpy()).mean())
+    assert torch.autograd.gradcheck(activation_loss, features.double().requires_grad_())
 
 
 # --- L_BN ---
@@ -275,3 +405,45 @@ def test_blended_statistics_survive_a_state_dict() -> None:
 def test_only_layers_with_running_statistics_count() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False), nn.InstanceNorm2d(3))
     assert batch_norm_layers(network) == [network[0]]
+
+
+# --- features of each image ---
+
+
+def test_instance_features_are_each_images_channel_means_side_by_side() -> None:
+    network, images = two_layers(), batch(14)
+    matcher = BatchNormStatistics(network, instances=True)
+    captured_loss(matcher, network, images)
+    expected = [
+        np.concatenate([statistics_by_hand(network, image[None])[index] for index in (0, 2)]) for image in images
+    ]
+    close(matcher.instance_features(), np.stack(expected))
+
+
+def test_flat_features_of_an_image_are_themselves() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(15))
+    matcher = BatchNormStatistics(network, instances=True)
+    with matcher.capture():
+        network(inputs)
+    assert torch.equal(matcher.instance_features(), network[0](inputs))
+
+
+def test_instance_features_are_those_of_the_last_pass_and_differentiable() -> None:
+    network, earlier, later = two_layers(), batch(16).requires_grad_(), batch(17).requires_grad_()
+    matcher = BatchNormStatistics(network, instances=True)
+    for images in (earlier, later):
+        captured_loss(matcher, network, images)
+    features = matcher.instance_features()
+    assert features.shape == (6, 7)
+    gradient, none = torch.autograd.grad(features[0].sum(), (later, earlier), allow_unused=True)
+    assert none is None
+    assert gradient[0].abs().max() > 0
+    assert gradient[1:].abs().max() == 0
+
+
+def test_what_is_not_wanted_is_not_captured() -> None:
+    network = two_layers()
+    matcher = BatchNormStatistics(network)
+    with matcher.capture(wanted=False):
+        assert hooks(network) == 0

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from ssdkd_env.distillation import StudentSettings
+from ssdkd_env.distillation import METHODS, DistillationRun, StudentSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.registry import build_network
 from ssdkd_env.tasks import TASKS, Budget, load_task, register_task
+from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
+from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import build_teacher
 from tests.own_networks import DENSE_TASK, DenseNet, DropoutNet, FlatGenerator
 
@@ -85,7 +90,7 @@ def test_overrides_reach_the_task_and_leave_the_rest() -> None:
     base = load_task("digits").spec
     spec = load_task("digits", budget={"rounds": 2, "candidates": 7}, student={"lr": 0.5, "momentum": 0}).spec
     assert spec.budget == replace(base.budget, rounds=2, candidates=7)
-    assert spec.student == StudentSettings(lr=0.5, momentum=0.0, weight_decay=base.student.weight_decay)
+    assert spec.student == replace(base.student, lr=0.5, momentum=0.0)
     assert TASKS["digits"] == base
 
 
@@ -247,3 +252,234 @@ def test_a_generator_that_does_not_fit_is_refused(arch: str, match: str) -> None
     with pytest.raises(InvalidInputError, match=f"generator_arch='{arch}'.*{match}") as error:
         load_task("digits", generator_arch=arch).build_generator(0)
     assert "\n" not in str(error.value)
+
+
+# --- budgets by name, and the buffer's scale ---
+
+
+@pytest.fixture
+def with_budgets(registry: None) -> None:
+    """A task with two budgets of its own beside the default."""
+    budgets = {"small": {"rounds": 2, "candidates": 5, "buffer_capacity": 20}, "broken": {"epochs": 3}}
+    register_task(replace(DIGITS, name="mine", budgets=budgets))
+
+
+@pytest.mark.usefixtures("with_budgets")
+def test_a_named_budget_replaces_the_settings_it_has() -> None:
+    small = replace(DIGITS.budget, rounds=2, candidates=5, buffer_capacity=20)
+    options = {"preset": "small"}
+    assert load_task("mine", budget=options).spec.budget == small
+    assert load_task("mine", budget=options) is load_task("mine", budget={"preset": "small"})
+    assert options == {"preset": "small"}, "the caller's mapping was changed"
+    assert load_task("mine").spec.budget == DIGITS.budget
+
+
+@pytest.mark.usefixtures("with_budgets")
+def test_single_settings_go_before_those_of_a_named_budget() -> None:
+    budget = load_task("mine", budget={"rounds": 3, "preset": "small", "batch_size": 4}).spec.budget
+    assert budget == replace(DIGITS.budget, rounds=3, candidates=5, buffer_capacity=20, batch_size=4)
+    assert load_task("mine", budget={"preset": "small"}, buffer_scale=0.01).spec.budget.buffer_capacity == 18
+
+
+@pytest.mark.usefixtures("with_budgets")
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"preset": "large"}, r"budget\['preset'\]='large' is unknown; choose one of: broken, small"),
+        ({"preset": 3}, r"budget\['preset'\]=3 is unknown"),
+        ({"preset": "small", "epochs": 3}, "budget has no setting 'epochs'"),
+        ({"preset": "broken"}, r"budgets\['broken'\] has no setting 'epochs'"),
+    ],
+)
+def test_a_named_budget_that_does_not_fit_is_refused(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(InvalidInputError, match=match):
+        load_task("mine", budget=options)
+
+
+@pytest.mark.parametrize(("scale", "capacity"), [(0.1, 180), (0.01, 18), (1, 1797), (1.0, 1797), (1e-6, 1)])
+def test_the_buffers_scale_is_a_share_of_the_training_set(scale: float, capacity: int) -> None:
+    budget = load_task("digits", buffer_scale=scale, budget={"rounds": 2}).spec.budget
+    assert budget == replace(DIGITS.budget, rounds=2, buffer_capacity=capacity)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        *(0, 0.0, -0.1, 1.1, 2, math.nan, "0.1"),
+        True,
+    ],
+)
+def test_a_scale_that_is_no_share_is_refused(scale: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"buffer_scale=.*share in \(0, 1\]"):
+        load_task("digits", buffer_scale=scale)
+
+
+def test_a_scale_beside_a_capacity_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"buffer_scale and budget\['buffer_capacity'\]"):
+        load_task("digits", buffer_scale=0.1, budget={"buffer_capacity": 180})
+
+
+def test_a_scale_needs_the_size_of_the_training_set(tmp_path: Path) -> None:
+    save_weights(tmp_path / "dense.safetensors", build_teacher(DENSE_TASK, seed=3))
+    with pytest.raises(InvalidInputError, match=r"buffer_scale=0.1: task 'tiny-segmentation' does not say.*buffer_cap"):
+        load_task("tests.own_networks:DENSE_TASK", teacher=str(tmp_path / "dense.safetensors"), buffer_scale=0.1)
+
+
+# --- real data ---
+
+
+def write_data(folder: Path, shape: tuple[int, ...], seed: int) -> Path:
+    """A folder with 30 training and 20 test images; returns the folder that holds it."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    for split, count in (("train", 30), ("test", 20)):
+        images = random.integers(0, 256, (count, *shape), dtype=np.uint8)
+        np.savez(folder / f"{split}.npz", images=images, labels=np.arange(count) % 10)
+    return folder.parent
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data" / "mine", (1, 8, 8), seed=0)
+
+
+@pytest.fixture
+def with_dataset(registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task whose real data lie in the user's folder."""
+    monkeypatch.delenv("SSDKD_DATA", raising=False)
+    register_task(replace(DIGITS, name="mine", dataset="mine", evaluation=None, teacher_data=None))
+
+
+def images_of(root: Path, split: str) -> list[int]:
+    with np.load(root / "mine" / f"{split}.npz") as file:
+        images: list[int] = file["images"].tolist()
+    return images
+
+
+@pytest.mark.usefixtures("with_dataset")
+def test_real_data_come_from_data_root(data: Path) -> None:
+    task = load_task("mine", data_root=str(data))
+    evaluation = task.evaluation(CPU)
+    assert evaluation is not None
+    assert evaluation[0].tolist() == images_of(data, "test")
+    assert task.training_images().tolist() == images_of(data, "train")
+    teacher = task.teacher_on(CPU)
+    assert task.held_out_accuracy(teacher, CPU) == task.accuracy(teacher, CPU)
+    assert load_task("mine", data_root=str(data)) is task
+
+
+@pytest.mark.usefixtures("with_dataset")
+def test_real_data_come_from_the_environment_variable(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSDKD_DATA", str(data))
+    assert load_task("mine").training_images().tolist() == images_of(data, "train")
+
+
+@pytest.mark.usefixtures("with_dataset")
+def test_data_root_goes_before_the_environment_variable(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_data(tmp_path / "other" / "mine", (1, 8, 8), seed=1)
+    monkeypatch.setenv("SSDKD_DATA", str(data))
+    assert load_task("mine", data_root=str(other)).training_images().tolist() == images_of(other, "train")
+    monkeypatch.setenv("SSDKD_DATA", str(tmp_path / "nowhere"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_task("mine", data_root=str(other))
+
+
+@pytest.mark.usefixtures("with_dataset")
+def test_without_real_data_no_accuracy_is_reported_and_nothing_is_said() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task = load_task("mine")
+    teacher = task.teacher_on(CPU)
+    assert task.accuracy(teacher, CPU) is None
+    assert task.held_out_accuracy(teacher, CPU) is None
+    with pytest.raises(InvalidInputError, match=r"task 'mine' has no real training images.*data_root=.*SSDKD_DATA"):
+        task.training_images()
+
+
+@pytest.mark.usefixtures("with_dataset")
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_environment_variable_without_the_data_only_gives_a_warning(
+    exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSDKD_DATA", str(tmp_path if exists else tmp_path / "nowhere"))
+    with pytest.warns(UserWarning, match="no accuracy on real images will be reported: SSDKD_DATA=") as caught:
+        task = load_task("mine")
+    assert [Path(warning.filename).name for warning in caught] == [Path(__file__).name], "not the caller's line"
+    assert task.accuracy(task.teacher_on(CPU), CPU) is None
+
+
+@pytest.mark.usefixtures("with_dataset")
+@pytest.mark.parametrize("folder", ["", "nowhere"])
+def test_a_data_root_without_the_data_is_refused(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"data_root=.*mine"):
+        load_task("mine", data_root=str(tmp_path / folder))
+
+
+@pytest.mark.usefixtures("with_dataset")
+def test_evaluation_data_of_ones_own_go_before_those_of_data_root(data: Path, tmp_path: Path) -> None:
+    other = write_data(tmp_path / "other" / "mine", (1, 8, 8), seed=1)
+    task = load_task("mine", data_root=str(data), evaluation=str(other / "mine" / "test.npz"))
+    evaluation = task.evaluation(CPU)
+    assert evaluation is not None
+    assert evaluation[0].tolist() == images_of(other, "test")
+    assert task.training_images().tolist() == images_of(data, "train")
+
+
+# --- CIFAR ---
+
+
+@pytest.mark.parametrize(
+    ("spec", "classes", "mean", "std"),
+    [
+        (CIFAR10, 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        (CIFAR100, 100, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    ],
+)
+def test_cifar_has_the_standard_protocol(spec: Any, classes: int, mean: Any, std: Any) -> None:
+    assert TASKS[spec.name] is spec
+    assert (spec.dataset, spec.image_shape, spec.num_classes) == (spec.name, (3, 32, 32), classes)
+    assert (spec.mean, spec.std, spec.padding, spec.flip, spec.latent_dim) == (mean, std, 4, True, 256)
+    assert (spec.teacher_arch, spec.student_arch) == ("resnet34", "resnet18")
+    assert spec.student == StudentSettings(lr=0.2, momentum=0.9, weight_decay=1e-4, temperature=20.0)
+    budget = spec.budget
+    assert (budget.rounds, budget.warmup_rounds, budget.candidates) == (200, 20, 256)
+    assert (budget.student_steps, budget.batch_size) == (400, 256)
+    assert budget.buffer_capacity == 5000 == 0.1 * spec.training_set_size
+    for settings in spec.budgets.values():
+        replace(budget, **settings)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_without_a_teacher_says_which_command_makes_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSDKD_DATA", raising=False)
+    with pytest.raises(InvalidInputError, match="ships no teacher") as error:
+        load_task(name)
+    assert f"python scripts/train_teacher.py --task {name} --data-root DATA --out " in str(error.value)
+    assert "teacher=" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["ssdkd", "dafl", "vanilla_kd"])
+def test_cifar_runs_from_end_to_end_on_its_tiny_budget(method: str, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_weights(path, build_network("teacher_arch", "resnet8", {"num_classes": 10, "in_channels": 3}, seed=0))
+    task = load_task(
+        "cifar10",
+        teacher=str(path),
+        teacher_arch="resnet8",
+        student_arch="resnet8",
+        budget={"preset": "tiny"},
+        data_root=str(write_data(tmp_path / "data" / "cifar10", (3, 32, 32), seed=0)),
+    )
+    run = DistillationRun(task, METHODS[method], seed=0)
+    while not run.done:
+        report = run.step(METHODS[method].own_plan)
+        assert not report.diverged
+        assert report.student_loss > 0
+    assert len(run.buffer) == {"ssdkd": 32, "dafl": 32, "vanilla_kd": 30}[method]
+    accuracy = task.accuracy(run.student, "cpu")
+    assert accuracy is not None
+    assert 0 <= accuracy <= 1
