@@ -11,8 +11,9 @@ from typing import Any
 from agents.experiments import HELD_OUT_SEED, EpisodeConfig, play, validate
 from agents.report import write_report
 from agents.runs import RunFolder, append_line
+from agents.stopping import Stopper
 from agents.suites import DEFAULT_ENV, Entry, find_suite, grid
-from agents.workers import Outcome, Stopper, run_jobs
+from agents.workers import Outcome, run_jobs
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically, write_json
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -19,6 +18,7 @@ from agents.callbacks import DistillationCallback
 from agents.environments import make_env, start_worker, use_one_thread
 from agents.experiments import HELD_OUT_SEED
 from agents.runs import RunFolder
+from agents.stopping import Stopper
 from agents.storage import find_sampler_file, read_sampler, restore_model, save_sampler
 from ssdkd_env.errors import InvalidInputError
 
@@ -104,7 +104,7 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
             "env_kwargs": config.env_kwargs,
         }
         save = partial(_save_checkpoint, folder, model, sampler_config)
-        stop = StopOnCtrlC()
+        stop = Stopper()
         callbacks: list[BaseCallback] = [
             EpisodeLog(folder),
             CheckpointCallback(config.checkpoint_every, save),
@@ -112,7 +112,7 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
                 hyperparameters=_flat(asdict(config) | {"algorithm": config.algorithm} | hyperparameters),
                 image_every=config.image_every,
             ),
-            stop,
+            StopCallback(stop),
         ]
         with stop:
             model.learn(
@@ -124,7 +124,7 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
                 progress_bar=progress_bar,
             )
         save()
-        return "interrupted" if stop.requested else "finished"
+        return "interrupted" if stop.interrupted else "finished"
     finally:
         env.close()
 
@@ -185,30 +185,18 @@ def _flat(values: dict[str, Any]) -> dict[str, bool | str | float | int]:
     return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
 
 
-class StopOnCtrlC(BaseCallback):
-    """Inside its `with` block Ctrl-C ends the training after the step in progress; a second one at once.
+class StopCallback(BaseCallback):
+    """Ends the training after the step in progress when `stop` says so.
 
     An exception in the middle of a step would leave the workers' pipes with answers that nobody has read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Stopper) -> None:
         super().__init__()
-        self.requested = False
-        self._previous: Any = None
-
-    def __enter__(self) -> None:
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
-
-    def _on_signal(self, *_: object) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+        self._stop = stop
 
     def _on_step(self) -> bool:
-        return not self.requested
+        return not self._stop()
 
 
 class CheckpointCallback(BaseCallback):

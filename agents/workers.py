@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
-from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
 from agents.environments import start_worker
+from agents.stopping import Stopper
 from ssdkd_env.errors import one_line
 
 JobT = TypeVar("JobT")
@@ -42,42 +41,6 @@ class Outcome(Generic[JobT]):
     result: dict[str, Any] | None = None
     error: str = ""
     details: str = ""
-
-
-class Stopper:
-    """Says when to stop: after a number of seconds, or at Ctrl-C.
-
-    As a context manager it takes Ctrl-C over, so that a round in progress ends well; a second Ctrl-C interrupts at
-    once.
-
-    Args:
-        seconds: from now; None for no limit.
-    """
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self.interrupted = False
-        self._deadline = None if seconds is None else time.monotonic() + seconds
-        self._previous: Any = None
-
-    def __call__(self) -> bool:
-        """Whether to stop now."""
-        return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
-
-    def __enter__(self) -> Stopper:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
 
 
 def run_jobs(work: Work[JobT], jobs: Sequence[JobT], processes: int, stop: Stopper) -> Iterator[Outcome[JobT]]:

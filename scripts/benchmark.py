@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from agents.benchmark import Benchmark, Job, Settings
 from agents.environments import use_one_thread
-from agents.workers import Outcome, Stopper
+from agents.stopping import Stopper
+from agents.workers import Outcome
 from ssdkd_env.errors import InvalidInputError
 
 

@@ -32,12 +32,12 @@ class Arguments:
 
     out: Path
     """Folder for the results; must be new or empty."""
-    sampler: str = "paper"
-    """paper, uniform, random, or the file or run folder of a trained sampler."""
+    sampler: str = "own"
+    """own (the method's: the paper's for ssdkd), paper, uniform, …, or the file or run folder of a trained sampler."""
     task: str = "digits"
     """Task by name, or import path package.module:spec of a TaskSpec."""
     method: str = "ssdkd"
-    """Preset of the inversion engine."""
+    """Preset of the inversion engine: ssdkd, fast5, cmi, nayer, …"""
     teacher: str | None = None
     """Weights file of your own teacher (.safetensors, or a PyTorch state dict)."""
     teacher_arch: str | None = None
@@ -47,9 +47,13 @@ class Arguments:
     generator_arch: str | None = None
     """The generator's network, by name or import path."""
     evaluation: str | None = None
-    """.npz with real images and labels to report accuracy on. It influences nothing else."""
+    """Real images and labels (.npz, folder, archive) to report accuracy on. They influence nothing else."""
+    data_root: str | None = None
+    """Folder with the task's real data (CIFAR), to report accuracy on; else SSDKD_DATA."""
+    buffer_scale: float | None = None
+    """Capacity of the buffer as a share of the teacher's training set."""
     budget: tuple[str, ...] = ()
-    """Settings of the budget to replace, such as rounds=40 candidates=96."""
+    """Settings of the budget to replace, such as rounds=40 candidates=96, or preset=cpu for CIFAR."""
     student: tuple[str, ...] = ()
     """Settings of the student's optimiser to replace, such as lr=0.1."""
     method_options: tuple[str, ...] = ()
@@ -75,6 +79,8 @@ def main(args: Arguments) -> None:
         budget=parse_settings("budget", args.budget),
         student=parse_settings("student", args.student),
         evaluation=args.evaluation,
+        buffer_scale=args.buffer_scale,
+        data_root=args.data_root,
         clock=True,
         render_mode="rgb_array",
     )

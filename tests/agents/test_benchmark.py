@@ -14,8 +14,8 @@ from agents import suites
 from agents.benchmark import Benchmark, Job, Plan, Settings, make_plan
 from agents.experiments import HELD_OUT_SEED, run_episode
 from agents.experiments import play as play_episode
+from agents.stopping import Stopper
 from agents.suites import ABLATION_SUITE, Entry
-from agents.workers import Stopper
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.test_experiments import timeless
 from tests.envs.episodes import BUDGET

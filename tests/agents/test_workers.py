@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from agents.workers import Outcome, Stopper, run_jobs
+from agents.stopping import Stopper
+from agents.workers import Outcome, run_jobs
 
 
 def work(job: str, stop: Callable[[], bool]) -> dict[str, Any] | None:
