@@ -52,6 +52,8 @@ class Arguments:
     """Epochs of each teacher."""
     budget: tuple[str, ...] = ()
     """Settings of the distillation budget to replace, such as preset=cpu or rounds=100."""
+    env_kwargs: tuple[str, ...] = ()
+    """Further arguments of the environment, such as 'probe={"steps": 5}'."""
     device: str = "auto"
     """auto, cpu or cuda."""
     minutes: float = 9.0
@@ -100,6 +102,7 @@ def benchmark_command(args: Arguments, teacher: str, student: str, weights: Path
         return [*command, "--resume"]
     env_kwargs = [f"teacher={weights}", f"student_arch={student}", f"device={args.device}"]
     env_kwargs += [] if args.data_root is None else [f"data_root={args.data_root}"]
+    env_kwargs += args.env_kwargs
     command += ["--methods", *args.methods] if args.methods else ["--suite", FAST_SUITES.get(teacher, "protocol")]
     command += ["--env", {"cifar10": "SSDKD/CIFAR10-v0", "cifar100": "SSDKD/CIFAR100-v0"}[args.task]]
     command += ["--seeds", str(args.seeds), "--env-kwargs", *env_kwargs]

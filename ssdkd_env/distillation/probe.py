@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +16,40 @@ from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import METHODS, Method
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import cache_folder, load_state, save_state
-from ssdkd_env.tasks.task import Task
 
-#: Generators trained from scratch; several, because one generator sees only part of what the teacher knows.
-PROBE_GENERATORS = 4
-#: Batches each generator is trained on; the last `PROBE_KEPT` are kept.
-PROBE_BATCHES = 12
-PROBE_KEPT = 2
-#: Images a batch.
-PROBE_BATCH_SIZE = 64
-#: Optimiser steps a batch.
-PROBE_STEPS = 20
+if TYPE_CHECKING:
+    from ssdkd_env.tasks.task import Task
+
 #: Seed of the first generator; the probe set belongs to the teacher, not to the run.
 PROBE_SEED = 20240617
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How much work goes into a probe set.
+
+    Attributes:
+        generators: trained from scratch; several, because one sees only part of what the teacher knows.
+        batches: batches that each is trained on.
+        kept: the last of them, which make the probe set.
+        batch_size: images a batch.
+        steps: optimiser steps a batch.
+    """
+
+    generators: int = 4
+    batches: int = 12
+    kept: int = 2
+    batch_size: int = 64
+    steps: int = 20
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            if getattr(self, setting.name) < 1:
+                raise InvalidInputError(
+                    f"probe[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1"
+                )
+        if self.kept > self.batches:
+            raise InvalidInputError(f"probe['kept']={self.kept}: only {self.batches} batches are made; keep fewer")
 
 
 @dataclass(frozen=True)
@@ -92,7 +114,7 @@ def _fingerprint(task: Task, device: torch.device) -> str:
     settings = (
         (spec.image_shape, spec.num_classes, spec.mean, spec.std, spec.padding, spec.flip, spec.latent_dim),
         (spec.teacher_arch, spec.generator_arch, sorted(spec.generator_options.items())),
-        (PROBE_GENERATORS, PROBE_BATCHES, PROBE_KEPT, PROBE_BATCH_SIZE, PROBE_STEPS, PROBE_SEED),
+        (sorted(asdict(spec.probe).items()), PROBE_SEED),
         (sorted(asdict(_method()).items()), task.teacher_digest(), torch.__version__, device.type),
     )
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
@@ -103,11 +125,11 @@ def _method() -> Method:
 
 
 def _synthesize(task: Task, device: torch.device) -> Tensor:
-    """Images (PROBE_GENERATORS · PROBE_KEPT · PROBE_BATCH_SIZE, C, H, W) uint8, on `device`."""
-    spec = task.spec
+    """Images (generators · kept · batch_size, C, H, W) uint8, on `device`."""
+    spec, settings = task.spec, task.spec.probe
     nothing = torch.zeros(spec.num_classes, device=device)
     batches: list[Tensor] = []
-    for seed in range(PROBE_SEED, PROBE_SEED + PROBE_GENERATORS):
+    for seed in range(PROBE_SEED, PROBE_SEED + settings.generators):
         torch.default_generator.manual_seed(seed)
         inversion = Inversion(
             _method(),
@@ -116,13 +138,13 @@ def _synthesize(task: Task, device: torch.device) -> Tensor:
             num_classes=spec.num_classes,
             image_shape=spec.image_shape,
             latent_dim=spec.latent_dim,
-            batch_size=PROBE_BATCH_SIZE,
-            steps=PROBE_STEPS,
+            batch_size=settings.batch_size,
+            steps=settings.steps,
             normalize=Normalize(spec.mean, spec.std, device),
             padding=spec.padding,
             flip=spec.flip,
             random=torch.Generator(device).manual_seed(seed),
         )
-        made = [inversion.synthesize(None, nothing)[0] for _ in range(PROBE_BATCHES)]
-        batches += [to_uint8(images) for images in made[-PROBE_KEPT:]]
+        made = [inversion.synthesize(None, nothing)[0] for _ in range(settings.batches)]
+        batches += [to_uint8(images) for images in made[-settings.kept :]]
     return torch.cat(batches)

@@ -132,6 +132,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
             place of the task's own.
         buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
         data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
+        probe: settings of the probe set to replace, such as `{"steps": 5}` where a CPU has to make it.
         clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
             values differ between equal runs.
         render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
@@ -172,6 +173,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         evaluation: str | None = None,
         buffer_scale: float | None = None,
         data_root: str | None = None,
+        probe: Mapping[str, Any] | None = None,
         clock: bool = False,
         render_mode: str | None = None,
     ) -> None:
@@ -192,6 +194,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
             evaluation,
             buffer_scale,
             data_root,
+            probe,
         )
         if self.method.memory == "real":
             self.task.training_images()  # refuses here, not at the first reset, where there are none

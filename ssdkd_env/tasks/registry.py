@@ -85,6 +85,7 @@ def load_task(
     evaluation: str | None = None,
     buffer_scale: float | None = None,
     data_root: str | None = None,
+    probe: Mapping[str, Any] | None = None,
 ) -> Task:
     """Load a task and its teacher; equal arguments give the same object as long as the teacher's file is unchanged.
 
@@ -99,6 +100,7 @@ def load_task(
         evaluation: real images and labels (any form that `load_split` reads) in place of the task's own.
         buffer_scale: buffer capacity as a share of the task's `training_set_size`, in place of the budget's.
         data_root: folder with the task's real data; else `SSDKD_DATA`.
+        probe: settings of the `ProbeSettings` to replace.
 
     Raises:
         InvalidInputError: when anything is unknown, missing, unreadable or does not fit.
@@ -121,6 +123,7 @@ def load_task(
         teacher_weights=teacher if teacher is not None else spec.teacher_weights,
         budget=_budget(spec, budget, buffer_scale),
         student=with_overrides(spec.student, "student", student),
+        probe=with_overrides(spec.probe, "probe", probe),
     )
     if evaluation is not None:
         spec = replace(spec, evaluation=partial(load_split, "evaluation", evaluation, "test", spec.image_shape[0]))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.probe import ProbeSettings
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.networks.registry import build_network
@@ -71,6 +72,7 @@ class TaskSpec:
         budget: default budget.
         budgets: other budgets by name, as settings to replace in `budget`.
         student: the student's optimiser.
+        probe: how much work goes into the probe set, on which rewards judge a student.
         training_set_size: images that the teacher's data set has for training; a buffer's scale is a share of it.
         dataset: name of the real data set under the user's data folder, such as `"cifar10"`; it gives `evaluation`
             and `teacher_data` where it is found.
@@ -96,6 +98,7 @@ class TaskSpec:
     student_options: dict[str, Any] = field(default_factory=dict)
     generator_options: dict[str, Any] = field(default_factory=dict)
     student: StudentSettings = field(default_factory=StudentSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
     budgets: dict[str, dict[str, int]] = field(default_factory=dict)
     training_set_size: int = 0
     dataset: str = ""

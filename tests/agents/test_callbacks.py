@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-u
 
 import ssdkd_env  # noqa: F401 — registers the ids
 from agents.callbacks import EPISODE_TAGS, METRICS, ROUND_TAGS, DistillationCallback
-from ssdkd_env.distillation import probe
-from ssdkd_env.envs import SSDKDEnv, distillation
+from ssdkd_env.envs import SSDKDEnv
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE
 
 ID = "ssdkd_env:SSDKD/Digits-v0"
@@ -37,16 +35,6 @@ ACTION_NAMES = (
 )
 EXPECTED = {*EPISODE_TAGS, *ROUND_TAGS, *(f"action/{name}" for name in ACTION_NAMES), *METRICS}
 SETTINGS = {"algorithm": "x", "learning_rate": 3e-4, "net_arch": None, "normalize": True}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_probe() -> Iterator[None]:
-    """Make probe sets in milliseconds, and forget them after these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distillation, "_probe_sets", {})
-        for name, value in SMALL_PROBE.items():
-            patch.setattr(probe, name, value)
-        yield
 
 
 class Witness(BaseCallback):
@@ -70,7 +58,12 @@ def environments(
 ) -> VecEnv:
     worker = {"start_method": "spawn"} if kind is SubprocVecEnv else {}
     env = make_vec_env(
-        ID, count, seed=0, env_kwargs={"budget": BUDGET} | arguments, vec_env_cls=kind, vec_env_kwargs=worker
+        ID,
+        count,
+        seed=0,
+        env_kwargs={"budget": BUDGET, "probe": SMALL_PROBE} | arguments,
+        vec_env_cls=kind,
+        vec_env_kwargs=worker,
     )
     return VecNormalize(env, norm_reward=False)
 

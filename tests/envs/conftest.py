@@ -7,32 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from ssdkd_env.distillation import probe
 from ssdkd_env.envs import distillation
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks import registry
 from ssdkd_env.tasks.task import build_teacher
-from tests.envs.episodes import REAL_PROBE, SMALL_PROBE
 from tests.envs.own_networks import TINY
 
 
 @pytest.fixture(scope="package", autouse=True)
-def small_probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Make probe sets in milliseconds, and forget them after these tests."""
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep these tests' probe sets apart, and forget them afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSDKD_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(distillation, "_probe_sets", {})
-        for name, value in SMALL_PROBE.items():
-            patch.setattr(probe, name, value)
         yield
-
-
-@pytest.fixture
-def real_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the probe sets that users get: many seconds for the first of these tests, nothing for the others."""
-    monkeypatch.setattr(distillation, "_probe_sets", {})
-    for name, value in REAL_PROBE.items():
-        monkeypatch.setattr(probe, name, value)
 
 
 @pytest.fixture

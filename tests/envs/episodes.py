@@ -9,7 +9,6 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ssdkd_env.distillation import probe
 from ssdkd_env.envs import SSDKDEnv
 
 #: A run of a tenth of a second.
@@ -24,8 +23,7 @@ BUDGET = {
 }
 ROUNDS = BUDGET["rounds"]
 #: Settings that make a probe set in milliseconds instead of seconds.
-SMALL_PROBE = {"PROBE_GENERATORS": 1, "PROBE_BATCHES": 2, "PROBE_KEPT": 1, "PROBE_STEPS": 2}
-REAL_PROBE = {name: getattr(probe, name) for name in SMALL_PROBE}
+SMALL_PROBE = {"generators": 1, "batches": 2, "kept": 1, "steps": 2}
 REWARD_NAMES = ("probe_agreement", "probe_discrepancy", "oracle_accuracy")
 
 FloatArray = NDArray[np.float32]
@@ -42,9 +40,9 @@ class Moment(NamedTuple):
 
 
 def make(**arguments: Any) -> SSDKDEnv:
-    """A small digits environment without wrappers."""
+    """A small digits environment without wrappers, with a probe set made in milliseconds."""
     arguments["budget"] = BUDGET | arguments.get("budget", {})
-    return SSDKDEnv(**arguments)
+    return SSDKDEnv(**({"probe": SMALL_PROBE} | arguments))
 
 
 def actions_of(seed: int, count: int = ROUNDS) -> FloatArray:

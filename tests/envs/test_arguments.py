@@ -16,7 +16,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import build_teacher
-from tests.envs.episodes import BUDGET, actions_of, assert_same, episode, make, reset, steps
+from tests.envs.episodes import BUDGET, SMALL_PROBE, actions_of, assert_same, episode, make, reset, steps
 from tests.envs.own_networks import DIGITS_WITHOUT_BATCH_NORM, TINY, LinearStudent
 
 HERE = "tests.envs.own_networks"
@@ -61,6 +61,19 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "student of pixels": ({"student_arch": f"{HERE}:pixelwise"}, "student_arch=", "needs"),
     "generator of other images": ({"generator_arch": f"{HERE}:small_images"}, "generator_arch=", "needs (1, 8, 8)"),
     "teacher_arch without teacher": ({"teacher_arch": "convnet"}, "teacher_arch='convnet'", "give teacher="),
+    "probe setting": ({"probe": {"batch": 3}}, "probe has no setting 'batch'", "batch_size"),
+    "probe of nothing": ({"probe": {"generators": 0}}, "probe['generators']=0", "at least 1"),
+    "probe of more than is made": ({"probe": {"kept": 13}}, "probe['kept']=13", "keep fewer"),
+    "real images where there are none": (
+        {"task": f"{HERE}:DIGITS_WITHOUT_DATA", "method": "vanilla_kd", "data_root": "/no/such"},
+        "data_root='/no/such'",
+        "leave it out",
+    ),
+    "CIFAR without teacher": (
+        {"task": "cifar10"},
+        "task 'cifar10' ships no teacher",
+        "train_teacher.py --task cifar10",
+    ),
     "teacher missing": ({"teacher": "/no/such/file.safetensors"}, "teacher='/no/such/file", "train_teacher.py"),
     "evaluation missing": ({"evaluation": "/no/such/file.npz"}, "evaluation='/no/such/file.npz'", "an .npz"),
 }
@@ -195,7 +208,7 @@ def test_own_student_and_generator_come_by_import_path() -> None:
 
 
 def test_own_task_comes_by_import_path(tiny_teacher: str) -> None:
-    env = SSDKDEnv(task=f"{HERE}:TINY", teacher=tiny_teacher)
+    env = SSDKDEnv(task=f"{HERE}:TINY", teacher=tiny_teacher, probe=SMALL_PROBE)
     assert env.task.spec.name == TINY.name
     assert episode(env, 3, actions_of(5))[-1].terminated
 

@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import ssdkd_env  # noqa: F401 (registers the ids)
-from tests.envs.episodes import BUDGET, REWARD_NAMES
+from tests.envs.episodes import BUDGET, REWARD_NAMES, SMALL_PROBE
 
 pytestmark = pytest.mark.filterwarnings("error")
 #: The rendering check starts by itself as soon as there is a rendering module.
@@ -19,7 +19,7 @@ SKIP_RENDERING = find_spec("ssdkd_env.envs.rendering") is None
 
 
 def gym_make(**arguments: Any) -> gym.Env:
-    return gym.make("SSDKD/Digits-v0", budget=BUDGET, **arguments).unwrapped
+    return gym.make("SSDKD/Digits-v0", budget=BUDGET, probe=SMALL_PROBE, **arguments).unwrapped
 
 
 @pytest.mark.parametrize("reward", REWARD_NAMES)
@@ -34,6 +34,8 @@ def test_sb3_checker_passes(reward: str) -> None:
 
 
 def test_checkers_pass_on_own_task_without_evaluation_data(tiny_teacher: str) -> None:
-    env = gym.make("SSDKD/Digits-v0", task="tests.envs.own_networks:TINY", teacher=tiny_teacher).unwrapped
+    env = gym.make(
+        "SSDKD/Digits-v0", task="tests.envs.own_networks:TINY", teacher=tiny_teacher, probe=SMALL_PROBE
+    ).unwrapped
     gymnasium_check(env, skip_render_check=SKIP_RENDERING)
     sb3_check(env, warn=True, skip_render_check=True)

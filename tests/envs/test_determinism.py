@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.envs.episodes import BUDGET, REWARD_NAMES, actions_of, assert_same, episode, make, reset, steps
+from tests.envs.episodes import BUDGET, REWARD_NAMES, SMALL_PROBE, actions_of, assert_same, episode, make, reset, steps
 
 
 @pytest.mark.parametrize("reward", REWARD_NAMES)
@@ -98,7 +98,7 @@ def test_global_random_generators_stay_as_they_were(generator_arch: str | None) 
 
 
 def test_spec_survives_json() -> None:
-    env = gym.make("SSDKD/Digits-v0", budget=BUDGET, reward="probe_discrepancy", student={"lr": 0.1})
+    env = gym.make("SSDKD/Digits-v0", budget=BUDGET, probe=SMALL_PROBE, reward="probe_discrepancy", student={"lr": 0.1})
     assert env.spec is not None
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert again.spec == env.spec

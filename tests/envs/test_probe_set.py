@@ -79,7 +79,6 @@ def test_it_does_not_depend_on_the_global_generator(empty_caches: Path, monkeypa
     assert torch.equal(*made)
 
 
-@pytest.mark.usefixtures("real_probe")
 def test_default_environment_judges_by_images_of_every_class() -> None:
     """The real thing, no argument at all: a probe set that is fit to judge by, a reset, a step."""
     env = SSDKDEnv()

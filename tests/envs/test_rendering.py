@@ -16,7 +16,7 @@ from ssdkd_env.envs import SSDKDEnv, rendering
 from ssdkd_env.envs.rendering import BUFFER_TILE, GAP, HEIGHT, WIDTH, _step, arrange, draw_buffer, draw_run, image_grid
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.task import build_teacher
-from tests.envs.episodes import ROUNDS, actions_of, assert_same, episode, make, reset, steps
+from tests.envs.episodes import ROUNDS, SMALL_PROBE, actions_of, assert_same, episode, make, reset, steps
 from tests.own_networks import DENSE_TASK
 
 
@@ -94,7 +94,7 @@ def test_a_diverged_run_is_drawn_and_marked() -> None:
 def test_colour_images_of_a_task_without_real_data_are_drawn(tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.safetensors"
     save_weights(teacher, build_teacher(DENSE_TASK, seed=0))
-    env = SSDKDEnv("tests.own_networks:DENSE_TASK", teacher=str(teacher), render_mode="rgb_array")
+    env = SSDKDEnv("tests.own_networks:DENSE_TASK", teacher=str(teacher), probe=SMALL_PROBE, render_mode="rgb_array")
     env.reset(seed=0)
     assert draw_run(env).shape == (HEIGHT, WIDTH, 3)
     red, green, blue = np.moveaxis(draw_buffer(env), -1, 0)

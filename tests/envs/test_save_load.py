@@ -17,7 +17,7 @@ import pytest
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.task import build_teacher
-from tests.envs.episodes import SMALL_PROBE, Moment, actions_of, assert_same, episode, make, reset, steps
+from tests.envs.episodes import Moment, actions_of, assert_same, episode, make, reset, steps
 from tests.envs.own_networks import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +26,8 @@ import json, sys
 import numpy as np
 import torch
 torch.set_num_threads(1)
-from ssdkd_env.distillation import probe
-for name, value in json.loads(sys.argv[1]).items():
-    setattr(probe, name, value)
 from tests.envs.episodes import Moment, episode, make, steps
-folder, arguments = sys.argv[2], json.loads(sys.argv[3])
+folder, arguments = sys.argv[1], json.loads(sys.argv[2])
 env = make(**arguments)
 first = Moment(*env.load(f"{folder}/saved")[:1], 0.0, False, False, env._info())
 actions = np.load(f"{folder}/actions.npy")
@@ -49,7 +46,7 @@ def exact(moment: Moment) -> list[Any]:
 def continue_elsewhere(folder: Path, arguments: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Load, finish and play one more episode in a fresh process: observations, and the rest exactly."""
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(SMALL_PROBE), str(folder), json.dumps(arguments)],
+        [sys.executable, "-c", SCRIPT, str(folder), json.dumps(arguments)],
         capture_output=True,
         text=True,
         cwd=ROOT,

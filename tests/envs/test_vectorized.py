@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from tests.envs.episodes import BUDGET, ROUNDS, FloatArray, Moment, actions_of, make, reset, steps
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, Moment, actions_of, make, reset, steps
 
 ID = "ssdkd_env:SSDKD/Digits-v0"
 SEEDS = [11, 22]
@@ -22,10 +22,10 @@ STEPS = ROUNDS + 3
 
 
 @pytest.fixture
-def arguments(tiny_teacher: str, real_probe: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A task so small that its real probe set costs little: worker processes know nothing of a smaller one."""
+def arguments(tiny_teacher: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A task that costs worker processes little."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return {"task": "tests.envs.own_networks:TINY", "teacher": tiny_teacher, "budget": BUDGET}
+    return {"task": "tests.envs.own_networks:TINY", "teacher": tiny_teacher, "budget": BUDGET, "probe": SMALL_PROBE}
 
 
 def step_actions(index: int) -> FloatArray:
@@ -88,7 +88,7 @@ def test_gymnasium_vector_environment_equals_single_ones(
 
 
 def test_make_vec_works_with_its_default_mode() -> None:
-    envs = gym.make_vec(ID, num_envs=2, budget=BUDGET)
+    envs = gym.make_vec(ID, num_envs=2, budget=BUDGET, probe=SMALL_PROBE)
     observations, _ = envs.reset(seed=3)
     expected = reset(make(), 3).observation
     np.testing.assert_array_equal(observations[0], expected)

@@ -1,0 +1,87 @@
+"""`cifar_protocol`: teachers and benchmarks in pieces that resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.scripts.commands import assert_refused, contents, in_this_process
+
+PROBE = 'probe={"generators": 1, "batches": 1, "kept": 1, "batch_size": 4, "steps": 1}'
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of noise that has CIFAR-10's form."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "cifar10").mkdir()
+    random = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 12)):
+        images = random.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+        np.savez(root / "cifar10" / f"{split}.npz", images=images, labels=np.arange(count) % 10)
+    return root
+
+
+@pytest.fixture
+def arguments(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    monkeypatch.setenv("SSDKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    pair = ["--pairs", "resnet8:resnet8", "--teacher-epochs", 1, "--methods", "ssdkd", "fast2", "--device", "cpu"]
+    return ["--data-root", data_root, *pair, "--budget", "preset=tiny", "--env-kwargs", PROBE]
+
+
+def test_it_ends_in_a_table_and_then_does_nothing_more(arguments: list[Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = in_this_process("cifar_protocol", "--out", out, *arguments)
+    assert result.code == 0, result.stderr
+    assert "everything is finished" in result.stdout
+    lines = [json.loads(line) for line in (out / "resnet8-resnet8" / "results.jsonl").read_text().splitlines()]
+    assert [line["env_kwargs"]["method"] for line in lines] == ["ssdkd", "fast2"]
+    assert all(line["env_kwargs"]["student_arch"] == "resnet8" for line in lines)
+    assert all(0 <= line["held_out_accuracy"] <= 1 for line in lines)
+    assert "fast2" in (out / "resnet8-resnet8" / "table.md").read_text()
+    before = contents(out)
+    again = in_this_process("cifar_protocol", "--out", out, *arguments)
+    assert "everything is finished" in again.stdout
+    assert contents(out) == before
+
+
+def test_a_call_whose_time_is_over_says_so(
+    arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock leaps ahead between the pieces, as if the first had taken all the time."""
+    import time
+
+    clock = iter([0.0, 1e6])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock, 1e6))
+    result = in_this_process("cifar_protocol", "--out", tmp_path / "out", *arguments)
+    assert result.code == 0, result.stderr
+    assert "not finished yet: give the same command again" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (("--pairs", "resnet8"), "--pairs resnet8"),
+        (("--pairs", "resnet8:resnet7"), "resnet7"),
+        (("--task", "digits"), "--task='digits'"),
+        (("--minutes", "0.1"), "--minutes 0.1"),
+    ],
+)
+def test_bad_arguments_are_refused(wrong: tuple[str, ...], match: str, tmp_path: Path) -> None:
+    result = in_this_process("cifar_protocol", "--out", tmp_path / "out", *wrong)
+    assert_refused(result, match)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    root = tmp_path / "nothing"
+    result = in_this_process("cifar_protocol", "--out", tmp_path / "out", "--data-root", root, "--device", "cpu")
+    assert_refused(result, "train_teacher.py ended with code 2")
