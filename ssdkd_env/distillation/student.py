@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.methods import Method
-from ssdkd_env.distillation.optimizers import load_optimizer_state
+from ssdkd_env.distillation.updates import STUDENT_UPDATES
 from ssdkd_env.errors import InvalidInputError
 
 #: Images for which the teacher answers at once. Larger batches use a core better until they leave its cache.
@@ -57,6 +57,7 @@ class StudentTrainer:
         normalize: from image range to network input.
         padding, flip: augmentation.
         random: source of randomness of the augmentation.
+        update: how a step is computed: a key of `STUDENT_UPDATES`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class StudentTrainer:
         padding: int,
         flip: bool,
         random: torch.Generator,
+        update: str = "plain",
     ) -> None:
         self.student = student.eval()
         self.teacher = teacher
@@ -78,12 +80,8 @@ class StudentTrainer:
         self._normalize = normalize
         self._padding, self._flip = padding, flip
         self._random = random
-        self._optimizer = torch.optim.SGD(
-            student.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,
+        self._update = STUDENT_UPDATES[update](
+            student, settings.momentum, settings.weight_decay, self._temperature, self._distance
         )
 
     def learning_rate(self, round_index: int) -> float:
@@ -104,8 +102,7 @@ class StudentTrainer:
         Returns:
             Sum of the minibatches' weighted losses, a scalar tensor on the device.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(round_index)
+        self._update.lr = self.learning_rate(round_index)
         self.student.train()
         total = torch.zeros((), device=images.device)
         per_chunk = max(TEACHER_CHUNK // draws.shape[1], 1)
@@ -114,24 +111,19 @@ class StudentTrainer:
             inputs = self._normalize(random_crop_flip(images[index], self._padding, self._flip, self._random))
             with torch.no_grad():
                 teacher_logits = self.teacher(inputs)
-            batch_weights = weights[index].view(chunk.shape)
-            for batch, logits, weight in zip(
-                inputs.split(chunk.shape[1]), teacher_logits.split(chunk.shape[1]), batch_weights, strict=True
-            ):
-                self._optimizer.zero_grad(set_to_none=True)
-                losses = distillation_loss(logits, self.student(batch), self._temperature, self._distance)
-                loss = (weight * losses).mean()
-                loss.backward()
-                self._optimizer.step()
-                total += loss.detach()
+            chunk_weights = weights[index]
+            parts = (part.split(chunk.shape[1]) for part in (inputs, teacher_logits, chunk_weights))
+            answers = torch.cat([self._update(*minibatch) for minibatch in zip(*parts, strict=True)])
+            losses = distillation_loss(teacher_logits, answers, self._temperature, self._distance)
+            total += (chunk_weights * losses).sum() / chunk.shape[1]
         self.student.eval()
         return total
 
     def state_dict(self) -> dict[str, Any]:
         """Student and optimiser. The randomness belongs to the caller."""
-        return {"student": self.student.state_dict(), "optimizer": self._optimizer.state_dict()}
+        return {"student": self.student.state_dict(), "optimizer": self._update.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.student.load_state_dict(state["student"])
-        load_optimizer_state(self._optimizer, state["optimizer"])
+        self._update.load_state_dict(state["optimizer"])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
 from ssdkd_env.distillation.probe import ProbeSet
 from ssdkd_env.distillation.report import RoundReport
+from ssdkd_env.distillation.run import choose_backend
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.observations import observation_names, observation_space, observe
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS
@@ -133,6 +134,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
         data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
         probe: settings of the probe set to replace, such as `{"steps": 5}` where a CPU has to make it.
+        backend: `"auto"`, `"fast"` or `"plain"`: the same numbers but for rounding; see `DistillationRun`.
         clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
             values differ between equal runs.
         render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
@@ -174,6 +176,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         buffer_scale: float | None = None,
         data_root: str | None = None,
         probe: Mapping[str, Any] | None = None,
+        backend: str = "auto",
         clock: bool = False,
         render_mode: str | None = None,
     ) -> None:
@@ -182,6 +185,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         self.render_mode = render_mode
         self.clock = clock
         self.device = select_device(device)
+        self.backend = choose_backend(backend)
         self.method = make_method(method, method_options)
         self.task = load_task(
             task,
@@ -233,7 +237,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
     ) -> tuple[FloatArray, dict[str, Any]]:
         """Start a new run; see the class. `options` has no keys yet."""
         super().reset(seed=seed)
-        self.run = DistillationRun(self.task, self.method, int(self.np_random.integers(2**62)), self.device)
+        self.run = self._make_run(int(self.np_random.integers(2**62)))
         self._last_action = np.zeros(len(self.action_names), dtype=np.float32)
         self._snapshot = self._previous = self._look(self.run.warm_up())
         self._score = self._score_now()
@@ -325,10 +329,10 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         if not isinstance(state, dict) or state.get("arguments") != self._fingerprint():
             raise InvalidInputError(
                 f"{path} was saved by an environment with other arguments; make this one with the same task, "
-                "networks, method, budget, action and reward"
+                "networks, method, budget, backend, action and reward"
             )
         self.np_random.bit_generator.state = state["np_random"]
-        self.run = DistillationRun(self.task, self.method, state["seed"], self.device)
+        self.run = self._make_run(state["seed"])
         self.run.load_state_dict(state["run"])
         self._last_action = np.array(state["last_action"], dtype=np.float32)
         self._previous, self._snapshot = map(Snapshot.from_state, state["snapshots"])
@@ -339,7 +343,10 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         """What an episode depends on beside its state."""
         # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
         spec = replace(self.task.spec, teacher_weights=self.task.teacher_digest(), evaluation=None, teacher_data=None)
-        return repr((spec, self.method, self.reward_name, type(self.action_scheme).__name__))
+        return repr((spec, self.method, self.backend, self.reward_name, type(self.action_scheme).__name__))
+
+    def _make_run(self, seed: int) -> DistillationRun:
+        return DistillationRun(self.task, self.method, seed, self.device, self.backend)
 
     def _look(self, report: RoundReport) -> Snapshot:
         """Score the student after a round, on the probe set and on the real data that are there to report."""

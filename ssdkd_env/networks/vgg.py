@@ -36,6 +36,7 @@ class VGG11(nn.Module):
         self.block0, self.block1, self.block2, self.block3, self.block4 = (
             _block(before, widths) for before, widths in zip(inputs[:-1], WIDTHS, strict=True)
         )
+        self.halve_large = _HalveLarge()
         self.classifier = nn.Linear(inputs[-1], num_classes)
         initialise_convolutions(self)
         nn.init.normal_(self.classifier.weight, 0.0, 0.01)
@@ -47,11 +48,17 @@ class VGG11(nn.Module):
         features = _halve(self.block1(features))
         features = _halve(self.block2(features))
         features = self.block3(features)
-        if images.shape[2] >= LARGE_IMAGE:
-            features = _halve(features)
+        features = self.halve_large(features, images.shape[2])
         features = self.block4(features)
         logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
         return logits
+
+
+class _HalveLarge(nn.Module):
+    """Halve the features of large images; a module of its own, so that the network can be traced."""
+
+    def forward(self, features: Tensor, image_height: int) -> Tensor:
+        return _halve(features) if image_height >= LARGE_IMAGE else features
 
 
 def _block(in_channels: int, widths: tuple[int, ...]) -> nn.Sequential:

@@ -1,0 +1,86 @@
+"""Folding BatchNorm into convolutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.networks.folding import fold_batch_norm
+from ssdkd_env.networks.registry import NETWORKS, build_network
+
+IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def trained(arch: str) -> nn.Module:
+    """A network whose BatchNorm layers have seen some noise, frozen."""
+    network = build_network("teacher_arch", arch, {"num_classes": 5, "in_channels": 3}, seed=0)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5, generator=random)
+                module.bias.uniform_(-0.2, 0.2, generator=random)
+        for _ in range(3):
+            network.train()(2 * torch.randn(8, 3, 16, 16, generator=random) + 0.3)
+    return network.eval().requires_grad_(False)
+
+
+def batch_norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("arch", sorted(name for name in NETWORKS if not name.startswith("generator")))
+def test_the_folded_network_answers_the_same_with_fewer_layers(arch: str) -> None:
+    network = trained(arch)
+    before, answers = batch_norms(network), network(IMAGES)
+    folded = fold_batch_norm(network, IMAGES)
+    assert folded is not network
+    torch.testing.assert_close(folded(IMAGES), answers, rtol=1e-4, atol=1e-4 * float(answers.abs().max()))
+    assert batch_norms(network) == before, "the original is left as it was"
+    # A pre-activation network normalises before its convolutions, so that less than half can be folded.
+    assert batch_norms(folded) <= (0.6 * before if arch.startswith("wrn") else 0)
+
+
+class Odd(nn.Module):
+    """One convolution whose output goes two ways, one that is used twice, and one branch on the data."""
+
+    def __init__(self, branch: bool) -> None:
+        super().__init__()
+        self.first, self.first_norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.second, self.second_norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.branch = branch
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.first(images)
+        features = features + self.first_norm(features)
+        features = self.second_norm(self.second(features)) + self.second(features)
+        if self.branch and features.sum() > 0:
+            features = -features
+        return features.mean(dim=(2, 3))
+
+
+def test_what_is_used_elsewhere_too_is_not_folded() -> None:
+    network = Odd(branch=False).eval()
+    folded = fold_batch_norm(network, IMAGES)
+    torch.testing.assert_close(folded(IMAGES), network(IMAGES))
+    assert batch_norms(folded) == 2
+
+
+def test_a_network_that_cannot_be_traced_is_returned_as_it_is() -> None:
+    network = Odd(branch=True).eval()
+    assert fold_batch_norm(network, IMAGES) is network
+
+
+def test_a_network_that_would_answer_otherwise_is_returned_as_it_is() -> None:
+    """Weights at the edge of float32: the folded scale overflows."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)).eval()
+    norm = network[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    with torch.no_grad():
+        norm.running_mean.fill_(3e7)  # cancels against nothing: the difference is rounding noise
+        norm.bias.fill_(3e7)
+    assert fold_batch_norm(network, IMAGES) is network or torch.allclose(
+        fold_batch_norm(network, IMAGES)(IMAGES), network(IMAGES), rtol=1e-4
+    )
