@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdkd_env.distillation.priority import per_image
 
@@ -108,92 +105,3 @@ def total_variation(images: Tensor) -> Tensor:
 def squared_norm(images: Tensor) -> Tensor:
     """Mean squared pixel value, per image (N, C, H, W) → (N,). An image prior."""
     return images.square().flatten(1).mean(dim=1)
-
-
-def batch_norm_layers(network: nn.Module) -> list[_BatchNorm]:
-    """The network's BatchNorm layers that hold running statistics."""
-    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-
-
-class BatchNormStatistics:
-    """Matches the batch's feature statistics to those that the teacher's BatchNorm layers remember.
-
-    ``L_BN = Σ_layers ‖running_mean − mean‖₂ + ‖running_var − var‖₂`` (DeepInversion, Yin et al. 2020), with the
-    biased batch variance. With momentum m (Fast, Fang et al. 2022), the batch's statistics are first blended
-    with those of earlier rounds, ``m·past + (1−m)·batch``, so that a small batch need not match alone.
-
-    Hooks are attached only inside `capture`, never during distillation.
-
-    Args:
-        network: the frozen teacher.
-        momentum: m in [0, 1); 0 uses the batch alone.
-        instances: also keep each image's mean features, for the contrastive loss.
-    """
-
-    def __init__(self, network: nn.Module, momentum: float = 0.0, instances: bool = False) -> None:
-        self.layers = batch_norm_layers(network)
-        self.momentum = momentum
-        self._instances: list[Tensor] | None = [] if instances else None
-        self._past: list[Tensor] = []
-        self._batch: list[Tensor] = []
-
-    @contextmanager
-    def capture(self, wanted: bool = True) -> Iterator[None]:
-        """Record the statistics of every forward pass of the network inside this block, if they are wanted."""
-
-        def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            features = inputs[0]
-            dims = [d for d in range(features.dim()) if d != 1]
-            # Two plain reductions: on the CPU torch.var_mean over these dimensions is several times slower.
-            mean = features.mean(dims)
-            variance = (features.square().mean(dims) - mean.square()).clamp_min(0.0)
-            self._batch += [mean, variance]
-            if self._instances is not None:
-                self._instances.append(features.flatten(2).mean(dim=2) if features.dim() > 2 else features)
-
-        if self._instances is not None:
-            self._instances = []
-        self._batch = []  # a forward pass that failed midway leaves none of its statistics behind
-        handles = [layer.register_forward_pre_hook(record) for layer in self.layers if wanted]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def loss(self) -> Tensor:
-        """L_BN of the forward pass since the last call, a scalar."""
-        batch, self._batch = self._batch, []
-        remembered: list[Tensor] = []
-        for layer in self.layers:
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            remembered += [layer.running_mean, layer.running_var]
-        self._last = [statistic.detach() for statistic in batch]
-        if self._past:
-            batch = [self.momentum * p + (1 - self.momentum) * b for p, b in zip(self._past, batch, strict=True)]
-        return torch.stack([(r - b).norm() for r, b in zip(remembered, batch, strict=True)]).sum()
-
-    def instance_features(self) -> Tensor:
-        """Each image's mean inputs of all BatchNorm layers side by side, (N, features), of the last forward pass."""
-        assert self._instances, "made without instances=True, or nothing was captured"
-        return torch.cat(self._instances, dim=1)
-
-    def end_round(self) -> None:
-        """Blend the last batch's statistics into those of earlier rounds."""
-        if self.momentum == 0.0 or not self.layers:
-            return
-        if not self._past:
-            self._past = self._last
-        else:
-            self._past = [
-                self.momentum * p + (1 - self.momentum) * b for p, b in zip(self._past, self._last, strict=True)
-            ]
-
-    def state_dict(self) -> dict[str, list[Tensor]]:
-        """The blended statistics of earlier rounds."""
-        return {"past": [statistic.clone() for statistic in self._past]}
-
-    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        """Continue from `state_dict()`."""
-        self._past = [statistic.clone() for statistic in state["past"]]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.contrastive import ContrastiveLoss
 from ssdkd_env.distillation.losses import (
-    BatchNormStatistics,
     activation_loss,
     adversarial_loss,
     class_balance,
@@ -23,6 +22,7 @@ from ssdkd_env.distillation.losses import (
 )
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.priority import class_share, confidence, difficulty, diversity, target_probability
+from ssdkd_env.distillation.statistics import BatchNormStatistics
 
 
 class Objective:

@@ -103,9 +103,9 @@ class MetaGenerator:
     def step(self, loss: Tensor) -> None:
         """One inner step."""
         _descend(self._optimizer, loss)
-        for total, parameter in zip(self._meta_gradients, self._clone_parameters, strict=True):
-            if parameter.grad is not None:
-                total += parameter.grad
+        pairs = zip(self._meta_gradients, self._clone_parameters, strict=True)
+        moved = [(total, parameter.grad) for total, parameter in pairs if parameter.grad is not None]
+        torch._foreach_add_([total for total, _ in moved], [gradient for _, gradient in moved])
 
     def finish(self, count: int) -> Tensor:
         """Move the generator; the images are the clone's."""

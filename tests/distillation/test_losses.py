@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation.losses import (
-    BatchNormStatistics,
     activation_loss,
     adversarial_loss,
-    batch_norm_layers,
     class_balance,
     distillation_loss,
     jensen_shannon,
@@ -24,6 +22,7 @@ from ssdkd_env.distillation.losses import (
     squared_norm,
     total_variation,
 )
+from ssdkd_env.distillation.statistics import BatchNormStatistics, batch_norm_layers
 from tests.distillation.reference import LOGIT_SHAPES, argmax, close, kl, make_logits, mean, pixels, softmax
 
 Pairs = list[list[tuple[list[float], list[float]]]]

@@ -425,7 +425,7 @@ def test_image_priors_take_the_place_of_missing_statistics(name: str) -> None:
     torch.testing.assert_close(reported[0], expected.detach())
     (pull,) = torch.autograd.grad(loss, images)
     assert pull.isfinite().all()
-    assert objective.state_dict()["statistics"] == {"past": []}
+    assert objective.state_dict()["statistics"] == {"past": None}
     objective.end_batch()
 
 
