@@ -26,6 +26,8 @@ from ssdkd_env.files import read_json, write_json
 
 #: Seeds from here on are for evaluation; training draws its seeds below.
 HELD_OUT_SEED = 1_000_000
+#: Seconds between two checkpoints of a long episode: what a killed process loses.
+SAVE_EVERY = 120.0
 
 
 @dataclass(frozen=True)
@@ -215,20 +217,24 @@ def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool
 
     Args:
         config: which episode.
-        checkpoint: where to keep it when it is stopped (a JSON file lies beside it), and where to continue from.
-            One that does not fit is not used: the episode then starts over, with the same result.
+        checkpoint: where to keep it every `SAVE_EVERY` seconds and when it is stopped (a JSON file lies beside it),
+            and where to continue from. One that does not fit is not used: the episode then starts over.
         stop: asked after the warm-up and after every round.
 
     Returns:
         The result line, or None when the episode was stopped and kept.
     """
     episode = begin(config, checkpoint)
+    saved = time.monotonic()
     while not episode.finished:
         if stop():
             if checkpoint is not None:
                 episode.save(checkpoint)
             return None
         episode.advance()
+        if checkpoint is not None and not episode.finished and time.monotonic() - saved > SAVE_EVERY:
+            episode.save(checkpoint)
+            saved = time.monotonic()
     return episode.result()
 
 
@@ -238,7 +244,7 @@ def begin(config: EpisodeConfig, checkpoint: Path | None) -> Episode:
     if checkpoint is not None and checkpoint.exists():
         try:
             episode.load(checkpoint)
-        except (InvalidInputError, KeyError, TypeError, ValueError):
+        except (InvalidInputError, KeyError, TypeError, ValueError, RuntimeError):
             episode = Episode(config)
         else:
             return episode

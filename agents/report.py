@@ -19,7 +19,7 @@ COLUMNS = (
     "held-out accuracy",
     "accuracy",
     "probe agreement",
-    "accuracy − first entry's",
+    "held-out − first entry's",
     "synthesis s",
     "distillation s",
     "wall s",
@@ -28,8 +28,9 @@ COLUMNS = (
 )
 NOTE = (
     "Means over seeds with 95 % bootstrap intervals; medians of seconds and of memory. Held-out accuracy is on real "
-    "images that no network was trained on, accuracy on all of the task's evaluation data. The difference of the "
-    "accuracy is paired, seed by seed."
+    "images that neither the task's own teacher nor a student was trained on, accuracy on all of the task's evaluation "
+    "data. The difference is of the held-out accuracy, paired seed by seed. The probe agreement compares students of "
+    "one method: its images come from a generator like SSD-KD's, so that it does not rank methods."
 )
 
 #: Parts of the wall time that are reported.
@@ -60,7 +61,7 @@ def make_table(results: Sequence[Result]) -> str:
     """A Markdown table, a row for each entry in the order of the lines; differences are to the first."""
     labels = list(dict.fromkeys(result["label"] for result in results))
     groups = {label: [result for result in results if result["label"] == label] for label in labels}
-    first = _accuracies(groups[labels[0]])
+    first = _held_out(groups[labels[0]])
     rows = [_row(label, lines, {} if label == labels[0] else first) for label, lines in groups.items()]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows))
 
@@ -83,15 +84,15 @@ def describe(results: Sequence[Result], planned: int) -> str:
 
 
 def _row(label: str, lines: Sequence[Result], first: Mapping[int, float]) -> tuple[str, ...]:
-    held_out = [line["held_out_accuracy"] for line in lines if "held_out_accuracy" in line]
+    held_out = _held_out(lines)
     diverged = sum(line["final"]["diverged"] for line in lines)
     return (
         label.replace("|", "\\|"),
         f"{len(lines)}" + (f" ({diverged} diverged)" if diverged else ""),
-        _mean(held_out),
+        _mean(list(held_out.values())),
         _mean(list(_accuracies(lines).values())),
         _mean([line["final"]["probe_agreement"] for line in lines]),
-        _mean(paired_differences(_accuracies(lines), first)),
+        _mean(paired_differences(held_out, first)),
         *(f"{np.median([line['seconds'][part] for line in lines]):.1f}" for part in SECONDS),
         f"{np.median([line['final']['synthesized'] for line in lines]):.0f}",
         f"{np.median([line['peak_memory_mib'] for line in lines]):.0f}",
@@ -100,6 +101,10 @@ def _row(label: str, lines: Sequence[Result], first: Mapping[int, float]) -> tup
 
 def _accuracies(lines: Sequence[Result]) -> dict[int, float]:
     return {line["seed"]: line["final"]["accuracy"] for line in lines if "accuracy" in line["final"]}
+
+
+def _held_out(lines: Sequence[Result]) -> dict[int, float]:
+    return {line["seed"]: line["held_out_accuracy"] for line in lines if "held_out_accuracy" in line}
 
 
 def _mean(values: Sequence[float]) -> str:

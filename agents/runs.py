@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shlex
 import sys
 from collections.abc import Collection
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import agents
+import ssdkd_env
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_atomically, write_json
 
@@ -18,8 +22,20 @@ PACKAGES = ("ssdkd-env", "torch", "gymnasium", "stable-baselines3", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    """Versions of Python and of the packages that results depend on, and a hash of this package's own source."""
+    packages = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version()} | packages | {"source": source_digest()}
+
+
+@lru_cache(maxsize=1)
+def source_digest() -> str:
+    """Hash of the engine's and the agents' source files: equal hashes, equal numbers."""
+    digest = hashlib.sha256()
+    for package in (ssdkd_env, agents):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 class RunFolder:

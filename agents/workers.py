@@ -145,7 +145,9 @@ def _run_in_processes(work: Work[JobT], jobs: Sequence[JobT], processes: int, st
         for connection in wait(list(busy), timeout=POLL):
             worker = busy.pop(connection)
             outcome = worker.outcome()
-            if worker.process.is_alive():
+            if outcome.error:
+                worker.end()  # a process that has failed once may be unusable, after an error of the GPU for one
+            else:
                 idle.append(worker)
             yield outcome
     for worker in idle:

@@ -6,16 +6,18 @@ Examples:
       --budget preset=tiny --methods ssdkd fast2
 
 Give the same command again until it says that everything is finished: each call goes on where the last one stopped and
-ends within --minutes. It only calls train_teacher.py and benchmark.py, whose folders it leaves below --out.
+ends after about --minutes (a round that has begun is finished; a killed call loses two minutes at most).
+It only calls train_teacher.py and benchmark.py, whose folders it leaves below --out.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from _cli import launch
 
 from agents.benchmark import Benchmark
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.files import read_json, write_json
 from ssdkd_env.networks.registry import NETWORKS
 
 SCRIPTS = Path(__file__).parent
@@ -65,6 +68,7 @@ def main(args: Arguments) -> None:
     check_choice("--task", args.task, ("cifar10", "cifar100"))
     if not args.minutes > SHORTEST_PIECE:
         raise InvalidInputError(f"--minutes {args.minutes}: expected more than {SHORTEST_PIECE}")
+    check_same_work(args)
     end = time.monotonic() + 60 * args.minutes
     for teacher, student in pairs:
         weights = args.out / f"teacher-{teacher}" / "teacher.safetensors"
@@ -77,6 +81,25 @@ def main(args: Arguments) -> None:
                 print("not finished yet: give the same command again")
                 return
     print(f"everything is finished: {', '.join(str(args.out / f'{t}-{s}' / 'table.md') for t, s in pairs)}")
+
+
+def check_same_work(args: Arguments) -> None:
+    """Keep what the first call was asked to do, and refuse a later call that asks for something else.
+
+    Raises:
+        InvalidInputError: when it does.
+    """
+    work = {name: value for name, value in asdict(args).items() if name not in ("out", "minutes")}
+    work = json.loads(json.dumps(work))
+    path = args.out / "config.json"
+    if not path.exists():
+        write_json(path, work)
+        return
+    before = read_json(path)
+    differing = [name for name, value in work.items() if not isinstance(before, dict) or before.get(name) != value]
+    if differing:
+        name = differing[0].replace("_", "-")
+        raise InvalidInputError(f"--{name} is not what {args.out} was begun with; give it as then, or another --out")
 
 
 def read_pair(pair: str) -> tuple[str, str]:

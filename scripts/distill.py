@@ -54,6 +54,8 @@ class Arguments:
     """Capacity of the buffer as a share of the teacher's training set."""
     budget: tuple[str, ...] = ()
     """Settings of the budget to replace, such as rounds=40 candidates=96, or preset=cpu for CIFAR."""
+    probe: tuple[str, ...] = ()
+    """Settings of the probe set to replace, such as steps=5 where a CPU has to make it for CIFAR."""
     student: tuple[str, ...] = ()
     """Settings of the student's optimiser to replace, such as lr=0.1."""
     method_options: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ def main(args: Arguments) -> None:
         student_arch=args.student_arch,
         generator_arch=args.generator_arch,
         budget=parse_settings("budget", args.budget),
+        probe=parse_settings("probe", args.probe),
         student=parse_settings("student", args.student),
         evaluation=args.evaluation,
         buffer_scale=args.buffer_scale,
@@ -87,6 +90,7 @@ def main(args: Arguments) -> None:
     sampler = load_sampler(args.sampler, env, args.seed)
     config = asdict(args) | {"out": str(args.out)}
     folder = RunFolder(args.out, config)
+    print("making the probe set (once for a teacher) and filling the buffer …", flush=True)
 
     observation, info = env.reset(seed=args.seed)
     state, start = None, np.ones(1, dtype=bool)

@@ -31,7 +31,9 @@ class ContrastiveLoss(nn.Module):
 
     def __init__(self, features: int, random: torch.Generator, device: torch.device) -> None:
         super().__init__()
-        self.head = nn.Sequential(nn.Linear(features, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING)).to(device)
+        with torch.random.fork_rng(devices=[]):  # PyTorch's initial weights, drawn globally, are replaced below
+            head = nn.Sequential(nn.Linear(features, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
+        self.head = head.to(device)
         with torch.no_grad():
             for layer in (self.head[0], self.head[2]):
                 assert isinstance(layer, nn.Linear)

@@ -2,6 +2,7 @@
 
 What a public implementation does that a preset does not is said in the preset's `source`. Common to all: augmentation
 on tensors, the task's generator, latent size and student optimiser, and the number of student minibatches a round.
+A batch is what the last inversion step left, where some public code keeps the step of the lowest loss.
 """
 
 from __future__ import annotations
@@ -228,8 +229,8 @@ _TABLE = (
     *_fast(10, 2e-3, 1e-2),
     Method(
         name="cmi",
-        source="CMI (Fang et al. 2021): 200 steps a batch. Both contrastive views are the engine's augmentation, where "
-        "the authors' local view is a resized crop.",
+        source="CMI (Fang et al. 2021): 200 steps a batch. The contrastive views are the engine's augmentation and the "
+        "image as it is, where the authors take a resized crop; the latents' learning rate is ours.",
         variables="fresh_generator",
         steps=200,
         generator_lr=1e-3,
@@ -239,7 +240,7 @@ _TABLE = (
     Method(
         name="deepinversion",
         source="Adaptive DeepInversion (Yin et al. 2020): 1,000 steps of Adam a batch. The scale of the priors is "
-        "ours, because ours are means over pixels where theirs are sums.",
+        "ours, because ours are means over pixels in [0, 1] where theirs are sums over network inputs.",
         variables="pixels",
         steps=1000,
         latent_lr=0.1,

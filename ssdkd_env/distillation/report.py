@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
@@ -135,7 +136,7 @@ class Distillation:
 def difficulty_histogram(confidence: Tensor) -> Tensor:
     """Images in each of `DIFFICULTY_BINS` equal bins of 1 − p_T, (DIFFICULTY_BINS,) int64."""
     bins = ((1.0 - confidence) * DIFFICULTY_BINS).long().clamp(0, DIFFICULTY_BINS - 1)
-    return torch.bincount(bins, minlength=DIFFICULTY_BINS)
+    return F.one_hot(bins, DIFFICULTY_BINS).sum(dim=0)  # bincount would wait for the device
 
 
 def make_report(

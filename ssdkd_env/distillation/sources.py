@@ -263,8 +263,11 @@ class NoisyLabels:
     def __call__(self) -> Tensor:
         """Generator inputs (N, latent_dim)."""
         embedded = self.embedding[self._targets]
-        standard = (embedded - embedded.mean(dim=0)) / (embedded.std(dim=0, unbiased=False) + 1e-5)
-        inputs: Tensor = torch.einsum("nd,nde->ne", standard, self._weights[self._group]) + self._biases[self._group]
+        deviation = embedded.std(dim=0, unbiased=False) + 1e-5
+        standard = (self.embedding - embedded.mean(dim=0)) / deviation
+        # Every class through every layer, then each image's: the layers of all images would not fit into memory.
+        outputs = torch.einsum("cd,gde->gce", standard, self._weights) + self._biases[:, None]
+        inputs: Tensor = outputs[self._group, self._targets]
         return inputs
 
 

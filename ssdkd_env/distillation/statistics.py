@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssdkd_env.errors import InvalidInputError
+
 
 def batch_norm_layers(network: nn.Module) -> list[_BatchNorm]:
     """The network's BatchNorm layers that hold running statistics."""
@@ -38,21 +40,27 @@ class BatchNormStatistics:
         #: Means and variances of all layers side by side, and to which of them each number belongs.
         self._remembered, self._owner = _remembered(self.layers)
         self._past: Tensor | None = None
-        self._batch: list[Tensor] = []
+        self._index = {layer: index for index, layer in enumerate(self.layers)}
+        self._batch: dict[int, tuple[Tensor, Tensor]] = {}
 
     @contextmanager
     def capture(self, wanted: bool = True) -> Iterator[None]:
         """Record the statistics of every forward pass of the network inside this block, if they are wanted."""
 
-        def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            features = inputs[0]
-            self._batch += _MeanAndVariance.apply(features)  # type: ignore[no-untyped-call]
+        def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            features, index = inputs[0], self._index[layer]  # type: ignore[index]
+            if index in self._batch:
+                raise InvalidInputError(
+                    f"teacher: its {type(layer).__name__} number {index} is used twice in one pass, so that its "
+                    "statistics belong to neither place; give each place a layer of its own"
+                )
+            self._batch[index] = _MeanAndVariance.apply(features)  # type: ignore[no-untyped-call]
             if self._instances is not None:
                 self._instances.append(features.flatten(2).mean(dim=2) if features.dim() > 2 else features)
 
         if self._instances is not None:
             self._instances = []
-        self._batch = []  # a forward pass that failed midway leaves none of its statistics behind
+        self._batch = {}  # a forward pass that failed midway leaves none of its statistics behind
         handles = [layer.register_forward_pre_hook(record) for layer in self.layers if wanted]
         try:
             yield
@@ -62,7 +70,14 @@ class BatchNormStatistics:
 
     def loss(self) -> Tensor:
         """L_BN of the forward pass since the last call, a scalar."""
-        batch, self._batch = torch.cat(self._batch), []
+        if len(self._batch) < len(self.layers):
+            raise InvalidInputError(
+                f"teacher: only {len(self._batch)} of its {len(self.layers)} BatchNorm layers are used in a pass; "
+                "remove the others from the network"
+            )
+        # In the order of the layers, which need not be the order in which a pass meets them.
+        batch = torch.cat([statistic for index in range(len(self.layers)) for statistic in self._batch[index]])
+        self._batch = {}
         self._last = batch.detach()
         if self._past is not None:
             batch = self.momentum * self._past + (1 - self.momentum) * batch

@@ -18,11 +18,11 @@ from ssdkd_env.distillation.probe import ProbeSet
 from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.distillation.run import choose_backend
 from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.episode_file import load_episode, save_episode
 from ssdkd_env.envs.observations import observation_names, observation_space, observe
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
-from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, load_task
 
 FloatArray = NDArray[np.float32]
@@ -59,7 +59,8 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
     | 4   | replaced_share ρ of the buffer, at most, this round | 0  | candidates / capacity (all of them)  |
 
     `paper_action` is the paper's sampler (1, 0, 0, β = 0.4, all candidates compete), `uniform_action` draws
-    without any priority.
+    without any priority, `own_action` is what the method's authors do. ρ acts on methods with a partial update
+    (`ssdkd`); with a full one every candidate enters.
 
     ## Observation Space
 
@@ -105,8 +106,10 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
 
     ## Info
 
-    Plain Python numbers with the same keys after every reset and step: see `_info`. `accuracy` (where the task has
-    evaluation data) is measured on real images; it enters neither observation nor reward.
+    Plain Python numbers with the same keys after every reset and step: `round`, `diverged`, `score` (whose gain is the
+    reward), `probe_agreement`, `probe_discrepancy`, and the round's losses and statistics of candidates and buffer (see
+    `RoundReport`). `accuracy` (where the task has evaluation data) is measured on real images; it enters neither
+    observation nor reward.
 
     ## Arguments
 
@@ -135,6 +138,8 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
         probe: settings of the probe set to replace, such as `{"steps": 5}` where a CPU has to make it.
         backend: `"auto"`, `"fast"` or `"plain"`: the same numbers but for rounding; see `DistillationRun`.
+        evaluate_every: rounds between measurements of the reported `accuracy`, which on CIFAR costs as much as many
+            minibatches; in between the last one is repeated. The last round is always measured.
         clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
             values differ between equal runs.
         render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
@@ -177,9 +182,13 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         data_root: str | None = None,
         probe: Mapping[str, Any] | None = None,
         backend: str = "auto",
+        evaluate_every: int = 1,
         clock: bool = False,
         render_mode: str | None = None,
     ) -> None:
+        if not isinstance(evaluate_every, int) or evaluate_every < 1:
+            raise InvalidInputError(f"evaluate_every={evaluate_every!r}: expected a whole number of at least 1")
+        self.evaluate_every = evaluate_every
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
@@ -300,21 +309,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
             ResetNeeded: before the first reset.
             InvalidInputError: when the file cannot be written.
         """
-        if self.run is None:
-            raise gym.error.ResetNeeded("Cannot call env.save() before calling env.reset()")
-        save_state(
-            path,
-            {
-                "arguments": self._fingerprint(),
-                "seed": self.run.seed,
-                "run": self.run.state_dict(),
-                "np_random": self.np_random.bit_generator.state,
-                "last_action": self._last_action.tolist(),
-                "snapshots": [self._previous.state_dict(), self._snapshot.state_dict()],
-                "score": self._score,
-                "curve": self.curve,
-            },
-        )
+        save_episode(self, path)
 
     def load(self, path: str | Path) -> tuple[FloatArray, dict[str, Any]]:
         """Continue the episode that `save` wrote, in an environment made with the same arguments.
@@ -325,25 +320,8 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         Raises:
             InvalidInputError: when the file is unreadable or belongs to another task, method or scheme.
         """
-        state = load_state(path)
-        if not isinstance(state, dict) or state.get("arguments") != self._fingerprint():
-            raise InvalidInputError(
-                f"{path} was saved by an environment with other arguments; make this one with the same task, "
-                "networks, method, budget, backend, action and reward"
-            )
-        self.np_random.bit_generator.state = state["np_random"]
-        self.run = self._make_run(state["seed"])
-        self.run.load_state_dict(state["run"])
-        self._last_action = np.array(state["last_action"], dtype=np.float32)
-        self._previous, self._snapshot = map(Snapshot.from_state, state["snapshots"])
-        self._score, self.curve = state["score"], state["curve"]
+        load_episode(self, path)
         return self._observe(), self._info()
-
-    def _fingerprint(self) -> str:
-        """What an episode depends on beside its state."""
-        # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
-        spec = replace(self.task.spec, teacher_weights=self.task.teacher_digest(), evaluation=None, teacher_data=None)
-        return repr((spec, self.method, self.backend, self.reward_name, type(self.action_scheme).__name__))
 
     def _make_run(self, seed: int) -> DistillationRun:
         return DistillationRun(self.task, self.method, seed, self.device, self.backend)
@@ -356,8 +334,15 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         return Snapshot(
             report=replace(report, diverged=report.diverged or not math.isfinite(probe.discrepancy)),
             probe=probe,
-            accuracy=self.task.accuracy(student, self.device),
+            accuracy=self._accuracy(report.round),
         )
+
+    def _accuracy(self, round_index: int) -> float | None:
+        """The student's on real data; in rounds that are not measured the last measured one."""
+        assert self.run is not None
+        if self.reward_name in ORACLES or round_index % self.evaluate_every == 0 or self.run.done:
+            return self.task.accuracy(self.run.student, self.device)
+        return self._snapshot.accuracy
 
     def _score_now(self) -> float:
         if self._snapshot.report.diverged:

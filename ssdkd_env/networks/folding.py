@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-#: Largest difference of the logits, relative to the largest logit, that still counts as rounding in float32.
-TOLERANCE = 1e-4
+#: Largest difference of the logits, relative to the largest logit, that still counts as rounding in float64.
+TOLERANCE = 1e-6
 
 
 def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
@@ -20,25 +20,26 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
     over. A network that cannot be traced, or that would answer otherwise than before, is returned as it is.
 
     Args:
-        network: in evaluation mode.
+        network: in evaluation mode, on the CPU. (It is compared there in float64: a GPU's convolutions round so
+            coarsely that a right copy would look wrong.)
         images: (N, C, H, W) float, an example of its input.
 
     Returns:
         The folded copy, or `network` itself.
     """
     try:
-        original = copy.deepcopy(network)
+        original = copy.deepcopy(network).double()
         traced = fx.GraphModule(original, _Tracer().trace(original))
-    except Exception:  # tracing a user's network can fail in any way; it then stays unfolded
+        _fold(traced)
+        with torch.no_grad():
+            expected, answer = copy.deepcopy(network).double()(images.double()), traced(images.double())
+    except Exception:  # a user's network can resist tracing or float64 in any way; it then stays unfolded
         return network
-    _fold(traced)
-    with torch.no_grad():
-        expected, answer = network(images), traced(images)
     if not isinstance(answer, Tensor) or answer.shape != expected.shape:
         return network
     if not (answer - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1.0):
         return network
-    folded = traced.requires_grad_(False).eval()
+    folded = traced.float().requires_grad_(False).eval()
     return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

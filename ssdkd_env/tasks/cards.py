@@ -9,6 +9,7 @@ from typing import Any
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json
+from ssdkd_env.networks.registry import NETWORKS
 from ssdkd_env.tasks.task import TaskSpec
 
 
@@ -37,7 +38,11 @@ def with_card(spec: TaskSpec, teacher: str, own_arch: bool) -> TaskSpec:
             )
     options, normalization = (_part(path, card, name) for name in ("options", "normalization"))
     changes: dict[str, Any] = {}
-    if not own_arch and isinstance(card.get("arch"), str):
+    if not own_arch and "arch" in card:
+        if card["arch"] not in NETWORKS:  # never an import path: a card may come from someone else
+            raise InvalidInputError(
+                f"{path} names the network {card['arch']!r}, which is none of this package; give teacher_arch="
+            )
         changes |= {"teacher_arch": card["arch"], "teacher_options": options}
     for name in ("mean", "std"):
         if name in normalization:

@@ -74,7 +74,8 @@ class TaskSpec:
         budgets: other budgets by name, as settings to replace in `budget`.
         student: the student's optimiser.
         probe: how much work goes into the probe set, on which rewards judge a student.
-        training_set_size: images that the teacher's data set has for training; a buffer's scale is a share of it.
+        training_set_size: images of the original data set, of which a buffer's scale is a share (for digits all 1,797,
+            held-out ones included; for CIFAR the training images).
         dataset: name of the real data set under the user's data folder, such as `"cifar10"`; it gives `evaluation`
             and `teacher_data` where it is found.
         evaluation: loads the real evaluation data, which serve to report accuracy and nothing else; None when
@@ -146,8 +147,8 @@ class Task:
         if device not in self._folded:
             # Noise, because zeros would not show a wrong scale.
             random = torch.Generator().manual_seed(0)
-            example = torch.randn(2, *self.spec.image_shape, generator=random).to(device)
-            self._folded[device] = fold_batch_norm(self._teachers[device], example)
+            example = torch.randn(2, *self.spec.image_shape, generator=random)
+            self._folded[device] = fold_batch_norm(self._teachers[torch.device("cpu")], example).to(device)
         return self._folded[device]
 
     def teacher_digest(self) -> str:

@@ -58,7 +58,7 @@ def test_table_by_hand() -> None:
             "held-out accuracy": "0.3750 [0.3750, 0.3750]",
             "accuracy": "0.5000 [0.5000, 0.5000]",
             "probe agreement": "0.7500 [0.7500, 0.7500]",
-            "accuracy − first entry's": "–",
+            "held-out − first entry's": "–",
             "synthesis s": "1.0",
             "distillation s": "2.0",
             "wall s": "4.0",
@@ -70,7 +70,7 @@ def test_table_by_hand() -> None:
             "held-out accuracy": "0.6250 [0.6250, 0.6250]",
             "accuracy": "0.7500 [0.7500, 0.7500]",
             "probe agreement": "0.7500 [0.7500, 0.7500]",
-            "accuracy − first entry's": "0.2500 [0.2500, 0.2500]",
+            "held-out − first entry's": "0.2500 [0.2500, 0.2500]",
             "synthesis s": "2.0",
             "distillation s": "3.0",
             "wall s": "9.0",
@@ -89,8 +89,8 @@ def test_numbers_agree_with_a_calculation_from_the_json_lines() -> None:
     ]
     row = rows(json.loads(json.dumps(lines)))["b"]
     pairs = [second[seed] - first[seed] for seed in second if seed in first]
-    assert row["accuracy − first entry's"] == str(bootstrap_mean(pairs))
-    assert row["accuracy − first entry's"].startswith(f"{fmean(pairs):.4f} [0.09")
+    assert row["held-out − first entry's"] == str(bootstrap_mean(pairs))
+    assert row["held-out − first entry's"].startswith(f"{fmean(pairs):.4f} [0.09")
     assert row["accuracy"] == str(bootstrap_mean(second.values()))
     assert row["accuracy"].startswith(f"{fmean(second.values()):.4f} ")
     assert row["held-out accuracy"].startswith(f"{fmean(second.values()) - 0.125:.4f} ")
@@ -101,8 +101,8 @@ def test_numbers_agree_with_a_calculation_from_the_json_lines() -> None:
 def test_what_is_unknown_stays_empty() -> None:
     row = rows([line("a", 1, None), line("b", 1)])["a"]
     assert row["held-out accuracy"] == row["accuracy"] == "–"
-    assert rows([line("a", 1, None), line("b", 1)])["b"]["accuracy − first entry's"] == "–"
-    assert rows([line("a", 1), line("b", 2)])["b"]["accuracy − first entry's"] == "–", "no seed in common"
+    assert rows([line("a", 1, None), line("b", 1)])["b"]["held-out − first entry's"] == "–"
+    assert rows([line("a", 1), line("b", 2)])["b"]["held-out − first entry's"] == "–", "no seed in common"
 
 
 def test_diverged_students_count_and_are_marked() -> None:

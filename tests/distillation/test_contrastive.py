@@ -186,3 +186,9 @@ def test_a_state_resumes_whatever_the_banks_lengths(before: int) -> None:
     assert torch.equal(restored.bank, draw(3, 5)), "the bank is still tied to the state"
     restored.remember(draw(5))
     assert len(restored.bank) == 9
+
+
+def test_making_one_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    ContrastiveLoss(5, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import REWARD_NAMES, ROUNDS, actions_of, episode, make, reset, steps
 
 
@@ -68,3 +70,28 @@ def test_info_belongs_to_the_caller() -> None:
     clean = dict(first.info)
     first.info.clear()
     assert env._info() == clean
+
+
+def test_accuracy_may_be_measured_in_some_rounds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, every so many rounds and at the end; in between the last value stands."""
+    every, some = make(budget={"rounds": 5}), make(budget={"rounds": 5}, evaluate_every=3)
+    actions = actions_of(5, count=5)
+    each = [moment.info["accuracy"] for moment in episode(every, 3, actions)]
+    measured = []
+    accuracy = some.task.accuracy
+
+    def count(*arguments: Any) -> float | None:
+        assert some.run is not None
+        measured.append(some.run.round)
+        return accuracy(*arguments)
+
+    monkeypatch.setattr(some.task, "accuracy", count)
+    stated = [moment.info["accuracy"] for moment in episode(some, 3, actions)]
+    assert measured == [0, 3, 5]
+    assert stated == [each[0], each[0], each[0], each[3], each[3], each[5]]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, None])
+def test_a_wrong_interval_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidInputError, match="evaluate_every="):
+        make(evaluate_every=wrong)

@@ -62,7 +62,9 @@ def test_a_call_whose_time_is_over_says_so(
     result = in_this_process("cifar_protocol", "--out", tmp_path / "out", *arguments)
     assert result.code == 0, result.stderr
     assert "not finished yet: give the same command again" in result.stdout
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+    other = in_this_process("cifar_protocol", "--out", tmp_path / "out", *arguments, "--seeds", 2)
+    assert_refused(other, "--seeds is not what")
 
 
 @pytest.mark.parametrize(

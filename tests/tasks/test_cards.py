@@ -178,7 +178,8 @@ def test_the_number_of_channels_is_the_tasks(teacher: Path) -> None:
 @pytest.mark.parametrize(
     ("card", "match"),
     [
-        ({"arch": "resnet99"}, "teacher_arch='resnet99' is unknown"),
+        ({"arch": "resnet99"}, "names the network 'resnet99'.*give teacher_arch="),
+        ({"arch": "torch.hub:load", "options": {"source": "local"}}, "names the network 'torch.hub:load'"),
         ({"arch": "convnet", "options": {"depth": 3}}, "teacher_arch='convnet' was called with.*depth.*refused"),
         ({"arch": "resnet8"}, "teacher=.*does not fit ResNet"),
     ],

@@ -1,0 +1,69 @@
+"""An episode as one file, from which another process goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gymnasium as gym
+import numpy as np
+
+from ssdkd_env.envs.snapshot import Snapshot
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import load_state, save_state
+
+if TYPE_CHECKING:
+    from ssdkd_env.envs.distillation import SSDKDEnv
+
+
+def save_episode(env: SSDKDEnv, path: str | Path) -> None:
+    """Write the episode so far as one safetensors file.
+
+    Raises:
+        ResetNeeded: before the first reset.
+        InvalidInputError: when the file cannot be written.
+    """
+    if env.run is None:
+        raise gym.error.ResetNeeded("Cannot call env.save() before calling env.reset()")
+    save_state(
+        path,
+        {
+            "arguments": _fingerprint(env),
+            "seed": env.run.seed,
+            "run": env.run.state_dict(),
+            "np_random": env.np_random.bit_generator.state,
+            "last_action": env._last_action.tolist(),
+            "snapshots": [env._previous.state_dict(), env._snapshot.state_dict()],
+            "score": env._score,
+            "curve": env.curve,
+        },
+    )
+
+
+def load_episode(env: SSDKDEnv, path: str | Path) -> None:
+    """Continue the episode that `save_episode` wrote, in an environment made with the same arguments.
+
+    Raises:
+        InvalidInputError: when the file is unreadable or belongs to an environment with other arguments.
+    """
+    state = load_state(path)
+    if not isinstance(state, dict) or state.get("arguments") != _fingerprint(env):
+        raise InvalidInputError(
+            f"{path} was saved by an environment with other arguments; make this one with the same task, networks, "
+            "method, budget, backend, kind of device, action and reward"
+        )
+    env.np_random.bit_generator.state = state["np_random"]
+    env.run = env._make_run(state["seed"])
+    env.run.load_state_dict(state["run"])
+    env._last_action = np.array(state["last_action"], dtype=np.float32)
+    env._previous, env._snapshot = map(Snapshot.from_state, state["snapshots"])
+    env._score, env.curve = state["score"], state["curve"]
+
+
+def _fingerprint(env: SSDKDEnv) -> str:
+    """What an episode depends on beside its state."""
+    # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
+    spec = replace(env.task.spec, teacher_weights=env.task.teacher_digest(), evaluation=None, teacher_data=None)
+    engine = (env.method, env.backend, env.device.type)
+    return repr((spec, *engine, env.reward_name, type(env.action_scheme).__name__))
