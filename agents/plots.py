@@ -311,7 +311,9 @@ def _imbalance(shares: NDArray[np.float64]) -> float:
 
 def _plain_log(axes: Axes) -> None:
     """Plain numbers on a logarithmic axis, enough of them also where it spans less than a decade."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    low, high = axes.get_xlim()
+    wide = high > 10 * low
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
     axes.minorticks_off()
     _plain(axes)
