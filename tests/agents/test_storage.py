@@ -471,5 +471,5 @@ def test_samplers_are_found_by_name_file_and_folder(
 
 
 def test_unknown_sampler_is_refused_with_what_there_is() -> None:
-    with pytest.raises(InvalidInputError, match=r"sampler='ppr' is neither .* nor one of: paper, random, uniform"):
+    with pytest.raises(InvalidInputError, match=r"sampler='ppr' is neither .* nor one of: own, paper, .*uniform"):
         load_sampler("ppr", make())

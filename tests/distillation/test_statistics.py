@@ -38,10 +38,11 @@ def test_layers_are_matched_whatever_the_order_of_their_registration() -> None:
     """The batch's own statistics are put into the layers that meet them, so that nothing is left to match."""
     network = Odd().eval()
     features = IMAGES
-    for layer in (network.first, network.second):
-        layer.running_mean = features.mean(dim=(0, 2, 3))
-        layer.running_var = features.var(dim=(0, 2, 3), unbiased=False)
-        features = layer(features) * 2 + 1
+    with torch.no_grad():
+        for layer in (network.first, network.second):
+            layer.running_mean = features.mean(dim=(0, 2, 3))
+            layer.running_var = features.var(dim=(0, 2, 3), unbiased=False)
+            features = layer(features) * 2 + 1
     assert loss_of(network) < 1e-4
     network.first.running_mean, network.second.running_mean = network.second.running_mean, network.first.running_mean
     assert loss_of(network) > 0.5

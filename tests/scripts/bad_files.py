@@ -145,7 +145,7 @@ BAD_DATA: dict[str, Callable[[Path], Path]] = {
     "empty": lambda path: real_images(path, count=0),
     "one image without a batch": lambda path: _npz(path, images=IMAGES[0, 0], labels=LABELS),
     "wrong size": lambda path: real_images(path, shape=(1, 9, 9)),
-    "wrong channels": lambda path: real_images(path, shape=(3, 8, 8)),
+    "wrong channels": lambda path: real_images(path, shape=(2, 8, 8)),
     "a class too many": lambda path: real_images(path, classes=11),
     "a negative class": lambda path: _npz(path, images=IMAGES, labels=LABELS - 1),
     "too few labels": lambda path: _npz(path, images=IMAGES, labels=LABELS[:3]),

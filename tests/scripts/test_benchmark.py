@@ -154,7 +154,7 @@ def test_failed_episode_is_reported_and_retried(
     ("arguments", "match"),
     [
         ((), "nothing to compare; give --suite"),
-        (("--suite", "nope"), "suite='nope' is unknown; choose one of: ablation, cifar-cpu, methods, real-vs-synth"),
+        (("--suite", "nope"), "suite='nope' is unknown; choose one of: ablation, cifar-cpu, generative, methods"),
         (("--suite", "ablation", "--methods", "dfq"), "exclude each other"),
         (("--methods", "nope"), "method='nope' is unknown"),
         (("--samplers", "nope"), "sampler='nope'"),
