@@ -6,6 +6,7 @@ normalisation statistics) as JSON in its header, so that the statistics cannot b
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,9 @@ class TrainedSampler:
                 )
         config = state["config"]
         venv = DummyVecEnv([lambda: _Spaces(env.observation_space, env.action_space)])
-        self._model = build_model(config["algorithm"], venv, config["hyperparameters"], seed=0)
+        with warnings.catch_warnings():  # it trains no more, so the mini-batch need not fit one environment's rollout
+            warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
+            self._model = build_model(config["algorithm"], venv, config["hyperparameters"], seed=0)
         restore_model(self._model, state | {"replay": None})
         self._normalize: VecNormalize | None = None
         if state["normalization"] is not None:
