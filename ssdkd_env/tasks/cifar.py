@@ -32,11 +32,11 @@ CIFAR10 = TaskSpec(
     latent_dim=256,
     budget=PAPER_BUDGET,
     budgets={
-        # About a quarter of an hour on one core for ResNet-20 → ResNet-8.
+        # About a quarter of an hour on one core for ResNet-20 → ResNet-8 with the small generator.
         "cpu": {
-            "rounds": 40,
-            "warmup_rounds": 20,
-            "candidates": 256,
+            "rounds": 36,
+            "warmup_rounds": 30,
+            "candidates": 128,
             "inversion_steps": 5,
             "student_steps": 25,
             "batch_size": 128,
