@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssdkd_env.distillation.priority import per_image
+from ssdkd_env.distillation.priority import kl_divergence, per_image
 
 
 def one_hot_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -21,13 +21,6 @@ def one_hot_loss(logits: Tensor, targets: Tensor) -> Tensor:
         (N,) float.
     """
     return per_image(F.cross_entropy(logits, targets, reduction="none"))
-
-
-def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(softmax(f_T/T) ‖ softmax(f_S/T)) in nats, per prediction: (N,), or (N, H, W) for dense prediction."""
-    log_teacher = (teacher_logits / temperature).log_softmax(dim=1)
-    log_student = (student_logits / temperature).log_softmax(dim=1)
-    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
 
 
 def l1_distance(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:

@@ -76,11 +76,16 @@ def modulation(share: Tensor, buffer_share: Tensor, p_teacher: Tensor, gamma: fl
     return diversity(share, buffer_share) * difficulty(p_teacher, gamma)
 
 
+def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(softmax(f_T/T) ‖ softmax(f_S/T)) in nats, per prediction: (N,), or (N, H, W) for dense prediction."""
+    log_teacher = (teacher_logits / temperature).log_softmax(dim=1)
+    log_student = (student_logits / temperature).log_softmax(dim=1)
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
+
+
 def discrepancy(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """KL(f_T(x) ‖ f_S(x)) in nats at temperature 1, per image → (N,) float ≥ 0."""
-    log_teacher = teacher_logits.log_softmax(dim=1)
-    log_student = student_logits.log_softmax(dim=1)
-    return per_image((log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)).clamp_min(0.0)
+    return per_image(kl_divergence(teacher_logits, student_logits)).clamp_min(0.0)
 
 
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:

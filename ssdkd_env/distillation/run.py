@@ -233,9 +233,7 @@ class DistillationRun:
     def _renew(self, plan: SamplingPlan) -> tuple[Synthesis, Tensor]:
         """Synthesise a batch and update the buffer; returns what was made and how many residents were replaced."""
         if self.method.memory == "real":
-            self._weigh(self.buffer.residents, plan)
-            if plan.logits is not None:
-                self.buffer.residents.log_weight.copy_(plan.logits.detach())
+            self._weigh(self.buffer.residents, plan, first=0)
             nothing = Synthesis.none(self.task.spec.num_classes, self.device)
             return nothing, torch.zeros((), device=self.device)
         candidates, synthesis = self._synthesize(self.student, born=self.round)
@@ -273,12 +271,8 @@ class DistillationRun:
         in place of the oldest residents.
         """
         residents = self.buffer.residents
-        self._weigh(residents, plan)
-        self._weigh(candidates, plan)
-        if plan.logits is not None:
-            logits = plan.logits.detach()
-            residents.log_weight.copy_(logits[: len(residents)])
-            candidates.log_weight.copy_(logits[len(residents) :])
+        self._weigh(residents, plan, first=0)
+        self._weigh(candidates, plan, first=len(residents))
         if self.method.update == "full":
             return self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
         log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
@@ -292,8 +286,11 @@ class DistillationRun:
         entering = torch.full((len(candidates),), torch.inf, dtype=torch.float64, device=self.device)
         return torch.cat([self.buffer.residents.born.double(), entering])
 
-    def _weigh(self, entries: Entries, plan: SamplingPlan) -> None:
-        """Write log P(x) of the plan, unnormalised, into the entries."""
+    def _weigh(self, entries: Entries, plan: SamplingPlan, first: int) -> None:
+        """Write log P(x) of the plan, unnormalised, into the entries; its logits for them begin at `first`."""
+        if plan.logits is not None:
+            entries.log_weight.copy_(plan.logits.detach()[first : first + len(entries)])
+            return
         entries.log_weight.copy_(
             priority.log_sampling_weights(
                 priority.priority(entries.importance_weight, entries.discrepancy),

@@ -84,8 +84,7 @@ class PlainUpdate:
 class FastUpdate:
     """The same step with the loss's gradient in closed form and SGD over all parameters at once.
 
-    On 8×8 images, where a step costs a few milliseconds, autograd's nodes for the loss and the optimiser's bookkeeping
-    are a third of it.
+    On small images autograd's nodes for the loss and the optimiser's bookkeeping are a good part of a step.
 
     Args:
         student: network to train.

@@ -32,7 +32,7 @@ CIFAR10 = TaskSpec(
     latent_dim=256,
     budget=PAPER_BUDGET,
     budgets={
-        # About a quarter of an hour on one core for ResNet-20 → ResNet-8 with the small generator.
+        # For small networks, such as ResNet-20 → ResNet-8 with the small generator.
         "cpu": {
             "rounds": 36,
             "warmup_rounds": 30,
