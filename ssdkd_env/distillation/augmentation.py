@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def random_crop_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+def random_crop_flip(images: Tensor, padding: int, flip: bool, *generators: torch.Generator) -> Tensor:
     """Zero-pad, crop back at a random place, and mirror left-right with probability ½; differentiable.
 
     Args:
         images: (N, C, H, W), any dtype.
         padding: pixels on each side; 0 crops nothing.
         flip: whether to mirror.
-        generator: source of randomness, on the images' device.
+        generators: sources of randomness, on the images' device; several for as many equal parts of the images, one
+            after the other.
 
     Returns:
         (N, C, H, W), same dtype.
@@ -26,11 +27,17 @@ def random_crop_flip(images: Tensor, padding: int, flip: bool, generator: torch.
         return images
     count, _, height, width = images.shape
     device = images.device
-    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), device=device, generator=generator)
+    part = count // len(generators)
+    draws, mirrors = [], []
+    for generator in generators:
+        draws.append(torch.randint(0, 2 * padding + 1, (2, part, 1), device=device, generator=generator))
+        if flip:
+            mirrors.append(torch.rand(part, 1, device=device, generator=generator))
+    offsets = torch.cat(draws, dim=1)
     rows = offsets[0] + torch.arange(height, device=device)
     columns = offsets[1] + torch.arange(width, device=device)
     if flip:
-        mirror = torch.rand(count, 1, device=device, generator=generator) < 0.5
+        mirror = torch.cat(mirrors) < 0.5
         columns = torch.where(mirror, columns.flip(1), columns)
     padded = F.pad(images, (padding,) * 4)
     flat = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).flatten(1)
@@ -51,9 +58,9 @@ class Normalize:
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) float in [0, 1], or uint8 in [0, 255] → float32."""
+        """Normalise (N, C, H, W) float in [0, 1], or uint8 in [0, 255] → PyTorch's default float."""
         if images.dtype == torch.uint8:
-            images = images.float() / 255.0
+            images = images.to(self._mean.dtype) / 255.0
         return (images - self._mean) / self._std
 
     def invert(self, inputs: Tensor) -> Tensor:

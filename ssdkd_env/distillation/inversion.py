@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.objective import Objective
-from ssdkd_env.distillation.sources import ImageSource, MetaGenerator, Pixels, TrainedGenerator
+from ssdkd_env.distillation.sources import BatchSource, ImageSource, MetaGenerator, Pixels, TrainedGenerator
 
 
 class Inversion:
@@ -47,11 +47,13 @@ class Inversion:
     ) -> None:
         self.method = method
         self.num_classes = num_classes
+        self.image_shape = image_shape
+        self.latent_dim = latent_dim
         self.batch_size = batch_size
         self.steps = steps
-        self._random = random
-        self._objective = Objective(method, teacher, normalize, padding, flip, random)
-        extra = self._objective.parameters()
+        self.random = random
+        self.objective = Objective(method, teacher, normalize, padding, flip, random)
+        extra = self.objective.parameters()
         self.source: ImageSource
         if method.variables == "meta_generator":
             self.source = MetaGenerator(generator, latent_dim, method, steps, extra, random)
@@ -74,25 +76,60 @@ class Inversion:
             Images (batch_size or count, C, H, W) float in [0, 1], and the last step's losses (bn, one_hot,
             adversarial), a (3,) tensor.
         """
-        targets = self._draw_targets(buffer_share.device)
-        self.source.begin(targets)
-        for _ in range(self.steps):
-            loss, parts = self._objective(self.source.images(), targets, student, buffer_share)
-            self.source.step(loss)
-        self._objective.end_batch()
-        return self.source.finish(count or self.batch_size), parts
+        targets = self.draw_targets(buffer_share.device)
+        parts = improve(self.source, self.objective, targets, student, buffer_share[None], self.steps)
+        return self.source.finish(count or self.batch_size), parts[0]
 
-    def _draw_targets(self, device: torch.device) -> Tensor:
+    def draw_targets(self, device: torch.device) -> Tensor:
         """(batch_size,) int64: every class equally often up to one, in an order of chance."""
-        permutation = torch.randperm(self.batch_size, device=device, generator=self._random)
-        offset = torch.randint(self.num_classes, (1,), device=device, generator=self._random)
+        permutation = torch.randperm(self.batch_size, device=device, generator=self.random)
+        offset = torch.randint(self.num_classes, (1,), device=device, generator=self.random)
         return (permutation + offset) % self.num_classes
+
+    def lasting_generator(self) -> MetaGenerator | TrainedGenerator | None:
+        """The source, if it is a generator that goes on from batch to batch with an optimiser of the batch's own.
+
+        Those are the methods of which `GroupedRuns` does several runs together.
+        """
+        if self.method.contrastive_weight:
+            return None
+        lasting = self.method.variables in ("meta_generator", "generator_and_latents")
+        return self.source if lasting and isinstance(self.source, MetaGenerator | TrainedGenerator) else None
 
     def state_dict(self) -> dict[str, Any]:
         """What the next batch depends on. The randomness belongs to the caller."""
-        return {"source": self.source.state_dict(), "objective": self._objective.state_dict()}
+        return {"source": self.source.state_dict(), "objective": self.objective.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.source.load_state_dict(state["source"])
-        self._objective.load_state_dict(state["objective"])
+        self.objective.load_state_dict(state["objective"])
+
+
+def improve(
+    source: BatchSource,
+    objective: Objective,
+    targets: Tensor,
+    student: nn.Module | None,
+    buffer_share: Tensor,
+    steps: int,
+) -> Tensor:
+    """Begin a batch and move its images down the objective.
+
+    Args:
+        source: of the images, of one run or of several.
+        objective: of as many runs.
+        targets: (runs · N,) int64.
+        student: adversary; None without.
+        buffer_share: (runs, classes), for φ.
+        steps: optimiser steps.
+
+    Returns:
+        The last step's losses (bn, one_hot, adversarial), (runs, 3).
+    """
+    source.begin(targets)
+    for _ in range(steps):
+        losses, parts = objective(source.images(), targets, student, buffer_share)
+        source.step(losses.sum())
+    objective.end_batch()
+    return parts

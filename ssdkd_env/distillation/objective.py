@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -39,7 +41,7 @@ class Objective:
             warning and takes the image priors (total variation, squared norm) in their place.
         normalize: from image range to network input.
         padding, flip: augmentation.
-        random: source of randomness, on the images' device.
+        random: source of randomness, on the images' device; one for each run, where several are served at once.
     """
 
     def __init__(
@@ -49,24 +51,25 @@ class Objective:
         normalize: Normalize,
         padding: int,
         flip: bool,
-        random: torch.Generator,
+        *random: torch.Generator,
     ) -> None:
         self.method = method
         self.teacher = teacher
+        self.runs = len(random)
         self._normalize = normalize
         self._padding, self._flip = (padding, flip) if method.augment else (0, False)
         self._random = random
-        self._statistics = BatchNormStatistics(
-            teacher, method.statistics_momentum, instances=method.contrastive_weight > 0
+        self.statistics = BatchNormStatistics(
+            teacher, method.statistics_momentum, instances=method.contrastive_weight > 0, runs=self.runs
         )
-        self._matches = method.bn_weight > 0 and bool(self._statistics.layers)
+        self._matches = method.bn_weight > 0 and bool(self.statistics.layers)
         if method.bn_weight > 0 and not self._matches:
             warnings.warn(
                 "The teacher has no BatchNorm layer with running statistics, so inversion falls back to the image "
                 "priors (total variation, squared norm) instead of L_BN; expect a weaker student.",
                 stacklevel=3,
             )
-        compares = method.contrastive_weight > 0 and bool(self._statistics.layers)
+        compares = method.contrastive_weight > 0 and bool(self.statistics.layers)
         if method.contrastive_weight > 0 and not compares:
             warnings.warn(
                 "The contrastive loss compares inputs of BatchNorm layers; the teacher has none, so it is left out.",
@@ -78,8 +81,8 @@ class Objective:
         self._last_linear = _last_linear(teacher) if method.activation_weight else None
         self._contrastive: ContrastiveLoss | None = None
         if compares:
-            features = sum(layer.num_features for layer in self._statistics.layers)
-            self._contrastive = ContrastiveLoss(features, random, random.device)
+            features = sum(layer.num_features for layer in self.statistics.layers)
+            self._contrastive = ContrastiveLoss(features, random[0], random[0].device)
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained along with the images: the contrastive head, if there is one."""
@@ -88,46 +91,55 @@ class Objective:
     def __call__(
         self, images: Tensor, targets: Tensor, student: nn.Module | None, buffer_share: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """L_inv of a batch.
+        """L_inv of a batch, or of one batch for each run, one after the other in the first dimension.
 
         Args:
-            images: (N, C, H, W) float in [0, 1].
-            targets: (N,) int64, the classes drawn for them.
+            images: (runs · N, C, H, W) float in [0, 1].
+            targets: (runs · N,) int64, the classes drawn for them.
             student: adversary, in evaluation mode; None switches the adversarial loss off.
-            buffer_share: (classes,) class shares of the buffer, for φ.
+            buffer_share: (runs, classes) class shares of the buffers, for φ.
 
         Returns:
-            The loss, a scalar, and its unweighted parts (bn or priors, one_hot, adversarial), (3,) detached.
+            The losses, (runs,), and their unweighted parts (bn or priors, one_hot, adversarial), (runs, 3) detached.
         """
         method = self.method
-        inputs = self._normalize(random_crop_flip(images, self._padding, self._flip, self._random))
+        inputs = self._normalize(random_crop_flip(images, self._padding, self._flip, *self._random))
         captures = self._matches or self._contrastive is not None
-        with self._statistics.capture(captures), _captured_input(self._last_linear) as features:
+        with self.statistics.capture(captures), _captured_input(self._last_linear) as features:
             logits = self.teacher(inputs)
         if not method.drawn_targets or logits.dim() == 4:
             targets = logits.argmax(dim=1)  # dense prediction has no drawn target: sharpen what the teacher sees
-        zero = torch.zeros((), device=images.device)
-        prior = self._statistics.loss() if self._matches else zero
+        zero = torch.zeros(self.runs, device=images.device)
+        prior = self.statistics.loss() if self._matches else zero
         loss = method.bn_weight * prior
         if self._priors:
-            priors = method.tv_weight * total_variation(images).mean() + method.l2_weight * squared_norm(images).mean()
+            smoothness, size = self._means(total_variation(images)), self._means(squared_norm(images))
+            priors = method.tv_weight * smoothness + method.l2_weight * size
             loss = loss + priors
             prior = prior if self._matches else priors
         one_hot = one_hot_loss(logits, targets)
         if method.one_hot_weight:
-            loss = loss + method.one_hot_weight * (self._modulation(logits, targets, buffer_share) * one_hot).mean()
+            modulated = self._modulation(logits, targets, buffer_share) * one_hot
+            loss = loss + method.one_hot_weight * self._means(modulated)
         adversarial = zero
         if student is not None and method.adversarial_weight:
             student_logits = student(inputs)
-            adversarial = adversarial_loss(logits, student_logits, method.masked, method.adversarial_distance).mean()
+            losses = adversarial_loss(logits, student_logits, method.masked, method.adversarial_distance)
+            adversarial = self._means(losses)
             loss = loss + method.adversarial_weight * adversarial
         if method.balance_weight:
-            loss = loss + method.balance_weight * class_balance(logits)
+            balances = [class_balance(part) for part in logits.chunk(self.runs)]
+            loss = loss + method.balance_weight * torch.stack(balances)
         if method.activation_weight:
-            loss = loss + method.activation_weight * activation_loss(features[0] if features else logits)
+            activations = [activation_loss(part) for part in (features[0] if features else logits).chunk(self.runs)]
+            loss = loss + method.activation_weight * torch.stack(activations)
         if self._contrastive is not None:
             loss = loss + method.contrastive_weight * self._contrastive_loss(images)
-        return loss, torch.stack([prior, one_hot.mean(), adversarial]).detach()
+        return loss, torch.stack([prior, self._means(one_hot), adversarial], dim=1).detach()
+
+    def _means(self, values: Tensor) -> Tensor:
+        """Mean of each run's images, (runs · N,) → (runs,)."""
+        return values.view(self.runs, -1).mean(dim=1)
 
     def _modulation(self, logits: Tensor, targets: Tensor, buffer_share: Tensor) -> Tensor | float:
         """φ(x) of the terms that the method uses, (N,), without gradient; 1 without any."""
@@ -135,7 +147,8 @@ class Objective:
         phi: Tensor | float = 1.0
         with torch.no_grad():
             if method.modulate_diversity:
-                phi = diversity(class_share(logits), buffer_share)
+                shares = class_share(logits).chunk(self.runs)
+                phi = torch.cat([diversity(*pair) for pair in zip(shares, buffer_share, strict=True)])
             if method.modulate_difficulty:
                 p_teacher = target_probability(logits, targets) if method.focal else confidence(logits)
                 phi = phi * difficulty(p_teacher, method.gamma)
@@ -144,27 +157,40 @@ class Objective:
     def _contrastive_loss(self, images: Tensor) -> Tensor:
         """Compare the view that has just passed the teacher with the images as they are."""
         assert self._contrastive is not None
-        first = self._statistics.instance_features()
-        with self._statistics.capture():
+        first = self.statistics.instance_features()
+        with self.statistics.capture():
             self.teacher(self._normalize(images))
-        self._features = self._statistics.instance_features()
+        self._features = self.statistics.instance_features()
         return self._contrastive(first, self._features)  # type: ignore[no-any-return]
 
     def end_batch(self) -> None:
         """Remember what the finished batch leaves to the next: blended statistics, the contrastive bank."""
         if self._matches:
-            self._statistics.end_round()
+            self.statistics.end_round()
         if self._contrastive is not None:
             self._contrastive.remember(self._features)
+
+    @staticmethod
+    def joined(members: Sequence[Objective]) -> Objective:
+        """One objective for the batches of several runs at once, without contrastive loss."""
+        joined = copy.copy(members[0])
+        joined.runs = len(members)
+        joined._random = tuple(chain.from_iterable(member._random for member in members))
+        joined.statistics = joined.statistics.joined([member.statistics for member in members])
+        return joined
+
+    def part(self, members: Sequence[Objective]) -> None:
+        """Give the members what `end_batch` remembered for them."""
+        self.statistics.part([member.statistics for member in members])
 
     def state_dict(self) -> dict[str, Any]:
         """Blended statistics, contrastive head and bank. The randomness belongs to the caller."""
         contrastive = {} if self._contrastive is None else dict(self._contrastive.state_dict())
-        return {"statistics": self._statistics.state_dict(), "contrastive": contrastive}
+        return {"statistics": self.statistics.state_dict(), "contrastive": contrastive}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        self._statistics.load_state_dict(state["statistics"])
+        self.statistics.load_state_dict(state["statistics"])
         if self._contrastive is not None:
             self._contrastive.load_state(state["contrastive"])
 

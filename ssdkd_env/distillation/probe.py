@@ -114,7 +114,10 @@ class ProbeSet:
     def score(self, student: nn.Module) -> ProbeScore:
         """Judge a student, which must be in evaluation mode and on the probe set's device."""
         with torch.no_grad():
-            student_logits = student(self._inputs)
+            return self.judge(student(self._inputs))
+
+    def judge(self, student_logits: Tensor) -> ProbeScore:
+        """Judge a student by its logits for `images`."""
         agreement = priority.agreement(self._teacher_logits, student_logits).mean()
         discrepancy = priority.discrepancy(self._teacher_logits, student_logits).mean()
         agreement_value, discrepancy_value = torch.stack([agreement, discrepancy]).tolist()

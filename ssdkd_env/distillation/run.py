@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,13 +20,11 @@ from ssdkd_env.distillation.report import Distillation, RoundReport, Synthesis, 
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.updates import STUDENT_UPDATES
+from ssdkd_env.distillation.work import AnswerWork, Course, LayerRandom, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 if TYPE_CHECKING:
     from ssdkd_env.tasks import Task
-
-#: Images a forward pass when the whole buffer is looked at.
-FORWARD_CHUNK = 1024
 
 
 def choose_backend(backend: str) -> str:
@@ -141,20 +137,7 @@ class DistillationRun:
         makes one batch, with the untrained student as adversary, or reads the real images. Called once, by `step` if
         not before.
         """
-        if self.warm:
-            raise RuntimeError("warm_up() was already called on this run; make a new DistillationRun to start over")
-        with self._private_global_random():
-            clock = _Clock(self.device)
-            synthesis = self._fill()
-            self.warm = True
-            seconds_synthesis = clock.lap()
-            agreement = self._refresh()
-            zero = torch.zeros((), device=self.device)
-            uniform = torch.full((len(self.buffer),), 1 / len(self.buffer), dtype=torch.float64, device=self.device)
-            distillation = Distillation(zero, agreement, zero, uniform)
-            return make_report(
-                self.round, self.buffer, synthesis, distillation, 0.0, self.synthesized, (seconds_synthesis, 0.0)
-            )
+        return perform(self.warm_up_course())
 
     def step(self, plan: SamplingPlan) -> RoundReport:
         """Do one round: synthesise, update the buffer, distil, refresh the priorities.
@@ -163,32 +146,49 @@ class DistillationRun:
             RuntimeError: when the budget is used up.
             InvalidInputError: when `plan.logits` has the wrong length.
         """
+        return perform(self.step_course(plan))
+
+    def warm_up_course(self) -> Course[RoundReport]:
+        """`warm_up` as a generator of work."""
+        if self.warm:
+            raise RuntimeError("warm_up() was already called on this run; make a new DistillationRun to start over")
+        clock = _Clock(self.device)
+        synthesis = yield from self._fill()
+        self.warm = True
+        seconds_synthesis = clock.lap()
+        agreement = yield from self._refresh()
+        zero = torch.zeros((), device=self.device)
+        uniform = torch.full((len(self.buffer),), 1 / len(self.buffer), dtype=torch.float64, device=self.device)
+        distillation = Distillation(zero, agreement, zero, uniform)
+        return make_report(
+            self.round, self.buffer, synthesis, distillation, 0.0, self.synthesized, (seconds_synthesis, 0.0)
+        )
+
+    def step_course(self, plan: SamplingPlan) -> Course[RoundReport]:
+        """`step` as a generator of work."""
         if not self.warm:
-            self.warm_up()
+            yield from self.warm_up_course()
         if self.done:
             raise RuntimeError(f"the budget of {self.task.spec.budget.rounds} rounds is used up; make a new run")
         self._check_logits(plan.logits)
-        with self._private_global_random():
-            clock = _Clock(self.device)
-            self._reset_first_layer()
-            seconds_synthesis = seconds_distillation = 0.0
-            loss, replaced = torch.zeros((2,), device=self.device)
-            for student_steps in self._sizes.student_steps:
-                synthesis, entered = self._renew(plan)
-                seconds_synthesis += clock.lap()
-                probabilities = priority.sampling_probabilities(self.buffer.residents.log_weight)
-                loss = loss + self._distill(probabilities, plan.importance_exponent, student_steps)
-                replaced = replaced + entered
-                seconds_distillation += clock.lap()
-            agreement = self._refresh()
-            mean_loss = loss / self.task.spec.budget.student_steps
-            learning_rate = self._trainer.learning_rate(self.round)
-            self.round += 1
-            seconds = (seconds_synthesis, seconds_distillation + clock.lap())
-            distillation = Distillation(mean_loss, agreement, replaced, probabilities)
-            return make_report(
-                self.round, self.buffer, synthesis, distillation, learning_rate, self.synthesized, seconds
-            )
+        clock = _Clock(self.device)
+        self._reset_first_layer()
+        seconds_synthesis = seconds_distillation = 0.0
+        loss, replaced = torch.zeros((2,), device=self.device)
+        for student_steps in self._sizes.student_steps:
+            synthesis, entered = yield from self._renew(plan)
+            seconds_synthesis += clock.lap()
+            probabilities = priority.sampling_probabilities(self.buffer.residents.log_weight)
+            loss = loss + (yield from self._distill(probabilities, plan.importance_exponent, student_steps))
+            replaced = replaced + entered
+            seconds_distillation += clock.lap()
+        agreement = yield from self._refresh()
+        mean_loss = loss / self.task.spec.budget.student_steps
+        learning_rate = self._trainer.learning_rate(self.round)
+        self.round += 1
+        seconds = (seconds_synthesis, seconds_distillation + clock.lap())
+        distillation = Distillation(mean_loss, agreement, replaced, probabilities)
+        return make_report(self.round, self.buffer, synthesis, distillation, learning_rate, self.synthesized, seconds)
 
     def _check_logits(self, logits: Tensor | None) -> None:
         """Refuse logits before anything of the run has moved."""
@@ -211,46 +211,51 @@ class DistillationRun:
     def _reset_first_layer(self) -> None:
         share, rounds = self.method.first_layer_reset, self.task.spec.budget.rounds
         if share and self.round == math.ceil(share * rounds - 1e-9):  # 0.07 · 100 is a hair above 7
-            self.inversion.source.reset_first_layer()
+            with self._layer_random().lent():
+                self.inversion.source.reset_first_layer()
 
-    def _fill(self) -> Synthesis:
+    def _fill(self) -> Course[Synthesis]:
         """The first images of the memory."""
         if self.method.memory == "real":
-            return self._read_real_images()
+            return (yield from self._read_real_images())
         rounds = self.task.spec.budget.warmup_rounds if self.method.warm_up else 1
         for index in range(rounds):
-            candidates, synthesis = self._synthesize(None if self.method.warm_up else self.student, index - rounds)
+            candidates, synthesis = yield from self._synthesize(
+                None if self.method.warm_up else self.student, index - rounds
+            )
             self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
         return synthesis
 
-    def _read_real_images(self) -> Synthesis:
+    def _read_real_images(self) -> Course[Synthesis]:
         images = self.task.training_images()
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self._real_seed))
-        entries, _ = self._entries(images[order[: self.buffer.capacity]].to(self.device), born=0)
+        entries, _ = yield from self._entries(images[order[: self.buffer.capacity]].to(self.device), born=0)
         self.buffer.update(entries, self._newest_first(entries), self.buffer.capacity)
         return Synthesis.none(self.task.spec.num_classes, self.device)
 
-    def _renew(self, plan: SamplingPlan) -> tuple[Synthesis, Tensor]:
+    def _renew(self, plan: SamplingPlan) -> Course[tuple[Synthesis, Tensor]]:
         """Synthesise a batch and update the buffer; returns what was made and how many residents were replaced."""
         if self.method.memory == "real":
             self._weigh(self.buffer.residents, plan, first=0)
             nothing = Synthesis.none(self.task.spec.num_classes, self.device)
             return nothing, torch.zeros((), device=self.device)
-        candidates, synthesis = self._synthesize(self.student, born=self.round)
+        candidates, synthesis = yield from self._synthesize(self.student, born=self.round)
         return synthesis, self._update_buffer(candidates, plan)
 
-    def _synthesize(self, student: torch.nn.Module | None, born: int) -> tuple[Entries, Synthesis]:
-        images, losses = self.inversion.synthesize(student, self.buffer.mean_class_share(), self._sizes.candidates)
+    def _synthesize(self, student: torch.nn.Module | None, born: int) -> Course[tuple[Entries, Synthesis]]:
+        share, count = self.buffer.mean_class_share(), self._sizes.candidates
+        images, losses = yield SynthesisWork(self.inversion, student, share, count, self._layer_random())
         self.synthesized += len(images)
-        entries, agreement = self._entries(to_uint8(images), born)
+        entries, agreement = yield from self._entries(to_uint8(images), born)
         synthesis = Synthesis.of(entries, agreement, losses)
         self.synthesized_class_counts += synthesis.class_counts
         self.synthesized_difficulty += synthesis.difficulty_histogram
         return entries, synthesis
 
-    def _entries(self, images: Tensor, born: int) -> tuple[Entries, Tensor]:
+    def _entries(self, images: Tensor, born: int) -> Course[tuple[Entries, Tensor]]:
         """Entries for images (N, C, H, W) uint8 as the networks see them now, and the mean agreement on them."""
-        teacher_logits, student_logits = self.logits(images)
+        teacher_logits = yield self._question(self._answering_teacher, images)
+        student_logits = yield self._question(self.student, images)
         count = len(images)
         entries = Entries(
             images=images,
@@ -302,7 +307,7 @@ class DistillationRun:
             )
         )
 
-    def _distill(self, probabilities: Tensor, importance_exponent: float, student_steps: int) -> Tensor:
+    def _distill(self, probabilities: Tensor, importance_exponent: float, student_steps: int) -> Course[Tensor]:
         """Train the student on draws ∝ P with importance weights; returns the sum of the losses, a scalar tensor."""
         batch_size = self.task.spec.budget.batch_size
         residents = self.buffer.residents
@@ -310,9 +315,13 @@ class DistillationRun:
         draws = priority.draw_with_replacement(
             probabilities, student_steps * batch_size, self._random["sampling"]
         ).view(student_steps, batch_size)
-        return self._trainer.train(residents.images, draws, residents.importance_weight, self.round)
+        weights = residents.importance_weight
+        total: Tensor = yield TrainingWork(
+            self._trainer, residents.images, draws, weights, self.round, self._layer_random()
+        )
+        return total
 
-    def _refresh(self) -> Tensor:
+    def _refresh(self) -> Course[Tensor]:
         """Measure anew, with the student as it is now, what the priorities need to know of the buffer.
 
         A memory that grows is measured in turns, as many images a round as the small buffer would hold, so that the
@@ -327,31 +336,24 @@ class DistillationRun:
             self._refreshed = (self._refreshed + count) % size
         images = residents.images[rows]
         if self.task.dense:
-            teacher_logits, student_logits = self.logits(images)
+            teacher_logits = yield self._question(self._answering_teacher, images)
         else:
-            teacher_logits, student_logits = residents.teacher_logits[rows], self._forward(self.student, images)
+            teacher_logits = residents.teacher_logits[rows]
+        student_logits = yield self._question(self.student, images)
         residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
         return priority.agreement(teacher_logits, student_logits).mean()
 
-    def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of teacher and student for images (N, C, H, W) uint8, without augmentation."""
-        return self._forward(self._answering_teacher, images), self._forward(self.student, images)
+    def _layer_random(self) -> LayerRandom:
+        """For one piece of work. Drawn when it is asked for, so that it does not matter with whom it is done."""
+        return LayerRandom(int(torch.randint(2**62, (1,), generator=self._random["layers"])), self.device)
 
-    @torch.no_grad()
-    def _forward(self, network: torch.nn.Module, images: Tensor) -> Tensor:
-        return torch.cat([network(self._normalize(chunk)) for chunk in images.split(FORWARD_CHUNK)])
+    def _question(self, network: torch.nn.Module, images: Tensor) -> AnswerWork:
+        return AnswerWork(network, images, self._normalize, self._layer_random())
 
-    @contextmanager
-    def _private_global_random(self) -> Iterator[None]:
-        """Lend this run's own stream to layers that draw from the global generators, and put those back after."""
-        seed = int(torch.randint(2**62, (1,), generator=self._random["layers"]))
-        on_cuda = self.device.type == "cuda"
-        with torch.random.fork_rng(devices=[self.device] if on_cuda else []):
-            torch.default_generator.manual_seed(seed)
-            if on_cuda:
-                with torch.cuda.device(self.device):
-                    torch.cuda.manual_seed(seed)
-            yield
+    def student_course(self, images: Tensor) -> Course[Tensor]:
+        """Logits of the student for images (N, C, H, W) uint8 on the run's device, as a generator of work."""
+        logits: Tensor = yield self._question(self.student, images)
+        return logits
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `step` depends on, copied: `load_state_dict` of it continues bit-identically on the CPU."""

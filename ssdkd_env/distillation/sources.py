@@ -19,8 +19,8 @@ ADAM_BETAS = (0.5, 0.999)
 PIXEL_BETAS = (0.5, 0.9)
 
 
-class ImageSource(Protocol):
-    """A batch is begun, its images are asked for and improved step by step, and it is finished."""
+class BatchSource(Protocol):
+    """A batch is begun, and its images are asked for and improved step by step."""
 
     def begin(self, targets: Tensor) -> None:
         """Start a batch of len(targets) images of these classes (N,) int64."""
@@ -33,6 +33,10 @@ class ImageSource(Protocol):
     def step(self, loss: Tensor) -> None:
         """One optimiser step down the gradient of a scalar loss of the last `images()`."""
         ...
+
+
+class ImageSource(BatchSource, Protocol):
+    """The source of a run: its batches are finished, and it goes on from batch to batch."""
 
     def finish(self, count: int) -> Tensor:
         """End the batch; its `count` images (count, C, H, W) in [0, 1], without gradient."""
@@ -87,12 +91,21 @@ class MetaGenerator:
             self._parameters, lr=method.generator_lr * steps, betas=ADAM_BETAS, fused=True
         )
 
+    def draw_latents(self, count: int) -> Tensor:
+        """(count, latent_dim) float, standard normal."""
+        return _draw(count, self._latent_dim, self._random)
+
+    @torch.no_grad()
+    def begin_generator(self) -> nn.Module:
+        """The network that a batch's steps move: the clone, with the weights of the generator."""
+        torch._foreach_copy_(self._clone_parameters, self._parameters)
+        return self._clone
+
     def begin(self, targets: Tensor) -> None:
         """Draw latents and copy the generator into its clone."""
-        self._latents = _draw(len(targets), self._latent_dim, self._random).requires_grad_()
-        with torch.no_grad():
-            torch._foreach_copy_(self._clone_parameters, self._parameters)
-        self._optimizer = _adam(self._method, [*self._clone_parameters, *self._extra], [self._latents])
+        self._latents = self.draw_latents(len(targets)).requires_grad_()
+        self.begin_generator()
+        self._optimizer = make_adam(self._method, [*self._clone_parameters, *self._extra], [self._latents])
         self._meta_gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
 
     def images(self) -> Tensor:
@@ -102,19 +115,23 @@ class MetaGenerator:
 
     def step(self, loss: Tensor) -> None:
         """One inner step."""
-        _descend(self._optimizer, loss)
+        descend(self._optimizer, loss)
         pairs = zip(self._meta_gradients, self._clone_parameters, strict=True)
         moved = [(total, parameter.grad) for total, parameter in pairs if parameter.grad is not None]
         torch._foreach_add_([total for total, _ in moved], [gradient for _, gradient in moved])
 
     def finish(self, count: int) -> Tensor:
         """Move the generator; the images are the clone's."""
-        for parameter, gradient in zip(self._parameters, self._meta_gradients, strict=True):
-            parameter.grad = gradient
-        self._meta_optimizer.step()
+        self.end_generator(self._meta_gradients)
         with torch.no_grad():
             images: Tensor = self._clone(self._latents)
         return images
+
+    def end_generator(self, gradients: Sequence[Tensor]) -> None:
+        """The meta step: move the generator itself, down the summed gradients of the inner steps."""
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._meta_optimizer.step()
 
     def reset_first_layer(self) -> None:
         """Initialise the generator's first layer anew; the clone follows with the next batch."""
@@ -172,7 +189,7 @@ class TrainedGenerator:
         if method.variables == "generator_and_noisy_labels":
             self._labels = NoisyLabels(num_classes, latent_dim, random)
             self._trained += [self._labels.embedding]
-        self._optimizer = _adam(method, self._trained, [])
+        self._optimizer = make_adam(method, self._trained, [])
 
     def begin(self, targets: Tensor) -> None:
         """Prepare what belongs to the batch alone, and an optimiser for it."""
@@ -184,9 +201,20 @@ class TrainedGenerator:
         if self._labels is not None:
             own = self._labels.begin(targets)
         else:
-            self._latents = _draw(self._count, self._latent_dim, self._random).requires_grad_()
+            self._latents = self.draw_latents(self._count).requires_grad_()
             own = [self._latents]
-        self._optimizer = _adam(self._method, self._trained, own)
+        self._optimizer = make_adam(self._method, self._trained, own)
+
+    def draw_latents(self, count: int) -> Tensor:
+        """(count, latent_dim) float, standard normal."""
+        return _draw(count, self._latent_dim, self._random)
+
+    def begin_generator(self) -> nn.Module:
+        """The network that a batch's steps move."""
+        return self.generator
+
+    def end_generator(self, gradients: Sequence[Tensor]) -> None:
+        """Nothing is left to do after a batch's steps."""
 
     def images(self) -> Tensor:
         """The generator's images of the batch's latents, or of new ones."""
@@ -195,12 +223,12 @@ class TrainedGenerator:
 
     def _inputs(self, count: int) -> Tensor:
         if self._redraws:
-            return _draw(count, self._latent_dim, self._random)
+            return self.draw_latents(count)
         return self._latents if self._labels is None else self._labels()
 
     def step(self, loss: Tensor) -> None:
         """One step of the generator and of what belongs to the batch."""
-        _descend(self._optimizer, loss)
+        descend(self._optimizer, loss)
 
     def finish(self, count: int) -> Tensor:
         """The batch; `count` fresh images where the latents are drawn anew."""
@@ -298,7 +326,7 @@ class Pixels:
         shape = (len(targets), *self._image_shape)
         start = torch.randn(shape, device=self._random.device, generator=self._random)
         self._inputs = self._normalize.clip(start).requires_grad_()
-        self._optimizer = _adam(self._method, self._extra, [self._inputs], PIXEL_BETAS)
+        self._optimizer = make_adam(self._method, self._extra, [self._inputs], PIXEL_BETAS)
 
     def images(self) -> Tensor:
         """The inputs in image range."""
@@ -306,7 +334,7 @@ class Pixels:
 
     def step(self, loss: Tensor) -> None:
         """One step, then back into the range of images."""
-        _descend(self._optimizer, loss)
+        descend(self._optimizer, loss)
         with torch.no_grad():  # not in `images`: where that clips, the gradient would vanish for good
             self._inputs.copy_(self._normalize.clip(self._inputs))
 
@@ -329,7 +357,7 @@ def _draw(count: int, length: int, random: torch.Generator) -> Tensor:
     return torch.randn(count, length, device=random.device, generator=random)
 
 
-def _adam(
+def make_adam(
     method: Method, trained: Sequence[Tensor], own: Sequence[Tensor], betas: tuple[float, float] = ADAM_BETAS
 ) -> torch.optim.Adam:
     """Adam over the lasting parameters and those of the batch, each with its learning rate."""
@@ -341,7 +369,8 @@ def _adam(
     return torch.optim.Adam(groups, betas=betas, fused=True)
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of an optimiser down the gradient of a scalar loss with respect to its parameters alone."""
     optimizer.zero_grad(set_to_none=True)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # Named inputs: nothing is computed for, or left on, the parameters of teacher and student.

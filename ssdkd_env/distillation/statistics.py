@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,15 +32,18 @@ class BatchNormStatistics:
         network: the frozen teacher.
         momentum: m in [0, 1); 0 uses the batch alone.
         instances: also keep each image's mean features, for the contrastive loss.
+        runs: batches of as many runs pass the network at once, one after the other in the first dimension.
     """
 
-    def __init__(self, network: nn.Module, momentum: float = 0.0, instances: bool = False) -> None:
+    def __init__(self, network: nn.Module, momentum: float = 0.0, instances: bool = False, runs: int = 1) -> None:
         self.layers = batch_norm_layers(network)
         self.momentum = momentum
+        self.runs = runs
         self._instances: list[Tensor] | None = [] if instances else None
         #: Means and variances of all layers side by side, and to which of them each number belongs.
         self._remembered, self._owner = _remembered(self.layers)
-        self._past: Tensor | None = None
+        #: Blended statistics of earlier batches, (runs, features); None before the first.
+        self.past: Tensor | None = None
         self._index = {layer: index for index, layer in enumerate(self.layers)}
         self._batch: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -54,7 +58,7 @@ class BatchNormStatistics:
                     f"teacher: its {type(layer).__name__} number {index} is used twice in one pass, so that its "
                     "statistics belong to neither place; give each place a layer of its own"
                 )
-            self._batch[index] = _MeanAndVariance.apply(features)  # type: ignore[no-untyped-call]
+            self._batch[index] = _MeanAndVariance.apply(features, self.runs)  # type: ignore[no-untyped-call]
             if self._instances is not None:
                 self._instances.append(features.flatten(2).mean(dim=2) if features.dim() > 2 else features)
 
@@ -69,22 +73,23 @@ class BatchNormStatistics:
                 handle.remove()
 
     def loss(self) -> Tensor:
-        """L_BN of the forward pass since the last call, a scalar."""
+        """L_BN of the forward pass since the last call, (runs,)."""
         if len(self._batch) < len(self.layers):
             raise InvalidInputError(
                 f"teacher: only {len(self._batch)} of its {len(self.layers)} BatchNorm layers are used in a pass; "
                 "remove the others from the network"
             )
         # In the order of the layers, which need not be the order in which a pass meets them.
-        batch = torch.cat([statistic for index in range(len(self.layers)) for statistic in self._batch[index]])
+        statistics = [statistic for index in range(len(self.layers)) for statistic in self._batch[index]]
+        batch = torch.cat(statistics, dim=1)
         self._batch = {}
         self._last = batch.detach()
-        if self._past is not None:
-            batch = self.momentum * self._past + (1 - self.momentum) * batch
+        if self.past is not None:
+            batch = self.momentum * self.past + (1 - self.momentum) * batch
         squares = (self._remembered - batch).square()
-        distances = squares.new_zeros(2 * len(self.layers)).index_add(0, self._owner, squares)
+        distances = squares.new_zeros(self.runs, 2 * len(self.layers)).index_add(1, self._owner, squares)
         # The root has no gradient at 0; below the smallest number the clamp gives the norm's, which is 0.
-        return distances.clamp_min(torch.finfo(distances.dtype).tiny).sqrt().sum()
+        return distances.clamp_min(torch.finfo(distances.dtype).tiny).sqrt().sum(dim=1)
 
     def instance_features(self) -> Tensor:
         """Each image's mean inputs of all BatchNorm layers side by side, (N, features), of the last forward pass."""
@@ -95,43 +100,60 @@ class BatchNormStatistics:
         """Blend the last batch's statistics into those of earlier rounds."""
         if self.momentum == 0.0 or not self.layers:
             return
-        past = self._last if self._past is None else self._past
-        self._past = self.momentum * past + (1 - self.momentum) * self._last
+        past = self._last if self.past is None else self.past
+        self.past = self.momentum * past + (1 - self.momentum) * self._last
+
+    def joined(self, members: Sequence[BatchNormStatistics]) -> BatchNormStatistics:
+        """Statistics of several runs at once, which go on from what the members have blended."""
+        joined = copy.copy(self)
+        joined.runs, joined._batch = len(members), {}
+        past = [member.past for member in members if member.past is not None]
+        joined.past = torch.cat(past) if past else None
+        return joined
+
+    def part(self, members: Sequence[BatchNormStatistics]) -> None:
+        """Give the members what was blended for them."""
+        if self.past is not None:
+            for member, past in zip(members, self.past.split(1), strict=True):
+                member.past = past.clone()
 
     def state_dict(self) -> dict[str, Tensor | None]:
-        """The blended statistics of earlier rounds; None before the first."""
-        return {"past": None if self._past is None else self._past.clone()}
+        """The blended statistics of earlier rounds, (runs, features); None before the first."""
+        return {"past": None if self.past is None else self.past.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         """Continue from `state_dict()`."""
         past = state["past"]
-        self._past = None if past is None else past.to(self._remembered.device).clone()
+        self.past = None if past is None else past.to(self._remembered.device).clone()
 
 
 class _MeanAndVariance(torch.autograd.Function):
-    """Mean and biased variance of each channel, (N, C, …) → (C,) and (C,).
+    """Mean and biased variance of each run's channels, (runs · N, C, …) → (runs, C) and (runs, C).
 
     The gradient in closed form is one multiply-add over the features, ``(g_mean − 2·g_var·mean)/M + 2·g_var/M · x``,
     where autograd would make four passes.
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
-        dims = [d for d in range(features.dim()) if d != 1]
+    def forward(ctx: Any, features: Tensor, runs: int) -> tuple[Tensor, Tensor]:
+        by_run = features.unflatten(0, (runs, -1))
+        dims = [d for d in range(by_run.dim()) if d not in (0, 2)]
         # Two plain reductions: on the CPU torch.var_mean over these dimensions is several times slower.
-        mean = features.mean(dims)
-        variance = (features.square().mean(dims) - mean.square()).clamp_min(0.0)
+        mean = by_run.mean(dims)
+        variance = (by_run.square().mean(dims) - mean.square()).clamp_min(0.0)
         ctx.save_for_backward(features, mean, variance)
         return mean, variance
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         features, mean, variance = ctx.saved_tensors
-        per_channel = features.numel() // features.shape[1]
+        runs, channels = mean.shape
+        per_channel = features.numel() // (runs * channels)
         scale = 2.0 / per_channel * gradients[1] * (variance > 0)
         shift = gradients[0] / per_channel - scale * mean
-        shape = (1, -1, *[1] * (features.dim() - 2))
-        return torch.addcmul(shift.view(shape), features, scale.view(shape))
+        shape = (runs, 1, channels, *[1] * (features.dim() - 2))
+        by_run = features.unflatten(0, (runs, -1))
+        return torch.addcmul(shift.view(shape), by_run, scale.view(shape)).flatten(0, 1), None
 
 
 def _remembered(layers: list[_BatchNorm]) -> tuple[Tensor, Tensor]:

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env.distillation.answering import ANSWER_CHUNK
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.updates import STUDENT_UPDATES
 from ssdkd_env.errors import InvalidInputError
 
-#: Images for which the teacher answers at once. Larger batches use a core better until they leave its cache.
-TEACHER_CHUNK = 512
 #: The cosine schedule ends at this share of its start (0.2 → 2e-4 in the standard protocol).
 FINAL_LR_SHARE = 1e-3
 
@@ -75,20 +74,20 @@ class StudentTrainer:
     ) -> None:
         self.student = student.eval()
         self.teacher = teacher
-        self._settings, self._rounds = settings, rounds
-        self._distance, self._temperature = method.distance, method.temperature or settings.temperature
+        self.settings, self._rounds = settings, rounds
+        self.distance, self.temperature = method.distance, method.temperature or settings.temperature
         self._normalize = normalize
         self._padding, self._flip = padding, flip
         self._random = random
-        self._update = STUDENT_UPDATES[update](
-            student, settings.momentum, settings.weight_decay, self._temperature, self._distance
+        self.update = STUDENT_UPDATES[update](
+            student, settings.momentum, settings.weight_decay, self.temperature, self.distance
         )
 
     def learning_rate(self, round_index: int) -> float:
         """Cosine from `lr` to `lr · FINAL_LR_SHARE` over the rounds."""
         progress = min(round_index / max(self._rounds - 1, 1), 1.0)
         cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        return self._settings.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
+        return self.settings.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
 
     def train(self, images: Tensor, draws: Tensor, weights: Tensor, round_index: int) -> Tensor:
         """Some minibatches of a round.
@@ -102,28 +101,43 @@ class StudentTrainer:
         Returns:
             Sum of the minibatches' weighted losses, a scalar tensor on the device.
         """
-        self._update.lr = self.learning_rate(round_index)
-        self.student.train()
+        self.begin(round_index)
         total = torch.zeros((), device=images.device)
-        per_chunk = max(TEACHER_CHUNK // draws.shape[1], 1)
-        for chunk in draws.split(per_chunk):
-            index = chunk.flatten()
-            inputs = self._normalize(random_crop_flip(images[index], self._padding, self._flip, self._random))
+        for chunk in self.chunks(draws):
+            inputs, chunk_weights = self.look_at(images, weights, chunk)
             with torch.no_grad():
                 teacher_logits = self.teacher(inputs)
-            chunk_weights = weights[index]
             parts = (part.split(chunk.shape[1]) for part in (inputs, teacher_logits, chunk_weights))
-            answers = torch.cat([self._update(*minibatch) for minibatch in zip(*parts, strict=True)])
-            losses = distillation_loss(teacher_logits, answers, self._temperature, self._distance)
-            total += (chunk_weights * losses).sum() / chunk.shape[1]
+            answers = torch.cat([self.update(*minibatch) for minibatch in zip(*parts, strict=True)])
+            total += self.loss(teacher_logits, answers, chunk_weights) / chunk.shape[1]
         self.student.eval()
         return total
 
+    def begin(self, round_index: int) -> None:
+        """Prepare student and optimiser for minibatches of a round."""
+        self.update.lr = self.learning_rate(round_index)
+        self.student.train()
+
+    def chunks(self, draws: Tensor) -> tuple[Tensor, ...]:
+        """The minibatches, as many together as the teacher answers at once."""
+        chunks: tuple[Tensor, ...] = draws.split(max(ANSWER_CHUNK // draws.shape[1], 1))
+        return chunks
+
+    def look_at(self, images: Tensor, weights: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented network inputs of a chunk, one minibatch after the other, and their weights."""
+        index = chunk.flatten()
+        return self._normalize(random_crop_flip(images[index], self._padding, self._flip, self._random)), weights[index]
+
+    def loss(self, teacher_logits: Tensor, answers: Tensor, weights: Tensor) -> Tensor:
+        """Sum of the images' weighted losses, a scalar."""
+        losses = distillation_loss(teacher_logits, answers, self.temperature, self.distance)
+        return (weights * losses).sum()
+
     def state_dict(self) -> dict[str, Any]:
         """Student and optimiser. The randomness belongs to the caller."""
-        return {"student": self.student.state_dict(), "optimizer": self._update.state_dict()}
+        return {"student": self.student.state_dict(), "optimizer": self.update.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.student.load_state_dict(state["student"])
-        self._update.load_state_dict(state["optimizer"])
+        self.update.load_state_dict(state["optimizer"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -87,25 +87,35 @@ class FastUpdate:
     On small images autograd's nodes for the loss and the optimiser's bookkeeping are a good part of a step.
 
     Args:
-        student: network to train.
+        student: network to train, or a group of them.
         momentum, weight_decay: of SGD.
         temperature, distance: of the distillation loss.
+        students: how many the group has; each is moved down the gradient of its own minibatch's mean loss.
     """
 
     def __init__(
-        self, student: nn.Module, momentum: float, weight_decay: float, temperature: float, distance: str
+        self,
+        student: nn.Module,
+        momentum: float,
+        weight_decay: float,
+        temperature: float,
+        distance: str,
+        students: int = 1,
     ) -> None:
-        self.lr = 0.0
-        self._student = student
+        self.lr: float = 0.0
+        self._student, self._students = student, students
         self._momentum_factor, self._weight_decay = momentum, weight_decay
         self._temperature, self._distance = temperature, distance
         self._parameters: list[Tensor] = [p for p in student.parameters() if p.requires_grad]
         self._momenta: list[Tensor | None] = [None] * len(self._parameters)
+        self._rates: list[Tensor] | None = None
 
     def __call__(self, inputs: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
-        """One step; see `StudentUpdate`."""
+        """One step; see `StudentUpdate`. A group's inputs are (students · B, …), its logits likewise."""
         logits: Tensor = self._student(inputs)
         with torch.no_grad():
+            # A mean over one student's minibatch, not over all of them.
+            weights = weights * self._students
             gradient = loss_gradient(teacher_logits, logits, weights, self._temperature, self._distance)
         for parameter in self._parameters:
             parameter.grad = None
@@ -129,7 +139,28 @@ class FastUpdate:
             torch._foreach_mul_(momenta, self._momentum_factor)
             torch._foreach_add_(momenta, gradients)
             gradients = momenta
-        torch._foreach_add_(parameters, gradients, alpha=-self.lr)
+        if self._rates is None:
+            torch._foreach_add_(parameters, gradients, alpha=-self.lr)
+        else:
+            torch._foreach_addcmul_(parameters, gradients, [self._rates[i] for i in moving], value=-1.0)
+
+    def join(self, members: Sequence[FastUpdate]) -> None:
+        """Take over the momenta and learning rates of a group's members."""
+        momenta = zip(*(member._momenta for member in members), strict=True)
+        pairs = list(zip(self._parameters, momenta, strict=True))
+        self._momenta = [_joined(parameter, parts) for parameter, parts in pairs]
+        rates = {member.lr for member in members}
+        self.lr, self._rates = members[0].lr, None
+        if len(rates) > 1:
+            own = torch.tensor([member.lr for member in members], dtype=torch.float64)
+            self._rates = [_spread(own, parameter) for parameter in self._parameters]
+
+    def part(self, members: Sequence[FastUpdate]) -> None:
+        """Give the momenta back to a group's members."""
+        for index, momentum in enumerate(self._momenta):
+            if momentum is not None:
+                for member, share in zip(members, momentum.chunk(len(members)), strict=True):
+                    member._momenta[index] = share.clone(memory_format=torch.preserve_format)
 
     def state_dict(self) -> dict[str, Any]:
         """The momenta, in the order of the parameters."""
@@ -141,6 +172,23 @@ class FastUpdate:
             None if momentum is None else torch.empty_like(parameter).copy_(momentum)
             for parameter, momentum in zip(self._parameters, state["momenta"], strict=True)
         ]
+
+
+def _joined(parameter: Tensor, momenta: Sequence[Tensor | None]) -> Tensor | None:
+    """The members' momenta in one tensor of the group parameter's layout; a member without one has had no step."""
+    if all(momentum is None for momentum in momenta):
+        return None
+    joined = torch.zeros_like(parameter)
+    for share, momentum in zip(joined.chunk(len(momenta)), momenta, strict=True):
+        if momentum is not None:
+            share.copy_(momentum)
+    return joined
+
+
+def _spread(rates: Tensor, parameter: Tensor) -> Tensor:
+    """One learning rate a member → one an entry of the group's parameter, in its layout."""
+    each = rates.repeat_interleave(len(parameter) // len(rates)).view(-1, *[1] * (parameter.dim() - 1))
+    return torch.empty_like(parameter).copy_(each.expand_as(parameter))
 
 
 def loss_gradient(

@@ -17,6 +17,7 @@ from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
 from ssdkd_env.distillation.probe import ProbeSet
 from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.distillation.run import choose_backend
+from ssdkd_env.distillation.work import Course, perform
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.episode_file import load_episode, save_episode
 from ssdkd_env.envs.observations import observation_names, observation_space, observe
@@ -24,8 +25,13 @@ from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.tasks import Task, load_task
+from ssdkd_env.tasks.task import share_right
 
 FloatArray = NDArray[np.float32]
+#: What `reset` returns: observation and info.
+ResetResult = tuple[FloatArray, dict[str, Any]]
+#: What `step` returns: observation, reward, terminated, truncated, info.
+StepResult = tuple[FloatArray, float, bool, bool, dict[str, Any]]
 
 #: Probe sets by task object and device: made once a process.
 _probe_sets: dict[tuple[int, str], tuple[Task, ProbeSet]] = {}
@@ -245,25 +251,33 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
         """Start a new run; see the class. `options` has no keys yet."""
+        return perform(self.reset_course(seed=seed, options=options))
+
+    def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        """Do one round with the sampling plan that `action` means; see the class."""
+        return perform(self.step_course(action))
+
+    def reset_course(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Course[ResetResult]:
+        """`reset` as a generator of work, of which several environments do equal pieces together."""
         super().reset(seed=seed)
         self.run = self._make_run(int(self.np_random.integers(2**62)))
         self._last_action = np.zeros(len(self.action_names), dtype=np.float32)
-        self._snapshot = self._previous = self._look(self.run.warm_up())
+        self._snapshot = self._previous = yield from self._look((yield from self.run.warm_up_course()))
         self._score = self._score_now()
         self.curve = [self._curve_point()]
         return self._observe(), self._info()
 
-    def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
-        """Do one round with the sampling plan that `action` means; see the class."""
+    def step_course(self, action: FloatArray) -> Course[StepResult]:
+        """`step` as a generator of work."""
         if self.run is None:
             raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset()")
         if self.run.done:
             raise gym.error.ResetNeeded(
                 f"the budget of {self.budget.rounds} rounds is used up; call env.reset() to start a new episode"
             )
-        report = self.run.step(self.action_scheme.to_plan(action))
+        report = yield from self.run.step_course(self.action_scheme.to_plan(action))
         self._last_action = np.array(action, dtype=np.float32)
-        self._previous, self._snapshot = self._snapshot, self._look(report)
+        self._previous, self._snapshot = self._snapshot, (yield from self._look(report))
         score = self._score_now()
         reward, self._score = score - self._score, score
         self.curve.append(self._curve_point())
@@ -326,23 +340,27 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
     def _make_run(self, seed: int) -> DistillationRun:
         return DistillationRun(self.task, self.method, seed, self.device, self.backend)
 
-    def _look(self, report: RoundReport) -> Snapshot:
+    def _look(self, report: RoundReport) -> Course[Snapshot]:
         """Score the student after a round, on the probe set and on the real data that are there to report."""
         assert self.run is not None
-        student = self.run.student
-        probe = probe_set(self.task, self.device).score(student)
+        probes = probe_set(self.task, self.device)
+        probe = probes.judge((yield from self.run.student_course(probes.images)))
         return Snapshot(
             report=replace(report, diverged=report.diverged or not math.isfinite(probe.discrepancy)),
             probe=probe,
-            accuracy=self._accuracy(report.round),
+            accuracy=(yield from self._accuracy(report.round)),
         )
 
-    def _accuracy(self, round_index: int) -> float | None:
+    def _accuracy(self, round_index: int) -> Course[float | None]:
         """The student's on real data; in rounds that are not measured the last measured one."""
         assert self.run is not None
-        if self.reward_name in ORACLES or round_index % self.evaluate_every == 0 or self.run.done:
-            return self.task.accuracy(self.run.student, self.device)
-        return self._snapshot.accuracy
+        if self.reward_name not in ORACLES and round_index % self.evaluate_every and not self.run.done:
+            return self._snapshot.accuracy
+        real = self.task.evaluation(self.device)
+        if real is None:
+            return None
+        images, labels = real
+        return share_right((yield from self.run.student_course(images)), labels)
 
     def _score_now(self) -> float:
         if self._snapshot.report.diverged:

@@ -39,7 +39,7 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
         return network
     if not (answer - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1.0):
         return network
-    folded = traced.float().requires_grad_(False).eval()
+    folded = traced.to(next(network.parameters()).dtype).requires_grad_(False).eval()
     return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

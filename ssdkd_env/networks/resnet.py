@@ -26,10 +26,19 @@ class SubsampleAndPad(nn.Module):
         super().__init__()
         self.before = new_channels // 2
         self.after = new_channels - self.before
+        self.networks = 1
+
+    def grouped(self, count: int) -> SubsampleAndPad:
+        """Serve so many networks whose channels lie beside each other; see `NetworkGroup`."""
+        self.networks *= count
+        return self
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C + new_channels, ⌈H/2⌉, ⌈W/2⌉); even sizes keep their memory format."""
-        return F.pad(features[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
+        padding = (0, 0, 0, 0, self.before, self.after)
+        if self.networks == 1:
+            return F.pad(features[:, :, ::2, ::2], padding)
+        return F.pad(features[:, :, ::2, ::2].unflatten(1, (self.networks, -1)), padding).flatten(1, 2)
 
 
 class BasicBlock(nn.Module):

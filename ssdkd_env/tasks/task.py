@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.probe import ProbeSettings
 from ssdkd_env.distillation.student import StudentSettings
@@ -20,8 +21,6 @@ from ssdkd_env.networks.registry import build_network
 
 #: Real images (N, C, H, W) uint8 and labels (N,) int64, or (N, H, W) for dense prediction.
 LabelledImages = tuple[Tensor, Tensor]
-#: Real images a forward pass when a student is evaluated.
-EVALUATION_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -241,13 +240,12 @@ def top1_accuracy(network: nn.Module, data: LabelledImages, spec: TaskSpec) -> f
     The network is used as it is: put it into evaluation mode first.
     """
     images, labels = data
-    normalize = Normalize(spec.mean, spec.std, images.device)
-    with torch.no_grad():
-        hits = [
-            (network(normalize(batch)).argmax(dim=1) == truth).sum()
-            for batch, truth in zip(images.split(EVALUATION_CHUNK), labels.split(EVALUATION_CHUNK), strict=True)
-        ]
-    return float(torch.stack(hits).sum() / labels.numel())
+    return share_right(answer(network, images, Normalize(spec.mean, spec.std, images.device)), labels)
+
+
+def share_right(logits: Tensor, labels: Tensor) -> float:
+    """Share of labelled images (or pixels) whose arg-max is the label, on one device."""
+    return float((logits.argmax(dim=1) == labels).sum() / labels.numel())
 
 
 def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec, label_dims: int = 1) -> None:

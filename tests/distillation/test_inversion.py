@@ -205,10 +205,10 @@ def test_modulation_weighs_the_one_hot_loss_by_rarity_in_the_buffer() -> None:
     logits = teacher(torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(5)))
     predicted = int(logits.argmax(dim=1).mode().values)
     images = torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(6)).requires_grad_()
-    inputs = engine._objective._normalize(images)
+    inputs = engine.objective._normalize(images)
     classes = teacher(inputs).argmax(dim=1)
     full_of_one = torch.eye(CLASSES)[predicted]
-    loss, _ = engine._objective(images, torch.zeros(BATCH, dtype=torch.int64), None, full_of_one)
+    loss, _ = engine.objective(images, torch.zeros(BATCH, dtype=torch.int64), None, full_of_one)
     (gradient,) = torch.autograd.grad(loss, images)
     silent = gradient.flatten(1).abs().sum(dim=1) == 0
     assert torch.equal(silent, classes == predicted)
@@ -222,8 +222,8 @@ def test_modulation_is_a_weight_and_passes_no_gradient() -> None:
     engine = make_inversion(method, teacher)
     images = torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(6)).requires_grad_()
     targets, share = torch.arange(BATCH) % CLASSES, torch.tensor([0.4, 0.3, 0.2, 0.1])
-    loss, _ = engine._objective(images, targets, None, share)
-    log_p = teacher(engine._objective._normalize(images)).log_softmax(dim=1)
+    loss, _ = engine.objective(images, targets, None, share)
+    log_p = teacher(engine.objective._normalize(images)).log_softmax(dim=1)
     p = log_p.detach().exp()
     phi = (1 - share[p.argmax(dim=1)]) * (1 - p.amax(dim=1)) ** 2
     expected = -1.5 * (phi * log_p[range(BATCH), targets]).mean()
@@ -377,10 +377,10 @@ def test_a_state_dict_continues_bit_identically() -> None:
     original = make_inversion(method, teacher, padding=1, flip=True, seed=1)
     for _ in range(2):
         original.synthesize(student, UNIFORM)
-    state, random_state = copy.deepcopy(original.state_dict()), original._random.get_state()
+    state, random_state = copy.deepcopy(original.state_dict()), original.random.get_state()
     restored = make_inversion(method, teacher, padding=1, flip=True, seed=2)
     restored.load_state_dict(state)
-    restored._random.set_state(random_state)
+    restored.random.set_state(random_state)
     for _ in range(2):
         expected, expected_losses = original.synthesize(student, UNIFORM)
         images, losses = restored.synthesize(student, UNIFORM)

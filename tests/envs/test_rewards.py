@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from ssdkd_env.distillation.answering import answer
+from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.probe import ProbeScore, ProbeSet
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import probe_set
@@ -24,7 +26,9 @@ def score(env: SSDKDEnv) -> float:
         assert accuracy is not None
         return accuracy
     images = probe_set(env.task, env.device).images
-    teacher_logits, student_logits = (logits.double() for logits in env.run.logits(images))
+    networks = (env.run.teacher, student)
+    normalize = Normalize(env.task.spec.mean, env.task.spec.std, env.device)
+    teacher_logits, student_logits = (answer(network, images, normalize).double() for network in networks)
     if env.reward_name == "probe_agreement":
         return float((teacher_logits.argmax(1) == student_logits.argmax(1)).double().mean())
     log_p, log_q = teacher_logits.log_softmax(1), student_logits.log_softmax(1)

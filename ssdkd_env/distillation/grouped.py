@@ -1,0 +1,213 @@
+"""Several runs at once: equal pieces of their work are done as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.distillation.answering import ANSWER_CHUNK, answer
+from ssdkd_env.distillation.inversion import improve
+from ssdkd_env.distillation.methods import Method
+from ssdkd_env.distillation.objective import Objective
+from ssdkd_env.distillation.sources import MetaGenerator, TrainedGenerator, descend, make_adam
+from ssdkd_env.distillation.updates import FastUpdate
+from ssdkd_env.distillation.work import AnswerWork, Course, SynthesisWork, TrainingWork, Work
+from ssdkd_env.networks.grouping import NetworkGroup, can_group
+
+ResultT = TypeVar("ResultT")
+
+
+class GroupedRuns:
+    """Does the work of several runs of one task and method, which may be at different rounds.
+
+    Runs that ask for equal pieces at the same time are served together: one pass of the teacher for all, their
+    students and generators as one grouped network each. Weights, moments and random streams stay with the runs, so
+    that each gives what it would give alone, but for rounding. What cannot be done together is done run by run:
+    networks without a grouped form, the plain backend, and methods whose images do not come from a generator that
+    is kept from batch to batch.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[Hashable, NetworkGroup | None] = {}
+
+    def perform(self, courses: Sequence[Course[ResultT]]) -> list[ResultT]:
+        """Do the work of all courses; returns what each returns."""
+        results: dict[int, ResultT] = {}
+        answers: dict[int, Any] = dict.fromkeys(range(len(courses)))
+        while answers:
+            waiting: dict[Hashable, dict[int, Work]] = {}
+            for index, given in answers.items():
+                try:
+                    work = courses[index].send(given)
+                    waiting.setdefault(work.key, {})[index] = work
+                except StopIteration as end:
+                    results[index] = end.value
+            answers = {}
+            for pieces in waiting.values():
+                answers |= zip(pieces, self._do(list(pieces.values())), strict=True)
+        return [results[index] for index in range(len(courses))]
+
+    def _do(self, works: list[Any]) -> list[Any]:
+        """The results of equal pieces of work, together where that is possible."""
+        ways: dict[type, Callable[[Any], list[Any] | None]] = {
+            SynthesisWork: self._synthesize,
+            TrainingWork: self._train,
+            AnswerWork: self._answer,
+        }
+        done = ways[type(works[0])](works) if len(works) > 1 else None
+        return [work.alone() for work in works] if done is None else done
+
+    def _group(self, networks: Sequence[nn.Module], input_shape: Sequence[int]) -> NetworkGroup | None:
+        """The networks as one, with their weights; None where they have no grouped form."""
+        first = networks[0]
+        shapes = tuple(parameter.shape for parameter in first.parameters())
+        key = (type(first), shapes, len(networks))
+        if key not in self._groups:
+            device = next(first.parameters()).device
+
+            def example(count: int) -> Tensor:
+                random = torch.Generator().manual_seed(0)
+                return torch.randn(count, *input_shape, dtype=torch.float64, generator=random).to(device)
+
+            possible = can_group(first, example)
+            self._groups[key] = NetworkGroup(first, len(networks)) if possible else None
+        group = self._groups[key]
+        if group is not None:
+            group.gather(networks)
+        return group
+
+    def _answer(self, works: list[AnswerWork]) -> list[Tensor] | None:
+        networks, images = [work.network for work in works], [work.images for work in works]
+        count, normalize = len(works), works[0].normalize
+        if all(network is networks[0] for network in networks):
+            return list(answer(networks[0], torch.cat(images), normalize).chunk(count))
+        group = self._group(networks, images[0].shape[1:])
+        if group is None:
+            return None
+        chunks = zip(*(each.split(max(ANSWER_CHUNK // count, 1)) for each in images), strict=True)
+        with torch.no_grad():
+            logits = [group(normalize(torch.cat(chunk))).chunk(count) for chunk in chunks]
+        return [torch.cat(parts) for parts in zip(*logits, strict=True)]
+
+    def _train(self, works: list[TrainingWork]) -> list[Tensor] | None:
+        trainers = [work.trainer for work in works]
+        updates = [trainer.update for trainer in trainers if isinstance(trainer.update, FastUpdate)]
+        if len(updates) < len(works):
+            return None
+        for work in works:
+            work.trainer.begin(work.round_index)
+        students = [trainer.student for trainer in trainers]
+        group = self._group(students, works[0].images.shape[1:])
+        if group is None:
+            return None
+        losses = _train_group(works, group, updates)
+        group.scatter(students)
+        for student in students:
+            student.eval()
+        return losses
+
+    def _synthesize(self, works: list[SynthesisWork]) -> list[tuple[Tensor, Tensor]] | None:
+        inversions = [work.inversion for work in works]
+        sources = [source for inversion in inversions if (source := inversion.lasting_generator()) is not None]
+        if len(sources) < len(works):
+            return None
+        student = None
+        if works[0].student is not None:
+            students = [work.student for work in works if work.student is not None]
+            student = self._group(students, inversions[0].image_shape)
+            if student is None:
+                return None
+        generators = [source.begin_generator() for source in sources]
+        generator = self._group(generators, (inversions[0].latent_dim,))
+        if generator is None:
+            return None
+        method = inversions[0].method
+        group = _GeneratorGroup(generator, sources, method)
+        objective = Objective.joined([inversion.objective for inversion in inversions])
+        shares = torch.stack([work.buffer_share for work in works])
+        targets = torch.cat([inversion.draw_targets(shares.device) for inversion in inversions])
+        parts = improve(group, objective, targets, student, shares, inversions[0].steps)
+        images = group.finish()
+        generator.scatter(generators)
+        objective.part([inversion.objective for inversion in inversions])
+        return list(zip(images.chunk(len(works)), parts, strict=True))
+
+
+def _train_group(works: list[TrainingWork], group: NetworkGroup, updates: list[FastUpdate]) -> list[Tensor]:
+    """The students' minibatches, one of each student's at a time; see `StudentTrainer.train`. Sums of the losses."""
+    trainer, count, batch_size = works[0].trainer, len(works), works[0].draws.shape[1]
+    update = FastUpdate(
+        group,
+        trainer.settings.momentum,
+        trainer.settings.weight_decay,
+        trainer.temperature,
+        trainer.distance,
+        students=count,
+    )
+    update.join(updates)
+    totals = [torch.zeros((), device=works[0].images.device) for _ in works]
+    for chunks in zip(*(trainer.chunks(work.draws) for work in works), strict=True):
+        looks = [
+            work.trainer.look_at(work.images, work.weights, chunk) for work, chunk in zip(works, chunks, strict=True)
+        ]
+        with torch.no_grad():
+            teacher_logits = [trainer.teacher(inputs) for inputs, _ in looks]
+        steps = zip(
+            *(_by_minibatch(parts, batch_size) for parts in (*zip(*looks, strict=True), teacher_logits)), strict=True
+        )
+        answers = torch.stack([update(inputs, logits, weights) for inputs, weights, logits in steps])
+        for index, own in enumerate(answers.unflatten(1, (count, batch_size)).unbind(1)):
+            weights = looks[index][1]
+            totals[index] += trainer.loss(teacher_logits[index], own.flatten(0, 1), weights) / batch_size
+    update.part(updates)
+    return totals
+
+
+def _by_minibatch(parts: Sequence[Tensor], batch_size: int) -> Tensor:
+    """The runs' minibatches · batch_size rows each → (minibatches, runs · batch_size, …)."""
+    by_run = torch.stack(list(parts)).unflatten(1, (-1, batch_size))
+    by_minibatch: Tensor = by_run.transpose(0, 1).flatten(1, 2)
+    return by_minibatch
+
+
+class _GeneratorGroup:
+    """The generators of several runs as one source of images, of all runs one after the other.
+
+    Args:
+        generator: the networks that the steps move, as one.
+        members: whose they are.
+        method: learning rates.
+    """
+
+    def __init__(self, generator: NetworkGroup, members: Sequence[MetaGenerator | TrainedGenerator], method: Method):
+        self._generator, self._members, self._method = generator, members, method
+        self._parameters: list[Tensor] = [p for p in generator.parameters() if p.requires_grad]
+
+    def begin(self, targets: Tensor) -> None:
+        """Every member's latents, and an optimiser for the batch."""
+        count = len(targets) // len(self._members)
+        self._latents = torch.cat([member.draw_latents(count) for member in self._members]).requires_grad_()
+        self._optimizer = make_adam(self._method, self._parameters, [self._latents])
+        self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+
+    def images(self) -> Tensor:
+        """(runs · N, C, H, W)."""
+        images: Tensor = self._generator(self._latents)
+        return images
+
+    def step(self, loss: Tensor) -> None:
+        """One step of every member; the loss is the sum of theirs."""
+        descend(self._optimizer, loss)
+        pairs = zip(self._gradients, self._parameters, strict=True)
+        moved = [(total, parameter.grad) for total, parameter in pairs if parameter.grad is not None]
+        torch._foreach_add_([total for total, _ in moved], [gradient for _, gradient in moved])
+
+    def finish(self) -> Tensor:
+        """End the batch of every member; its images, without gradient."""
+        for member, gradients in zip(self._members, self._generator.shares(self._gradients), strict=True):
+            member.end_generator(gradients)
+        with torch.no_grad():
+            return self.images()

@@ -1,0 +1,163 @@
+"""The heavy parts of a run as requests, so that one run does them at once and several do equal ones together.
+
+What a run does is written as a generator: it yields a piece of work and is sent its result. `perform` does the work of
+one run as it comes; `grouped.GroupedRuns` collects the work of several and does what is equal as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.distillation.answering import answer
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.inversion import Inversion
+from ssdkd_env.distillation.student import StudentTrainer
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class LayerRandom:
+    """Randomness of a run's own for layers that draw from PyTorch's global generators, such as dropout.
+
+    Attributes:
+        seed: of the draws.
+        device: whose global generator such layers use, beside the CPU's.
+    """
+
+    seed: int
+    device: torch.device
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Seed the global generators, and put them back as they were."""
+        on_cuda = self.device.type == "cuda"
+        with torch.random.fork_rng(devices=[self.device] if on_cuda else []):
+            torch.default_generator.manual_seed(self.seed)
+            if on_cuda:
+                with torch.cuda.device(self.device):
+                    torch.cuda.manual_seed(self.seed)
+            yield
+
+
+class Work(Protocol):
+    """A piece of work."""
+
+    @property
+    def key(self) -> Hashable:
+        """Pieces with equal keys, of runs of one task and method, may be done together."""
+        ...
+
+    def alone(self) -> Any:
+        """Do it for this run alone; returns what the run is sent."""
+        ...
+
+
+#: What a run does: yields work, is sent the results, returns its own.
+Course = Generator[Work, Any, ResultT]
+
+
+@dataclass(frozen=True, eq=False)
+class SynthesisWork:
+    """Synthesise a batch: `Inversion.synthesize`. Gives images and losses.
+
+    Attributes:
+        inversion: the run's.
+        student: adversary; None without.
+        buffer_share: (classes,), for φ.
+        count: images that are wanted.
+        random: of the layers.
+    """
+
+    inversion: Inversion
+    student: nn.Module | None
+    buffer_share: Tensor
+    count: int
+    random: LayerRandom
+
+    @property
+    def key(self) -> Hashable:
+        """Batches with an adversary, or without; with statistics of earlier batches, or without."""
+        statistics = self.inversion.objective.statistics
+        return "synthesis", self.student is None, statistics.past is None, self.count
+
+    def alone(self) -> tuple[Tensor, Tensor]:
+        """Do it."""
+        with self.random.lent():
+            return self.inversion.synthesize(self.student, self.buffer_share, self.count)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingWork:
+    """Train the student on minibatches: `StudentTrainer.train`. Gives the sum of the losses.
+
+    Attributes:
+        trainer: the run's.
+        images: (N, C, H, W) uint8.
+        draws: (minibatches, batch_size) int64.
+        weights: (N,) float32.
+        round_index: position in the schedule.
+        random: of the layers.
+    """
+
+    trainer: StudentTrainer
+    images: Tensor
+    draws: Tensor
+    weights: Tensor
+    round_index: int
+    random: LayerRandom
+
+    @property
+    def key(self) -> Hashable:
+        """As many minibatches of one size."""
+        return "training", tuple(self.draws.shape)
+
+    def alone(self) -> Tensor:
+        """Do it."""
+        with self.random.lent():
+            return self.trainer.train(self.images, self.draws, self.weights, self.round_index)
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerWork:
+    """Ask a network in evaluation mode. Gives its logits, (N, C) or (N, C, H, W).
+
+    Attributes:
+        network: teacher or student.
+        images: (N, C, H, W) uint8.
+        normalize: from image range to network input.
+        random: of the layers.
+    """
+
+    network: nn.Module
+    images: Tensor
+    normalize: Normalize
+    random: LayerRandom
+
+    @property
+    def key(self) -> Hashable:
+        """As many images for the same network, or for networks of one kind."""
+        return "answer", type(self.network), len(self.images)
+
+    def alone(self) -> Tensor:
+        """Do it."""
+        with self.random.lent():
+            return answer(self.network, self.images, self.normalize)
+
+
+def perform(course: Course[ResultT]) -> ResultT:
+    """Do the work of one run as it comes; returns what the run returns."""
+    result: Any = None
+    while True:
+        try:
+            work = course.send(result)
+        except StopIteration as end:
+            returned: ResultT = end.value
+            return returned
+        result = work.alone()
