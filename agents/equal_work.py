@@ -1,0 +1,259 @@
+"""Two sides that do the same work beside each other: what a round is, counting it, and our engine as one side."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
+
+from ssdkd_env.distillation import DistillationRun, Method, make_method
+from ssdkd_env.networks.checkpoints import load_weights
+from ssdkd_env.tasks import Task
+from ssdkd_env.tasks.cifar import CIFAR10
+from ssdkd_env.tasks.task import Budget, build_teacher
+
+#: Rounds of the schedules: more than are measured, so that no side resets its generator's first layer meanwhile.
+ROUNDS = 10_000
+
+
+@dataclass(frozen=True)
+class Round:
+    """What both sides do in a round, on images (3, 32, 32) of 10 classes.
+
+    Attributes:
+        teacher_arch: the teacher's network, by name or import path.
+        student_arch: the student's.
+        generator_channels: width of the standard generator.
+        candidates: images that are synthesised.
+        inversion_steps: optimiser steps on them.
+        student_steps: student minibatches.
+        batch_size: images a student minibatch.
+        measured: most images of the memory that ours measures anew after a round, for its sampling plan; theirs has
+            nothing of the kind.
+    """
+
+    teacher_arch: str = "resnet20"
+    student_arch: str = "resnet8"
+    generator_channels: int = 128
+    candidates: int = 128
+    inversion_steps: int = 5
+    student_steps: int = 25
+    batch_size: int = 128
+    measured: int = 5000
+
+    def work(self) -> dict[str, int]:
+        """Images through each network that both sides must show, as `WorkCounter` names them."""
+        inversion, distillation = self.inversion_steps * self.candidates, self.student_steps * self.batch_size
+        places = {
+            "generator, inversion": inversion,
+            "teacher, inversion": inversion,
+            "student, adversary": inversion,
+            "student, distillation": distillation,
+        }
+        backward = {f"{place}, backward": images for place, images in places.items()}
+        return places | backward | {"teacher, answers": distillation}
+
+    def method(self, pool: int) -> Method:
+        """Fast-meta with this number of steps, and a pool of so many images."""
+        return make_method("fast5", {"steps": self.inversion_steps, "pool_capacity": pool})
+
+    def task(self, teacher: str | Path | None = None, seed: int = 0) -> Task:
+        """CIFAR-10's task with these networks; the teacher's weights are random without a file of them.
+
+        Raises:
+            InvalidInputError: when a network is unknown, or the weights do not fit.
+        """
+        spec = replace(
+            CIFAR10,
+            teacher_arch=self.teacher_arch,
+            student_arch=self.student_arch,
+            generator_options={"channels": self.generator_channels},
+            budget=Budget(
+                rounds=ROUNDS,
+                warmup_rounds=1,
+                candidates=self.candidates,
+                inversion_steps=self.inversion_steps,
+                student_steps=self.student_steps,
+                batch_size=self.batch_size,
+                buffer_capacity=self.measured,
+            ),
+        )
+        network = build_teacher(spec, seed)
+        if teacher is not None:
+            load_weights("teacher", teacher, network)
+        task = Task(spec, network)
+        task.build_student(seed)  # refuses what does not fit here, before anything is measured
+        task.build_generator(seed)
+        return task
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall time of a round.
+
+    Attributes:
+        synthesis: making the images and putting them into the memory.
+        student: the minibatches, and what else there is.
+    """
+
+    synthesis: float
+    student: float
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.synthesis + self.student
+
+
+class WorkCounter:
+    """Counts the images that pass through networks inside `counting`, forward and backward.
+
+    Args:
+        teachers: teacher, in every form in which it answers.
+        student: told by its mode: it trains in distillation, and is evaluated as adversary or when it is measured.
+        generator: counted with all networks of its class, because both sides work on clones.
+
+    Attributes:
+        images: place → images.
+        dtypes: of all outputs.
+    """
+
+    def __init__(self, teachers: list[nn.Module], student: nn.Module, generator: type[nn.Module]) -> None:
+        self._teachers, self._student, self._generator = teachers, student, generator
+        self.images: Counter[str] = Counter()
+        self.dtypes: set[str] = set()
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count inside this block."""
+        handle = register_module_forward_hook(self._count)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _count(self, module: nn.Module, inputs: object, output: object) -> None:
+        place = self._place(module, output)
+        if place is None:
+            return
+        assert isinstance(output, Tensor)
+        count = len(output)
+        self.images[place] += count
+        self.dtypes.add(str(output.dtype))
+        if output.requires_grad:
+
+            def backward(gradient: Tensor) -> None:
+                self.images[f"{place}, backward"] += count
+
+            output.register_hook(backward)
+
+    def _place(self, module: nn.Module, output: object) -> str | None:
+        differentiated = isinstance(output, Tensor) and output.requires_grad
+        if any(module is teacher for teacher in self._teachers):
+            return "teacher, inversion" if differentiated else "teacher, answers"
+        if module is self._student:
+            if module.training:
+                return "student, distillation"
+            return "student, adversary" if differentiated else "student, measuring"
+        if type(module) is self._generator:
+            return "generator, inversion" if differentiated else "generator, drawing"
+        return None
+
+
+#: Passes without gradient that ours does beyond the common work, and why.
+EXTRA = {
+    "generator, drawing": "ours draws the batch after its last step; theirs keeps its best step's",
+    "teacher, answers": "ours measures the new images",
+    "student, measuring": "ours measures the new images, and after the round the memory, for its sampling plan",
+}
+
+
+def unequal_work(
+    side: str, counted: WorkCounter, expected: Mapping[str, int], extra: Collection[str] = ()
+) -> list[str]:
+    """Where a side did other work than expected; empty when it did the same.
+
+    Args:
+        side: its name.
+        counted: in one round.
+        expected: `Round.work()`.
+        extra: places at which it may do more.
+    """
+    problems = []
+    for place in sorted({*expected, *counted.images}):
+        images, wanted = counted.images[place], expected.get(place, 0)
+        if images < wanted or (images > wanted and place not in extra):
+            problems.append(f"{side}: {images} images at the place '{place}', expected {wanted}")
+    if counted.dtypes != {"torch.float32"}:
+        problems.append(f"{side}: computes in {', '.join(sorted(counted.dtypes))}, expected torch.float32")
+    return problems
+
+
+def filler_images(count: int, seed: int = 0) -> Tensor:
+    """Smooth random images (count, 3, 32, 32) uint8: as easily packed as what generators make."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(0, 256, (count, 3, 8, 8), generator=random, dtype=torch.uint8)
+    return torch.cat([F.interpolate(part, scale_factor=4.0, mode="bilinear") for part in coarse.split(1024)])
+
+
+class OurSide:
+    """Our engine with a pool of a fixed number of images.
+
+    Args:
+        size: the work of a round.
+        task: made by `size.task()`.
+        pool: images in the memory when the student studies.
+        device: where.
+        backend: of the engine.
+    """
+
+    def __init__(self, size: Round, task: Task, pool: int, device: torch.device, backend: str = "auto") -> None:
+        self.task, self.device = task, device
+        self.run = DistillationRun(task, size.method(pool), seed=0, device=device, backend=backend)
+        self.first_student = copy.deepcopy(self.run.student)
+        self.run.warm_up()
+        made = self.run.buffer.residents
+        rows = torch.arange(pool - len(made), device=device) % len(made)
+        fillers = replace(made.rows(rows), images=filler_images(len(rows)).to(device))
+        self.run.buffer.update(fillers, torch.zeros(pool, dtype=torch.float64, device=device), most_replaced=0)
+        self.diverged = False
+
+    @property
+    def memory(self) -> int:
+        """Images that the student studies."""
+        return len(self.run.buffer)
+
+    def counter(self) -> WorkCounter:
+        """Of this side's networks."""
+        teachers = [self.task.teacher_on(self.device), self.task.teacher_on(self.device, folded=True)]
+        return WorkCounter(teachers, self.run.student, type(self.task.build_generator(0)))
+
+    def round(self) -> Seconds:
+        """One round."""
+        report, seconds = timed(self.device, lambda: self.run.step(self.run.method.own_plan))
+        self.diverged = report.diverged
+        return Seconds(report.seconds_synthesis, seconds - report.seconds_synthesis)
+
+
+def timed(device: torch.device, call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and its seconds with all the work that it gives to the device."""
+    _synchronize(device)
+    started = time.perf_counter()
+    result = call()
+    _synchronize(device)
+    return result, time.perf_counter() - started
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

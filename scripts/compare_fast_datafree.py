@@ -1,0 +1,192 @@
+"""One round of ours (method fast5) against one of Fast-Datafree, at equal work, from a checkout that you give.
+
+Example:
+  git clone https://github.com/zju-vipa/Fast-Datafree
+  pip install kornia
+  python scripts/compare_fast_datafree.py --checkout Fast-Datafree --out results/fast-datafree.jsonl
+
+Same networks, batches, steps and dtype on both sides, in one process with one torch thread; theirs may have its loader
+processes besides. Its cost grows with its pool of PNG files, so several sizes are measured, with ours at the same
+size; each side keeps its own memory layout and its own way of loading. The rounds of the sides alternate. First the
+images that pass through each network are counted on both sides: if the work is unequal, no time is given. Whatever had
+to be changed to run the checkout is listed with what it does to its time: nothing, or in its favour, but for some
+milliseconds a fork. No data are needed: times do not depend on what the teacher has learned.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from _cli import launch
+from tqdm import tqdm
+
+from agents.environments import use_one_thread
+from agents.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
+from agents.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
+from agents.machine import machine
+from agents.runs import append_line, versions
+from agents.statistics import bootstrap_mean
+from ssdkd_env.envs.distillation import select_device
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks import Task
+
+
+@dataclass
+class Arguments:
+    """Command line of compare_fast_datafree."""
+
+    checkout: Path
+    """Folder of a checkout of https://github.com/zju-vipa/Fast-Datafree."""
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    pools: tuple[int, ...] = (1280, 5120, 20480)
+    """Images in the memory of both sides; multiples of the batch size."""
+    workers: tuple[int, ...] = (4, 0)
+    """Loader processes of Fast-Datafree, each measured; 4 is what it writes."""
+    rounds: int = 8
+    """Measured rounds of each side at each pool."""
+    size: tyro.conf.OmitArgPrefixes[Round] = field(default_factory=Round)
+    """Work of a round; the defaults are the CIFAR task's budget for a CPU."""
+    teacher: Path | None = None
+    """Weights file of the teacher; random weights without it."""
+    device: str = "cpu"
+    """cpu, cuda or auto."""
+    backend: str = "auto"
+    """Backend of our engine: auto, fast or plain."""
+
+
+def main(args: Arguments) -> None:
+    check(args)
+    use_one_thread()
+    torch.manual_seed(0)  # of the checkout's side; our engine has its own generators
+    device = select_device(args.device)
+    task = args.size.task(args.teacher)
+    checkout = load_checkout(args.checkout)
+    if any(args.workers):
+        use_fork(checkout)
+    settings = asdict(args) | {"teacher": args.teacher.name if args.teacher else None}
+    append_line(args.out, {name: value for name, value in settings.items() if name not in ("checkout", "out")})
+    rows: list[str] = []
+    works: dict[int, dict[str, dict[str, int]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for pool in args.pools:
+            counted, table = compare(args, task, checkout, pool, device, Path(folder) / str(pool))
+            works[pool] = counted
+            rows += table
+    append_line(
+        args.out,
+        {
+            "checkout_commit": checkout.commit,
+            "changes": checkout.changes,
+            "extra": EXTRA,
+            "machine": machine(device),
+            "versions": versions(),
+        },
+    )
+    show_work(args.size, works)
+    print("Changes that Fast-Datafree needed here:\n")
+    print("\n".join(f"- {change}" for change in checkout.changes))
+    print(
+        "\n| pool | side | seconds a round | synthesis | student | its seconds over ours |\n|---|---|---|---|---|---|"
+    )
+    print("\n".join(rows))
+
+
+def check(args: Arguments) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        InvalidInputError: then.
+    """
+    if args.out.exists():
+        raise InvalidInputError(f"--out {args.out} exists; choose another file, or delete it first")
+    for name, number in asdict(args.size).items():
+        if isinstance(number, int) and number < 1:
+            raise InvalidInputError(f"--{name.replace('_', '-')} {number}: expected at least 1")
+    for pool in args.pools:
+        if pool <= args.size.candidates or pool % args.size.batch_size:
+            raise InvalidInputError(
+                f"--pools {pool}: expected more images than --candidates {args.size.candidates}, and a multiple "
+                f"of --batch-size {args.size.batch_size}, so that every minibatch of an epoch is full"
+            )
+    if not args.pools or not args.workers or min(args.workers) < 0:
+        raise InvalidInputError("--pools and --workers: give at least one number, and none below 0")
+    if args.rounds < 1:
+        raise InvalidInputError(f"--rounds {args.rounds}: expected at least 1")
+
+
+def compare(
+    args: Arguments, task: Task, checkout: FastDatafree, pool: int, device: torch.device, folder: Path
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Gate, then measure at one size of the memory; returns the counted images of each side and rows of the table."""
+    ours = OurSide(args.size, task, pool, device, args.backend)
+    theirs = TheirSide(checkout, args.size, ours, pool, folder)
+    sides: dict[str, Callable[[], Seconds]] = {"ours": ours.round}
+    for workers in args.workers:
+        sides[f"Fast-Datafree, {workers} workers"] = lambda workers=workers: theirs.round(workers)  # type: ignore[misc]
+
+    problems = different_networks(ours, theirs)
+    counters = {side: (ours if side == "ours" else theirs).counter() for side in sides}
+    for side, play in sides.items():
+        with counters[side].counting():
+            play()
+    for side, counter in counters.items():
+        problems += unequal_work(side, counter, args.size.work(), EXTRA if side == "ours" else ())
+    for name, memory in (("ours", ours.memory), ("Fast-Datafree", theirs.memory)):
+        problems += [f"{name}: {memory} images in the memory, expected {pool}"] if memory != pool else []
+    counted = {side: dict(sorted(counter.images.items())) for side, counter in counters.items()}
+    append_line(args.out, {"pool": pool, "images": counted, "problems": problems})
+    refuse_if(problems)
+
+    seconds: dict[str, list[Seconds]] = {side: [] for side in sides}
+    names = [*sides]
+    for index in tqdm(range(args.rounds), desc=f"pool of {pool:,}", unit="round", leave=False):
+        turn = index % len(names)  # each side is first, second and third equally often
+        for side in names[turn:] + names[:turn]:
+            seconds[side].append(sides[side]())
+        append_line(
+            args.out, {"pool": pool, "round": index, "seconds": {side: asdict(s[-1]) for side, s in seconds.items()}}
+        )
+    refuse_if([f"{name}: the student diverged" for name, it in (("ours", ours), ("theirs", theirs)) if it.diverged])
+
+    rows = []
+    for side, parts in seconds.items():
+        ratio = "1"
+        if side != "ours":
+            interval = bootstrap_mean(its.total / our.total for its, our in zip(parts, seconds["ours"], strict=True))
+            append_line(args.out, {"pool": pool, "side": side, "ratio": vars(interval)})
+            ratio = str(interval)
+        medians = (np.median([getattr(part, name) for part in parts]) for name in ("total", "synthesis", "student"))
+        rows.append(f"| {pool:,} | {side} | {' | '.join(f'{median:.3f}' for median in medians)} | {ratio} |")
+    return counted, rows
+
+
+def refuse_if(problems: list[str]) -> None:
+    """End without a figure when the sides are not equal."""
+    if problems:
+        print("no figure, because the sides are not equal:\n" + "\n".join(problems), file=sys.stderr)
+        sys.exit(1)
+
+
+def show_work(size: Round, works: dict[int, dict[str, dict[str, Any]]]) -> None:
+    """Print the images through each network in a round, and why one side may have more."""
+    expected = size.work()
+    for pool, counted in works.items():
+        print(f"Images through the networks in a round, pool of {pool:,}:\n")
+        print(f"| network and place | both must | {' | '.join(counted)} | |\n|---|---|{'---|' * len(counted)}---|")
+        for place in sorted({*expected, *EXTRA}):
+            numbers = " | ".join(str(images.get(place, 0)) for images in counted.values())
+            print(f"| {place} | {expected.get(place, '–')} | {numbers} | {EXTRA.get(place, '')} |")
+        print()
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)
