@@ -1,0 +1,94 @@
+"""What a round costs as the buffer, the candidates, the classes and the student grow, with the fitted growth.
+
+Examples:
+  python scripts/measure_scaling.py --out results/scaling.jsonl
+  python scripts/measure_scaling.py --out runs/scaling.jsonl --sweeps buffer --largest 50000
+
+Appends JSON lines to a new file, writes a picture of the same name and prints Markdown tables. Times are of one process
+with one torch thread: let the machine do nothing else. A buffer of a million images takes 3 GiB of memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from _cli import launch
+from tqdm import tqdm
+
+from agents.environments import use_one_thread
+from agents.growth import MOST_LINEAR, power
+from agents.machine import machine
+from agents.plots_speed import plot_growth
+from agents.runs import append_line, versions
+from agents.scaling import CPU, check_memory, growths_of, make_sweeps, measure_point, table_of
+from ssdkd_env.errors import InvalidInputError
+
+FEWEST_REPEATS = 3
+
+
+@dataclass
+class Arguments:
+    """Seconds and memory over sizes."""
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    sweeps: tuple[Literal["buffer", "candidates", "classes", "student"], ...] = (
+        "buffer",
+        "candidates",
+        "classes",
+        "student",
+    )
+    """What grows."""
+    largest: int = 1_000_000
+    """Images of the largest buffer; the larger ones of 180 to 1,000,000 are left out."""
+    repeats: int = 15
+    """Rounds that are timed at each size, after one that is not."""
+    batch_size: int = 64
+    """Images a student minibatch."""
+
+
+def main(args: Arguments) -> None:
+    if args.out.exists():
+        raise InvalidInputError(f"--out {args.out} exists; choose another file, or delete it first")
+    if args.repeats < FEWEST_REPEATS:
+        raise InvalidInputError(f"--repeats {args.repeats}: expected at least {FEWEST_REPEATS}, for a median")
+    if args.batch_size < 2:
+        raise InvalidInputError(f"--batch-size {args.batch_size}: expected at least 2, for BatchNorm")
+    if not args.sweeps:
+        raise InvalidInputError("--sweeps: expected at least one of buffer, candidates, classes, student")
+    use_one_thread()
+    every_sweep = make_sweeps(args.largest)
+    sweeps = {name: every_sweep[name] for name in dict.fromkeys(args.sweeps)}
+    for name, sweep in sweeps.items():
+        check_memory(name, sweep)
+    points: list[dict[str, Any]] = []
+    fits: list[dict[str, Any]] = []
+    faster: list[str] = []
+    bending: list[str] = []
+    for name, sweep in sweeps.items():
+        measurements = []
+        for point in tqdm(sweep.points, desc=name, unit="size"):
+            measurements.append(measure_point(point, args.repeats, args.batch_size))
+            points.append(measurements[-1].line(name))
+            append_line(args.out, points[-1])
+        growths = growths_of(sweep, measurements)
+        for part, growth in growths.items():
+            fits.append({"sweep": name, "unit": sweep.unit, "part": part, "linear": growth.linear} | asdict(growth))
+            append_line(args.out, fits[-1])
+            if not growth.linear:
+                faster.append(f"{part} {growth.verdict} with the {sweep.unit}: {power(growth.exponent)}")
+            if growth.bends_upwards:
+                bending.append(f"{part} with the {sweep.unit}: {power(growth.last_exponent)}")
+        print(f"{table_of(sweep, measurements, growths)}\n")
+    append_line(args.out, {"batch_size": args.batch_size, "versions": versions(), "machine": machine(CPU)})
+    print(f"Linear: the interval of the exponent over the larger half of the sizes ends at {MOST_LINEAR} or below.")
+    print("\n".join(faster) if faster else "Every part grows no faster than linearly.")
+    if bending:
+        print(f"From the last but one size to the last alone it is more than {MOST_LINEAR}: {'; '.join(bending)}.")
+    plot_growth(points, fits, args.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)

@@ -1,0 +1,74 @@
+"""`measure_scaling`: growth over sizes, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.agents.test_plots import assert_picture
+from tests.scripts.commands import assert_refused, in_process_of_its_own, in_this_process
+
+SMALL = ("--sweeps", "buffer", "candidates", "--largest", 5000, "--repeats", 3, "--batch-size", 2)
+
+
+def test_a_small_run_ends_in_tables_lines_and_a_picture(tmp_path: Path) -> None:
+    out = tmp_path / "scaling.jsonl"
+    result = in_process_of_its_own("measure_scaling", "--out", out, *SMALL)
+    assert result.code == 0, result.stderr
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    points = [line for line in lines if "cpu" in line]
+    assert [line["point"]["size"] for line in points if line["sweep"] == "buffer"] == [180, 1000, 5000]
+    assert {line["sweep"] for line in points} == {"buffer", "candidates"}
+    assert all(line["nbytes"] == line["expected_bytes"] for line in points)
+    assert all(len(seconds) == 3 for line in points for seconds in line["cpu"].values())
+    fits = {(line["sweep"], line["part"]): line for line in lines if "exponent" in line}
+    assert {part for sweep, part in fits if sweep == "candidates"} == {"weigh", "update"}
+    assert all(fit["linear"] == (fit["exponent"]["high"] <= 1.15) for fit in fits.values())
+    assert lines[-1]["machine"]["torch_threads"] == 1
+    assert "| images in the buffer | weigh ms |" in result.stdout
+    assert "| 5,000 |" in result.stdout
+    if all(fit["linear"] for fit in fits.values()):
+        assert "Every part grows no faster than linearly." in result.stdout
+    else:
+        assert "FASTER than linearly" in result.stdout
+    assert_picture(out.with_suffix(".png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("--largest", "4999"), "--largest 4999: expected at least 5000"),
+        (("--repeats", "2"), "--repeats 2: expected at least 3"),
+        (("--batch-size", "1"), "--batch-size 1: expected at least 2"),
+    ],
+)
+def test_bad_numbers_are_refused(arguments: tuple[str, str], match: str, tmp_path: Path) -> None:
+    result = in_this_process("measure_scaling", "--out", tmp_path / "scaling.jsonl", *arguments)
+    assert_refused(result, match)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "scaling.jsonl"
+    out.write_text("mine\n")
+    assert_refused(in_this_process("measure_scaling", "--out", out, *SMALL), "exists; choose another file")
+    assert out.read_text() == "mine\n"
+
+
+def test_a_buffer_beyond_the_memory_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agents import scaling
+
+    monkeypatch.setattr(scaling, "available_bytes", lambda: 1 << 30)
+    result = in_this_process("measure_scaling", "--out", tmp_path / "scaling.jsonl", *SMALL)
+    assert_refused(result, "give a smaller --largest")
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unknown_sweep_is_refused(tmp_path: Path) -> None:
+    result = in_this_process("measure_scaling", "--out", tmp_path / "scaling.jsonl", "--sweeps", "teachers")
+    assert result.code == 2
+    assert "Traceback" not in result.stderr
