@@ -9,6 +9,7 @@ import gymnasium as gym
 import torch
 
 import ssdkd_env  # noqa: F401 (registers the environments)
+from agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
 
@@ -31,6 +32,18 @@ def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
     if not isinstance(env.unwrapped, SSDKDEnv):
         raise InvalidInputError(f"env={env_id!r} is no distillation environment; choose an id that begins with SSDKD/")
     return env.unwrapped
+
+
+def make_vec_env(
+    env_id: str, env_kwargs: dict[str, Any], count: int, backend: str = "auto", processes: int | None = None
+) -> DistillationVecEnv:
+    """Make several distillation environments whose work is done side by side; see `DistillationVecEnv`.
+
+    Raises:
+        InvalidInputError: as `make_env`, and when backend, count or processes do not fit.
+    """
+    make_env(env_id, env_kwargs).close()  # for its errors
+    return DistillationVecEnv(count, {**gym.spec(env_id).kwargs, **env_kwargs}, backend, processes)
 
 
 def start_worker() -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
 from agents.algorithms import build_model, load_hyperparameters
 from agents.callbacks import DistillationCallback
-from agents.environments import make_env, start_worker, use_one_thread
+from agents.environments import make_env, make_vec_env, use_one_thread
 from agents.experiments import HELD_OUT_SEED
 from agents.runs import RunFolder
 from agents.stopping import Stopper
@@ -36,6 +36,7 @@ class TrainingConfig:
         hyperparameters: values that replace the file's.
         checkpoint_every: environment steps between checkpoints.
         image_every: episodes between pictures of the buffer in TensorBoard.
+        vector_backend: how the work of several environments is done; see `EnvironmentPool`.
     """
 
     env_id: str
@@ -46,6 +47,7 @@ class TrainingConfig:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     checkpoint_every: int = 400
     image_every: int = 20
+    vector_backend: str = "auto"
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1000:
@@ -156,24 +158,16 @@ def training_seed(seed: int, done: int) -> int:
 
 
 def make_training_env(config: TrainingConfig, hyperparameters: dict[str, Any], first_seed: int) -> VecEnv:
-    """`n_envs` environments, each in a process of its own with one torch thread, monitored and normalised."""
+    """`n_envs` environments side by side, monitored and normalised."""
     count = int(hyperparameters.get("n_envs", 1))
     assert first_seed + count <= HELD_OUT_SEED
-    makers: list[Callable[[], gym.Env[Any, Any]]] = [
-        partial(_make_worker_env, config.env_id, config.env_kwargs, separate=count > 1) for _ in range(count)
-    ]
-    venv: VecEnv = SubprocVecEnv(makers, start_method="spawn") if count > 1 else DummyVecEnv(makers)
-    venv.seed(first_seed)
-    venv = VecMonitor(venv)
+    made = make_vec_env(config.env_id, config.env_kwargs, count, config.vector_backend)
+    print(f"environments: {count}, {made.choice}")
+    made.seed(first_seed)
+    venv: VecEnv = VecMonitor(made)
     if hyperparameters.get("normalize"):
         venv = VecNormalize(venv, gamma=float(hyperparameters.get("gamma", 0.99)))
     return venv
-
-
-def _make_worker_env(env_id: str, env_kwargs: dict[str, Any], separate: bool) -> gym.Env[Any, Any]:
-    if separate:
-        start_worker()
-    return make_env(env_id, env_kwargs)
 
 
 def _save_checkpoint(folder: RunFolder, model: BaseAlgorithm, config: dict[str, Any]) -> None:

@@ -44,6 +44,8 @@ class Arguments:
     """Environment steps between checkpoints."""
     image_every: int = 20
     """Episodes between pictures of the buffer in TensorBoard."""
+    vector_backend: str = "auto"
+    """How several environments are stepped: loop, process, grouped, or auto, which tries what is fastest here."""
     resume: bool = False
     """Continue the run in --out, with its own settings; only --timesteps is taken from this command."""
     progress_bar: bool = True
@@ -65,6 +67,7 @@ def main(args: Arguments) -> None:
             hyperparameters=parse_settings("hyperparameters", args.hyperparameters),
             checkpoint_every=args.checkpoint_every,
             image_every=args.image_every,
+            vector_backend=args.vector_backend,
         )
         check_settings(config)
         folder = RunFolder(args.out, asdict(config))

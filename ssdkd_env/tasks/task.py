@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -131,6 +131,12 @@ class Task:
     def dense(self) -> bool:
         """Whether the networks answer for each pixel."""
         return self._output_dims == 4
+
+    def with_budget(self, budget: Budget) -> Task:
+        """The same task, networks and data with another budget."""
+        task = copy.copy(self)
+        task.spec = replace(self.spec, budget=budget)
+        return task
 
     def teacher_on(self, device: torch.device, folded: bool = False) -> nn.Module:
         """The frozen teacher on `device`; moved once, then shared by all runs of the process.

@@ -1,0 +1,109 @@
+"""The environments of `EnvironmentPool` as a Stable-Baselines3 `VecEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.pool import EnvironmentPool
+
+
+class DistillationVecEnv(VecEnv):
+    """Many distillation runs side by side, as Stable-Baselines3 wants them.
+
+    An episode's end resets its environment in the same step; the last observation is `info["terminal_observation"]`.
+
+    Args:
+        num_envs: number of environments.
+        kwargs: arguments of each `SSDKDEnv`.
+        backend: `"loop"`, `"process"`, `"grouped"` or `"auto"`; see `EnvironmentPool`.
+        processes: among which the environments are divided; None leaves it to the backend.
+
+    Attributes:
+        choice: backend and processes, and why.
+
+    Raises:
+        InvalidInputError: when an argument does not fit.
+    """
+
+    def __init__(
+        self, num_envs: int, kwargs: dict[str, Any], backend: str = "auto", processes: int | None = None
+    ) -> None:
+        self._pool = EnvironmentPool(num_envs, kwargs, backend, processes)
+        self.choice = self._pool.choice
+        self.metadata = SSDKDEnv.metadata
+        self._actions: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        first = self._pool.first
+        super().__init__(num_envs, first.observation_space, first.action_space)
+
+    def reset(self) -> NDArray[np.float32]:
+        """Reset all environments with the seeds that `seed` gave, if it did."""
+        results = self._pool.reset(dict(enumerate(self._seeds)))
+        self._reset_seeds()
+        self._reset_options()
+        return self._take(results)
+
+    def _take(self, results: dict[int, tuple[NDArray[np.float32], dict[str, Any]]]) -> NDArray[np.float32]:
+        """Observations of all environments that were reset; their infos are kept in `reset_infos`."""
+        self.reset_infos = [results[index][1] for index in range(self.num_envs)]
+        return np.stack([results[index][0] for index in range(self.num_envs)])
+
+    def step_async(self, actions: NDArray[np.float32]) -> None:
+        """Remember the actions, (num_envs, parts) float32."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Observations, rewards, dones and infos of the step."""
+        results = self._pool.step(dict(enumerate(self._actions)))
+        observations = [results[index][0] for index in range(self.num_envs)]
+        rewards = np.array([results[index][1] for index in range(self.num_envs)], dtype=np.float32)
+        dones = np.array([results[index][2] for index in range(self.num_envs)])
+        infos = [results[index][4] | {"TimeLimit.truncated": False} for index in range(self.num_envs)]
+        ended = np.flatnonzero(dones).tolist()
+        for index, (observation, info) in (self._pool.reset(dict.fromkeys(ended)) if ended else {}).items():
+            infos[index]["terminal_observation"] = observations[index]
+            observations[index], self.reset_infos[index] = observation, info
+        return np.stack(observations), rewards, dones, infos
+
+    def close(self) -> None:
+        """End all environments."""
+        self._pool.close()
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        """A picture of every run; None without a render mode."""
+        return self._pool.call(range(self.num_envs), "render")
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of the environments."""
+        return self._pool.get(self._chosen(indices), attr_name)
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Whether the environments have an attribute."""
+        return hasattr(self._pool.first, attr_name)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the environments."""
+        self._pool.assign(dict.fromkeys(self._chosen(indices), value), attr_name)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """What a method of the environments gives."""
+        return self._pool.call(self._chosen(indices), method_name, *method_args, **method_kwargs)
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """No environment is wrapped."""
+        return [False for _ in self._chosen(indices)]
+
+    def _chosen(self, indices: VecEnvIndices) -> list[int]:
+        chosen: Iterable[int] = self._get_indices(indices)
+        return list(chosen)

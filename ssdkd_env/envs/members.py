@@ -1,0 +1,161 @@
+"""Environments of equal arguments in one process, and such processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import torch
+
+from ssdkd_env.distillation.grouped import GroupedRuns
+from ssdkd_env.distillation.work import perform
+from ssdkd_env.envs.distillation import FloatArray, ResetResult, SSDKDEnv, StepResult
+
+#: Seconds that a worker process has to end by itself.
+PATIENCE = 10.0
+
+
+class Members(Protocol):
+    """Some environments. What is begun must be ended before anything else is begun."""
+
+    def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
+        """Ask for a method of some members, such as `"reset"` or `"step"`: see `LocalMembers`."""
+        ...
+
+    def end(self) -> dict[int, Any]:
+        """What each of them gave."""
+        ...
+
+    def close(self) -> None:
+        """Free what they hold."""
+        ...
+
+
+class LocalMembers:
+    """Environments in this process.
+
+    Args:
+        kwargs: arguments of each environment.
+        count: how many.
+        grouped: whether equal work of theirs is done together.
+    """
+
+    def __init__(self, kwargs: Mapping[str, Any], count: int, grouped: bool) -> None:
+        self.envs = [SSDKDEnv(**kwargs) for _ in range(count)]
+        self._runs = GroupedRuns() if grouped else None
+        self._asked: tuple[str, Mapping[int, Any]] = "", {}
+
+    def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
+        """Remember what is asked for; the work is done in `end`, while others do theirs."""
+        self._asked = method, arguments
+
+    def end(self) -> dict[int, Any]:
+        """Do what was asked for."""
+        method, arguments = self._asked
+        done: dict[int, Any] = getattr(self, method)(arguments)
+        return done
+
+    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, ResetResult]:
+        """Reset some members with their seeds; None goes on with the member's own random stream."""
+        return self._together({index: self.envs[index].reset_course(seed=seed) for index, seed in seeds.items()})
+
+    def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
+        """Step some members. A bad action is refused before any member has moved."""
+        for index, action in actions.items():
+            self.envs[index].action_scheme.to_plan(action)
+        return self._together({index: self.envs[index].step_course(action) for index, action in actions.items()})
+
+    def _together(self, courses: Mapping[int, Any]) -> dict[int, Any]:
+        if self._runs is None:
+            return {index: perform(course) for index, course in courses.items()}
+        return dict(zip(courses, self._runs.perform(list(courses.values())), strict=True))
+
+    def call(self, calls: Mapping[int, tuple[str, Sequence[Any], Mapping[str, Any]]]) -> dict[int, Any]:
+        """What methods of some members give: name, arguments, keyword arguments."""
+        return {
+            index: getattr(self.envs[index], name)(*args, **kwargs) for index, (name, args, kwargs) in calls.items()
+        }
+
+    def get(self, names: Mapping[int, str]) -> dict[int, Any]:
+        """Attributes of some members."""
+        return {index: getattr(self.envs[index], name) for index, name in names.items()}
+
+    def assign(self, values: Mapping[int, tuple[str, Any]]) -> dict[int, Any]:
+        """Set an attribute of some members."""
+        for index, (name, value) in values.items():
+            setattr(self.envs[index], name, value)
+        return {}
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            env.close()
+
+
+class RemoteMembers:
+    """Environments in a process of their own, with one torch thread.
+
+    Args:
+        kwargs, count, grouped: see `LocalMembers`.
+    """
+
+    def __init__(self, kwargs: Mapping[str, Any], count: int, grouped: bool) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch, and CUDA's state
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, dict(kwargs), count, grouped), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
+        """Send the question."""
+        with suppress(OSError):  # a process that has died is reported by `end`
+            self._connection.send((method, dict(arguments)))
+
+    def end(self) -> dict[int, Any]:
+        """Wait for the answer.
+
+        Raises:
+            RuntimeError: when the process has died.
+            Exception: whatever the environment raised.
+        """
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(PATIENCE)
+            raise RuntimeError(
+                f"a process of the vector environment has died (exit code {self._process.exitcode}); was there enough "
+                "memory? Use fewer environments, or processes=1"
+            ) from error
+        if isinstance(answer, BaseException):
+            raise answer
+        results: dict[int, Any] = answer
+        return results
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join(PATIENCE)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+
+def _serve(connection: Connection, kwargs: dict[str, Any], count: int, grouped: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes
+    torch.set_num_threads(1)
+    members: LocalMembers | None = None
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            members = members or LocalMembers(kwargs, count, grouped)
+            answer: Any = getattr(members, method)(arguments)
+        except Exception as error:  # whatever it is, it is raised again where the user can see it
+            answer = error
+        connection.send(answer)

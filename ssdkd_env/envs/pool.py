@@ -1,0 +1,121 @@
+"""Many environments of equal arguments, stepped one by one, in processes or grouped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssdkd_env.envs.distillation import FloatArray, ResetResult, SSDKDEnv, StepResult
+from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
+from ssdkd_env.envs.tuning import Choice, choose
+from ssdkd_env.errors import InvalidInputError, check_choice
+
+#: How steps are done: one environment after the other, the same in several processes, or equal work together.
+BACKENDS = ("loop", "process", "grouped")
+
+
+class EnvironmentPool:
+    """`count` environments behind one interface, whatever does their work.
+
+    Member i gives what it would give alone: bit-identically on the CPU with `"loop"` and `"process"`, but for rounding
+    with `"grouped"`.
+
+    Args:
+        count: how many.
+        kwargs: arguments of each `SSDKDEnv`.
+        backend: `"loop"` (the reference), `"process"` (several processes of one torch thread), `"grouped"` (students
+            and generators as one grouped network), or `"auto"`, which tries and takes the fastest.
+        processes: among which the members are divided; None is one, and as many as there are cores with `"process"`.
+
+    Attributes:
+        first: an environment of the same arguments, for spaces and names.
+        choice: backend and processes, and why.
+
+    Raises:
+        InvalidInputError: when an argument does not fit.
+    """
+
+    def __init__(self, count: int, kwargs: Mapping[str, Any], backend: str, processes: int | None) -> None:
+        check_choice("vector_backend", backend, (*BACKENDS, "auto"))
+        if count < 1:
+            raise InvalidInputError(f"num_envs={count}: expected a whole number of at least 1")
+        if processes is not None and not 1 <= processes <= count:
+            raise InvalidInputError(f"processes={processes}: expected a number from 1 to num_envs={count}")
+        self.count = count
+        self.first = SSDKDEnv(**kwargs)
+        self.choice = _decide(self.first, count, backend, processes)
+        grouped = self.choice.backend == "grouped"
+        sizes = [len(range(part, count, self.choice.processes)) for part in range(self.choice.processes)]
+        self._parts: list[Members] = (
+            [LocalMembers(kwargs, count, grouped)]
+            if self.choice.processes == 1
+            else [RemoteMembers(kwargs, size, grouped) for size in sizes]
+        )
+
+    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, ResetResult]:
+        """Reset some members, with seeds by number; None goes on with the member's own random stream."""
+        return self._ask("reset", seeds)
+
+    def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
+        """Step some members, with actions by number.
+
+        Raises:
+            InvalidInputError: when an action is unusable.
+        """
+        for action in actions.values():
+            self.first.action_scheme.to_plan(action)  # before any process has moved
+        return self._ask("step", actions)
+
+    def call(self, indices: Sequence[int], name: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """What a method of some members gives."""
+        results = self._ask("call", dict.fromkeys(indices, (name, args, kwargs)))
+        return [results[index] for index in indices]
+
+    def get(self, indices: Sequence[int], name: str) -> list[Any]:
+        """An attribute of some members; from another process it comes as a copy."""
+        results = self._ask("get", dict.fromkeys(indices, name))
+        return [results[index] for index in indices]
+
+    def assign(self, values: Mapping[int, Any], name: str) -> None:
+        """Set an attribute of some members."""
+        self._ask("assign", {index: (name, value) for index, value in values.items()})
+
+    def close(self) -> None:
+        """End all members."""
+        for part in self._parts:
+            part.close()
+        self._parts = []
+
+    def _ask(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
+        """Ask each part for its members, all at the same time. Member i is number i // parts of part i % parts."""
+        parts = len(self._parts)
+        questions: list[dict[int, Any]] = [{} for _ in range(parts)]
+        for index, argument in arguments.items():
+            questions[index % parts][index // parts] = argument
+        asked = [part for part in range(parts) if questions[part]]
+        for part in asked:
+            self._parts[part].begin(method, questions[part])
+        results: dict[int, Any] = {}
+        errors: list[Exception] = []
+        for part in asked:  # every answer is taken, so that none is left for the next question
+            try:
+                results |= {number * parts + part: result for number, result in self._parts[part].end().items()}
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return results
+
+
+def _decide(env: SSDKDEnv, count: int, backend: str, processes: int | None) -> Choice:
+    cores = usable_cores()
+    if backend == "auto":
+        return choose(env, count, cores, processes)
+    default = min(cores, count) if backend == "process" else 1
+    return Choice(backend, processes or default, "as asked for")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
