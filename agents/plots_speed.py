@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from agents.plots import COLOURS, ENTRY_SHAPES, save_figure
+from agents.statistics import Interval
 
 
 def plot_growth(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -47,4 +48,29 @@ def plot_growth(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str,
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     figure.axes[0].set_ylabel("milliseconds of processor time (median; all repeats)")
+    save_figure(figure, path)
+
+
+def plot_runs(rates: Mapping[str, Mapping[int, Interval]], path: str | Path) -> None:
+    """Environment steps per second in all against the number of environments, a line for each way of stepping them.
+
+    Args:
+        rates: way → number of environments → steps per second, with its interval as bars.
+        path: PNG to write.
+    """
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for index, (way, points) in enumerate(rates.items()):
+        counts, values = list(points), list(points.values())
+        bars = [[v.mean - v.low for v in values], [v.high - v.mean for v in values]]
+        shape, colour = ENTRY_SHAPES[index % len(ENTRY_SHAPES)], COLOURS[index % len(COLOURS)]
+        axes.errorbar(counts, [v.mean for v in values], yerr=bars, marker=shape, color=colour, capsize=2, label=way)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("environments")
+    axes.set_ylabel("steps per second in all (95 % interval)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     save_figure(figure, path)

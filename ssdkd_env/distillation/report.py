@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
@@ -136,7 +135,19 @@ class Distillation:
 def difficulty_histogram(confidence: Tensor) -> Tensor:
     """Images in each of `DIFFICULTY_BINS` equal bins of 1 − p_T, (DIFFICULTY_BINS,) int64."""
     bins = ((1.0 - confidence) * DIFFICULTY_BINS).long().clamp(0, DIFFICULTY_BINS - 1)
-    return F.one_hot(bins, DIFFICULTY_BINS).sum(dim=0)  # bincount would wait for the device
+    # bincount would wait for the device
+    return torch.zeros(DIFFICULTY_BINS, dtype=torch.int64, device=bins.device).index_add_(
+        0, bins, torch.ones_like(bins)
+    )
+
+
+def quantiles(values: Tensor, levels: tuple[float, ...]) -> Tensor:
+    """Quantiles of (N,) values with linear interpolation, (levels,). Unlike `torch.quantile` for any N."""
+    ordered = values.sort().values
+    ranks = torch.tensor(levels, device=values.device, dtype=torch.float64) * (len(values) - 1)
+    below = ranks.long()
+    above = (below + 1).clamp_max(len(values) - 1)
+    return ordered[below].lerp(ordered[above], (ranks - below).to(values.dtype))
 
 
 def make_report(
@@ -160,7 +171,6 @@ def make_report(
         seconds: wall time of synthesis and of distillation.
     """
     residents = buffer.residents
-    levels = torch.tensor(QUANTILES, device=residents.confidence.device)
     counts = residents.class_share.sum(dim=0)
     share = counts / counts.sum()
     entropy = -(share * share.clamp_min(1e-12).log()).sum()
@@ -173,9 +183,9 @@ def make_report(
         "buffer_agreement": distillation.buffer_agreement,
         "class_counts": counts,
         "class_imbalance": 1.0 - entropy / math.log(max(len(counts), 2)),
-        "difficulty_quantiles": (1.0 - residents.confidence).quantile(levels),
+        "difficulty_quantiles": quantiles(1.0 - residents.confidence, QUANTILES),
         "difficulty_histogram": difficulty_histogram(residents.confidence),
-        "discrepancy_quantiles": residents.discrepancy.quantile(levels),
+        "discrepancy_quantiles": quantiles(residents.discrepancy, QUANTILES),
         "mean_age": (round_index - residents.born).double().mean(),
         "effective_sample_size": priority.effective_sample_size(distillation.probabilities),
         "replaced": distillation.replaced,

@@ -236,7 +236,7 @@ class DistillationRun:
     def _renew(self, plan: SamplingPlan) -> Course[tuple[Synthesis, Tensor]]:
         """Synthesise a batch and update the buffer; returns what was made and how many residents were replaced."""
         if self.method.memory == "real":
-            self._weigh(self.buffer.residents, plan, first=0)
+            self._weigh(self.buffer.residents, plan, self.buffer.mean_class_share(), first=0)
             nothing = Synthesis.none(self.task.spec.num_classes, self.device)
             return nothing, torch.zeros((), device=self.device)
         candidates, synthesis = yield from self._synthesize(self.student, born=self.round)
@@ -244,7 +244,8 @@ class DistillationRun:
 
     def _synthesize(self, student: torch.nn.Module | None, born: int) -> Course[tuple[Entries, Synthesis]]:
         share, count = self.buffer.mean_class_share(), self._sizes.candidates
-        images, losses = yield SynthesisWork(self.inversion, student, share, count, self._layer_random())
+        together = self.backend != "plain"
+        images, losses = yield SynthesisWork(self.inversion, student, share, count, self._layer_random(), together)
         self.synthesized += len(images)
         entries, agreement = yield from self._entries(to_uint8(images), born)
         synthesis = Synthesis.of(entries, agreement, losses)
@@ -275,9 +276,9 @@ class DistillationRun:
         A partial update draws without replacement under the weights (Gumbel top-k); a full one takes every candidate
         in place of the oldest residents.
         """
-        residents = self.buffer.residents
-        self._weigh(residents, plan, first=0)
-        self._weigh(candidates, plan, first=len(residents))
+        residents, share = self.buffer.residents, self.buffer.mean_class_share()
+        self._weigh(residents, plan, share, first=0)
+        self._weigh(candidates, plan, share, first=len(residents))
         if self.method.update == "full":
             return self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
         log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
@@ -291,7 +292,7 @@ class DistillationRun:
         entering = torch.full((len(candidates),), torch.inf, dtype=torch.float64, device=self.device)
         return torch.cat([self.buffer.residents.born.double(), entering])
 
-    def _weigh(self, entries: Entries, plan: SamplingPlan, first: int) -> None:
+    def _weigh(self, entries: Entries, plan: SamplingPlan, buffer_share: Tensor, first: int) -> None:
         """Write log P(x) of the plan, unnormalised, into the entries; its logits for them begin at `first`."""
         if plan.logits is not None:
             entries.log_weight.copy_(plan.logits.detach()[first : first + len(entries)])
@@ -299,7 +300,7 @@ class DistillationRun:
         entries.log_weight.copy_(
             priority.log_sampling_weights(
                 priority.priority(entries.importance_weight, entries.discrepancy),
-                priority.diversity(entries.class_share, self.buffer.mean_class_share()),
+                priority.diversity(entries.class_share, buffer_share),
                 priority.difficulty(entries.confidence, gamma=1.0),
                 plan.discrepancy_exponent,
                 plan.diversity_exponent,
@@ -348,7 +349,7 @@ class DistillationRun:
         return LayerRandom(int(torch.randint(2**62, (1,), generator=self._random["layers"])), self.device)
 
     def _question(self, network: torch.nn.Module, images: Tensor) -> AnswerWork:
-        return AnswerWork(network, images, self._normalize, self._layer_random())
+        return AnswerWork(network, images, self._normalize, self._layer_random(), together=self.backend != "plain")
 
     def student_course(self, images: Tensor) -> Course[Tensor]:
         """Logits of the student for images (N, C, H, W) uint8 on the run's device, as a generator of work."""
@@ -357,27 +358,26 @@ class DistillationRun:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `step` depends on, copied: `load_state_dict` of it continues bit-identically on the CPU."""
-        return copy.deepcopy(
-            {
-                "round": self.round,
-                "warm": self.warm,
-                "synthesized": self.synthesized,
-                "synthesized_class_counts": self.synthesized_class_counts,
-                "synthesized_difficulty": self.synthesized_difficulty,
-                "refreshed": self._refreshed,
-                "inversion": self.inversion.state_dict(),
-                "trainer": self._trainer.state_dict(),
-                "buffer": self.buffer.state_dict(),
-                "random": {name: generator.get_state() for name, generator in self._random.items()},
-            }
-        )
+        state = {
+            "round": self.round,
+            "warm": self.warm,
+            "synthesized": self.synthesized,
+            "synthesized_class_counts": self.synthesized_class_counts,
+            "synthesized_difficulty": self.synthesized_difficulty,
+            "refreshed": self._refreshed,
+            "inversion": self.inversion.state_dict(),
+            "trainer": self._trainer.state_dict(),
+            "random": {name: generator.get_state() for name, generator in self._random.items()},
+        }
+        # The buffer, which can be large, has copied itself.
+        return copy.deepcopy(state) | {"buffer": self.buffer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict()` of a run with the same task, method and device."""
-        state = copy.deepcopy(state)
+        self.buffer.load_state_dict(state["buffer"])
+        state = copy.deepcopy({name: value for name, value in state.items() if name != "buffer"})
         self.inversion.load_state_dict(state["inversion"])
         self._trainer.load_state_dict(state["trainer"])
-        self.buffer.load_state_dict(state["buffer"])
         for name, generator in self._random.items():
             generator.set_state(state["random"][name])
         self.round, self.warm, self.synthesized = state["round"], state["warm"], state["synthesized"]

@@ -126,7 +126,8 @@ class StudentTrainer:
     def look_at(self, images: Tensor, weights: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented network inputs of a chunk, one minibatch after the other, and their weights."""
         index = chunk.flatten()
-        return self._normalize(random_crop_flip(images[index], self._padding, self._flip, self._random)), weights[index]
+        drawn = images.index_select(0, index)  # ten times as fast as images[index] on the CPU
+        return self._normalize(random_crop_flip(drawn, self._padding, self._flip, self._random)), weights[index]
 
     def loss(self, teacher_logits: Tensor, answers: Tensor, weights: Tensor) -> Tensor:
         """Sum of the images' weighted losses, a scalar."""

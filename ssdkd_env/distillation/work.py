@@ -73,6 +73,7 @@ class SynthesisWork:
         buffer_share: (classes,), for φ.
         count: images that are wanted.
         random: of the layers.
+        together: whether it may be done together with others'.
     """
 
     inversion: Inversion
@@ -80,10 +81,13 @@ class SynthesisWork:
     buffer_share: Tensor
     count: int
     random: LayerRandom
+    together: bool = True
 
     @property
     def key(self) -> Hashable:
         """Batches with an adversary, or without; with statistics of earlier batches, or without."""
+        if not self.together:
+            return id(self)
         statistics = self.inversion.objective.statistics
         return "synthesis", self.student is None, statistics.past is None, self.count
 
@@ -133,17 +137,22 @@ class AnswerWork:
         images: (N, C, H, W) uint8.
         normalize: from image range to network input.
         random: of the layers.
+        together: whether it may be done together with others'.
     """
 
     network: nn.Module
     images: Tensor
     normalize: Normalize
     random: LayerRandom
+    together: bool = True
 
     @property
     def key(self) -> Hashable:
         """As many images for the same network, or for networks of one kind."""
-        return "answer", type(self.network), len(self.images)
+        if not self.together:
+            return id(self)
+        frozen = not any(parameter.requires_grad for parameter in self.network.parameters())  # a teacher, that is
+        return "answer", type(self.network), frozen, len(self.images)
 
     def alone(self) -> Tensor:
         """Do it."""

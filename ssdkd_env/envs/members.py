@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +22,7 @@ PATIENCE = 10.0
 
 
 class Members(Protocol):
-    """Some environments. What is begun must be ended before anything else is begun."""
+    """Some environments. What is begun and not ended before something else is begun is lost."""
 
     def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
         """Ask for a method of some members, such as `"reset"` or `"step"`: see `LocalMembers`."""
@@ -30,8 +32,12 @@ class Members(Protocol):
         """What each of them gave."""
         ...
 
+    def leave(self) -> None:
+        """Say that nothing more will be asked."""
+        ...
+
     def close(self) -> None:
-        """Free what they hold."""
+        """Free what they hold, after `leave`."""
         ...
 
 
@@ -75,20 +81,29 @@ class LocalMembers:
         return dict(zip(courses, self._runs.perform(list(courses.values())), strict=True))
 
     def call(self, calls: Mapping[int, tuple[str, Sequence[Any], Mapping[str, Any]]]) -> dict[int, Any]:
-        """What methods of some members give: name, arguments, keyword arguments."""
+        """What methods of some members give: name, arguments, keyword arguments. An attribute gives itself."""
+        found = {index: getattr(self.envs[index], name) for index, (name, _, _) in calls.items()}
         return {
-            index: getattr(self.envs[index], name)(*args, **kwargs) for index, (name, args, kwargs) in calls.items()
+            index: found[index](*args, **kwargs) if callable(found[index]) else found[index]
+            for index, (_, args, kwargs) in calls.items()
         }
 
     def get(self, names: Mapping[int, str]) -> dict[int, Any]:
         """Attributes of some members."""
         return {index: getattr(self.envs[index], name) for index, name in names.items()}
 
+    def has(self, names: Mapping[int, str]) -> dict[int, bool]:
+        """Whether some members have an attribute."""
+        return {index: hasattr(self.envs[index], name) for index, name in names.items()}
+
     def assign(self, values: Mapping[int, tuple[str, Any]]) -> dict[int, Any]:
         """Set an attribute of some members."""
         for index, (name, value) in values.items():
             setattr(self.envs[index], name, value)
         return {}
+
+    def leave(self) -> None:
+        """Nothing: no process has to end."""
 
     def close(self) -> None:
         """Close every environment."""
@@ -109,11 +124,13 @@ class RemoteMembers:
         self._process = context.Process(target=_serve, args=(theirs, dict(kwargs), count, grouped), daemon=True)
         self._process.start()
         theirs.close()
+        self._question = 0
 
     def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
         """Send the question."""
+        self._question += 1
         with suppress(OSError):  # a process that has died is reported by `end`
-            self._connection.send((method, dict(arguments)))
+            self._connection.send((self._question, method, dict(arguments)))
 
     def end(self) -> dict[int, Any]:
         """Wait for the answer.
@@ -122,22 +139,28 @@ class RemoteMembers:
             RuntimeError: when the process has died.
             Exception: whatever the environment raised.
         """
+        number = None
         try:
-            answer = self._connection.recv()
-        except (EOFError, OSError) as error:
+            while number != self._question:  # Ctrl-C may have left the answer to an earlier one
+                number, results, error, trace = self._connection.recv()
+        except (EOFError, OSError) as gone:
             self._process.join(PATIENCE)
             raise RuntimeError(
-                f"a process of the vector environment has died (exit code {self._process.exitcode}); was there enough "
-                "memory? Use fewer environments, or processes=1"
-            ) from error
-        if isinstance(answer, BaseException):
-            raise answer
-        results: dict[int, Any] = answer
-        return results
+                f"a process of the vector environment has died (exit code {self._process.exitcode}). Was there enough "
+                'memory, and does the script make its environments under `if __name__ == "__main__":`? Else use fewer '
+                "environments, or processes=1"
+            ) from gone
+        if error is not None:
+            raise error from RuntimeError(f"in a process of the vector environment:\n{trace}")
+        answers: dict[int, Any] = results
+        return answers
+
+    def leave(self) -> None:
+        """Let the process end."""
+        self._connection.close()
 
     def close(self) -> None:
-        """End the process."""
-        self._connection.close()
+        """Wait for the process to end."""
         self._process.join(PATIENCE)
         if self._process.is_alive():
             self._process.terminate()
@@ -148,14 +171,12 @@ def _serve(connection: Connection, kwargs: dict[str, Any], count: int, grouped: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes
     torch.set_num_threads(1)
     members: LocalMembers | None = None
-    while True:
-        try:
-            method, arguments = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            members = members or LocalMembers(kwargs, count, grouped)
-            answer: Any = getattr(members, method)(arguments)
-        except Exception as error:  # whatever it is, it is raised again where the user can see it
-            answer = error
-        connection.send(answer)
+    with suppress(EOFError, OSError):  # the other end is closed
+        while True:
+            number, method, arguments = connection.recv()
+            try:
+                members = members or LocalMembers(kwargs, count, grouped)
+                answer = ForkingPickler.dumps((number, getattr(members, method)(arguments), None, ""))
+            except Exception as error:  # whatever it is, it is raised again where the user can see it
+                answer = ForkingPickler.dumps((number, None, error, traceback.format_exc()))
+            connection.send_bytes(answer)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
+
+import gymnasium as gym
 
 from ssdkd_env.envs.distillation import FloatArray, ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
@@ -38,10 +41,10 @@ class EnvironmentPool:
 
     def __init__(self, count: int, kwargs: Mapping[str, Any], backend: str, processes: int | None) -> None:
         check_choice("vector_backend", backend, (*BACKENDS, "auto"))
-        if count < 1:
-            raise InvalidInputError(f"num_envs={count}: expected a whole number of at least 1")
-        if processes is not None and not 1 <= processes <= count:
-            raise InvalidInputError(f"processes={processes}: expected a number from 1 to num_envs={count}")
+        if not isinstance(count, Integral) or count < 1:
+            raise InvalidInputError(f"num_envs={count!r}: expected a whole number of at least 1")
+        if processes is not None and not (isinstance(processes, Integral) and 1 <= processes <= count):
+            raise InvalidInputError(f"processes={processes!r}: expected a whole number from 1 to num_envs={count}")
         self.count = count
         self.first = SSDKDEnv(**kwargs)
         self.choice = _decide(self.first, count, backend, processes)
@@ -68,7 +71,7 @@ class EnvironmentPool:
         return self._ask("step", actions)
 
     def call(self, indices: Sequence[int], name: str, *args: Any, **kwargs: Any) -> list[Any]:
-        """What a method of some members gives."""
+        """What a method of some members gives; an attribute gives itself."""
         results = self._ask("call", dict.fromkeys(indices, (name, args, kwargs)))
         return [results[index] for index in indices]
 
@@ -77,6 +80,10 @@ class EnvironmentPool:
         results = self._ask("get", dict.fromkeys(indices, name))
         return [results[index] for index in indices]
 
+    def has(self, indices: Sequence[int], name: str) -> bool:
+        """Whether some members all have an attribute."""
+        return all(self._ask("has", dict.fromkeys(indices, name)).values())
+
     def assign(self, values: Mapping[int, Any], name: str) -> None:
         """Set an attribute of some members."""
         self._ask("assign", {index: (name, value) for index, value in values.items()})
@@ -84,12 +91,16 @@ class EnvironmentPool:
     def close(self) -> None:
         """End all members."""
         for part in self._parts:
+            part.leave()  # all of them first: a process takes a second to end
+        for part in self._parts:
             part.close()
         self._parts = []
 
     def _ask(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
         """Ask each part for its members, all at the same time. Member i is number i // parts of part i % parts."""
         parts = len(self._parts)
+        if not parts:
+            raise gym.error.ClosedEnvironmentError("the environments have been closed; make them again")
         questions: list[dict[int, Any]] = [{} for _ in range(parts)]
         for index, argument in arguments.items():
             questions[index % parts][index // parts] = argument
@@ -98,7 +109,7 @@ class EnvironmentPool:
             self._parts[part].begin(method, questions[part])
         results: dict[int, Any] = {}
         errors: list[Exception] = []
-        for part in asked:  # every answer is taken, so that none is left for the next question
+        for part in asked:  # every answer is taken, even after an error
             try:
                 results |= {number * parts + part: result for number, result in self._parts[part].end().items()}
             except Exception as error:
@@ -106,6 +117,22 @@ class EnvironmentPool:
         if errors:
             raise errors[0]
         return results
+
+
+def one_each(argument: str, values: Any, count: int) -> list[Any]:
+    """The items of `values`, which has one for each environment.
+
+    Raises:
+        InvalidInputError: when it has not.
+    """
+    try:
+        items = list(values)
+    except TypeError:
+        items = []
+    if len(items) != count:
+        shown = " ".join(repr(values).split())[:100]
+        raise InvalidInputError(f"{argument}={shown}: expected {count} values, one for each environment")
+    return items
 
 
 def _decide(env: SSDKDEnv, count: int, backend: str, processes: int | None) -> Choice:

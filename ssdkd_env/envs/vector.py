@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from ssdkd_env.envs.distillation import FloatArray, SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.pool import EnvironmentPool, one_each
 from ssdkd_env.errors import InvalidInputError
 
 BoolArray = NDArray[np.bool_]
@@ -69,7 +69,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         self.observation_names, self.action_names = first.observation_names, first.action_names
         self._observations = np.zeros(self.observation_space.shape or (), dtype=np.float32)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
-        self._begun = False
+        self._begun = np.zeros(num_envs, dtype=np.bool_)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -91,18 +91,15 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
             self._observations[index] = observation
             infos = self._add_info(infos, info, index)
         self._ended &= ~mask
-        self._begun |= bool(mask.all())
+        self._begun |= mask
         return self._observations.copy(), infos
 
     def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
-        seeds = (
-            [None if seed is None else seed + index for index in range(self.num_envs)]
-            if not isinstance(seed, list)
-            else seed
-        )
-        if len(seeds) != self.num_envs:
-            raise InvalidInputError(f"seed={seed}: expected {self.num_envs} seeds, one for each environment")
-        return seeds
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, int):
+            return [seed + index for index in range(self.num_envs)]
+        return one_each("seed", seed, self.num_envs)
 
     def _mask(self, options: dict[str, Any] | None) -> BoolArray:
         mask = (options or {}).get("reset_mask")
@@ -128,10 +125,9 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
             InvalidInputError: when an action is unusable; no environment has moved then.
             ResetNeeded: before the first reset, and after an episode's end with `"Disabled"`.
         """
-        if not self._begun:
+        if not self._begun.all():
             raise gym.error.ResetNeeded("Cannot call step() before calling reset()")
-        if len(actions) != self.num_envs:
-            raise InvalidInputError(f"actions: expected {self.num_envs}, one for each environment, got {len(actions)}")
+        by_member = one_each("actions", actions, self.num_envs)
         fresh = np.flatnonzero(self._ended).tolist() if self.autoreset_mode == AutoresetMode.NEXT_STEP else []
         if self._ended.any() and self.autoreset_mode == AutoresetMode.DISABLED:
             over = np.flatnonzero(self._ended).tolist()
@@ -140,7 +136,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         rewards = np.zeros(self.num_envs)
         ended = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
-        results = self._pool.step({index: actions[index] for index in moving}) if moving else {}
+        results = self._pool.step({index: by_member[index] for index in moving}) if moving else {}
         for index, (observation, reward, terminated, _, info) in results.items():
             self._observations[index], rewards[index], ended[index] = observation, reward, terminated
             if terminated and self.autoreset_mode == AutoresetMode.SAME_STEP:
@@ -160,8 +156,6 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """What a method of every environment gives, or an attribute of each."""
-        if not callable(getattr(self._pool.first, name)):
-            return self.get_attr(name)
         return tuple(self._pool.call(range(self.num_envs), name, *args, **kwargs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
@@ -170,11 +164,8 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
 
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of every environment: to the items of a list or tuple, or all to one value."""
-        if not isinstance(values, list | tuple):
-            values = [values] * self.num_envs
-        if len(values) != self.num_envs:
-            raise InvalidInputError(f"values: expected {self.num_envs}, one for each environment, got {len(values)}")
-        self._pool.assign(dict(enumerate(values)), name)
+        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        self._pool.assign(dict(enumerate(one_each("values", each, self.num_envs))), name)
 
     def close_extras(self, **kwargs: Any) -> None:
         """End processes."""

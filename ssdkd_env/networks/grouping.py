@@ -37,7 +37,10 @@ class NetworkGroup(nn.Module):
         super().__init__()
         self.count = count
         self.network = _grouped(copy.deepcopy(network), count)
-        self._own = [*self.network.parameters(), *self.network.buffers()]
+        own = [*self.network.parameters(), *self.network.buffers()]
+        self._own = [tensor for tensor in own if tensor.dim()]
+        #: BatchNorm's numbers of batches since the weights were gathered; before that every member had its own.
+        self._counters = [tensor for tensor in own if not tensor.dim()]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (count · N, …) to (count · N, …): the first N are the first network's, and so on."""
@@ -56,22 +59,30 @@ class NetworkGroup(nn.Module):
         self.network.train(networks[0].training)
         own, theirs = self._pairs(networks)
         torch._foreach_copy_(own, theirs)
+        for counter in self._counters:
+            counter.zero_()
 
     @torch.no_grad()
     def scatter(self, networks: Sequence[nn.Module]) -> None:
         """Give parameters and buffers back to the members."""
         own, theirs = self._pairs(networks)
         torch._foreach_copy_(theirs, own)
+        for network in networks:
+            counters = [tensor for tensor in (*network.parameters(), *network.buffers()) if not tensor.dim()]
+            for counter, passes in zip(counters, self._counters, strict=True):
+                counter.add_(passes)
+        for passes in self._counters:
+            passes.zero_()
 
     def _pairs(self, networks: Sequence[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
-        members = [[*network.parameters(), *network.buffers()] for network in networks]
         own = list(chain.from_iterable(self.shares(self._own)))
-        return own, list(chain.from_iterable(members))
+        members = chain.from_iterable((*network.parameters(), *network.buffers()) for network in networks)
+        return own, [tensor for tensor in members if tensor.dim()]
 
     def shares(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         """Views of grouped tensors, such as parameters or their gradients: a list for each member."""
-        parts = [t.chunk(self.count) if t.dim() else (t,) * self.count for t in tensors]
-        return [list(member) for member in zip(*parts, strict=True)]
+        parts = [tensor.chunk(self.count) for tensor in tensors]
+        return [[part[index] for part in parts] for index in range(self.count)]
 
 
 def can_group(network: nn.Module, make_input: Callable[[int], Tensor]) -> bool:
@@ -85,10 +96,15 @@ def can_group(network: nn.Module, make_input: Callable[[int], Tensor]) -> bool:
         make_input: gives that many float64 inputs, on the network's device.
     """
     try:
-        members = [copy.deepcopy(network).double() for _ in range(2)]
-        _disturb(members[1])
-        group = NetworkGroup(members[0], 2)
-        return all(_same(group, members, make_input, training) for training in (True, False))
+        device = make_input(1).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            members = [copy.deepcopy(network).double() for _ in range(2)]
+            _disturb(members[1])
+            group = NetworkGroup(members[0], 2)
+            before = _random_states(device)
+            same = all(_same(group, members, make_input, training) for training in (True, False))
+            # The answers alone would not show a dropout that happens to drop nothing.
+            return same and all(map(torch.equal, before, _random_states(device)))
     except Exception:  # a user's network can resist copying, float64 or another layout in any way
         return False
 
@@ -100,12 +116,18 @@ def _same(group: NetworkGroup, members: list[nn.Module], make_input: Callable[[i
     group.gather(members)
     inputs = make_input(2 * EXAMPLES)
     answers = group(inputs)
+    scattered = copy.deepcopy(members)
+    group.scatter(scattered)
     expected = torch.cat([member(part) for member, part in zip(members, inputs.chunk(2), strict=True)])
-    buffers = group.shares(list(group.network.buffers()))
     pairs = [(answers, expected)]
-    for own, member in zip(buffers, members, strict=True):
-        pairs += list(zip(own, member.buffers(), strict=True))
+    for own, member in zip(scattered, members, strict=True):
+        pairs += list(zip(own.buffers(), member.buffers(), strict=True))
     return all(_close(actual, wanted) for actual, wanted in pairs)
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def _close(actual: Tensor, wanted: Tensor) -> bool:
@@ -131,7 +153,9 @@ class _GroupedLinear(nn.Module):
         super().__init__()
         self.count = count
         self.weight = nn.Parameter(_repeated(layer.weight, count), requires_grad=layer.weight.requires_grad)
-        self.bias = None if layer.bias is None else nn.Parameter(_repeated(layer.bias, count))
+        self.bias: nn.Parameter | None = None
+        if layer.bias is not None:
+            self.bias = nn.Parameter(_repeated(layer.bias, count), requires_grad=layer.bias.requires_grad)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """One batched product."""
@@ -156,6 +180,8 @@ def _grouped(module: nn.Module, count: int) -> nn.Module:
         module.in_channels *= count
         module.out_channels *= count
     elif isinstance(module, _BatchNorm | nn.InstanceNorm2d):
+        if module.momentum is None:
+            raise NotImplementedError("an average over all batches weighs them by how many each member has had")
         module.num_features *= count
     elif isinstance(module, nn.GroupNorm):
         module.num_groups *= count

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
+from ssdkd_env.distillation.buffer import Entries, ReplayBuffer, lowest
 from ssdkd_env.errors import InvalidInputError
 
 CLASSES = 4
@@ -197,3 +197,18 @@ def test_a_state_dict_restores_every_row_and_shares_nothing() -> None:
 def test_a_buffer_without_room_is_refused(capacity: int) -> None:
     with pytest.raises(InvalidInputError, match="buffer_capacity"):
         make_buffer(capacity)
+
+
+@given(
+    st.lists(
+        st.one_of(st.integers(0, 5).map(float), st.just(float("inf")), st.just(float("nan"))), min_size=1, max_size=200
+    ),
+    st.floats(0, 1),
+)
+def test_the_lowest_keys_are_those_of_a_stable_sort(values: list[float], share: float) -> None:
+    """Few of many, where the buffer is not sorted, and many of few; keys of a diverged student come last."""
+    many = torch.tensor(values, dtype=torch.float64)
+    count = int(share * len(many) / 8)
+    order = sorted(range(len(values)), key=lambda row: (values[row] != values[row], values[row]))
+    for number in (count, len(many)):
+        assert lowest(many, number).tolist() == order[:number]

@@ -1,0 +1,159 @@
+"""How fast it is: many runs side by side, and this checkout beside an earlier one.
+
+Examples:
+  python scripts/measure_speed.py runs --out results/digits-runs.jsonl
+  python scripts/measure_speed.py versions --before ../first --out results/digits-versions.jsonl
+
+Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints a
+Markdown table. The sides take turns in one command. Let the machine do nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _cli import launch, parse_settings
+from tqdm import tqdm
+
+from agents.environments import env_arguments, make_env, use_one_thread
+from agents.machine import machine
+from agents.plots_speed import plot_runs
+from agents.runs import append_line, versions
+from agents.speed import (
+    GATE_TOLERANCE,
+    Side,
+    SteppedEnvironments,
+    grouped_error,
+    memory_mib,
+    play_in_checkout,
+    sides,
+)
+from agents.statistics import Interval, bootstrap_mean
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.pool import usable_cores
+from ssdkd_env.errors import InvalidInputError
+
+
+@dataclass
+class Runs:
+    """Environment steps per second in all, for several numbers of environments and each way of stepping them.
+
+    First a gate: in float64 a run in a group must give what it gives alone, or there is no figure.
+    """
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    env: str = "SSDKD/Digits-v0"
+    """Environment id."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, such as data_root=data."""
+    counts: tuple[int, ...] = (1, 4, 16, 64)
+    """Numbers of environments."""
+    blocks: int = 6
+    """Turns of each way; a turn is a step of all environments."""
+
+
+@dataclass
+class Versions:
+    """Seconds of a digits episode in an earlier checkout and in this one, taking turns."""
+
+    before: Path
+    """Checkout to compare with, as `git worktree add ../first ed43f66` makes it."""
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    episodes: int = 10
+    """Episodes of each side, beside a first one that is not counted."""
+    turns: int = 5
+    """Processes of each side among which the episodes are divided."""
+
+
+def main(args: Runs | Versions) -> None:
+    if args.out.exists():
+        raise InvalidInputError(f"--out {args.out} exists; choose another file, or delete it first")
+    use_one_thread()
+    if isinstance(args, Runs):
+        measure_runs(args)
+    else:
+        measure_versions(args)
+
+
+def measure_runs(args: Runs) -> None:
+    kwargs = parse_settings("env-kwargs", args.env_kwargs)
+    env = make_env(args.env, kwargs)
+    error = grouped_error(env)
+    append_line(args.out, {"gate": error, "tolerance": GATE_TOLERANCE, "versions": versions(), **_machine(env)})
+    if not error <= GATE_TOLERANCE:
+        raise InvalidInputError(f"a grouped run differs by {error:.2g} from the same run alone: no figure")
+    print(f"gate: a grouped run differs by {error:.1e} in float64 from the same run alone\n")
+    rates: dict[str, dict[int, Interval]] = {}
+    print("| environments | way | steps/s in all | over one after another | MiB more |\n|---|---|---|---|---|")
+    for count in args.counts:
+        lines = _measure_count(env, env_arguments(args.env, kwargs), count, args.blocks)
+        for line in lines:
+            append_line(args.out, line)
+            rate = bootstrap_mean(count / seconds for seconds in line["seconds"])
+            ratio = bootstrap_mean(a / b for a, b in zip(lines[0]["seconds"], line["seconds"], strict=True))
+            rates.setdefault(line["way"], {})[count] = rate
+            print(
+                f"| {count} | {line['way']} | {_short(rate)} | {_short(ratio)} | {line['memory_mib']:.0f} |", flush=True
+            )
+    plot_runs(rates, args.out.with_suffix(".png"))
+
+
+def _measure_count(env: SSDKDEnv, kwargs: dict[str, Any], count: int, blocks: int) -> list[dict[str, Any]]:
+    """A line for each way; the ways take turns, step by step."""
+    ways: list[tuple[Side, SteppedEnvironments]] = []
+    try:
+        memory = []
+        for side in sides(count, usable_cores()):
+            before = memory_mib()
+            stepped = SteppedEnvironments(env, kwargs, count, side)
+            stepped.seconds(1)  # buffers of kernels, processes that start
+            memory.append(memory_mib() - before)
+            ways.append((side, stepped))
+        seconds: list[list[float]] = [[] for _ in ways]
+        for _ in tqdm(range(blocks), desc=f"{count} environments", leave=False):
+            for (_, stepped), times in zip(ways, seconds, strict=True):
+                times += stepped.seconds(1)
+    finally:
+        for _, stepped in ways:
+            stepped.envs.close()
+    return [
+        {"environments": count, "way": side.name, "backend": side.backend, "seconds": times, "memory_mib": mib}
+        for (side, _), times, mib in zip(ways, seconds, memory, strict=True)
+    ]
+
+
+def measure_versions(args: Versions) -> None:
+    here = Path(__file__).resolve().parents[1]
+    checkouts = {"before": args.before, "now": here}
+    seconds: dict[str, list[float]] = {side: [] for side in checkouts}
+    accuracies: dict[str, list[float]] = {side: [] for side in checkouts}
+    for turn in tqdm(range(args.turns), unit="turn"):
+        seeds = range(1_000_000 + turn, 1_000_000 + args.episodes, args.turns)
+        for side, checkout in checkouts.items():
+            for episode in play_in_checkout(checkout, seeds):
+                append_line(args.out, {"side": side} | episode)
+                seconds[side].append(episode["seconds"])
+                accuracies[side].append(episode["accuracy"])
+    append_line(args.out, {"versions": versions(), **_machine(make_env("SSDKD/Digits-v0", {"device": "cpu"}))})
+    print("| side | seconds an episode (median) | accuracy |\n|---|---|---|")
+    for side in checkouts:
+        print(f"| {side} | {np.median(seconds[side]):.2f} | {bootstrap_mean(accuracies[side])} |")
+    ratio = bootstrap_mean(a / b for a, b in zip(seconds["before"], seconds["now"], strict=True))
+    print(f"\nbefore over now: {_short(ratio)}")
+
+
+def _machine(env: SSDKDEnv) -> dict[str, Any]:
+    return {"machine": machine(env.device)}
+
+
+def _short(value: Interval) -> str:
+    return f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+if __name__ == "__main__":
+    launch(Runs | Versions, main, __doc__)  # type: ignore[arg-type]
