@@ -19,8 +19,8 @@ from agents.machine import forget_peak_memory, machine, peak_device_memory_mib, 
 from agents.runs import versions
 from agents.statistics import bootstrap_mean, paired_differences
 from agents.storage import load_sampler
+from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.distillation import probe_set
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_json
 

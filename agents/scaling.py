@@ -20,8 +20,8 @@ from agents.machine import MIB, forget_peak_memory, peak_memory_mib
 from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS
-from ssdkd_env.distillation.report import Distillation, Synthesis, make_report
-from ssdkd_env.distillation.updates import STUDENT_UPDATES
+from ssdkd_env.distillation.report import Distillation, RoundClock, Synthesis, make_report
+from ssdkd_env.distillation.updates import FastUpdate
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.cifar import CIFAR10
 from ssdkd_env.tasks.task import Task, build_teacher
@@ -245,8 +245,9 @@ class BufferRounds:
         """One round: `weigh`, `update`, `probabilities`, `draw`, `gather` and `report`."""
         plan, buffer, candidates, residents = SamplingPlan(), self.buffer, self._candidates, self.buffer.residents
         with watch.part("weigh"):
+            share = buffer.mean_class_share()
             for entries in (residents, candidates):
-                entries.log_weight.copy_(self._log_weights(entries, plan))
+                entries.log_weight.copy_(self._log_weights(entries, plan, share))
         with watch.part("update"):
             log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
             keys = log_weights + priority.gumbel(len(log_weights), self._random, CPU)
@@ -258,17 +259,17 @@ class BufferRounds:
             draws = priority.draw_with_replacement(probabilities, MINIBATCHES * self._batch_size, self._random)
         with watch.part("gather"):
             chunk = draws[:GATHERED]
-            _ = residents.images[chunk], residents.importance_weight[chunk]
+            _ = residents.images.index_select(0, chunk), residents.importance_weight[chunk]
         with watch.part("report"):
             zero = torch.zeros(())
             synthesis = Synthesis.of(candidates, zero, torch.zeros(3))
             distillation = Distillation(zero, zero, replaced, probabilities)
-            make_report(0, buffer, synthesis, distillation, 0.0, 0, (0.0, 0.0))
+            make_report(0, buffer, synthesis, distillation, 0.0, 0, RoundClock(torch.device("cpu")))
 
-    def _log_weights(self, entries: Entries, plan: SamplingPlan) -> Tensor:
+    def _log_weights(self, entries: Entries, plan: SamplingPlan, share: Tensor) -> Tensor:
         return priority.log_sampling_weights(
             priority.priority(entries.importance_weight, entries.discrepancy),
-            priority.diversity(entries.class_share, self.buffer.mean_class_share()),
+            priority.diversity(entries.class_share, share),
             priority.difficulty(entries.confidence, gamma=1.0),
             plan.discrepancy_exponent,
             plan.diversity_exponent,
@@ -290,7 +291,7 @@ class StudentSteps:
     def __init__(self, point: Point, batch_size: int) -> None:
         settings, method = CIFAR10.student, METHODS["ssdkd"]
         self._student = _student(point.student).train()
-        self._update = STUDENT_UPDATES["fast"](
+        self._update = FastUpdate(
             self._student, settings.momentum, settings.weight_decay, settings.temperature, method.distance
         )
         self._update.lr = 1e-3  # noise teaches nothing: stay where numbers are finite

@@ -34,7 +34,7 @@ from agents.fast_datafree import FastDatafree, TheirSide, different_networks, lo
 from agents.machine import machine
 from agents.runs import append_line, versions
 from agents.statistics import bootstrap_mean
-from ssdkd_env.envs.distillation import select_device
+from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Task
 

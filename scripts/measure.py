@@ -30,9 +30,9 @@ from agents.machine import machine
 from agents.plots import plot_budgets, plot_plans
 from agents.runs import append_line
 from agents.statistics import bootstrap_between_group_share, bootstrap_mean
+from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.distillation import select_device
 from ssdkd_env.errors import InvalidInputError
 
 ENV_ID = "SSDKD/Digits-v0"

@@ -26,7 +26,7 @@ from _cli import launch
 from agents.runs import RunFolder
 from agents.stopping import Stopper
 from agents.teachers import CARD, WEIGHTS, RealData, TeacherRun
-from ssdkd_env.envs.distillation import select_device
+from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import load_split
 from ssdkd_env.tasks.registry import find_spec, with_real_data

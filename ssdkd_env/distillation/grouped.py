@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation.answering import ANSWER_CHUNK, answer
+from ssdkd_env.distillation.execution import Execution, Forward
 from ssdkd_env.distillation.inversion import improve
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.objective import Objective
@@ -111,26 +112,28 @@ class GroupedRuns:
 
     def _synthesize(self, works: list[SynthesisWork]) -> list[tuple[Tensor, Tensor]] | None:
         inversions = [work.inversion for work in works]
-        sources = [source for inversion in inversions if (source := inversion.lasting_generator()) is not None]
+        sources = [own for inversion in inversions if (own := inversion.lasting_generator()) is not None]
         if len(sources) < len(works):
             return None
-        student = None
+        execution = inversions[0].execution
+        student: Forward | None = None
         if works[0].student is not None:
             students = [work.student for work in works if work.student is not None]
-            student = self._group(students, inversions[0].image_shape)
-            if student is None:
+            group = self._group(students, inversions[0].image_shape)
+            if group is None:
                 return None
-        generators = [source.begin_generator() for source in sources]
+            student = execution.of(group)
+        generators = [own.begin_generator() for own in sources]
         generator = self._group(generators, (inversions[0].latent_dim,))
         if generator is None:
             return None
         method = inversions[0].method
-        group = _GeneratorGroup(generator, sources, method)
+        source = _GeneratorGroup(generator, sources, method, execution)
         objective = Objective.joined([inversion.objective for inversion in inversions])
         shares = torch.stack([work.buffer_share for work in works])
         targets = torch.cat([inversion.draw_targets(shares.device) for inversion in inversions])
-        parts = improve(group, objective, targets, student, shares, inversions[0].steps)
-        images = group.finish()
+        parts = improve(source, objective, targets, student, shares, inversions[0].steps)
+        images = source.finish()
         generator.scatter(generators)
         objective.part([inversion.objective for inversion in inversions])
         return list(zip(images.chunk(len(works)), parts, strict=True))
@@ -146,6 +149,7 @@ def _train_group(works: list[TrainingWork], group: NetworkGroup, updates: list[F
         trainer.temperature,
         trainer.distance,
         students=count,
+        forward=trainer.execution.of(group),
     )
     update.join(updates)
     totals = [torch.zeros((), device=works[0].images.device) for _ in works]
@@ -180,10 +184,18 @@ class _GeneratorGroup:
         generator: the networks that the steps move, as one.
         members: whose they are.
         method: learning rates.
+        execution: how they are called.
     """
 
-    def __init__(self, generator: NetworkGroup, members: Sequence[MetaGenerator | TrainedGenerator], method: Method):
+    def __init__(
+        self,
+        generator: NetworkGroup,
+        members: Sequence[MetaGenerator | TrainedGenerator],
+        method: Method,
+        execution: Execution,
+    ) -> None:
         self._generator, self._members, self._method = generator, members, method
+        self._forward = execution.of(generator)
         self._parameters: list[Tensor] = [p for p in generator.parameters() if p.requires_grad]
 
     def begin(self, targets: Tensor) -> None:
@@ -195,8 +207,7 @@ class _GeneratorGroup:
 
     def images(self) -> Tensor:
         """(runs · N, C, H, W)."""
-        images: Tensor = self._generator(self._latents)
-        return images
+        return self._forward(self._latents)
 
     def step(self, loss: Tensor) -> None:
         """One step of every member; the loss is the sum of theirs."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.execution import EAGER, Execution, Forward
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.objective import Objective
 from ssdkd_env.distillation.sources import BatchSource, ImageSource, MetaGenerator, Pixels, TrainedGenerator
@@ -28,6 +29,7 @@ class Inversion:
         normalize: from image range to network input.
         padding, flip: augmentation.
         random: this engine's own source of randomness, on the generator's device.
+        execution: how the networks are called.
     """
 
     def __init__(
@@ -44,23 +46,25 @@ class Inversion:
         padding: int,
         flip: bool,
         random: torch.Generator,
+        execution: Execution = EAGER,
     ) -> None:
         self.method = method
+        self.execution = execution
         self.num_classes = num_classes
         self.image_shape = image_shape
         self.latent_dim = latent_dim
         self.batch_size = batch_size
         self.steps = steps
         self.random = random
-        self.objective = Objective(method, teacher, normalize, padding, flip, random)
+        self.objective = Objective(method, teacher, normalize, padding, flip, random, execution=execution)
         extra = self.objective.parameters()
         self.source: ImageSource
         if method.variables == "meta_generator":
-            self.source = MetaGenerator(generator, latent_dim, method, steps, extra, random)
+            self.source = MetaGenerator(generator, latent_dim, method, steps, extra, random, execution)
         elif method.variables == "pixels":
             self.source = Pixels(image_shape, normalize, method, extra, random)
         else:
-            self.source = TrainedGenerator(generator, latent_dim, num_classes, method, extra, random)
+            self.source = TrainedGenerator(generator, latent_dim, num_classes, method, extra, random, execution)
 
     def synthesize(
         self, student: nn.Module | None, buffer_share: Tensor, count: int | None = None
@@ -77,7 +81,8 @@ class Inversion:
             adversarial), a (3,) tensor.
         """
         targets = self.draw_targets(buffer_share.device)
-        parts = improve(self.source, self.objective, targets, student, buffer_share[None], self.steps)
+        adversary = None if student is None else self.execution.of(student)
+        parts = improve(self.source, self.objective, targets, adversary, buffer_share[None], self.steps)
         return self.source.finish(count or self.batch_size), parts[0]
 
     def draw_targets(self, device: torch.device) -> Tensor:
@@ -110,7 +115,7 @@ def improve(
     source: BatchSource,
     objective: Objective,
     targets: Tensor,
-    student: nn.Module | None,
+    student: Forward | None,
     buffer_share: Tensor,
     steps: int,
 ) -> Tensor:

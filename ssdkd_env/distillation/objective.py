@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.contrastive import ContrastiveLoss
+from ssdkd_env.distillation.execution import EAGER, Execution, Forward
 from ssdkd_env.distillation.losses import (
     activation_loss,
     adversarial_loss,
@@ -42,6 +43,7 @@ class Objective:
         normalize: from image range to network input.
         padding, flip: augmentation.
         random: source of randomness, on the images' device; one for each run, where several are served at once.
+        execution: how the teacher is called.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class Objective:
         padding: int,
         flip: bool,
         *random: torch.Generator,
+        execution: Execution = EAGER,
     ) -> None:
         self.method = method
-        self.teacher = teacher
+        self.teacher = execution.of(teacher, hooked=True)
         self.runs = len(random)
         self._normalize = normalize
         self._padding, self._flip = (padding, flip) if method.augment else (0, False)
@@ -89,7 +92,7 @@ class Objective:
         return [] if self._contrastive is None else list(self._contrastive.parameters())
 
     def __call__(
-        self, images: Tensor, targets: Tensor, student: nn.Module | None, buffer_share: Tensor
+        self, images: Tensor, targets: Tensor, student: Forward | None, buffer_share: Tensor
     ) -> tuple[Tensor, Tensor]:
         """L_inv of a batch, or of one batch for each run, one after the other in the first dimension.
 

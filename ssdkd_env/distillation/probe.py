@@ -163,3 +163,15 @@ def _synthesize(task: Task, device: torch.device) -> Tensor:
         made = [inversion.synthesize(None, nothing)[0] for _ in range(settings.batches)]
         batches += [to_uint8(images) for images in made[-settings.kept :]]
     return torch.cat(batches)
+
+
+#: By task object and device: made once a process.
+_probe_sets: dict[tuple[int, str], tuple[Task, ProbeSet]] = {}
+
+
+def probe_set(task: Task, device: torch.device) -> ProbeSet:
+    """The task's probe set on `device`; made once a process."""
+    key = (id(task), str(device))
+    if key not in _probe_sets:
+        _probe_sets[key] = (task, ProbeSet(task, device))  # holding the task keeps its id from being reused
+    return _probe_sets[key][1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +133,40 @@ class Distillation:
     probabilities: Tensor
 
 
+class RoundClock:
+    """Wall time of the parts of a round, without waiting for the device in between.
+
+    On CUDA the device itself notes when it gets to the end of a part; the notes are read after the round's one
+    synchronisation.
+
+    Args:
+        device: that does the work.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cuda = device.type == "cuda"
+        self._marks: list[tuple[str, Any]] = [("", self._now())]
+
+    def _now(self) -> Any:
+        if not self._on_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def lap(self, part: str) -> None:
+        """End a part of the round."""
+        self._marks.append((part, self._now()))
+
+    def seconds(self, part: str) -> float:
+        """Seconds of all laps of a part. On CUDA the device must have finished them."""
+        laps = zip(self._marks[:-1], self._marks[1:], strict=True)
+        return float(sum(self._between(start, end) for (_, start), (name, end) in laps if name == part))
+
+    def _between(self, start: Any, end: Any) -> float:
+        return start.elapsed_time(end) / 1000.0 if self._on_cuda else end - start  # type: ignore[no-any-return]
+
+
 def difficulty_histogram(confidence: Tensor) -> Tensor:
     """Images in each of `DIFFICULTY_BINS` equal bins of 1 − p_T, (DIFFICULTY_BINS,) int64."""
     bins = ((1.0 - confidence) * DIFFICULTY_BINS).long().clamp(0, DIFFICULTY_BINS - 1)
@@ -157,7 +192,7 @@ def make_report(
     distillation: Distillation,
     learning_rate: float,
     synthesized: int,
-    seconds: tuple[float, float],
+    clock: RoundClock,
 ) -> RoundReport:
     """Gather every statistic on the device and bring them over in one copy.
 
@@ -168,7 +203,7 @@ def make_report(
         distillation: the round's minibatches.
         learning_rate: the student's.
         synthesized: images since the start.
-        seconds: wall time of synthesis and of distillation.
+        clock: of the round's two parts.
     """
     residents = buffer.residents
     counts = residents.class_share.sum(dim=0)
@@ -207,7 +242,7 @@ def make_report(
         buffer_fill=len(buffer) / buffer.capacity,
         replaced=int(values.pop("replaced")),
         synthesized=synthesized,
-        seconds_synthesis=seconds[0],
-        seconds_distillation=seconds[1],
+        seconds_synthesis=clock.seconds("synthesis"),
+        seconds_distillation=clock.seconds("distillation"),
         **values,
     )

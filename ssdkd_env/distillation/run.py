@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,18 +12,22 @@ from torch import Tensor
 from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
+from ssdkd_env.distillation.execution import Execution
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
-from ssdkd_env.distillation.report import Distillation, RoundReport, Synthesis, make_report
+from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport, Synthesis, make_report
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
-from ssdkd_env.distillation.updates import STUDENT_UPDATES
 from ssdkd_env.distillation.work import AnswerWork, Course, LayerRandom, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 if TYPE_CHECKING:
     from ssdkd_env.tasks import Task
+
+
+#: How a run's arithmetic is done; see `DistillationRun`.
+BACKENDS = ("plain", "fast", "compiled")
 
 
 def choose_backend(backend: str) -> str:
@@ -33,7 +36,7 @@ def choose_backend(backend: str) -> str:
     Raises:
         InvalidInputError: when it is unknown.
     """
-    check_choice("backend", backend, (*STUDENT_UPDATES, "auto"))
+    check_choice("backend", backend, (*BACKENDS, "auto"))
     return "fast" if backend == "auto" else backend
 
 
@@ -49,7 +52,10 @@ class DistillationRun:
         seed: of everything in this run.
         device: where it all happens.
         backend: `"plain"`, the reference; `"fast"`, the same numbers but for rounding, with BatchNorm folded in the
-            teacher that answers and less overhead a step; `"auto"` takes the fast one.
+            teacher that answers and less overhead a step; `"compiled"`, the fast one whose hot loops go through
+            `torch.compile` (on CUDA as CUDA graphs), which takes a minute before the first round; `"auto"`, `"fast"`.
+        precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; what is measured of images stays in
+            float32.
 
     Attributes:
         buffer: the images that the student studies, whatever memory the method has.
@@ -68,12 +74,14 @@ class DistillationRun:
         seed: int,
         device: torch.device | str = "cpu",
         backend: str = "auto",
+        precision: str = "float32",
     ) -> None:
         self.task = task
         self.method = method
         self.seed = seed
         self.device = torch.device(device)
         self.backend = choose_backend(backend)
+        execution = Execution(precision, "inductor" if self.backend == "compiled" else "")
         spec, budget = task.spec, task.spec.budget
         seeds = torch.randint(2**62, (7,), generator=torch.Generator().manual_seed(seed)).tolist()
         self._random = {
@@ -84,7 +92,7 @@ class DistillationRun:
         self._random["layers"] = torch.Generator().manual_seed(seeds[3])
         self._real_seed = seeds[6]
         self.teacher = task.teacher_on(self.device)
-        self._answering_teacher = task.teacher_on(self.device, folded=self.backend == "fast")
+        self._answering_teacher = task.teacher_on(self.device, folded=self.backend != "plain")
         self.student = task.build_student(seeds[4]).to(self.device)
         self._normalize = Normalize(spec.mean, spec.std, self.device)
         self._sizes = Sizes.of(method, budget, task)
@@ -101,6 +109,7 @@ class DistillationRun:
             padding=spec.padding,
             flip=spec.flip,
             random=self._random["inversion"],
+            execution=execution,
         )
         self._trainer = StudentTrainer(
             self.student,
@@ -112,7 +121,8 @@ class DistillationRun:
             padding=spec.padding,
             flip=spec.flip,
             random=self._random["augmentation"],
-            update=self.backend,
+            execution=execution,
+            plain=self.backend == "plain",
         )
         self.buffer = ReplayBuffer(
             self._sizes.capacity, spec.image_shape, spec.num_classes, self.device, dense=task.dense
@@ -152,17 +162,15 @@ class DistillationRun:
         """`warm_up` as a generator of work."""
         if self.warm:
             raise RuntimeError("warm_up() was already called on this run; make a new DistillationRun to start over")
-        clock = _Clock(self.device)
+        clock = RoundClock(self.device)
         synthesis = yield from self._fill()
         self.warm = True
-        seconds_synthesis = clock.lap()
+        clock.lap("synthesis")
         agreement = yield from self._refresh()
         zero = torch.zeros((), device=self.device)
         uniform = torch.full((len(self.buffer),), 1 / len(self.buffer), dtype=torch.float64, device=self.device)
         distillation = Distillation(zero, agreement, zero, uniform)
-        return make_report(
-            self.round, self.buffer, synthesis, distillation, 0.0, self.synthesized, (seconds_synthesis, 0.0)
-        )
+        return make_report(self.round, self.buffer, synthesis, distillation, 0.0, self.synthesized, clock)
 
     def step_course(self, plan: SamplingPlan) -> Course[RoundReport]:
         """`step` as a generator of work."""
@@ -171,24 +179,23 @@ class DistillationRun:
         if self.done:
             raise RuntimeError(f"the budget of {self.task.spec.budget.rounds} rounds is used up; make a new run")
         self._check_logits(plan.logits)
-        clock = _Clock(self.device)
+        clock = RoundClock(self.device)
         self._reset_first_layer()
-        seconds_synthesis = seconds_distillation = 0.0
         loss, replaced = torch.zeros((2,), device=self.device)
         for student_steps in self._sizes.student_steps:
             synthesis, entered = yield from self._renew(plan)
-            seconds_synthesis += clock.lap()
+            clock.lap("synthesis")
             probabilities = priority.sampling_probabilities(self.buffer.residents.log_weight)
             loss = loss + (yield from self._distill(probabilities, plan.importance_exponent, student_steps))
             replaced = replaced + entered
-            seconds_distillation += clock.lap()
+            clock.lap("distillation")
         agreement = yield from self._refresh()
         mean_loss = loss / self.task.spec.budget.student_steps
         learning_rate = self._trainer.learning_rate(self.round)
         self.round += 1
-        seconds = (seconds_synthesis, seconds_distillation + clock.lap())
+        clock.lap("distillation")
         distillation = Distillation(mean_loss, agreement, replaced, probabilities)
-        return make_report(self.round, self.buffer, synthesis, distillation, learning_rate, self.synthesized, seconds)
+        return make_report(self.round, self.buffer, synthesis, distillation, learning_rate, self.synthesized, clock)
 
     def _check_logits(self, logits: Tensor | None) -> None:
         """Refuse logits before anything of the run has moved."""
@@ -384,17 +391,3 @@ class DistillationRun:
         self.synthesized_class_counts.copy_(state["synthesized_class_counts"])
         self.synthesized_difficulty.copy_(state["synthesized_difficulty"])
         self._refreshed = state["refreshed"]
-
-
-class _Clock:
-    """Wall time between laps; waits for the device so that a lap holds the work it launched."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        last, self._last = self._last, time.perf_counter()
-        return self._last - last

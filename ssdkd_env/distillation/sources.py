@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.optimizers import load_optimizer_state
 
@@ -68,6 +69,7 @@ class MetaGenerator:
         steps: inner steps a batch.
         extra: parameters of the objective that are trained along.
         random: source of randomness, on the generator's device.
+        execution: how the clone is called.
     """
 
     def __init__(
@@ -78,10 +80,12 @@ class MetaGenerator:
         steps: int,
         extra: Sequence[nn.Parameter],
         random: torch.Generator,
+        execution: Execution = EAGER,
     ) -> None:
         self.generator = generator.train()
         self._latent_dim, self._method, self._random, self._extra = latent_dim, method, random, list(extra)
         self._clone = copy.deepcopy(self.generator)
+        self._forward = execution.of(self._clone)
         names = [name for name, parameter in self.generator.named_parameters() if parameter.requires_grad]
         self._parameters: list[Tensor] = [self.generator.get_parameter(name) for name in names]
         self._clone_parameters: list[Tensor] = [self._clone.get_parameter(name) for name in names]
@@ -110,8 +114,7 @@ class MetaGenerator:
 
     def images(self) -> Tensor:
         """The clone's images."""
-        images: Tensor = self._clone(self._latents)
-        return images
+        return self._forward(self._latents)
 
     def step(self, loss: Tensor) -> None:
         """One inner step."""
@@ -170,6 +173,7 @@ class TrainedGenerator:
         method: variables and learning rates.
         extra: parameters of the objective that are trained along.
         random: source of randomness, on the generator's device.
+        execution: how the generator is called.
     """
 
     def __init__(
@@ -180,8 +184,10 @@ class TrainedGenerator:
         method: Method,
         extra: Sequence[nn.Parameter],
         random: torch.Generator,
+        execution: Execution = EAGER,
     ) -> None:
         self.generator = generator.train()
+        self._forward = execution.of(self.generator)
         self._latent_dim, self._method, self._random = latent_dim, method, random
         self._trained = [p for p in self.generator.parameters() if p.requires_grad] + list(extra)
         self._redraws = method.variables == "generator"
@@ -218,8 +224,7 @@ class TrainedGenerator:
 
     def images(self) -> Tensor:
         """The generator's images of the batch's latents, or of new ones."""
-        images: Tensor = self.generator(self._inputs(self._count))
-        return images
+        return self._forward(self._inputs(self._count))
 
     def _inputs(self, count: int) -> Tensor:
         if self._redraws:

@@ -60,7 +60,8 @@ class BatchNormStatistics:
                 )
             self._batch[index] = _MeanAndVariance.apply(features, self.runs)  # type: ignore[no-untyped-call]
             if self._instances is not None:
-                self._instances.append(features.flatten(2).mean(dim=2) if features.dim() > 2 else features)
+                means = features.flatten(2).mean(dim=2) if features.dim() > 2 else features
+                self._instances.append(means.to(self._remembered.dtype))
 
         if self._instances is not None:
             self._instances = []
@@ -139,8 +140,9 @@ class _MeanAndVariance(torch.autograd.Function):
         by_run = features.unflatten(0, (runs, -1))
         dims = [d for d in range(by_run.dim()) if d not in (0, 2)]
         # Two plain reductions: on the CPU torch.var_mean over these dimensions is several times slower.
-        mean = by_run.mean(dims)
-        variance = (by_run.square().mean(dims) - mean.square()).clamp_min(0.0)
+        dtype = torch.promote_types(features.dtype, torch.float32)  # bfloat16 would lose the difference of squares
+        mean = by_run.mean(dims, dtype=dtype)
+        variance = (by_run.to(dtype).square().mean(dims) - mean.square()).clamp_min(0.0)
         ctx.save_for_backward(features, mean, variance)
         return mean, variance
 

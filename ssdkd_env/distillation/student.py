@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.answering import ANSWER_CHUNK
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
+from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.methods import Method
-from ssdkd_env.distillation.updates import STUDENT_UPDATES
+from ssdkd_env.distillation.updates import FastUpdate, PlainUpdate, StudentUpdate
 from ssdkd_env.errors import InvalidInputError
 
 #: The cosine schedule ends at this share of its start (0.2 → 2e-4 in the standard protocol).
@@ -56,7 +57,8 @@ class StudentTrainer:
         normalize: from image range to network input.
         padding, flip: augmentation.
         random: source of randomness of the augmentation.
-        update: how a step is computed: a key of `STUDENT_UPDATES`.
+        execution: how teacher and student are called.
+        plain: compute a step as in the reference, by `PlainUpdate`.
     """
 
     def __init__(
@@ -70,17 +72,20 @@ class StudentTrainer:
         padding: int,
         flip: bool,
         random: torch.Generator,
-        update: str = "plain",
+        execution: Execution = EAGER,
+        plain: bool = False,
     ) -> None:
         self.student = student.eval()
-        self.teacher = teacher
+        self.teacher = execution.of(teacher)
+        self.execution = execution
         self.settings, self._rounds = settings, rounds
         self.distance, self.temperature = method.distance, method.temperature or settings.temperature
         self._normalize = normalize
         self._padding, self._flip = padding, flip
         self._random = random
-        self.update = STUDENT_UPDATES[update](
-            student, settings.momentum, settings.weight_decay, self.temperature, self.distance
+        sgd = (settings.momentum, settings.weight_decay, self.temperature, self.distance)
+        self.update: StudentUpdate = (
+            PlainUpdate(student, *sgd) if plain else FastUpdate(student, *sgd, forward=execution.of(student))
         )
 
     def learning_rate(self, round_index: int) -> float:

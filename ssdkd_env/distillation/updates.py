@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env.distillation.execution import Forward
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.optimizers import load_optimizer_state
 
@@ -91,6 +92,7 @@ class FastUpdate:
         momentum, weight_decay: of SGD.
         temperature, distance: of the distillation loss.
         students: how many the group has; each is moved down the gradient of its own minibatch's mean loss.
+        forward: the student as it is called; itself where None.
     """
 
     def __init__(
@@ -101,9 +103,10 @@ class FastUpdate:
         temperature: float,
         distance: str,
         students: int = 1,
+        forward: Forward | None = None,
     ) -> None:
         self.lr: float = 0.0
-        self._student, self._students = student, students
+        self._forward, self._students = student if forward is None else forward, students
         self._momentum_factor, self._weight_decay = momentum, weight_decay
         self._temperature, self._distance = temperature, distance
         self._parameters: list[Tensor] = [p for p in student.parameters() if p.requires_grad]
@@ -112,7 +115,7 @@ class FastUpdate:
 
     def __call__(self, inputs: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
         """One step; see `StudentUpdate`. A group's inputs are (students · B, …), its logits likewise."""
-        logits: Tensor = self._student(inputs)
+        logits = self._forward(inputs)
         with torch.no_grad():
             # A mean over one student's minibatch, not over all of them.
             weights = weights * self._students
@@ -206,10 +209,3 @@ def loss_gradient(
         return scale * (student_logits - teacher_logits).sign()
     scale = weights.view(shape) * (temperature / predictions)
     return scale * ((student_logits / temperature).softmax(dim=1) - (teacher_logits / temperature).softmax(dim=1))
-
-
-#: By name of the backend.
-STUDENT_UPDATES: dict[str, Callable[[nn.Module, float, float, float, str], StudentUpdate]] = {
-    "plain": PlainUpdate,
-    "fast": FastUpdate,
-}

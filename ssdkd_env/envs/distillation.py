@@ -10,11 +10,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
-from ssdkd_env.distillation.probe import ProbeSet
+from ssdkd_env.distillation.execution import PRECISIONS
+from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.distillation.run import choose_backend
 from ssdkd_env.distillation.work import Course, perform
@@ -23,8 +24,8 @@ from ssdkd_env.envs.episode_file import load_episode, save_episode
 from ssdkd_env.envs.observations import observation_names, observation_space, observe
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS
 from ssdkd_env.envs.snapshot import Snapshot
-from ssdkd_env.errors import InvalidInputError, check_choice, one_line
-from ssdkd_env.tasks import Task, load_task
+from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.tasks import load_task
 from ssdkd_env.tasks.task import share_right
 
 FloatArray = NDArray[np.float32]
@@ -32,9 +33,6 @@ FloatArray = NDArray[np.float32]
 ResetResult = tuple[FloatArray, dict[str, Any]]
 #: What `step` returns: observation, reward, terminated, truncated, info.
 StepResult = tuple[FloatArray, float, bool, bool, dict[str, Any]]
-
-#: Probe sets by task object and device: made once a process.
-_probe_sets: dict[tuple[int, str], tuple[Task, ProbeSet]] = {}
 
 
 class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
@@ -143,7 +141,9 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
         data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
         probe: settings of the probe set to replace, such as `{"steps": 5}` where a CPU has to make it.
-        backend: `"auto"`, `"fast"` or `"plain"`: the same numbers but for rounding; see `DistillationRun`.
+        backend: `"auto"`, `"fast"`, `"compiled"` or `"plain"`: the same numbers but for rounding; see
+            `DistillationRun`.
+        precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; see `DistillationRun`.
         evaluate_every: rounds between measurements of the reported `accuracy`, which on CIFAR costs as much as many
             minibatches; in between the last one is repeated. The last round is always measured.
         clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
@@ -188,6 +188,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         data_root: str | None = None,
         probe: Mapping[str, Any] | None = None,
         backend: str = "auto",
+        precision: str = "float32",
         evaluate_every: int = 1,
         clock: bool = False,
         render_mode: str | None = None,
@@ -201,6 +202,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         self.clock = clock
         self.device = select_device(device)
         self.backend = choose_backend(backend)
+        self.precision = check_choice("precision", precision, PRECISIONS)
         self.method = make_method(method, method_options)
         self.task = load_task(
             task,
@@ -338,7 +340,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         return self._observe(), self._info()
 
     def _make_run(self, seed: int) -> DistillationRun:
-        return DistillationRun(self.task, self.method, seed, self.device, self.backend)
+        return DistillationRun(self.task, self.method, seed, self.device, self.backend, self.precision)
 
     def _look(self, report: RoundReport) -> Course[Snapshot]:
         """Score the student after a round, on the probe set and on the real data that are there to report."""
@@ -382,29 +384,3 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         """What the rendered learning curve shows of a round."""
         info = self._info()
         return {key: info[key] for key in ("probe_agreement", "accuracy") if key in info}
-
-
-def select_device(device: str) -> torch.device:
-    """The torch device that `device` names; `"auto"` is CUDA where present.
-
-    Raises:
-        InvalidInputError: when it does not exist on this machine.
-    """
-    if device == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInputError(
-            f"device={device!r} is not usable here ({one_line(error)}); choose 'auto' or 'cpu'"
-        ) from error
-    return chosen
-
-
-def probe_set(task: Task, device: torch.device) -> ProbeSet:
-    """The task's probe set on `device`; made once a process."""
-    key = (id(task), str(device))
-    if key not in _probe_sets:
-        _probe_sets[key] = (task, ProbeSet(task, device))  # holding the task keeps its id from being reused
-    return _probe_sets[key][1]

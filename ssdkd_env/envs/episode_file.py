@@ -51,7 +51,7 @@ def load_episode(env: SSDKDEnv, path: str | Path) -> None:
     if not isinstance(state, dict) or state.get("arguments") != _fingerprint(env):
         raise InvalidInputError(
             f"{path} was saved by an environment with other arguments; make this one with the same task, networks, "
-            "method, budget, backend, kind of device, action and reward"
+            "method, budget, backend, precision, kind of device, action and reward"
         )
     env.np_random.bit_generator.state = state["np_random"]
     env.run = env._make_run(state["seed"])
@@ -65,5 +65,5 @@ def _fingerprint(env: SSDKDEnv) -> str:
     """What an episode depends on beside its state."""
     # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
     spec = replace(env.task.spec, teacher_weights=env.task.teacher_digest(), evaluation=None, teacher_data=None)
-    engine = (env.method, env.backend, env.device.type)
+    engine = (env.method, env.backend, env.precision, env.device.type)
     return repr((spec, *engine, env.reward_name, type(env.action_scheme).__name__))

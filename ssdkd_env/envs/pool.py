@@ -41,9 +41,9 @@ class EnvironmentPool:
 
     def __init__(self, count: int, kwargs: Mapping[str, Any], backend: str, processes: int | None) -> None:
         check_choice("vector_backend", backend, (*BACKENDS, "auto"))
-        if not isinstance(count, Integral) or count < 1:
+        if not _is_whole(count) or count < 1:
             raise InvalidInputError(f"num_envs={count!r}: expected a whole number of at least 1")
-        if processes is not None and not (isinstance(processes, Integral) and 1 <= processes <= count):
+        if processes is not None and not (_is_whole(processes) and 1 <= processes <= count):
             raise InvalidInputError(f"processes={processes!r}: expected a whole number from 1 to num_envs={count}")
         self.count = count
         self.first = SSDKDEnv(**kwargs)
@@ -133,6 +133,10 @@ def one_each(argument: str, values: Any, count: int) -> list[Any]:
         shown = " ".join(repr(values).split())[:100]
         raise InvalidInputError(f"{argument}={shown}: expected {count} values, one for each environment")
     return items
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral)
 
 
 def _decide(env: SSDKDEnv, count: int, backend: str, processes: int | None) -> Choice:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation import DistillationRun, make_method
 from ssdkd_env.distillation.losses import distillation_loss
-from ssdkd_env.distillation.updates import STUDENT_UPDATES, StudentUpdate, loss_gradient
+from ssdkd_env.distillation.updates import FastUpdate, PlainUpdate, StudentUpdate, loss_gradient
 from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.grouping import NetworkGroup
 from ssdkd_env.tasks import load_task
 from tests.own_networks import DenseNet
 
@@ -41,10 +42,13 @@ def minibatch(seed: int, dense: bool) -> tuple[Tensor, Tensor, Tensor]:
     return images, logits, torch.rand(BATCH, generator=random)
 
 
+UPDATES: dict[str, type[PlainUpdate] | type[FastUpdate]] = {"plain": PlainUpdate, "fast": FastUpdate}
+
+
 def make_update(
     name: str, student: nn.Module, distance: str = "kl", momentum: float = 0.9, decay: float = 1e-2
 ) -> StudentUpdate:
-    update = STUDENT_UPDATES[name](student, momentum, decay, 3.0, distance)
+    update = UPDATES[name](student, momentum, decay, 3.0, distance)
     update.lr = 0.05
     return update
 
@@ -64,7 +68,7 @@ def test_the_closed_gradient_is_autograds(distance: str, dense: bool) -> None:
 @pytest.mark.parametrize("distance", ["kl", "l1"])
 @pytest.mark.parametrize("dense", [False, True])
 def test_the_fast_step_equals_the_plain_one(momentum: float, decay: float, distance: str, dense: bool) -> None:
-    students = {name: make_student(dense) for name in STUDENT_UPDATES}
+    students = {name: make_student(dense) for name in UPDATES}
     updates = {name: make_update(name, student, distance, momentum, decay) for name, student in students.items()}
     for step in range(5):
         answers = {}
@@ -87,7 +91,103 @@ def test_a_parameter_that_takes_no_part_stays_as_it_is() -> None:
     assert torch.equal(student.frozen, torch.ones(2))
 
 
-@pytest.mark.parametrize("name", STUDENT_UPDATES)
+def make_students(count: int, dense: bool) -> list[nn.Module]:
+    """Students of unequal weights, in the layout that runs keep them in."""
+    students = [make_student(dense) for _ in range(count)]
+    with torch.no_grad():
+        for factor, student in enumerate(students, start=1):
+            for parameter in student.parameters():
+                parameter.mul_(1 + 0.1 * factor)
+    return [student.to(memory_format=torch.channels_last) for student in students]  # type: ignore[call-overload]
+
+
+def make_fast(student: nn.Module, distance: str, momentum: float, decay: float, students: int = 1) -> FastUpdate:
+    return FastUpdate(student, momentum, decay, 3.0, distance, students)
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 1e-2), (0.0, 1e-2), (0.9, 0.0)])
+@pytest.mark.parametrize("distance", ["kl", "l1"])
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("rates", [(0.05, 0.05, 0.05), (0.05, 0.02, 0.11)])
+def test_a_groups_step_equals_those_of_its_members(
+    momentum: float, decay: float, distance: str, dense: bool, rates: tuple[float, ...]
+) -> None:
+    """With one learning rate or each its own, and with members that have gone before and one that has not."""
+    count, settings = len(rates), (distance, momentum, decay)
+    students, twins = make_students(count, dense), make_students(count, dense)
+    updates, singles = ([make_fast(student, *settings) for student in each] for each in (students, twins))
+    for index in (0, 2):
+        for update in (updates[index], singles[index]):
+            update.lr = 0.03
+            update(*minibatch(index, dense))
+    group = NetworkGroup(students[0], count)
+    for turn in range(2):
+        for update, single, rate in zip(updates, singles, rates, strict=True):
+            update.lr = single.lr = rate / (turn + 1)
+        group.gather(students)
+        together = make_fast(group, *settings, students=count)
+        together.join(updates)
+        for step in range(3):
+            batches = [minibatch(100 * turn + 10 * step + index, dense) for index in range(count)]
+            answers = together(*map(torch.cat, zip(*batches, strict=True)))
+            expected = torch.cat([single(*batch) for single, batch in zip(singles, batches, strict=True)])
+            torch.testing.assert_close(answers, expected, rtol=1e-10, atol=1e-12)
+        together.part(updates)
+        group.scatter(students)
+    for student, twin in zip(students, twins, strict=True):
+        for (name, value), wanted in zip(student.state_dict().items(), twin.state_dict().values(), strict=True):
+            torch.testing.assert_close(value, wanted, rtol=1e-10, atol=1e-12, msg=name)
+            assert value.stride() == wanted.stride()
+    for update, single in zip(updates, singles, strict=True):
+        for momentum_found, wanted in zip(update._momenta, single._momenta, strict=True):
+            torch.testing.assert_close(momentum_found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_momenta_are_each_members_own_again_after_a_grouped_step() -> None:
+    """In the parameters' layout, and without a share in the memory of another's."""
+    students = make_students(2, dense=False)
+    updates = [make_fast(student, "kl", 0.9, 0.0) for student in students]
+    group = NetworkGroup(students[0], 2)
+    together = make_fast(group, "kl", 0.9, 0.0, students=2)
+    together.join(updates)
+    assert all(momentum is None for momentum in together._momenta)
+    images, logits, weights = minibatch(0, dense=False)
+    together(images, logits, weights)
+    together.part(updates)
+    kept = copy.deepcopy(updates[1].state_dict())
+    for momentum, parameter in zip(updates[0].state_dict()["momenta"], students[0].parameters(), strict=True):
+        assert momentum.shape == parameter.shape
+        assert momentum.stride() == parameter.stride()
+        momentum.zero_()
+    for momentum, wanted in zip(updates[1].state_dict()["momenta"], kept["momenta"], strict=True):
+        assert torch.equal(momentum, wanted)
+
+
+def test_a_groups_weights_that_take_no_part_stay_and_get_no_momentum() -> None:
+    students = make_students(2, dense=False)
+    for student in students:
+        student.spare, student.frozen = nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)
+    before = [copy.deepcopy(student.state_dict()) for student in students]
+    updates = [make_fast(student, "kl", 0.9, 1e-2) for student in students]
+    for update, rate in zip(updates, (0.1, 0.2), strict=True):
+        update.lr = rate
+    group = NetworkGroup(students[0], 2)
+    group.gather(students)
+    together = make_fast(group, "kl", 0.9, 1e-2, students=2)
+    together.join(updates)
+    together(*minibatch(0, dense=False))
+    together.part(updates)
+    group.scatter(students)
+    for student, update, state in zip(students, updates, before, strict=True):
+        changed = {name for name, value in student.state_dict().items() if not torch.equal(value, state[name])}
+        assert changed
+        assert not any(name.startswith(("spare", "frozen")) for name in changed)
+        names = [name for name, parameter in student.named_parameters() if parameter.requires_grad]
+        without = {name for name, momentum in zip(names, update._momenta, strict=True) if momentum is None}
+        assert without == {"spare.weight", "spare.bias"}
+
+
+@pytest.mark.parametrize("name", UPDATES)
 def test_a_state_dict_continues_bit_identically(name: str) -> None:
     student = make_student()
     original = make_update(name, student)

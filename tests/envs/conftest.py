@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdkd_env.envs import distillation
+from ssdkd_env.distillation import probe
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks import registry
 from ssdkd_env.tasks.task import build_teacher
@@ -19,7 +19,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep these tests' probe sets apart, and forget them afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSDKD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(distillation, "_probe_sets", {})
+        patch.setattr(probe, "_probe_sets", {})
         yield
 
 
@@ -28,7 +28,7 @@ def empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Forget every loaded task and probe set, as a first process on a new machine; returns the cache folder."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SSDKD_CACHE", str(folder))
-    monkeypatch.setattr(distillation, "_probe_sets", {})
+    monkeypatch.setattr(probe, "_probe_sets", {})
     monkeypatch.setattr(registry, "_loaded", {})
     return folder
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssdkd_env.envs import SSDKDEnv, distillation
-from ssdkd_env.envs.distillation import probe_set
+from ssdkd_env.distillation import probe as probe_module
+from ssdkd_env.distillation.probe import probe_set
+from ssdkd_env.envs import SSDKDEnv
 from tests.envs.episodes import actions_of, assert_same, episode, make, reset
 
 DROPOUT = "tests.envs.own_networks:dropout_generator"
@@ -36,7 +37,7 @@ def test_another_process_finds_it(empty_caches: Path, monkeypatch: pytest.Monkey
     first = episode(make(), 3, actions_of(5))
     (file,) = empty_caches.iterdir()
     written = file.stat().st_mtime_ns
-    monkeypatch.setattr(distillation, "_probe_sets", {})  # as a fresh process has it
+    monkeypatch.setattr(probe_module, "_probe_sets", {})  # as a fresh process has it
     assert_same(first, episode(make(), 3, actions_of(5)))
     assert file.stat().st_mtime_ns == written
 
@@ -51,7 +52,7 @@ def test_without_a_folder_to_keep_it_there_is_a_warning_and_the_same_episode(
     empty_caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = episode(make(), 3, actions_of(5))
-    monkeypatch.setattr(distillation, "_probe_sets", {})
+    monkeypatch.setattr(probe_module, "_probe_sets", {})
     (empty_caches / "file").write_text("")
     monkeypatch.setenv("SSDKD_CACHE", str(empty_caches / "file" / "folder"))
     with pytest.warns(UserWarning, match="SSDKD_CACHE"):
@@ -62,7 +63,7 @@ def test_file_that_was_cut_short_is_made_anew(empty_caches: Path, monkeypatch: p
     first = episode(make(), 3, actions_of(5))
     (file,) = empty_caches.iterdir()
     file.write_bytes(file.read_bytes()[:50])
-    monkeypatch.setattr(distillation, "_probe_sets", {})
+    monkeypatch.setattr(probe_module, "_probe_sets", {})
     assert_same(first, episode(make(), 3, actions_of(5)))
 
 
@@ -71,7 +72,7 @@ def test_it_does_not_depend_on_the_global_generator(empty_caches: Path, monkeypa
     made = []
     for seed in (1, 2):
         monkeypatch.setenv("SSDKD_CACHE", str(empty_caches / str(seed)))
-        monkeypatch.setattr(distillation, "_probe_sets", {})
+        monkeypatch.setattr(probe_module, "_probe_sets", {})
         env = make(generator_arch=DROPOUT)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -9,9 +9,8 @@ import torch
 
 from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
-from ssdkd_env.distillation.probe import ProbeScore, ProbeSet
+from ssdkd_env.distillation.probe import ProbeScore, ProbeSet, probe_set
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.distillation import probe_set
 from ssdkd_env.envs.rewards import ORACLES, REWARDS
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import REWARD_NAMES, Moment, actions_of, assert_same, episode, make, reset, steps
