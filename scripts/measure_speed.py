@@ -3,6 +3,8 @@
 Examples:
   python scripts/measure_speed.py runs --out results/digits-runs.jsonl
   python scripts/measure_speed.py versions --before ../first --out results/digits-versions.jsonl
+  python scripts/measure_speed.py peak --env SSDKD/CIFAR10-v0 --env-kwargs teacher=t.safetensors data_root=data \
+      backend=compiled precision=bfloat16 --out results/peak.jsonl
 
 Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints a
 Markdown table. The sides take turns in one command. Let the machine do nothing else.
@@ -10,17 +12,20 @@ Markdown table. The sides take turns in one command. Let the machine do nothing 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from _cli import launch, parse_settings
 from tqdm import tqdm
 
 from agents.environments import env_arguments, make_env, use_one_thread
 from agents.machine import machine
 from agents.plots_speed import plot_runs
+from agents.roofline import cost_of_minibatches, measure_roofline
 from agents.runs import append_line, versions
 from agents.speed import (
     GATE_TOLERANCE,
@@ -32,6 +37,7 @@ from agents.speed import (
     sides,
 )
 from agents.statistics import Interval, bootstrap_mean
+from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import usable_cores
 from ssdkd_env.errors import InvalidInputError
@@ -70,12 +76,29 @@ class Versions:
     """Processes of each side among which the episodes are divided."""
 
 
-def main(args: Runs | Versions) -> None:
+@dataclass
+class Peak:
+    """Share of the device's measured peak and bandwidth that the student's minibatches reach.
+
+    Peak and bandwidth are measured in the same command: a large matrix product and a large copy.
+    """
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    env: str = "SSDKD/Digits-v0"
+    """Environment id."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, such as backend=compiled precision=bfloat16."""
+
+
+def main(args: Runs | Versions | Peak) -> None:
     if args.out.exists():
         raise InvalidInputError(f"--out {args.out} exists; choose another file, or delete it first")
     use_one_thread()
     if isinstance(args, Runs):
         measure_runs(args)
+    elif isinstance(args, Peak):
+        measure_peak(args)
     else:
         measure_versions(args)
 
@@ -147,6 +170,32 @@ def measure_versions(args: Versions) -> None:
     print(f"\nbefore over now: {_short(ratio)}")
 
 
+def measure_peak(args: Peak) -> None:
+    env = make_env(args.env, parse_settings("env-kwargs", args.env_kwargs))
+    dtype = torch.bfloat16 if env.precision == "bfloat16" else torch.float32
+    counted = "fast" if env.backend == "compiled" else env.backend
+    run, reference = (
+        DistillationRun(env.task, env.method, 0, env.device, backend, env.precision)
+        for backend in (env.backend, counted)
+    )
+    started = time.perf_counter()
+    run.step(SamplingPlan())
+    first_round = time.perf_counter() - started
+    reference.warm_up()
+    cost, limits = cost_of_minibatches(run, reference), measure_roofline(env.device, dtype)
+    rates = {"flops": cost.flops / cost.seconds, "bandwidth": cost.nbytes / cost.seconds}
+    shares = {name: rate / getattr(limits, name) for name, rate in rates.items()}
+    append_line(
+        args.out,
+        {"cost": vars(cost), "roofline": vars(limits), "shares": shares, "first_round_seconds": first_round}
+        | {"env": args.env, "env_kwargs": list(args.env_kwargs), "versions": versions(), **_machine(env)},
+    )
+    print("| | minibatches of a round | device | share |\n|---|---|---|---|")
+    for name, unit in (("flops", "GFLOP/s"), ("bandwidth", "GB/s, unfused")):
+        print(f"| {unit} | {rates[name] / 1e9:.1f} | {getattr(limits, name) / 1e9:.1f} | {shares[name]:.0%} |")
+    print(f"\n{cost.seconds:.3f} s a round of minibatches; the first round took {first_round:.1f} s")
+
+
 def _machine(env: SSDKDEnv) -> dict[str, Any]:
     return {"machine": machine(env.device)}
 
@@ -156,4 +205,4 @@ def _short(value: Interval) -> str:
 
 
 if __name__ == "__main__":
-    launch(Runs | Versions, main, __doc__)  # type: ignore[arg-type]
+    launch(Runs | Versions | Peak, main, __doc__)  # type: ignore[arg-type]

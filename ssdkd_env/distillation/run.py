@@ -59,6 +59,7 @@ class DistillationRun:
 
     Attributes:
         buffer: the images that the student studies, whatever memory the method has.
+        trainer: of the student's minibatches.
         synthesized: images synthesised so far.
         synthesized_class_counts: (classes,) float64, the teacher's classes of all of them.
         synthesized_difficulty: (DIFFICULTY_BINS,) float64, all of them in bins of 1 − p_T.
@@ -111,7 +112,7 @@ class DistillationRun:
             random=self._random["inversion"],
             execution=execution,
         )
-        self._trainer = StudentTrainer(
+        self.trainer = StudentTrainer(
             self.student,
             self._answering_teacher,
             spec.student,
@@ -191,7 +192,7 @@ class DistillationRun:
             clock.lap("distillation")
         agreement = yield from self._refresh()
         mean_loss = loss / self.task.spec.budget.student_steps
-        learning_rate = self._trainer.learning_rate(self.round)
+        learning_rate = self.trainer.learning_rate(self.round)
         self.round += 1
         clock.lap("distillation")
         distillation = Distillation(mean_loss, agreement, replaced, probabilities)
@@ -325,7 +326,7 @@ class DistillationRun:
         ).view(student_steps, batch_size)
         weights = residents.importance_weight
         total: Tensor = yield TrainingWork(
-            self._trainer, residents.images, draws, weights, self.round, self._layer_random()
+            self.trainer, residents.images, draws, weights, self.round, self._layer_random()
         )
         return total
 
@@ -373,7 +374,7 @@ class DistillationRun:
             "synthesized_difficulty": self.synthesized_difficulty,
             "refreshed": self._refreshed,
             "inversion": self.inversion.state_dict(),
-            "trainer": self._trainer.state_dict(),
+            "trainer": self.trainer.state_dict(),
             "random": {name: generator.get_state() for name, generator in self._random.items()},
         }
         # The buffer, which can be large, has copied itself.
@@ -384,7 +385,7 @@ class DistillationRun:
         self.buffer.load_state_dict(state["buffer"])
         state = copy.deepcopy({name: value for name, value in state.items() if name != "buffer"})
         self.inversion.load_state_dict(state["inversion"])
-        self._trainer.load_state_dict(state["trainer"])
+        self.trainer.load_state_dict(state["trainer"])
         for name, generator in self._random.items():
             generator.set_state(state["random"][name])
         self.round, self.warm, self.synthesized = state["round"], state["warm"], state["synthesized"]

@@ -1,0 +1,58 @@
+"""Counted operations and bytes against arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from agents.roofline import TrafficCounter, cost_of_minibatches, fastest, measure_roofline
+from ssdkd_env.distillation import DistillationRun, make_method
+from ssdkd_env.tasks import load_task
+
+CPU = torch.device("cpu")
+
+
+def test_traffic_is_what_operations_read_and_write() -> None:
+    a, b = torch.zeros(10, 20), torch.zeros(20, 30)
+    with TrafficCounter() as traffic:
+        product = (a @ b).view(30, 10)
+        product.add_(1.0)
+    read_and_written = (10 * 20 + 20 * 30 + 10 * 30) + 2 * 300
+    assert traffic.nbytes == 4 * read_and_written
+
+
+def test_operations_of_the_minibatches_are_those_of_the_layers() -> None:
+    """Two for each multiply-add; a backward pass costs twice a forward pass, but for the first layer's inputs."""
+    digits = load_task("digits")
+    budget = replace(digits.spec.budget, student_steps=12, batch_size=16, warmup_rounds=1)
+    runs = [DistillationRun(digits.with_budget(budget), make_method("ssdkd"), 0) for _ in range(2)]
+    for run in runs:
+        run.warm_up()
+    cost = cost_of_minibatches(*runs)
+
+    def layers(widths: tuple[int, ...]) -> list[int]:
+        pixels = (64, 16, 4)
+        pairs = zip((1, *widths[:-1]), widths, pixels, strict=True)
+        return [2 * 9 * before * after * size for before, after, size in pairs] + [2 * widths[-1] * 10]
+
+    teacher, student = layers((16, 32, 64)), layers((8, 16, 32))
+    image = sum(teacher) + 3 * sum(student) - student[0]
+    assert cost.flops == pytest.approx(12 * 16 * image)
+    assert cost.nbytes > 0
+    assert cost.seconds > 0
+
+
+def test_limits_are_positive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.roofline.PRODUCT_SIDE", {"cpu": 32})
+    monkeypatch.setattr("agents.roofline.COPIED_NUMBERS", {"cpu": 1024})
+    limits = measure_roofline(CPU, torch.bfloat16)
+    assert limits.flops > 0
+    assert limits.bandwidth > 0
+
+
+def test_the_fastest_turn_counts_and_the_first_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 0.1, 1.0, 4.0, 10.0, 12.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    assert fastest(lambda: None, CPU, turns=2) == 2.0
