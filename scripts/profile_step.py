@@ -30,6 +30,7 @@ from agents.environments import use_one_thread
 from agents.machine import machine
 from agents.profiling import Environments, check_rounds, measure, overhead_of, rows_of, sums_of, table_of, write_trace
 from agents.runs import append_line, versions
+from agents.stopwatch import Stopwatch
 from ssdkd_env.errors import InvalidInputError
 
 
@@ -61,8 +62,8 @@ def main(args: Arguments) -> None:
     env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
     marked, plain = (Environments(args.env, env_kwargs, args.num_envs, args.seed) for _ in range(2))
     check_rounds(marked.rounds, args.rounds, args.trace_rounds)
-    for side in (marked, plain):
-        side.begin()
+    marked.begin(Stopwatch())
+    plain.begin()
     measured = list(tqdm(measure(marked, plain, args.rounds), total=args.rounds, unit="round"))
     rows, overhead = rows_of(measured), overhead_of(measured)
     print(f"{table_of(rows)}\n\n{sums_of(rows, 'phase')}\n\n{sums_of(rows, 'part')}\n")
