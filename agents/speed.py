@@ -127,14 +127,15 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
             for run in alone:
                 run.step(plan)
             grouped.perform([run.step_course(plan) for run in together])
-        with torch.no_grad():
-            pairs = [pair for runs in zip(alone, together, strict=True) for pair in _parameters(*runs)]
-        return max(float((a - b).abs().max()) for a, b in pairs)
+        pairs = zip(alone, together, strict=True)
+        # `torch.max` passes NaN on, Python's own does not.
+        return float(torch.stack([_difference(*pair) for pair in pairs]).max())
 
 
-def _parameters(first: DistillationRun, second: DistillationRun) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    yield from zip(first.student.parameters(), second.student.parameters(), strict=True)
-    yield first.buffer.residents.discrepancy, second.buffer.residents.discrepancy
+@torch.no_grad()
+def _difference(first: DistillationRun, second: DistillationRun) -> torch.Tensor:
+    mine, theirs = ([*run.student.parameters(), run.buffer.residents.discrepancy] for run in (first, second))
+    return torch.stack([(a - b).abs().max() for a, b in zip(mine, theirs, strict=True)]).max()
 
 
 @contextmanager
