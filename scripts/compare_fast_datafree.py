@@ -29,9 +29,9 @@ from _cli import launch
 from tqdm import tqdm
 
 from agents.environments import use_one_thread
-from agents.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
-from agents.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
 from agents.machine import machine
+from agents.measuring.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
+from agents.measuring.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
 from agents.runs import append_line, versions
 from agents.statistics import bootstrap_mean
 from ssdkd_env.devices import select_device

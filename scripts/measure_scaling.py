@@ -18,11 +18,11 @@ from _cli import launch
 from tqdm import tqdm
 
 from agents.environments import use_one_thread
-from agents.growth import MOST_LINEAR, power
 from agents.machine import machine
-from agents.plots_speed import plot_growth
+from agents.measuring.growth import MOST_LINEAR, power
+from agents.measuring.plots import plot_growth
+from agents.measuring.scaling import CPU, check_memory, growths_of, make_sweeps, measure_point, table_of
 from agents.runs import append_line, versions
-from agents.scaling import CPU, check_memory, growths_of, make_sweeps, measure_point, table_of
 from ssdkd_env.errors import InvalidInputError
 
 FEWEST_REPEATS = 3

@@ -24,10 +24,9 @@ from tqdm import tqdm
 
 from agents.environments import env_arguments, make_env, use_one_thread
 from agents.machine import machine
-from agents.plots_speed import plot_runs
-from agents.roofline import cost_of_minibatches, measure_roofline
-from agents.runs import append_line, versions
-from agents.speed import (
+from agents.measuring.plots import plot_runs
+from agents.measuring.roofline import cost_of_minibatches, measure_roofline
+from agents.measuring.speed import (
     GATE_TOLERANCE,
     Side,
     SteppedEnvironments,
@@ -36,6 +35,7 @@ from agents.speed import (
     play_in_checkout,
     sides,
 )
+from agents.runs import append_line, versions
 from agents.statistics import Interval, bootstrap_mean
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv

@@ -28,9 +28,18 @@ from tqdm import tqdm
 
 from agents.environments import use_one_thread
 from agents.machine import machine
-from agents.profiling import Environments, check_rounds, measure, overhead_of, rows_of, sums_of, table_of, write_trace
+from agents.measuring.profiling import (
+    Environments,
+    check_rounds,
+    measure,
+    overhead_of,
+    rows_of,
+    sums_of,
+    table_of,
+    write_trace,
+)
+from agents.measuring.stopwatch import Stopwatch
 from agents.runs import append_line, versions
-from agents.stopwatch import Stopwatch
 from ssdkd_env.errors import InvalidInputError
 
 

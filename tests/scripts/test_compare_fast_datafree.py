@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from agents.equal_work import OurSide, Round, Seconds
-from agents.fast_datafree import FILES
+from agents.measuring.equal_work import OurSide, Round, Seconds
+from agents.measuring.fast_datafree import FILES
 from agents.runs import read_lines
 from tests.scripts.commands import SCRIPTS, assert_refused, in_process_of_its_own, in_this_process
 

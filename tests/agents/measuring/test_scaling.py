@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from agents import scaling
-from agents.scaling import (
+from agents.measuring import scaling
+from agents.measuring.scaling import (
     IMAGE_SHAPE,
     BufferRounds,
     Measurement,

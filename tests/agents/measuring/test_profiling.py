@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents.profiling import (
+from agents.measuring.profiling import (
     ROUND,
     MeasuredRound,
     Row,
@@ -21,9 +21,9 @@ from agents.profiling import (
     table_of,
     write_trace,
 )
-from agents.stopwatch import OTHER, PHASES, Label
+from agents.measuring.stopwatch import OTHER, PHASES, Label
 from ssdkd_env.errors import InvalidInputError
-from tests.agents.test_labelling import MINIBATCHES, STEPS, begun, snapshot
+from tests.agents.measuring.test_labelling import MINIBATCHES, STEPS, begun, snapshot
 from tests.envs.episodes import BUDGET
 
 # --- table ---

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.labelling import labelled
-from agents.profiling import Environments
-from agents.stopwatch import PHASES, REST, Label, Stopwatch
+from agents.measuring.labelling import labelled
+from agents.measuring.profiling import Environments
+from agents.measuring.stopwatch import PHASES, REST, Label, Stopwatch
 from ssdkd_env.envs.distillation import StepResult
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 

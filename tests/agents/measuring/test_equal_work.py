@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from agents.equal_work import EXTRA, OurSide, Round, WorkCounter, filler_images, unequal_work
+from agents.measuring.equal_work import EXTRA, OurSide, Round, WorkCounter, filler_images, unequal_work
 
 SMALL = Round(
     teacher_arch="resnet8",

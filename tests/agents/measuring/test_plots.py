@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from agents import plots_speed
-from agents.plots_speed import plot_growth
+from agents.measuring import plots
+from agents.measuring.plots import plot_growth
 from tests.agents.test_plots import assert_picture
 
 POINTS: list[dict[str, Any]] = [
@@ -37,7 +37,7 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
 
 def test_each_sweep_has_a_panel_whose_line_goes_through_the_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr(plots_speed, "save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
     plot_growth(POINTS, FITS, "unused.png")
     assert [axes.get_xlabel() for axes in figures[0].axes] == ["things in the buffer", "things in the classes"]
     for axes in figures[0].axes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.stopwatch import OTHER, REST, Label, Stopwatch
+from agents.measuring.stopwatch import OTHER, REST, Label, Stopwatch
 
 
 class Clock:

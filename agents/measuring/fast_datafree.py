@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images, timed
-from agents.standins import torchvision_modules
+from agents.measuring.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images, timed
+from agents.measuring.standins import torchvision_modules
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.tasks import Task

@@ -7,7 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from agents.standins import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor, torchvision_modules
+from agents.measuring.standins import (
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    ToTensor,
+    torchvision_modules,
+)
 
 
 @pytest.fixture
