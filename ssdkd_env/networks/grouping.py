@@ -99,7 +99,8 @@ def can_group(network: nn.Module, make_input: Callable[[int], Tensor]) -> bool:
         device = make_input(1).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             members = [copy.deepcopy(network).double() for _ in range(2)]
-            _disturb(members[1])
+            for seed, member in enumerate(members):
+                _disturb(member, seed)
             group = NetworkGroup(members[0], 2)
             before = _random_states(device)
             same = all(_same(group, members, make_input, training) for training in (True, False))
@@ -138,12 +139,13 @@ def _close(actual: Tensor, wanted: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _disturb(network: nn.Module) -> None:
-    """Change every weight and statistic, so that members which were mixed up would be seen."""
-    random = torch.Generator().manual_seed(0)
+def _disturb(network: nn.Module, seed: int) -> None:
+    """Change every weight and statistic, so that members which were mixed up would be seen; a diverged one's too."""
+    random = torch.Generator().manual_seed(seed)
     for tensor in chain(network.parameters(), network.buffers()):
         if tensor.is_floating_point():
-            tensor.mul_(1.0 + torch.rand(tensor.shape, generator=random, dtype=tensor.dtype).to(tensor.device))
+            factors = 1.0 + torch.rand(tensor.shape, generator=random, dtype=tensor.dtype).to(tensor.device)
+            tensor.copy_(torch.where(tensor.isfinite(), tensor * factors, factors))
 
 
 class _GroupedLinear(nn.Module):

@@ -51,6 +51,18 @@ def test_crop_and_flip_equal_a_plain_loop(
     assert torch.equal(augmented, by_loop(images, padding, flip, generator(seed)))
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_several_generators_augment_a_part_each(flip: bool) -> None:
+    """As many equal parts of the images, each as if it were alone; and every generator goes on from there."""
+    images = torch.rand(6, 2, 4, 5, generator=generator(0))
+    together, alone = ([generator(seed) for seed in (1, 2, 3)] for _ in range(2))
+    for _ in range(2):
+        augmented = random_crop_flip(images, 2, flip, *together)
+        assert torch.equal(
+            augmented, torch.cat([by_loop(p, 2, flip, r) for p, r in zip(images.chunk(3), alone, strict=True)])
+        )
+
+
 def test_without_padding_and_flip_nothing_changes_and_nothing_is_drawn() -> None:
     images, random = torch.rand(2, 1, 4, 4), generator(0)
     assert torch.equal(random_crop_flip(images, 0, False, random), images)

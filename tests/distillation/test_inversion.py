@@ -208,8 +208,8 @@ def test_modulation_weighs_the_one_hot_loss_by_rarity_in_the_buffer() -> None:
     inputs = engine.objective._normalize(images)
     classes = teacher(inputs).argmax(dim=1)
     full_of_one = torch.eye(CLASSES)[predicted]
-    loss, _ = engine.objective(images, torch.zeros(BATCH, dtype=torch.int64), None, full_of_one)
-    (gradient,) = torch.autograd.grad(loss, images)
+    losses, _ = engine.objective(images, torch.zeros(BATCH, dtype=torch.int64), None, full_of_one[None])
+    (gradient,) = torch.autograd.grad(losses[0], images)
     silent = gradient.flatten(1).abs().sum(dim=1) == 0
     assert torch.equal(silent, classes == predicted)
 
@@ -222,7 +222,7 @@ def test_modulation_is_a_weight_and_passes_no_gradient() -> None:
     engine = make_inversion(method, teacher)
     images = torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(6)).requires_grad_()
     targets, share = torch.arange(BATCH) % CLASSES, torch.tensor([0.4, 0.3, 0.2, 0.1])
-    loss, _ = engine.objective(images, targets, None, share)
+    (loss,), _ = engine.objective(images, targets, None, share[None])
     log_p = teacher(engine.objective._normalize(images)).log_softmax(dim=1)
     p = log_p.detach().exp()
     phi = (1 - share[p.argmax(dim=1)]) * (1 - p.amax(dim=1)) ** 2

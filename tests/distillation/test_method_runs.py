@@ -98,7 +98,7 @@ class Studied:
 @contextmanager
 def studied(run: DistillationRun) -> Iterator[Studied]:
     seen = Studied()
-    train = run._trainer.train
+    train = run.trainer.train
 
     def record_group(images: Tensor, draws: Tensor, weights: Tensor, round_index: int) -> Tensor:
         seen.memories.append(images.clone())
@@ -110,12 +110,12 @@ def studied(run: DistillationRun) -> Iterator[Studied]:
             seen.inputs.append(inputs[0])
             seen.answers.append(answers.detach())
 
-    run._trainer.train = record_group  # type: ignore[method-assign]
+    run.trainer.train = record_group  # type: ignore[method-assign]
     hook = run.student.register_forward_hook(record_minibatch)
     try:
         yield seen
     finally:
-        run._trainer.train = train  # type: ignore[method-assign]
+        run.trainer.train = train  # type: ignore[method-assign]
         hook.remove()
 
 

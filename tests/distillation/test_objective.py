@@ -58,9 +58,21 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def make_objective(method: Method, teacher: nn.Module, padding: int = 0, flip: bool = False) -> Objective:
+def make_objective(
+    method: Method, teacher: nn.Module, padding: int = 0, flip: bool = False, seed: int = 0
+) -> Objective:
     normalize = Normalize(MEAN, STD, torch.device("cpu"))
-    return Objective(method, teacher, normalize, padding, flip, torch.Generator().manual_seed(0))
+    return Objective(method, teacher, normalize, padding, flip, torch.Generator().manual_seed(seed))
+
+
+def measure(
+    objective: Objective, images: Tensor, targets: Tensor, student: nn.Module | None, share: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss, a scalar, and its reported parts (3,) of the batch of one run."""
+    losses, parts = objective(images, targets, student, share[None])
+    assert losses.shape == (1,)
+    assert parts.shape == (1, 3)
+    return losses[0], parts[0]
 
 
 def make_images(seed: int = 6, count: int = BATCH) -> Tensor:
@@ -178,7 +190,7 @@ def test_the_loss_of_every_method_is_the_sum_by_hand(name: str, adversary: bool)
     (teacher, student), images = lively_pair(), make_images()
     objective = make_objective(METHODS[name], teacher)
     contrastive = objective._contrastive
-    loss, reported = objective(images, make_targets(), student if adversary else None, torch.tensor(SHARE))
+    loss, reported = measure(objective, images, make_targets(), student if adversary else None, torch.tensor(SHARE))
     parts = parts_by_hand(teacher, student, images, make_targets(), contrastive.head if contrastive else None)
     assert 0 < parts["masked_kl"] < 0.9 * parts["kl"]
     assert len(set(teacher(as_inputs(images)).argmax(dim=1).tolist())) > 1
@@ -203,7 +215,7 @@ def test_statistics_are_blended_with_those_of_earlier_batches(name: str) -> None
     past: list[tuple[Tensor, Tensor]] = []
     for seed in (1, 2, 3):
         images = make_images(seed)
-        _, reported = objective(images, make_targets(), None, UNIFORM.double())
+        _, reported = measure(objective, images, make_targets(), None, UNIFORM.double())
         found = statistics(anatomy(teacher, images)[2])
         if past:
             found = [(0.9 * a + 0.1 * c, 0.9 * b + 0.1 * d) for (a, b), (c, d) in zip(past, found, strict=True)]
@@ -227,7 +239,7 @@ def test_statistics_are_blended_with_those_of_earlier_batches(name: str) -> None
 def test_the_terms_of_phi_are_those_the_method_names(settings: dict[str, Any], power_of: str) -> None:
     (teacher, _), images, targets = lively_pair(), make_images(), make_targets()
     method = make_method("ssdkd", {"bn_weight": 0.0, "one_hot_weight": 0.7} | settings)
-    loss, _ = make_objective(method, teacher)(images, targets, None, torch.tensor(SHARE))
+    loss, _ = measure(make_objective(method, teacher), images, targets, None, torch.tensor(SHARE))
     p = softmax(anatomy(teacher, images)[0])
     own, of_target = p.argmax(dim=1), p[range(BATCH), targets]
     assert (own != targets).any()
@@ -244,14 +256,16 @@ def test_the_terms_of_phi_are_those_the_method_names(settings: dict[str, Any], p
 def test_targets_are_the_arg_max_where_none_is_drawn() -> None:
     teacher, images = frozen_teacher(), make_images()
     objective = make_objective(METHODS["dafl"], teacher)
-    losses = [objective(images, targets, None, UNIFORM)[0] for targets in (make_targets(), make_targets().flip(0))]
+    losses = [
+        measure(objective, images, targets, None, UNIFORM)[0] for targets in (make_targets(), make_targets().flip(0))
+    ]
     assert torch.equal(*losses)
 
 
 def test_dense_prediction_is_sharpened_pixel_by_pixel() -> None:
     teacher, images = frozen_teacher(dense=True), make_images()
     method = make_method("fast5", {"bn_weight": 0.0, "one_hot_weight": 1.0})
-    loss, reported = make_objective(method, teacher)(images, make_targets(), make_student(dense=True), UNIFORM)
+    loss, reported = measure(make_objective(method, teacher), images, make_targets(), make_student(dense=True), UNIFORM)
     p = softmax(teacher(as_inputs(images)))
     torch.testing.assert_close(reported[1], -p.max(dim=1).values.log().mean().detach())
     q = softmax(make_student(dense=True)(as_inputs(images)))
@@ -263,11 +277,61 @@ def test_dense_prediction_is_sharpened_pixel_by_pixel() -> None:
 def test_dense_networks_give_every_method_a_finite_loss(name: str) -> None:
     objective = make_objective(METHODS[name], frozen_teacher(dense=True), padding=1, flip=True)
     images = make_images()
-    loss, reported = objective(images, make_targets(), make_student(dense=True), UNIFORM)
+    loss, reported = measure(objective, images, make_targets(), make_student(dense=True), UNIFORM)
     (gradient,) = torch.autograd.grad(loss, images)
     assert reported.isfinite().all()
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
+
+
+# --- several runs at once ---
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(
+    ("name", "adversary"),
+    [(name, True) for name in TERMS if name not in ("cmi", "fast2", "fast2_plain", "fast10", "fast10_plain")]
+    + [("ssdkd", False), ("fast5", False)],
+)
+def test_several_runs_get_the_losses_that_each_gets_alone(name: str, dense: bool, adversary: bool) -> None:
+    """Two rounds with other images, targets, buffers and augmentation in each of three runs."""
+    teacher, student = frozen_teacher(dense=dense), make_student(dense=dense) if adversary else None
+    members, twins = (
+        [make_objective(METHODS[name], teacher, padding=1, flip=True, seed=seed) for seed in range(3)] for _ in range(2)
+    )
+    shares = torch.rand(3, CLASSES, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
+    for round_index in range(2):
+        joined = Objective.joined(members)
+        images = [make_images(10 * round_index + seed) for seed in range(3)]
+        targets = [make_targets().roll(seed) for seed in range(3)]
+        losses, parts = joined(torch.cat(images), torch.cat(targets), student, shares)
+        joined.end_batch()
+        joined.part(members)
+        batches = zip(twins, images, targets, shares, strict=True)
+        alone = [measure(twin, each, wanted, student, share) for twin, each, wanted, share in batches]
+        for twin in twins:
+            twin.end_batch()
+        torch.testing.assert_close(losses, torch.stack([loss for loss, _ in alone]), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(parts, torch.stack([reported for _, reported in alone]), rtol=1e-10, atol=1e-12)
+        totals = losses.sum(), torch.stack([loss for loss, _ in alone]).sum()
+        torch.testing.assert_close(*(torch.autograd.grad(total, images) for total in totals), rtol=1e-8, atol=1e-12)
+    for member, twin in zip(members, twins, strict=True):
+        assert torch.equal(member._random[0].get_state(), twin._random[0].get_state())
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.filterwarnings("ignore:The teacher has no BatchNorm")
+def test_several_runs_get_their_own_image_priors() -> None:
+    objective = make_objective(METHODS["ssdkd"], frozen_teacher(batch_norm=False))
+    images = [make_images(seed) * (seed + 1) / 3 for seed in range(3)]
+    joined = Objective.joined([objective] * 3)
+    share, student = UNIFORM.double(), make_student()
+    losses, parts = joined(torch.cat(images), torch.cat([make_targets()] * 3), student, share.expand(3, -1))
+    joined.end_batch()
+    alone = [measure(objective, each, make_targets(), student, share) for each in images]
+    torch.testing.assert_close(losses, torch.stack([loss for loss, _ in alone]))
+    torch.testing.assert_close(parts, torch.stack([reported for _, reported in alone]))
 
 
 # --- features for the activation loss ---
@@ -275,7 +339,7 @@ def test_dense_networks_give_every_method_a_finite_loss(name: str) -> None:
 
 def activation_part(teacher: nn.Module, images: Tensor) -> Tensor:
     method = replace(METHODS["dafl"], one_hot_weight=0.0, balance_weight=0.0, activation_weight=1.0)
-    loss, _ = make_objective(method, teacher)(images, make_targets(), None, UNIFORM)
+    loss, _ = measure(make_objective(method, teacher), images, make_targets(), None, UNIFORM)
     return loss
 
 
@@ -303,7 +367,7 @@ class Silent(nn.Module):
 
 @pytest.mark.parametrize("method", [METHODS["dafl"], make_method("ssdkd", {"adversarial_weight": 0.0})])
 def test_without_adversarial_weight_the_student_is_not_asked(method: Method) -> None:
-    _, reported = make_objective(method, frozen_teacher())(make_images(), make_targets(), Silent(), UNIFORM)
+    _, reported = measure(make_objective(method, frozen_teacher()), make_images(), make_targets(), Silent(), UNIFORM)
     assert reported[2] == 0
 
 
@@ -325,7 +389,7 @@ def test_a_loss_without_weight_is_not_computed(name: str, monkeypatch: pytest.Mo
         if not terms & set(TERMS[name]):
             monkeypatch.setattr(objective_module, function, refuse)
     objective = make_objective(METHODS[name], frozen_teacher())
-    loss, _ = objective(make_images(), make_targets(), make_student(), UNIFORM)
+    loss, _ = measure(objective, make_images(), make_targets(), make_student(), UNIFORM)
     assert math.isfinite(loss.item())
 
 
@@ -348,7 +412,7 @@ class Watched(ConvNet):
 @pytest.mark.parametrize("name", TERMS)
 def test_hooks_are_those_the_method_needs_and_gone_afterwards(name: str) -> None:
     teacher: Watched = seeded(Watched, 1).eval().requires_grad_(False)
-    make_objective(METHODS[name], teacher)(make_images(), make_targets(), make_student(), UNIFORM)
+    measure(make_objective(METHODS[name], teacher), make_images(), make_targets(), make_student(), UNIFORM)
     expected = {"zskt": [0], "dfad": [0], "dafl": [1], "cmi": [2, 2]}  # two BatchNorm layers, one linear
     assert teacher.counts == expected.get(name, [2])
     assert hooks(teacher) == 0
@@ -358,7 +422,7 @@ def test_hooks_are_those_the_method_needs_and_gone_afterwards(name: str) -> None
 def test_no_hook_outlives_a_failed_pass(name: str) -> None:
     teacher = frozen_teacher()
     with pytest.raises(RuntimeError):
-        make_objective(METHODS[name], teacher)(torch.zeros(2, 2, 0, 8), make_targets()[:2], None, UNIFORM)
+        measure(make_objective(METHODS[name], teacher), torch.zeros(2, 2, 0, 8), make_targets()[:2], None, UNIFORM)
     assert hooks(teacher) == 0
 
 
@@ -387,7 +451,7 @@ def views(method: Method, images: Tensor) -> list[Tensor]:
     teacher = frozen_teacher()
     seen: list[Tensor] = []
     teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    make_objective(method, teacher, padding=2, flip=True)(images, make_targets(), None, UNIFORM)
+    measure(make_objective(method, teacher, padding=2, flip=True), images, make_targets(), None, UNIFORM)
     return seen
 
 
@@ -419,7 +483,7 @@ def test_image_priors_take_the_place_of_missing_statistics(name: str) -> None:
     messages = " ".join(str(warning.message) for warning in warned)
     assert "image priors" in messages
     assert ("contrastive" in messages) == (method.contrastive_weight > 0)
-    loss, reported = objective(images, make_targets(), None, UNIFORM)
+    loss, reported = measure(objective, images, make_targets(), None, UNIFORM)
     tv, square = (images.diff(dim=d).abs().mean() for d in (2, 3)), (images**2).mean()
     expected = method.tv_weight * sum(tv) + method.l2_weight * square
     torch.testing.assert_close(reported[0], expected.detach())
@@ -434,7 +498,7 @@ def test_a_method_that_matches_no_statistics_does_without_batch_norm(name: str) 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         objective = make_objective(METHODS[name], frozen_teacher(batch_norm=False))
-    loss, reported = objective(make_images(), make_targets(), make_student(), UNIFORM)
+    loss, reported = measure(objective, make_images(), make_targets(), make_student(), UNIFORM)
     assert loss.isfinite()
     assert reported[0] == 0
 
@@ -455,10 +519,10 @@ def test_a_state_dict_continues_with_the_same_loss(name: str) -> None:
     teacher = frozen_teacher()
     original, restored = (make_objective(METHODS[name], teacher) for _ in range(2))
     for seed in (1, 2):
-        original(make_images(seed), make_targets(), None, UNIFORM)
+        measure(original, make_images(seed), make_targets(), None, UNIFORM)
         original.end_batch()
-    fresh, _ = restored(make_images(3), make_targets(), None, UNIFORM)
+    fresh, _ = measure(restored, make_images(3), make_targets(), None, UNIFORM)
     restored.load_state_dict(copy.deepcopy(original.state_dict()))
-    losses = [o(make_images(3), make_targets(), None, UNIFORM)[0].item() for o in (original, restored)]
+    losses = [measure(o, make_images(3), make_targets(), None, UNIFORM)[0].item() for o in (original, restored)]
     assert losses[0] == losses[1]
     assert (losses[0] != fresh.item()) == (name != "dafl")

@@ -1,0 +1,180 @@
+"""Work as requests: what is sent and returned, who is asked, and whose random numbers are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.grouped import GroupedRuns
+from ssdkd_env.distillation.methods import make_method
+from ssdkd_env.distillation.work import (
+    AnswerWork,
+    Course,
+    LayerRandom,
+    SynthesisWork,
+    TrainingWork,
+    Work,
+    perform,
+)
+from ssdkd_env.networks.convnet import ConvNet
+from tests.distillation.test_inversion import UNIFORM, frozen_teacher, make_inversion, make_student
+from tests.distillation.test_student import make_trainer, training_data
+
+CPU = torch.device("cpu")
+RANDOM = LayerRandom(3, CPU)
+IMAGES = torch.randint(256, (5, 2, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Squaring:
+    """A piece of work that needs no run."""
+
+    number: int
+
+    @property
+    def key(self) -> str:
+        return "squaring"
+
+    def alone(self) -> int:
+        if self.number < 0:
+            raise ValueError("no such number")
+        return self.number**2
+
+
+def squares(*numbers: int) -> Course[list[int]]:
+    """Asks for one square after the other."""
+    results = []
+    for number in numbers:
+        results.append((yield Squaring(number)))
+    return results
+
+
+def nothing() -> Course[str]:
+    """Has nothing to do."""
+    yield from ()
+    return "done"
+
+
+def refusing() -> Course[None]:
+    """Gives up after its first work."""
+    yield Squaring(1)
+    raise RuntimeError("the budget is used up")
+
+
+# --- courses ---
+
+
+def test_a_course_is_sent_its_results_and_returns_its_value() -> None:
+    assert perform(squares(2, 3, 5)) == [4, 9, 25]
+    assert perform(squares()) == []
+    assert perform(nothing()) == "done"
+
+
+def test_exceptions_of_a_course_and_of_its_work_go_to_the_caller() -> None:
+    with pytest.raises(RuntimeError, match="budget"):
+        perform(refusing())
+    with pytest.raises(ValueError, match="no such number"):
+        perform(squares(2, -1))
+
+
+def test_courses_of_several_runs_return_in_their_order() -> None:
+    """Whatever each has to do, and if one ends before another or at once."""
+    runs = GroupedRuns()
+    assert runs.perform([]) == []
+    assert runs.perform([nothing(), nothing()]) == ["done", "done"]
+    assert runs.perform([squares(2), nothing()]) == [[4], "done"]
+
+
+def test_exceptions_of_one_of_several_courses_go_to_the_caller() -> None:
+    with pytest.raises(RuntimeError, match="budget"):
+        GroupedRuns().perform([nothing(), refusing()])
+
+
+# --- random numbers of layers ---
+
+
+def test_lent_randomness_is_the_seeds_and_leaves_the_global_one_alone() -> None:
+    draws = []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        with RANDOM.lent():
+            draws.append(torch.rand(4))
+        assert torch.equal(torch.get_rng_state(), before)
+    with LayerRandom(4, CPU).lent():
+        draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[0], torch.rand(4, generator=torch.Generator().manual_seed(3)))
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_lent_randomness_is_given_back_after_an_exception() -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError), RANDOM.lent():
+        torch.rand(1) @ torch.rand(2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- what may be done together ---
+
+
+def answer_work(network: nn.Module, **settings: Any) -> AnswerWork:
+    return replace(AnswerWork(network, IMAGES, Normalize((0.4, 0.6), (0.3, 0.2), CPU), RANDOM), **settings)
+
+
+def synthesis_work(student: nn.Module | None = None, momentum: float = 0.0, **settings: Any) -> SynthesisWork:
+    method = make_method("ssdkd", {"statistics_momentum": momentum})
+    inversion = make_inversion(method, frozen_teacher())
+    return replace(SynthesisWork(inversion, student, UNIFORM, 8, RANDOM), **settings)
+
+
+def training_work(minibatches: int, batch_size: int) -> TrainingWork:
+    trainer = make_trainer(ConvNet(4, 1, (4,)), ConvNet(4, 1, (6,)))
+    images, draws, weights = training_data(0, minibatches, batch_size)
+    return TrainingWork(trainer, images, draws, weights, 0, RANDOM)
+
+
+def same(first: Work, second: Work) -> bool:
+    return first.key == second.key
+
+
+def test_students_answer_together_but_not_with_a_teacher_of_their_kind() -> None:
+    students = [ConvNet(4, 2, (4,)), ConvNet(4, 2, (4,))]
+    teacher = ConvNet(4, 2, (6,)).requires_grad_(False)
+    assert same(*map(answer_work, students))
+    assert same(answer_work(teacher), answer_work(teacher))
+    assert not same(answer_work(students[0]), answer_work(teacher))
+    assert not same(answer_work(students[0]), answer_work(students[0], images=IMAGES[:3]))
+
+
+def test_as_many_minibatches_of_one_size_are_learnt_together() -> None:
+    assert same(training_work(3, 5), training_work(3, 5))
+    assert not same(training_work(3, 5), training_work(2, 5))
+    assert not same(training_work(3, 5), training_work(3, 4))
+
+
+def test_batches_are_made_together_if_all_have_an_adversary_and_earlier_statistics_or_none() -> None:
+    student = make_student()
+    assert same(synthesis_work(), synthesis_work())
+    assert same(synthesis_work(student), synthesis_work(make_student()))
+    assert not same(synthesis_work(), synthesis_work(student))
+    assert not same(synthesis_work(), synthesis_work(count=9))
+    later = synthesis_work(momentum=0.9)
+    assert same(later, synthesis_work(momentum=0.9))
+    later.alone()
+    assert not same(later, synthesis_work(momentum=0.9))
+
+
+def test_work_that_is_not_for_sharing_has_a_key_of_its_own() -> None:
+    student = make_student()
+    for first, second in (
+        [answer_work(student, together=False) for _ in range(2)],
+        [synthesis_work(student, together=False) for _ in range(2)],
+    ):
+        assert not same(first, second)
+        assert same(first, first)
