@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.pool import EnvironmentPool, one_each
 
 
 class DistillationVecEnv(VecEnv):
@@ -38,10 +38,10 @@ class DistillationVecEnv(VecEnv):
     ) -> None:
         self._pool = EnvironmentPool(num_envs, kwargs, backend, processes)
         self.choice = self._pool.choice
-        self.metadata = SSDKDEnv.metadata
         self._actions: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         first = self._pool.first
         super().__init__(num_envs, first.observation_space, first.action_space)
+        self.metadata = SSDKDEnv.metadata  # with the frames per second of a video
 
     def reset(self) -> NDArray[np.float32]:
         """Reset all environments with the seeds that `seed` gave, if it did."""
@@ -61,7 +61,7 @@ class DistillationVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Observations, rewards, dones and infos of the step."""
-        results = self._pool.step(dict(enumerate(self._actions)))
+        results = self._pool.step(dict(enumerate(one_each("actions", self._actions, self.num_envs))))
         observations = [results[index][0] for index in range(self.num_envs)]
         rewards = np.array([results[index][1] for index in range(self.num_envs)], dtype=np.float32)
         dones = np.array([results[index][2] for index in range(self.num_envs)])
@@ -86,7 +86,7 @@ class DistillationVecEnv(VecEnv):
 
     def has_attr(self, attr_name: str) -> bool:
         """Whether the environments have an attribute."""
-        return hasattr(self._pool.first, attr_name)
+        return self._pool.has(range(self.num_envs), attr_name)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the environments."""
@@ -106,4 +106,4 @@ class DistillationVecEnv(VecEnv):
 
     def _chosen(self, indices: VecEnvIndices) -> list[int]:
         chosen: Iterable[int] = self._get_indices(indices)
-        return list(chosen)
+        return [range(self.num_envs)[index] for index in chosen]  # -1 is the last one

@@ -24,11 +24,11 @@ ResultT = TypeVar("ResultT")
 class GroupedRuns:
     """Does the work of several runs of one task and method, which may be at different rounds.
 
-    Runs that ask for equal pieces at the same time are served together: one pass of the teacher for all, their
-    students and generators as one grouped network each. Weights, moments and random streams stay with the runs, so
-    that each gives what it would give alone, but for rounding. What cannot be done together is done run by run:
-    networks without a grouped form, the plain backend, and methods whose images do not come from a generator that
-    is kept from batch to batch.
+    Runs that ask for equal pieces at the same time are served together: their students and generators are one grouped
+    network each, and the teacher inverts and answers for all in one pass (it teaches each its own minibatches, which
+    fill a core alone). Weights, moments and random streams stay with the runs, so that each gives what it would give
+    alone, but for rounding. What cannot be done together is done run by run: networks without a grouped form, the plain
+    backend, and methods whose images do not come from a generator that is kept from batch to batch.
     """
 
     def __init__(self) -> None:

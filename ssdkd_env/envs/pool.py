@@ -21,8 +21,8 @@ BACKENDS = ("loop", "process", "grouped")
 class EnvironmentPool:
     """`count` environments behind one interface, whatever does their work.
 
-    Member i gives what it would give alone: bit-identically on the CPU with `"loop"` and `"process"`, but for rounding
-    with `"grouped"`.
+    Member i gives what it would give alone: bit-identically on the CPU with `"loop"`, with `"process"` what it would
+    give alone with one torch thread, and with `"grouped"` but for rounding.
 
     Args:
         count: how many.

@@ -83,12 +83,13 @@ def _race(env: SSDKDEnv, count: int) -> tuple[int, float, float]:
     task = env.task.with_budget(short)
     method = replace(env.method, steps=min(env.method.steps, TRIED_INVERSIONS))
     grouped, plan = GroupedRuns(), SamplingPlan()
-    first = DistillationRun(task, method, 0, env.device, env.backend)
+    first = DistillationRun(task, method, 0, env.device, env.backend, env.precision)
     first.warm_up()
     once = _seconds(lambda: first.step(plan))
     count = max(2, min(count, int(AFFORDABLE / (2 * (REPEATS + 1) * once))))
     alone, together = (
-        [DistillationRun(task, method, seed, env.device, env.backend) for seed in range(count)] for _ in "ab"
+        [DistillationRun(task, method, seed, env.device, env.backend, env.precision) for seed in range(count)]
+        for _ in "ab"
     )
     sides: list[Callable[[], Any]] = [
         lambda: [run.step(plan) for run in alone],

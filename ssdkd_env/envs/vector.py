@@ -27,9 +27,10 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
     ```
 
     Spaces, rewards and infos are those of `SSDKDEnv`, batched as in Gymnasium's own vector environments. Environment i
-    gives what it gives alone, whatever the number of environments: bit-identically on the CPU with the backends
-    `"loop"` and `"process"`; with `"grouped"` but for rounding, which a run's many steps amplify, so that in float32
-    the episode of a seed is another one, of the same distribution (in float64 it is the same).
+    gives what it gives alone, whatever the number of environments: bit-identically on the CPU with the backend
+    `"loop"`, and with `"process"` what it gives alone with one torch thread; with `"grouped"` but for rounding, which a
+    run's many steps amplify, so that in float32 the episode of a seed is another one, of the same distribution (in
+    float64 it is the same).
 
     Args:
         num_envs: number of environments.
@@ -107,8 +108,9 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
             return np.ones(self.num_envs, dtype=np.bool_)
         mask = np.asarray(mask)
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            shown = " ".join(str(mask).split())[:100]
             raise InvalidInputError(
-                f"options['reset_mask']={mask}: expected {self.num_envs} booleans of which at least one is true"
+                f"options['reset_mask']={shown}: expected {self.num_envs} booleans of which at least one is true"
             )
         return mask
 
@@ -147,7 +149,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         for index, (observation, info) in (self._pool.reset(dict.fromkeys(fresh)) if fresh else {}).items():
             self._observations[index] = observation
             infos = self._add_info(infos, info, index)
-        self._ended = ended if self.autoreset_mode != AutoresetMode.SAME_STEP else np.zeros_like(ended)
+        self._ended = ended.copy()
         return self._observations.copy(), rewards, ended, np.zeros_like(ended), infos
 
     def render(self) -> tuple[Any, ...] | None:

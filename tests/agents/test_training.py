@@ -24,7 +24,9 @@ from agents.experiments import HELD_OUT_SEED
 from agents.runs import RunFolder, read_lines
 from agents.storage import TrainedSampler, find_sampler_file, read_sampler
 from agents.training import TrainingConfig, make_training_env, train
-from ssdkd_env.envs import SSDKDEnv
+from agents.vec_env import DistillationVecEnv
+from ssdkd_env.envs import SSDKDEnv, pool
+from ssdkd_env.envs.members import RemoteMembers
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, make
 
@@ -67,9 +69,9 @@ def scalars(path: Path, tag: str) -> list[tuple[int, float]]:
 @contextmanager
 def interrupt_after(steps: int) -> Iterator[None]:
     """Press Ctrl-C in the middle of an environment's next step."""
-    original, done = SSDKDEnv.step, []
+    original, done = SSDKDEnv.step_course, []
 
-    def step(self: SSDKDEnv, action: Any) -> Any:
+    def step_course(self: SSDKDEnv, action: Any) -> Any:
         done.append(1)
         if len(done) == steps + 1:
             signal.raise_signal(signal.SIGINT)
@@ -79,7 +81,7 @@ def interrupt_after(steps: int) -> Iterator[None]:
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(SSDKDEnv, "step", step)
+            patch.setattr(SSDKDEnv, "step_course", step_course)
             yield
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "Ctrl-C works as before"
     finally:
@@ -179,18 +181,38 @@ def test_other_seed_gives_another_sampler(finished: Path, tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def two_workers() -> Iterator[VecEnv]:
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two environments get a process each, wherever the tests run."""
+    monkeypatch.setattr(pool, "usable_cores", lambda: 2)
+
+
+@pytest.fixture
+def two_workers(two_cores: None) -> Iterator[VecEnv]:
     env = make_training_env(PPO, {"n_envs": 2, "normalize": True}, first_seed=0)
+    assert len(parts_of(env)) == 2
     yield env
     env.close()
 
 
-def test_checkpoint_does_not_ask_workers_that_are_in_the_middle_of_a_step(two_workers: VecEnv, tmp_path: Path) -> None:
+def parts_of(env: VecEnv) -> list[RemoteMembers]:
+    """The processes behind a training environment."""
+    made = env.unwrapped
+    assert isinstance(made, DistillationVecEnv)
+    parts = made._pool._parts
+    assert all(isinstance(part, RemoteMembers) for part in parts)
+    return parts  # type: ignore[return-value]
+
+
+def test_checkpoint_does_not_ask_workers_that_are_in_the_middle_of_a_step(
+    two_workers: VecEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After Ctrl-C their pipes may hold the answer to another question."""
     hyperparameters = load_hyperparameters("ppo", PPO.env_id, PPO.hyperparameters | {"n_envs": 2})
     model = build_model("ppo", two_workers, hyperparameters, seed=0)
     two_workers.reset()
-    two_workers.step_async(np.zeros((2, 5), dtype=np.float32))
+    for part in parts_of(two_workers):
+        part.begin("step", {0: np.zeros(5, dtype=np.float32)})
+        monkeypatch.setattr(part, "begin", lambda *_: pytest.fail("a worker was asked in the middle of a step"))
     config = {"algorithm": "ppo", "hyperparameters": hyperparameters, "env_id": PPO.env_id, "env_kwargs": {}}
     training._save_checkpoint(RunFolder(tmp_path / "run", {}), model, config)
     state = read_sampler(find_sampler_file(tmp_path / "run"))
@@ -198,10 +220,13 @@ def test_checkpoint_does_not_ask_workers_that_are_in_the_middle_of_a_step(two_wo
     TrainedSampler(find_sampler_file(tmp_path / "run"), make())
 
 
-def test_environments_in_processes_train_together(tmp_path: Path) -> None:
+def test_environments_in_processes_train_together(
+    tmp_path: Path, two_cores: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = replace(PPO, hyperparameters=PPO.hyperparameters | {"n_envs": 2}, checkpoint_every=7)
     _, outcome = run(tmp_path / "run", config)
     assert outcome == "finished"
+    assert "environments: 2, process in 2 processes" in capsys.readouterr().out
     assert checkpoints(tmp_path / "run") == [8, 12], "two steps at once: the first multiple of two from 7 on"
     lines = read_lines(tmp_path / "run" / "episodes.jsonl")
     assert [line["timesteps"] for line in lines] == [6, 6, 12, 12]
@@ -246,13 +271,13 @@ def test_resumed_run_is_one_curve(tmp_path: Path) -> None:
 def seeds(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """The seed of every reset of an environment in this process."""
     seen: list[int | None] = []
-    original = SSDKDEnv.reset
+    original = SSDKDEnv.reset_course
 
-    def reset(self: SSDKDEnv, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+    def reset_course(self: SSDKDEnv, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         seen.append(seed)
         return original(self, seed=seed, options=options)
 
-    monkeypatch.setattr(SSDKDEnv, "reset", reset)
+    monkeypatch.setattr(SSDKDEnv, "reset_course", reset_course)
     return seen
 
 
@@ -326,15 +351,15 @@ class InterruptedPipe:
 
 @pytest.mark.timeout(60)
 def test_interrupt_between_the_answers_of_two_workers_neither_hangs_nor_loses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_cores: None
 ) -> None:
     """The first worker has answered then, and will not answer again."""
     original = make_training_env
 
     def make_env(*arguments: Any, **keywords: Any) -> VecEnv:
         env = original(*arguments, **keywords)
-        workers: Any = env.unwrapped
-        workers.remotes = [workers.remotes[0], InterruptedPipe(workers.remotes[1])]
+        second = parts_of(env)[1]
+        monkeypatch.setattr(second, "_connection", InterruptedPipe(second._connection))
         return env
 
     monkeypatch.setattr(training, "make_training_env", make_env)
@@ -367,10 +392,10 @@ def test_interrupt_while_a_checkpoint_is_written_leaves_a_whole_one(
 
 
 def test_error_of_the_environment_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(self: SSDKDEnv, action: Any) -> Any:
+    def step_course(self: SSDKDEnv, action: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(SSDKDEnv, "step", step)
+    monkeypatch.setattr(SSDKDEnv, "step_course", step_course)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(tmp_path / "run")
 

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
+from ssdkd_env.envs import SSDKDVectorEnv, pool, tuning
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, Moment, actions_of, make, reset, steps
 
 ID = "ssdkd_env:SSDKD/Digits-v0"
@@ -87,8 +88,12 @@ def test_gymnasium_vector_environment_equals_single_ones(
         envs.close()
 
 
-def test_make_vec_works_with_its_default_mode() -> None:
+def test_make_vec_works_with_its_default_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the vector entry point, which tries what is fastest; here that is the reference."""
+    monkeypatch.setattr(pool, "usable_cores", lambda: 1)
+    monkeypatch.setattr(tuning, "_race", lambda env, count: (count, 1.0, 1.0))
     envs = gym.make_vec(ID, num_envs=2, budget=BUDGET, probe=SMALL_PROBE)
+    assert isinstance(envs, SSDKDVectorEnv)
     observations, _ = envs.reset(seed=3)
     expected = reset(make(), 3).observation
     np.testing.assert_array_equal(observations[0], expected)
@@ -130,7 +135,7 @@ def test_sb3_vector_environment_equals_single_ones(
 
 
 def test_sb3_normalisation_wraps_the_environment() -> None:
-    envs = VecNormalize(DummyVecEnv([partial(make_single, {"budget": BUDGET})] * 2))
+    envs = VecNormalize(DummyVecEnv([partial(make_single, {"budget": BUDGET, "probe": SMALL_PROBE})] * 2))
     envs.reset()
     for index in range(2 * ROUNDS):
         observations, rewards, _, _ = envs.step(step_actions(index))
@@ -144,7 +149,7 @@ def test_sb3_normalisation_wraps_the_environment() -> None:
 
 
 def test_attributes_and_methods_are_reached_through_sb3() -> None:
-    envs = DummyVecEnv([partial(make_single, {"budget": BUDGET})] * 2)
+    envs = DummyVecEnv([partial(make_single, {"budget": BUDGET, "probe": SMALL_PROBE})] * 2)
     assert envs.get_attr("observation_names")[0] == make().observation_names
     actions = np.stack(envs.get_attr("paper_action"))
     envs.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,30 @@ import pytest
 from ssdkd_env.errors import InvalidInputError
 from tests.scripts.commands import SCRIPTS, in_process_of_its_own, in_this_process
 
-NAMES = ("benchmark", "cifar_protocol", "distill", "evaluate_sampler", "plot", "train_sampler", "train_teacher")
+NAMES = (
+    "benchmark",
+    "cifar_protocol",
+    "compare_fast_datafree",
+    "distill",
+    "evaluate_sampler",
+    "measure_scaling",
+    "plot",
+    "train_sampler",
+    "train_teacher",
+)
+#: Scripts with subcommands, whose arguments are a class each.
+SUBCOMMANDS = {
+    "measure": ("Episode", "Budgets", "Sensitivity", "Overhead"),
+    "measure_speed": ("Runs", "Versions", "Peak"),
+}
+#: Script, its subcommand if it has any, class of the arguments.
+COMMANDS = [
+    *((name, (), "Arguments") for name in NAMES),
+    *((name, (kind.lower(),), kind) for name, kinds in SUBCOMMANDS.items() for kind in kinds),
+]
 
 
-@pytest.mark.parametrize("script", NAMES)
+@pytest.mark.parametrize("script", [*NAMES, *SUBCOMMANDS])
 def test_help_shows_an_example_that_parses(script: str) -> None:
     result = in_this_process(script, "--help")
     assert result.code == 0, result.stderr
@@ -30,21 +51,28 @@ def test_help_works_from_the_command_line() -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("script", NAMES)
-def test_help_explains_every_argument(script: str) -> None:
-    shown = " ".join(in_this_process(script, "--help").stdout.split())
-    text = (SCRIPTS / f"{script}.py").read_text()
-    body = text[text.index("class Arguments:") :].split("\ndef ")[0]
-    fields = re.findall(r'^    (\w+): .*\n    """(.*)"""', body, re.MULTILINE)
-    assert len(fields) == len(re.findall(r"^    \w+: ", body, re.MULTILINE)), "each argument has its help"
-    for name, _ in fields:
+@pytest.mark.parametrize(("script", "subcommand", "kind"), COMMANDS)
+def test_help_explains_every_argument(script: str, subcommand: tuple[str, ...], kind: str) -> None:
+    shown = " ".join(in_this_process(script, *subcommand, "--help").stdout.split())
+    module = ast.parse((SCRIPTS / f"{script}.py").read_text())
+    (body,) = (node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == kind)
+    fields = [index for index, node in enumerate(body) if isinstance(node, ast.AnnAssign)]
+    assert fields
+    for index in fields:
+        help_text = body[index + 1]
+        assert isinstance(help_text, ast.Expr), "each argument has its help"
+        assert isinstance(help_text.value, ast.Constant)
+        assert isinstance(help_text.value.value, str)
+        name = ast.unparse(body[index].target)  # type: ignore[attr-defined]
         assert f"--{name.replace('_', '-')}" in shown or f"--{name}" in shown or f"{name} " in shown
 
 
-@pytest.mark.parametrize("script", NAMES)
-def test_missing_and_unknown_arguments_exit_with_2(script: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "subcommand", "kind"), COMMANDS)
+def test_missing_and_unknown_arguments_exit_with_2(
+    script: str, subcommand: tuple[str, ...], kind: str, tmp_path: Path
+) -> None:
     for arguments in ((), ("--out", tmp_path / "out", "--bogus", "1")):
-        result = in_this_process(script, *arguments)
+        result = in_this_process(script, *subcommand, *arguments)
         assert result.code == 2
         assert "Traceback" not in result.stderr
         assert "--out" in result.stderr or "--bogus" in result.stderr
