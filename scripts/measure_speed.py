@@ -60,6 +60,8 @@ class Runs:
     """Numbers of environments."""
     blocks: int = 6
     """Turns of each way; a turn is a step of all environments."""
+    compiled: bool = False
+    """Also grouped with the hot loops compiled, which takes minutes before the first turn; its seconds are told."""
 
 
 @dataclass
@@ -112,41 +114,42 @@ def measure_runs(args: Runs) -> None:
         raise InvalidInputError(f"a grouped run differs by {error:.2g} from the same run alone: no figure")
     print(f"gate: a grouped run differs by {error:.1e} in float64 from the same run alone\n")
     rates: dict[str, dict[int, Interval]] = {}
-    print("| environments | way | steps/s in all | over one after another | MiB more |\n|---|---|---|---|---|")
+    print("| environments | way | steps/s in all | over one after another | MiB more | s to start |")
+    print("|---|---|---|---|---|---|")
     for count in args.counts:
-        lines = _measure_count(env, env_arguments(args.env, kwargs), count, args.blocks)
+        lines = _measure_count(env, env_arguments(args.env, kwargs), count, args)
         for line in lines:
             append_line(args.out, line)
             rate = bootstrap_mean(count / seconds for seconds in line["seconds"])
             ratio = bootstrap_mean(a / b for a, b in zip(lines[0]["seconds"], line["seconds"], strict=True))
             rates.setdefault(line["way"], {})[count] = rate
-            print(
-                f"| {count} | {line['way']} | {_short(rate)} | {_short(ratio)} | {line['memory_mib']:.0f} |", flush=True
-            )
+            tail = f"{_short(ratio)} | {line['memory_mib']:.0f} | {line['seconds_to_start']:.0f} |"
+            print(f"| {count} | {line['way']} | {_short(rate)} | {tail}", flush=True)
     plot_runs(rates, args.out.with_suffix(".png"))
 
 
-def _measure_count(env: SSDKDEnv, kwargs: dict[str, Any], count: int, blocks: int) -> list[dict[str, Any]]:
+def _measure_count(env: SSDKDEnv, kwargs: dict[str, Any], count: int, args: Runs) -> list[dict[str, Any]]:
     """A line for each way; the ways take turns, step by step."""
     ways: list[tuple[Side, SteppedEnvironments]] = []
     try:
-        memory = []
-        for side in sides(count, usable_cores()):
-            before = memory_mib()
+        memory, starts = [], []
+        for side in sides(count, usable_cores(), args.compiled):
+            before, started = memory_mib(), time.perf_counter()
             stepped = SteppedEnvironments(env, kwargs, count, side)
-            stepped.seconds(1)  # buffers of kernels, processes that start
+            stepped.seconds(2)  # buffers of kernels, processes that start, compilation
             memory.append(memory_mib() - before)
+            starts.append(time.perf_counter() - started)
             ways.append((side, stepped))
         seconds: list[list[float]] = [[] for _ in ways]
-        for _ in tqdm(range(blocks), desc=f"{count} environments", leave=False):
+        for _ in tqdm(range(args.blocks), desc=f"{count} environments", leave=False):
             for (_, stepped), times in zip(ways, seconds, strict=True):
                 times += stepped.seconds(1)
     finally:
         for _, stepped in ways:
             stepped.envs.close()
     return [
-        {"environments": count, "way": side.name, "backend": side.backend, "seconds": times, "memory_mib": mib}
-        for (side, _), times, mib in zip(ways, seconds, memory, strict=True)
+        {"environments": count, "way": side.name, "seconds": times, "memory_mib": mib, "seconds_to_start": start}
+        for (side, _), times, mib, start in zip(ways, seconds, memory, starts, strict=True)
     ]
 
 

@@ -37,18 +37,28 @@ class Side:
         name: in tables.
         backend: of `EnvironmentPool`.
         processes: among which the environments are divided; None leaves it to the backend.
+        engine: backend of each environment's runs.
     """
 
     name: str
     backend: str
     processes: int | None = None
+    engine: str = "auto"
 
 
-def sides(count: int, cores: int) -> list[Side]:
-    """The ways of stepping `count` environments on so many cores, the reference first."""
+def sides(count: int, cores: int, compiled: bool = False) -> list[Side]:
+    """The ways of stepping `count` environments on so many cores, the reference first.
+
+    Args:
+        count: environments.
+        cores: that may be used.
+        compiled: also grouped with the hot loops compiled.
+    """
     ways = [Side("one after another", "loop", 1)]
     if count > 1:
         ways.append(Side("grouped", "grouped", 1))
+        if compiled:
+            ways.append(Side("grouped, compiled", "grouped", 1, engine="compiled"))
     processes = min(cores, count)
     if processes > 1:
         ways.append(Side(f"{processes} processes", "process", processes))
@@ -68,7 +78,7 @@ class SteppedEnvironments:
     """
 
     def __init__(self, env: SSDKDEnv, kwargs: dict[str, Any], count: int, side: Side) -> None:
-        self.envs = DistillationVecEnv(count, kwargs, side.backend, side.processes)
+        self.envs = DistillationVecEnv(count, kwargs | {"backend": side.engine}, side.backend, side.processes)
         self._actions = np.stack([env.paper_action] * count)
         self._rounds = env.budget.rounds
         self._done = 0
