@@ -70,9 +70,7 @@ class LocalMembers:
         return self._together({index: self.envs[index].reset_course(seed=seed) for index, seed in seeds.items()})
 
     def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
-        """Step some members. A bad action is refused before any member has moved."""
-        for index, action in actions.items():
-            self.envs[index].action_scheme.to_plan(action)
+        """Step some members."""
         return self._together({index: self.envs[index].step_course(action) for index, action in actions.items()})
 
     def _together(self, courses: Mapping[int, Any]) -> dict[int, Any]:
