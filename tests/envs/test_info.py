@@ -6,8 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from ssdkd_env.envs import distillation
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks.task import share_right
 from tests.envs.episodes import REWARD_NAMES, ROUNDS, actions_of, episode, make, reset, steps
 
 
@@ -78,14 +81,13 @@ def test_accuracy_may_be_measured_in_some_rounds_only(monkeypatch: pytest.Monkey
     actions = actions_of(5, count=5)
     each = [moment.info["accuracy"] for moment in episode(every, 3, actions)]
     measured = []
-    accuracy = some.task.accuracy
 
-    def count(*arguments: Any) -> float | None:
+    def count(logits: Tensor, labels: Tensor) -> float:
         assert some.run is not None
         measured.append(some.run.round)
-        return accuracy(*arguments)
+        return share_right(logits, labels)
 
-    monkeypatch.setattr(some.task, "accuracy", count)
+    monkeypatch.setattr(distillation, "share_right", count)
     stated = [moment.info["accuracy"] for moment in episode(some, 3, actions)]
     assert measured == [0, 3, 5]
     assert stated == [each[0], each[0], each[0], each[3], each[3], each[5]]
