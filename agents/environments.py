@@ -42,13 +42,13 @@ def make_vec_env(
     Raises:
         InvalidInputError: as `make_env`, and when backend, count or processes do not fit.
     """
-    make_env(env_id, env_kwargs).close()  # for its errors
     return DistillationVecEnv(count, env_arguments(env_id, env_kwargs), backend, processes)
 
 
 def env_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the `SSDKDEnv` that an id means, those of the id included."""
-    return {**gym.spec(env_id).kwargs, **env_kwargs}
+    spec = make_env(env_id, env_kwargs).spec  # which knows ids with a module before them, or without a version
+    return {**(spec.kwargs if spec else {}), **env_kwargs}
 
 
 def start_worker() -> None:
