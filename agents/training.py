@@ -20,8 +20,8 @@ from agents.experiments import HELD_OUT_SEED
 from agents.runs import RunFolder
 from agents.stopping import Stopper
 from agents.storage import find_sampler_file, read_sampler, restore_model, save_sampler
-from ssdkd_env.envs.pool import BACKENDS
-from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.envs.pool import check_backend
+from ssdkd_env.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainingConfig:
             raise InvalidInputError(
                 f"seed={self.seed}: expected a number from 0 to 999, so that evaluation is held out"
             )
-        check_choice("vector_backend", self.vector_backend, (*BACKENDS, "auto"))
+        check_backend(self.vector_backend)
         if self.timesteps < 0 or self.checkpoint_every < 1 or self.image_every < 1:
             raise InvalidInputError("timesteps must be ≥ 0, checkpoint_every and image_every ≥ 1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -46,3 +47,13 @@ def parse_settings(argument: str, pairs: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             settings[name] = text
     return settings
+
+
+def refuse_existing(argument: str, path: Path) -> None:
+    """Keep a file that is there from being written over.
+
+    Raises:
+        InvalidInputError: when `path` exists.
+    """
+    if path.exists():
+        raise InvalidInputError(f"--{argument} {path} exists; choose another file, or delete it first")

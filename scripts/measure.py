@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cli import launch
+from _cli import launch, refuse_existing
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
@@ -33,7 +33,6 @@ from agents.statistics import bootstrap_between_group_share, bootstrap_mean
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.errors import InvalidInputError
 
 ENV_ID = "SSDKD/Digits-v0"
 
@@ -120,8 +119,7 @@ class Overhead:
 
 
 def main(args: Episode | Budgets | Sensitivity | Overhead) -> None:
-    if args.out.exists():
-        raise InvalidInputError(f"--out {args.out} exists; choose another file, or delete it first")
+    refuse_existing("out", args.out)
     use_one_thread()
     if isinstance(args, Episode):
         measure_episode(args)

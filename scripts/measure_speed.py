@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _cli import launch, parse_settings
+from _cli import launch, parse_settings, refuse_existing
 from tqdm import tqdm
 
 from agents.environments import env_arguments, make_env, use_one_thread
@@ -61,7 +61,7 @@ class Runs:
     blocks: int = 6
     """Turns of each way; a turn is a step of all environments."""
     compiled: bool = False
-    """Also grouped with the hot loops compiled, which takes minutes before the first turn; its seconds are told."""
+    """Also grouped with the hot loops compiled, whose compilation comes before the first turn."""
 
 
 @dataclass
@@ -94,8 +94,7 @@ class Peak:
 
 
 def main(args: Runs | Versions | Peak) -> None:
-    if args.out.exists():
-        raise InvalidInputError(f"--out {args.out} exists; choose another file, or delete it first")
+    refuse_existing("out", args.out)
     use_one_thread()
     if isinstance(args, Runs):
         measure_runs(args)
@@ -107,7 +106,7 @@ def main(args: Runs | Versions | Peak) -> None:
 
 def measure_runs(args: Runs) -> None:
     kwargs = parse_settings("env-kwargs", args.env_kwargs)
-    env = make_env(args.env, kwargs)
+    env, arguments = make_env(args.env, kwargs), env_arguments(args.env, kwargs)
     error = grouped_error(env)
     append_line(args.out, {"gate": error, "tolerance": GATE_TOLERANCE, "versions": versions(), **_machine(env)})
     if not error <= GATE_TOLERANCE:
@@ -117,7 +116,7 @@ def measure_runs(args: Runs) -> None:
     print("| environments | way | steps/s in all | over one after another | MiB more | s to start |")
     print("|---|---|---|---|---|---|")
     for count in args.counts:
-        lines = _measure_count(env, env_arguments(args.env, kwargs), count, args)
+        lines = _measure_count(env, arguments, count, args)
         for line in lines:
             append_line(args.out, line)
             rate = bootstrap_mean(count / seconds for seconds in line["seconds"])

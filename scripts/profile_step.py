@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from _cli import launch, parse_settings
+from _cli import launch, parse_settings, refuse_existing
 from tqdm import tqdm
 
 from agents.environments import use_one_thread
@@ -92,8 +92,8 @@ def main(args: Arguments) -> None:
 def check(args: Arguments) -> None:
     """Refuse what cannot be done, before anything is begun."""
     for name, path in (("trace", args.trace), ("out", args.out)):
-        if path is not None and path.exists():
-            raise InvalidInputError(f"--{name} {path} exists; choose another file, or delete it first")
+        if path is not None:
+            refuse_existing(name, path)
     if not args.trace.name.endswith((".json", ".json.gz")):
         raise InvalidInputError(f"--trace {args.trace}: expected a name that ends in .json or .json.gz")
     if args.num_envs < 1:

@@ -44,7 +44,7 @@ def ratio(first: Callable[[], object], second: Callable[[], object]) -> float:
 
 
 def test_grouped_runs_are_faster_than_one_after_another(task: Task) -> None:
-    """Measured: about 0.5."""
+    """`results/digits-runs`: four grouped take 1/1.8 of the time."""
     alone, together = ([DistillationRun(task, make_method("ssdkd"), seed) for seed in range(4)] for _ in range(2))
     runs, plan = GroupedRuns(), SamplingPlan()
     runs.perform([run.warm_up_course() for run in together])
@@ -57,7 +57,6 @@ def test_grouped_runs_are_faster_than_one_after_another(task: Task) -> None:
 
 
 def test_fast_backend_is_not_slower_than_the_plain_one(task: Task) -> None:
-    """Measured: about 0.9."""
     fast, plain = (DistillationRun(task, make_method("ssdkd"), 0, backend=name) for name in ("fast", "plain"))
     fast.warm_up()
     plain.warm_up()
@@ -65,7 +64,7 @@ def test_fast_backend_is_not_slower_than_the_plain_one(task: Task) -> None:
 
 
 def test_environment_costs_little_beside_its_engine() -> None:
-    """Measured: about 1.0 against the engine and the accuracy that a user would want to know."""
+    """`results/digits-overhead`: 1.03 times the engine and the accuracy that a user would want to know."""
     env = SSDKDEnv(budget={"rounds": 2 * TURNS})
     env.reset(seed=0)
     bare = DistillationRun(env.task, env.method, 0)
@@ -80,7 +79,7 @@ def test_environment_costs_little_beside_its_engine() -> None:
 
 
 def test_update_of_a_large_buffer_grows_no_faster_than_its_size() -> None:
-    """Ten times the images; measured: about 3 times the time."""
+    """Ten times the images."""
 
     def full(capacity: int) -> Callable[[], object]:
         buffer = ReplayBuffer(capacity, (3, 8, 8), 10, torch.device("cpu"))

@@ -206,10 +206,7 @@ class _Wrapping:
         def wrapper(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling():  # what is compiled here keeps no label
                 return original(network, *args, **kwargs)
-            role = self.roles.get(network)
-            if role is None:
-                return original(network, *args, **kwargs)
-            return self._within(None, role, lambda: original(network, *args, **kwargs))
+            return self._in_role(network, lambda: original(network, *args, **kwargs))
 
         return wrapper
 
@@ -218,12 +215,14 @@ class _Wrapping:
 
         @functools.wraps(original)
         def wrapper(network: Any, *args: Any, **kwargs: Any) -> Any:
-            role = self.roles.get(network._orig_mod)
-            if role is None:
-                return original(network, *args, **kwargs)
-            return self._within(None, role, lambda: original(network, *args, **kwargs))
+            return self._in_role(network._orig_mod, lambda: original(network, *args, **kwargs))
 
         return wrapper
+
+    def _in_role(self, network: nn.Module, work: Callable[[], Any]) -> Any:
+        """Do the work under the label of the network's role, if it has one."""
+        role = self.roles.get(network)
+        return work() if role is None else self._within(None, role, work)
 
     def group(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """For the gathering of networks into one, which takes over their role."""

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from agents.machine import MIB, forget_peak_memory, peak_memory_mib
 from agents.measuring.growth import FEWEST_SIZES, Growth, fit_growth, power
 from ssdkd_env.distillation import SamplingPlan, priority
-from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
+from ssdkd_env.distillation.buffer import Entries, ReplayBuffer, log_weights
 from ssdkd_env.distillation.methods import METHODS
 from ssdkd_env.distillation.report import Distillation, RoundClock, Synthesis, make_report
 from ssdkd_env.distillation.updates import FastUpdate
@@ -247,10 +247,10 @@ class BufferRounds:
         with watch.part("weigh"):
             share = buffer.mean_class_share()
             for entries in (residents, candidates):
-                entries.log_weight.copy_(self._log_weights(entries, plan, share))
+                entries.log_weight.copy_(log_weights(entries, plan, share))
         with watch.part("update"):
-            log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
-            keys = log_weights + priority.gumbel(len(log_weights), self._random, CPU)
+            together = torch.cat([residents.log_weight, candidates.log_weight]).double()
+            keys = together + priority.gumbel(len(together), self._random, CPU)
             replaced = buffer.update(candidates, keys, math.floor(plan.replaced_share * buffer.capacity))
         with watch.part("probabilities"):
             probabilities = priority.sampling_probabilities(residents.log_weight)
@@ -265,16 +265,6 @@ class BufferRounds:
             synthesis = Synthesis.of(candidates, zero, torch.zeros(3))
             distillation = Distillation(zero, zero, replaced, probabilities)
             make_report(0, buffer, synthesis, distillation, 0.0, 0, RoundClock(torch.device("cpu")))
-
-    def _log_weights(self, entries: Entries, plan: SamplingPlan, share: Tensor) -> Tensor:
-        return priority.log_sampling_weights(
-            priority.priority(entries.importance_weight, entries.discrepancy),
-            priority.diversity(entries.class_share, share),
-            priority.difficulty(entries.confidence, gamma=1.0),
-            plan.discrepancy_exponent,
-            plan.diversity_exponent,
-            plan.difficulty_exponent,
-        )
 
 
 class StudentSteps:

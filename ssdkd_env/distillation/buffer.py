@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ssdkd_env.distillation import priority
+from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.errors import InvalidInputError
 
 #: Residents for each place given away, from which on looking for the lowest beats sorting all.
@@ -135,7 +137,7 @@ class ReplayBuffer:
             slots[self.size : self.size + joining] = new.index_select(0, best_first[:joining])
             if pairs:
                 won = wins.view(-1, *[1] * (slots.dim() - 1))
-                # On the CPU these move rows ten times as fast as indexing with brackets.
+                # On the CPU these move rows faster than indexing with brackets.
                 entering, leaving = new.index_select(0, contenders), slots.index_select(0, weakest)
                 slots.index_copy_(0, weakest, torch.where(won, entering, leaving))
         self.size += joining
@@ -171,3 +173,21 @@ def lowest(keys: Tensor, count: int) -> Tensor:
         return keys.argsort(stable=True)[:count]
     rows = torch.cat([(keys < limit).nonzero()[:, 0], (keys == limit).nonzero()[:, 0]])[:count]
     return rows[keys[rows].argsort(stable=True)]
+
+
+def log_weights(entries: Entries, plan: SamplingPlan, buffer_share: Tensor) -> Tensor:
+    """Log P(x) of entries by a plan's exponents, unnormalised, (N,).
+
+    Args:
+        entries: residents or candidates.
+        plan: whose exponents; its logits do not count here.
+        buffer_share: (classes,) mean class share of the buffer.
+    """
+    return priority.log_sampling_weights(
+        priority.priority(entries.importance_weight, entries.discrepancy),
+        priority.diversity(entries.class_share, buffer_share),
+        priority.difficulty(entries.confidence, gamma=1.0),
+        plan.discrepancy_exponent,
+        plan.diversity_exponent,
+        plan.difficulty_exponent,
+    )

@@ -13,7 +13,7 @@ from ssdkd_env.distillation.execution import Execution, Forward
 from ssdkd_env.distillation.inversion import improve
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.objective import Objective
-from ssdkd_env.distillation.sources import MetaGenerator, TrainedGenerator, descend, make_adam
+from ssdkd_env.distillation.sources import MetaGenerator, TrainedGenerator, add_gradients, descend, make_adam
 from ssdkd_env.distillation.updates import FastUpdate
 from ssdkd_env.distillation.work import AnswerWork, Course, SynthesisWork, TrainingWork, Work
 from ssdkd_env.networks.grouping import NetworkGroup, can_group
@@ -212,9 +212,7 @@ class _GeneratorGroup:
     def step(self, loss: Tensor) -> None:
         """One step of every member; the loss is the sum of theirs."""
         descend(self._optimizer, loss)
-        pairs = zip(self._gradients, self._parameters, strict=True)
-        moved = [(total, parameter.grad) for total, parameter in pairs if parameter.grad is not None]
-        torch._foreach_add_([total for total, _ in moved], [gradient for _, gradient in moved])
+        add_gradients(self._gradients, self._parameters)
 
     def finish(self) -> Tensor:
         """End the batch of every member; its images, without gradient."""

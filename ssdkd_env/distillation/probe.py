@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation import priority
+from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
@@ -107,14 +108,12 @@ class ProbeSet:
                     stacklevel=2,
                 )
         self.images: Tensor = images
-        self._inputs = normalize(images)
-        with torch.no_grad():
-            self._teacher_logits: Tensor = self.teacher(self._inputs)
+        self._normalize = normalize
+        self._teacher_logits = answer(self.teacher, images, normalize)
 
     def score(self, student: nn.Module) -> ProbeScore:
         """Judge a student, which must be in evaluation mode and on the probe set's device."""
-        with torch.no_grad():
-            return self.judge(student(self._inputs))
+        return self.judge(answer(student, self.images, self._normalize))
 
     def judge(self, student_logits: Tensor) -> ProbeScore:
         """Judge a student by its logits for `images`."""

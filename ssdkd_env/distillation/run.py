@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
-from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
+from ssdkd_env.distillation.buffer import Entries, ReplayBuffer, log_weights
 from ssdkd_env.distillation.execution import Execution
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
@@ -53,7 +53,7 @@ class DistillationRun:
         device: where it all happens.
         backend: `"plain"`, the reference; `"fast"`, the same numbers but for rounding, with BatchNorm folded in the
             teacher that answers and less overhead a step; `"compiled"`, the fast one whose hot loops go through
-            `torch.compile` (on CUDA as CUDA graphs), which takes a minute before the first round; `"auto"`, `"fast"`.
+            `torch.compile` (on CUDA as CUDA graphs), whose compilation delays the first round; `"auto"`, `"fast"`.
         precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; what is measured of images stays in
             float32.
 
@@ -305,16 +305,7 @@ class DistillationRun:
         if plan.logits is not None:
             entries.log_weight.copy_(plan.logits.detach()[first : first + len(entries)])
             return
-        entries.log_weight.copy_(
-            priority.log_sampling_weights(
-                priority.priority(entries.importance_weight, entries.discrepancy),
-                priority.diversity(entries.class_share, buffer_share),
-                priority.difficulty(entries.confidence, gamma=1.0),
-                plan.discrepancy_exponent,
-                plan.diversity_exponent,
-                plan.difficulty_exponent,
-            )
-        )
+        entries.log_weight.copy_(log_weights(entries, plan, buffer_share))
 
     def _distill(self, probabilities: Tensor, importance_exponent: float, student_steps: int) -> Course[Tensor]:
         """Train the student on draws ∝ P with importance weights; returns the sum of the losses, a scalar tensor."""

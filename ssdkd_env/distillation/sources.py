@@ -119,9 +119,7 @@ class MetaGenerator:
     def step(self, loss: Tensor) -> None:
         """One inner step."""
         descend(self._optimizer, loss)
-        pairs = zip(self._meta_gradients, self._clone_parameters, strict=True)
-        moved = [(total, parameter.grad) for total, parameter in pairs if parameter.grad is not None]
-        torch._foreach_add_([total for total, _ in moved], [gradient for _, gradient in moved])
+        add_gradients(self._meta_gradients, self._clone_parameters)
 
     def finish(self, count: int) -> Tensor:
         """Move the generator; the images are the clone's."""
@@ -372,6 +370,12 @@ def make_adam(
         if parameters
     ]
     return torch.optim.Adam(groups, betas=betas, fused=True)
+
+
+def add_gradients(totals: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+    """Add to each total its parameter's gradient, where that has one."""
+    moved = [(total, p.grad) for total, p in zip(totals, parameters, strict=True) if p.grad is not None]
+    torch._foreach_add_([total for total, _ in moved], [gradient for _, gradient in moved])
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -40,7 +40,7 @@ class EnvironmentPool:
     """
 
     def __init__(self, count: int, kwargs: Mapping[str, Any], backend: str, processes: int | None) -> None:
-        check_choice("vector_backend", backend, (*BACKENDS, "auto"))
+        check_backend(backend)
         if not _is_whole(count) or count < 1:
             raise InvalidInputError(f"num_envs={count!r}: expected a whole number of at least 1")
         if processes is not None and not (_is_whole(processes) and 1 <= processes <= count):
@@ -117,6 +117,15 @@ class EnvironmentPool:
         if errors:
             raise errors[0]
         return results
+
+
+def check_backend(backend: str) -> str:
+    """Return the name of a way of stepping many environments.
+
+    Raises:
+        InvalidInputError: when it is unknown.
+    """
+    return check_choice("vector_backend", backend, (*BACKENDS, "auto"))
 
 
 def one_each(argument: str, values: Any, count: int) -> list[Any]:

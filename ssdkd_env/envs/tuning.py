@@ -89,7 +89,7 @@ def _race(env: SSDKDEnv, count: int) -> tuple[int, float, float]:
     count = max(2, min(count, int(AFFORDABLE / (2 * (REPEATS + 1) * once))))
     alone, together = (
         [DistillationRun(task, method, seed, env.device, env.backend, env.precision) for seed in range(count)]
-        for _ in "ab"
+        for _ in range(2)
     )
     sides: list[Callable[[], Any]] = [
         lambda: [run.step(plan) for run in alone],

@@ -20,7 +20,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.tasks import Task, load_task
 
-#: Traces a network as the compiler would and runs the trace without compiling it, which takes a minute.
+#: Traces a network as the compiler would and runs the trace without compiling it, which takes long.
 TRACED = "aot_eager"
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
