@@ -18,10 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from agents.machine import MIB, forget_peak_memory, peak_memory_mib
 from agents.measuring.growth import FEWEST_SIZES, Growth, fit_growth, power
 from ssdkd_env.distillation import SamplingPlan, priority
-from ssdkd_env.distillation.buffer import Entries, ReplayBuffer, log_weights
+from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS
 from ssdkd_env.distillation.report import Distillation, RoundClock, Synthesis, make_report
 from ssdkd_env.distillation.updates import FastUpdate
+from ssdkd_env.distillation.weighing import weigh
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.cifar import CIFAR10
 from ssdkd_env.tasks.task import Task, build_teacher
@@ -245,9 +246,7 @@ class BufferRounds:
         """One round: `weigh`, `update`, `probabilities`, `draw`, `gather` and `report`."""
         plan, buffer, candidates, residents = SamplingPlan(), self.buffer, self._candidates, self.buffer.residents
         with watch.part("weigh"):
-            share = buffer.mean_class_share()
-            for entries in (residents, candidates):
-                entries.log_weight.copy_(log_weights(entries, plan, share))
+            weigh(plan, buffer.mean_class_share(), residents, candidates)
         with watch.part("update"):
             together = torch.cat([residents.log_weight, candidates.log_weight]).double()
             keys = together + priority.gumbel(len(together), self._random, CPU)

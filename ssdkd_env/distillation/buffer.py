@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ssdkd_env.distillation import priority
-from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.errors import InvalidInputError
 
 #: Residents for each place given away, from which on looking for the lowest beats sorting all.
@@ -124,24 +122,35 @@ class ReplayBuffer:
         Returns:
             Number of residents replaced, a scalar int64 tensor (no host synchronisation).
         """
-        resident_keys, candidate_keys = keys[: self.size], keys[self.size :]
-        best_first = candidate_keys.argsort(descending=True, stable=True)
-        joining = min(self.free, len(candidates))
-        contenders = best_first[joining:]
-        pairs = min(most_replaced, len(contenders), self.size)
-        weakest = lowest(resident_keys, pairs)
-        contenders = contenders[:pairs]
-        wins = candidate_keys[contenders] > resident_keys[weakest]
+        joining, contenders, weakest, wins = self._contest(keys, most_replaced)
         for field in fields(Entries):
             slots, new = getattr(self._slots, field.name), getattr(candidates, field.name)
-            slots[self.size : self.size + joining] = new.index_select(0, best_first[:joining])
-            if pairs:
+            slots[self.size : self.size + len(joining)] = new.index_select(0, joining)
+            if len(wins):
                 won = wins.view(-1, *[1] * (slots.dim() - 1))
                 # On the CPU these move rows faster than indexing with brackets.
                 entering, leaving = new.index_select(0, contenders), slots.index_select(0, weakest)
                 slots.index_copy_(0, weakest, torch.where(won, entering, leaving))
-        self.size += joining
+        self.size += len(joining)
         return wins.sum()
+
+    def count_replaced(self, keys: Tensor, most_replaced: int) -> Tensor:
+        """How many residents `update` would replace, a scalar int64 tensor."""
+        return self._contest(keys, most_replaced)[3].sum()
+
+    def _contest(self, keys: Tensor, most_replaced: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Who meets whom in an update.
+
+        Returns:
+            Candidates that take free slots; the other candidates and the residents that they meet, pair by pair; and
+            whether the candidate wins.
+        """
+        resident_keys, candidate_keys = keys[: self.size], keys[self.size :]
+        best_first = candidate_keys.argsort(descending=True, stable=True)
+        joining, contenders = best_first[: self.free], best_first[self.free :]
+        pairs = min(most_replaced, len(contenders), self.size)
+        weakest, contenders = lowest(resident_keys, pairs), contenders[:pairs]
+        return joining, contenders, weakest, candidate_keys[contenders] > resident_keys[weakest]
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Everything, copied."""
@@ -173,21 +182,3 @@ def lowest(keys: Tensor, count: int) -> Tensor:
         return keys.argsort(stable=True)[:count]
     rows = torch.cat([(keys < limit).nonzero()[:, 0], (keys == limit).nonzero()[:, 0]])[:count]
     return rows[keys[rows].argsort(stable=True)]
-
-
-def log_weights(entries: Entries, plan: SamplingPlan, buffer_share: Tensor) -> Tensor:
-    """Log P(x) of entries by a plan's exponents, unnormalised, (N,).
-
-    Args:
-        entries: residents or candidates.
-        plan: whose exponents; its logits do not count here.
-        buffer_share: (classes,) mean class share of the buffer.
-    """
-    return priority.log_sampling_weights(
-        priority.priority(entries.importance_weight, entries.discrepancy),
-        priority.diversity(entries.class_share, buffer_share),
-        priority.difficulty(entries.confidence, gamma=1.0),
-        plan.discrepancy_exponent,
-        plan.diversity_exponent,
-        plan.difficulty_exponent,
-    )

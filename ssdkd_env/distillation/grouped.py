@@ -132,7 +132,8 @@ class GroupedRuns:
         objective = Objective.joined([inversion.objective for inversion in inversions])
         shares = torch.stack([work.buffer_share for work in works])
         targets = torch.cat([inversion.draw_targets(shares.device) for inversion in inversions])
-        parts = improve(source, objective, targets, student, shares, inversions[0].steps)
+        emphases = [work.emphasis for work in works]
+        parts = improve(source, objective, targets, student, shares, emphases, inversions[0].steps)
         images = source.finish()
         generator.scatter(generators)
         objective.part([inversion.objective for inversion in inversions])

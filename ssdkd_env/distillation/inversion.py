@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.execution import EAGER, Execution, Forward
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.objective import Objective
@@ -67,7 +69,11 @@ class Inversion:
             self.source = TrainedGenerator(generator, latent_dim, num_classes, method, extra, random, execution)
 
     def synthesize(
-        self, student: nn.Module | None, buffer_share: Tensor, count: int | None = None
+        self,
+        student: nn.Module | None,
+        buffer_share: Tensor,
+        count: int | None = None,
+        emphasis: Emphasis | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Synthesise one batch.
 
@@ -75,6 +81,7 @@ class Inversion:
             student: adversary of the generator, in evaluation mode; None while the buffer is first filled.
             buffer_share: (classes,) class shares of the buffer, for φ.
             count: images to draw from a generator that makes them at any time; others give `batch_size` images.
+            emphasis: on φ's terms and the adversary; None is the method's own.
 
         Returns:
             Images (batch_size or count, C, H, W) float in [0, 1], and the last step's losses (bn, one_hot,
@@ -82,7 +89,8 @@ class Inversion:
         """
         targets = self.draw_targets(buffer_share.device)
         adversary = None if student is None else self.execution.of(student)
-        parts = improve(self.source, self.objective, targets, adversary, buffer_share[None], self.steps)
+        emphases = [emphasis or Emphasis.of(self.method)]
+        parts = improve(self.source, self.objective, targets, adversary, buffer_share[None], emphases, self.steps)
         return self.source.finish(count or self.batch_size), parts[0]
 
     def draw_targets(self, device: torch.device) -> Tensor:
@@ -117,6 +125,7 @@ def improve(
     targets: Tensor,
     student: Forward | None,
     buffer_share: Tensor,
+    emphases: Sequence[Emphasis],
     steps: int,
 ) -> Tensor:
     """Begin a batch and move its images down the objective.
@@ -127,6 +136,7 @@ def improve(
         targets: (runs · N,) int64.
         student: adversary; None without.
         buffer_share: (runs, classes), for φ.
+        emphases: of each run.
         steps: optimiser steps.
 
     Returns:
@@ -134,7 +144,7 @@ def improve(
     """
     source.begin(targets)
     for _ in range(steps):
-        losses, parts = objective(source.images(), targets, student, buffer_share)
+        losses, parts = objective(source.images(), targets, student, buffer_share, emphases)
         source.step(losses.sum())
     objective.end_batch()
     return parts

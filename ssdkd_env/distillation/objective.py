@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.contrastive import ContrastiveLoss
+from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.execution import EAGER, Execution, Forward
 from ssdkd_env.distillation.losses import (
     activation_loss,
@@ -92,7 +93,12 @@ class Objective:
         return [] if self._contrastive is None else list(self._contrastive.parameters())
 
     def __call__(
-        self, images: Tensor, targets: Tensor, student: Forward | None, buffer_share: Tensor
+        self,
+        images: Tensor,
+        targets: Tensor,
+        student: Forward | None,
+        buffer_share: Tensor,
+        emphases: Sequence[Emphasis] = (),
     ) -> tuple[Tensor, Tensor]:
         """L_inv of a batch, or of one batch for each run, one after the other in the first dimension.
 
@@ -101,11 +107,13 @@ class Objective:
             targets: (runs · N,) int64, the classes drawn for them.
             student: adversary, in evaluation mode; None switches the adversarial loss off.
             buffer_share: (runs, classes) class shares of the buffers, for φ.
+            emphases: of each run; none is the method's own.
 
         Returns:
             The losses, (runs,), and their unweighted parts (bn or priors, one_hot, adversarial), (runs, 3) detached.
         """
         method = self.method
+        emphases = emphases or [Emphasis.of(method)] * self.runs
         inputs = self._normalize(random_crop_flip(images, self._padding, self._flip, *self._random))
         captures = self._matches or self._contrastive is not None
         with self.statistics.capture(captures), _captured_input(self._last_linear) as features:
@@ -122,14 +130,14 @@ class Objective:
             prior = prior if self._matches else priors
         one_hot = one_hot_loss(logits, targets)
         if method.one_hot_weight:
-            modulated = self._modulation(logits, targets, buffer_share) * one_hot
+            modulated = self._modulation(logits, targets, buffer_share, emphases) * one_hot
             loss = loss + method.one_hot_weight * self._means(modulated)
         adversarial = zero
         if student is not None and method.adversarial_weight:
             student_logits = student(inputs)
             losses = adversarial_loss(logits, student_logits, method.masked, method.adversarial_distance)
             adversarial = self._means(losses)
-            loss = loss + method.adversarial_weight * adversarial
+            loss = loss + method.adversarial_weight * self._adversarial_scale(emphases) * adversarial
         if method.balance_weight:
             balances = [class_balance(part) for part in logits.chunk(self.runs)]
             loss = loss + method.balance_weight * torch.stack(balances)
@@ -144,18 +152,26 @@ class Objective:
         """Mean of each run's images, (runs · N,) → (runs,)."""
         return values.view(self.runs, -1).mean(dim=1)
 
-    def _modulation(self, logits: Tensor, targets: Tensor, buffer_share: Tensor) -> Tensor | float:
-        """φ(x) of the terms that the method uses, (N,), without gradient; 1 without any."""
-        method = self.method
+    def _modulation(
+        self, logits: Tensor, targets: Tensor, buffer_share: Tensor, emphases: Sequence[Emphasis]
+    ) -> Tensor | float:
+        """φ(x) of the runs' terms, (runs · N,), without gradient; 1 without any."""
         phi: Tensor | float = 1.0
         with torch.no_grad():
-            if method.modulate_diversity:
+            if any(emphasis.diversity_exponent for emphasis in emphases):
                 shares = class_share(logits).chunk(self.runs)
-                phi = torch.cat([diversity(*pair) for pair in zip(shares, buffer_share, strict=True)])
-            if method.modulate_difficulty:
-                p_teacher = target_probability(logits, targets) if method.focal else confidence(logits)
-                phi = phi * difficulty(p_teacher, method.gamma)
+                terms = zip(shares, buffer_share, emphases, strict=True)
+                phi = torch.cat([diversity(own, share) ** each.diversity_exponent for own, share, each in terms])
+            if any(emphasis.difficulty_exponent for emphasis in emphases):
+                p_teacher = target_probability(logits, targets) if self.method.focal else confidence(logits)
+                parts = zip(p_teacher.chunk(self.runs), emphases, strict=True)
+                phi = phi * torch.cat([difficulty(own, each.difficulty_exponent) for own, each in parts])
         return phi
+
+    def _adversarial_scale(self, emphases: Sequence[Emphasis]) -> Tensor | float:
+        """Of each run, (runs,); a number where they agree, so that no graph of the GPU waits for a copy."""
+        scales = [emphasis.adversarial_scale for emphasis in emphases]
+        return scales[0] if len(set(scales)) == 1 else torch.tensor(scales, device=self._random[0].device)
 
     def _contrastive_loss(self, images: Tensor) -> Tensor:
         """Compare the view that has just passed the teacher with the images as they are."""

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.errors import InvalidInputError, check_choice
+
+if TYPE_CHECKING:
+    from ssdkd_env.distillation.scoring import Scorer
+
+#: Who enters the buffer, and in whose place.
+REPLACEMENTS = {
+    "priority": "residents and candidates compete under P (Gumbel top-k)",
+    "oldest": "candidates enter, at most the replaced share, and the oldest residents leave (first in, first out)",
+    "random": "as many as would be replaced under P, but both who enters and who leaves is a matter of chance",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SamplingPlan:
-    """How one round samples: which images stay in the buffer and which the student studies.
+    """How one round samples: which images are asked for, which stay in the buffer and which the student studies.
 
     ``P(x) ∝ (|δ(x)| + ε)^discrepancy_exponent · diversity(x)^diversity_exponent · difficulty(x)^difficulty_exponent``
 
@@ -26,10 +37,18 @@ class SamplingPlan:
         importance_exponent: β of the importance weights, in [0, 1]; 0 switches them off.
         replaced_share: ρ, the largest share of the buffer that may be replaced this round, in [0, 1].
         logits: (buffer size + candidates,) float, one log-weight per image, residents first. Replaces the
-            exponents when given: this is how per-sample policies enter.
+            exponents when given: this is how per-sample policies enter that know the images.
+        scorer: gives log P of buffer and candidates from their features; replaces the exponents when given. It sees
+            the candidates of this very round, which do not exist yet when the plan is made.
+        phi_diversity_exponent: of φ's diversity term in inversion, ≥ 0; None is the method's own.
+        phi_difficulty_exponent: of φ's difficulty term (γ), ≥ 0; None is the method's own.
+        adversarial_scale: factor of the method's adversarial weight, ≥ 0.
+        replacement: who enters the buffer, a key of `REPLACEMENTS`, for methods with a partial update.
+        reweighted: the student's draws are uniform, and the loss of x has the weight N·P(x)·w(x) instead of w(x). Its
+            expected gradient is that of draws from P (Schaul et al. 2016, sec. 3.4): the control of the draws.
 
     Raises:
-        InvalidInputError: when a number is not finite or leaves its range.
+        InvalidInputError: when a number is not finite or leaves its range, or both logits and a scorer are given.
     """
 
     discrepancy_exponent: float = 1.0
@@ -38,6 +57,12 @@ class SamplingPlan:
     importance_exponent: float = 0.4
     replaced_share: float = 1.0
     logits: Tensor | None = None
+    scorer: Scorer | None = None
+    phi_diversity_exponent: float | None = None
+    phi_difficulty_exponent: float | None = None
+    adversarial_scale: float = 1.0
+    replacement: str = "priority"
+    reweighted: bool = False
 
     def __post_init__(self) -> None:
         for name in ("discrepancy_exponent", "diversity_exponent", "difficulty_exponent"):
@@ -46,3 +71,10 @@ class SamplingPlan:
         for name in ("importance_exponent", "replaced_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InvalidInputError(f"SamplingPlan.{name}={getattr(self, name)}: expected a number in [0, 1]")
+        for name in ("phi_diversity_exponent", "phi_difficulty_exponent", "adversarial_scale"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise InvalidInputError(f"SamplingPlan.{name}={value}: expected a finite number ≥ 0")
+        check_choice("SamplingPlan.replacement", self.replacement, REPLACEMENTS)
+        if self.logits is not None and self.scorer is not None:
+            raise InvalidInputError("SamplingPlan: logits and scorer exclude each other; give one of them")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
-from ssdkd_env.distillation.buffer import Entries, ReplayBuffer, log_weights
+from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
+from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.execution import Execution
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
@@ -19,6 +20,7 @@ from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport, Synthesis, make_report
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
+from ssdkd_env.distillation.weighing import weigh
 from ssdkd_env.distillation.work import AnswerWork, Course, LayerRandom, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError, check_choice
 
@@ -187,7 +189,7 @@ class DistillationRun:
             synthesis, entered = yield from self._renew(plan)
             clock.lap("synthesis")
             probabilities = priority.sampling_probabilities(self.buffer.residents.log_weight)
-            loss = loss + (yield from self._distill(probabilities, plan.importance_exponent, student_steps))
+            loss = loss + (yield from self._distill(probabilities, plan, student_steps))
             replaced = replaced + entered
             clock.lap("distillation")
         agreement = yield from self._refresh()
@@ -229,7 +231,7 @@ class DistillationRun:
         rounds = self.task.spec.budget.warmup_rounds if self.method.warm_up else 1
         for index in range(rounds):
             candidates, synthesis = yield from self._synthesize(
-                None if self.method.warm_up else self.student, index - rounds
+                None if self.method.warm_up else self.student, index - rounds, Emphasis.of(self.method)
             )
             self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
         return synthesis
@@ -244,16 +246,19 @@ class DistillationRun:
     def _renew(self, plan: SamplingPlan) -> Course[tuple[Synthesis, Tensor]]:
         """Synthesise a batch and update the buffer; returns what was made and how many residents were replaced."""
         if self.method.memory == "real":
-            self._weigh(self.buffer.residents, plan, self.buffer.mean_class_share(), first=0)
+            self._weigh(plan, self.buffer.residents)
             nothing = Synthesis.none(self.task.spec.num_classes, self.device)
             return nothing, torch.zeros((), device=self.device)
-        candidates, synthesis = yield from self._synthesize(self.student, born=self.round)
+        candidates, synthesis = yield from self._synthesize(self.student, self.round, Emphasis.of(self.method, plan))
         return synthesis, self._update_buffer(candidates, plan)
 
-    def _synthesize(self, student: torch.nn.Module | None, born: int) -> Course[tuple[Entries, Synthesis]]:
+    def _synthesize(
+        self, student: torch.nn.Module | None, born: int, emphasis: Emphasis
+    ) -> Course[tuple[Entries, Synthesis]]:
         share, count = self.buffer.mean_class_share(), self._sizes.candidates
         together = self.backend != "plain"
-        images, losses = yield SynthesisWork(self.inversion, student, share, count, self._layer_random(), together)
+        random = self._layer_random()
+        images, losses = yield SynthesisWork(self.inversion, student, share, count, emphasis, random, together)
         self.synthesized += len(images)
         entries, agreement = yield from self._entries(to_uint8(images), born)
         synthesis = Synthesis.of(entries, agreement, losses)
@@ -281,41 +286,48 @@ class DistillationRun:
     def _update_buffer(self, candidates: Entries, plan: SamplingPlan) -> Tensor:
         """Weigh buffer ∪ candidates, then decide who is in the buffer.
 
-        A partial update draws without replacement under the weights (Gumbel top-k); a full one takes every candidate
-        in place of the oldest residents.
+        A partial update draws without replacement under the weights (Gumbel top-k), unless the plan says otherwise; a
+        full one takes every candidate in place of the oldest residents.
         """
-        residents, share = self.buffer.residents, self.buffer.mean_class_share()
-        self._weigh(residents, plan, share, first=0)
-        self._weigh(candidates, plan, share, first=len(residents))
+        residents = self.buffer.residents
+        self._weigh(plan, residents, candidates)
         if self.method.update == "full":
             return self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
-        log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
-        keys = log_weights + priority.gumbel(len(log_weights), self._random["sampling"], self.device)
         # The share is the round's, so several batches divide it. The hair keeps 0.29 · 100 at 29.
         most_replaced = math.floor(plan.replaced_share * self.buffer.capacity / len(self._sizes.student_steps) + 1e-9)
+        if plan.replacement == "oldest":
+            return self.buffer.update(candidates, self._newest_first(candidates), most_replaced)
+        log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
+        keys = log_weights + self._gumbel(len(log_weights))
+        if plan.replacement == "random":
+            most_replaced = int(self.buffer.count_replaced(keys, most_replaced))
+            keys = self._gumbel(len(keys))
+            keys[len(residents) :] += 1e6  # every candidate before every resident; the count alone decides
         return self.buffer.update(candidates, keys, most_replaced)
+
+    def _gumbel(self, count: int) -> Tensor:
+        return priority.gumbel(count, self._random["sampling"], self.device)
 
     def _newest_first(self, candidates: Entries) -> Tensor:
         """Keys with which every candidate enters and the oldest residents leave, (size + candidates,) float64."""
         entering = torch.full((len(candidates),), torch.inf, dtype=torch.float64, device=self.device)
         return torch.cat([self.buffer.residents.born.double(), entering])
 
-    def _weigh(self, entries: Entries, plan: SamplingPlan, buffer_share: Tensor, first: int) -> None:
-        """Write log P(x) of the plan, unnormalised, into the entries; its logits for them begin at `first`."""
-        if plan.logits is not None:
-            entries.log_weight.copy_(plan.logits.detach()[first : first + len(entries)])
-            return
-        entries.log_weight.copy_(log_weights(entries, plan, buffer_share))
+    def _weigh(self, plan: SamplingPlan, *competing: Entries) -> None:
+        weigh(plan, self.buffer.mean_class_share(), *competing)
 
-    def _distill(self, probabilities: Tensor, importance_exponent: float, student_steps: int) -> Course[Tensor]:
+    def _distill(self, probabilities: Tensor, plan: SamplingPlan, student_steps: int) -> Course[Tensor]:
         """Train the student on draws ∝ P with importance weights; returns the sum of the losses, a scalar tensor."""
         batch_size = self.task.spec.budget.batch_size
         residents = self.buffer.residents
-        residents.importance_weight.copy_(priority.importance_weights(probabilities, importance_exponent))
+        residents.importance_weight.copy_(priority.importance_weights(probabilities, plan.importance_exponent))
+        weights = residents.importance_weight
+        if plan.reweighted:
+            weights = (weights * len(probabilities) * probabilities).float()
+            probabilities = torch.full_like(probabilities, 1 / len(probabilities))
         draws = priority.draw_with_replacement(
             probabilities, student_steps * batch_size, self._random["sampling"]
         ).view(student_steps, batch_size)
-        weights = residents.importance_weight
         total: Tensor = yield TrainingWork(
             self.trainer, residents.images, draws, weights, self.round, self._layer_random()
         )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.student import StudentTrainer
 
@@ -72,6 +73,7 @@ class SynthesisWork:
         student: adversary; None without.
         buffer_share: (classes,), for φ.
         count: images that are wanted.
+        emphasis: on φ's terms and the adversary.
         random: of the layers.
         together: whether it may be done together with others'.
     """
@@ -80,6 +82,7 @@ class SynthesisWork:
     student: nn.Module | None
     buffer_share: Tensor
     count: int
+    emphasis: Emphasis
     random: LayerRandom
     together: bool = True
 
@@ -94,7 +97,7 @@ class SynthesisWork:
     def alone(self) -> tuple[Tensor, Tensor]:
         """Do it."""
         with self.random.lent():
-            return self.inversion.synthesize(self.student, self.buffer_share, self.count)
+            return self.inversion.synthesize(self.student, self.buffer_share, self.count, self.emphasis)
 
 
 @dataclass(frozen=True, eq=False)

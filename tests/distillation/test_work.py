@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.methods import make_method
 from ssdkd_env.distillation.work import (
@@ -130,7 +131,7 @@ def answer_work(network: nn.Module, **settings: Any) -> AnswerWork:
 def synthesis_work(student: nn.Module | None = None, momentum: float = 0.0, **settings: Any) -> SynthesisWork:
     method = make_method("ssdkd", {"statistics_momentum": momentum})
     inversion = make_inversion(method, frozen_teacher())
-    return replace(SynthesisWork(inversion, student, UNIFORM, 8, RANDOM), **settings)
+    return replace(SynthesisWork(inversion, student, UNIFORM, 8, Emphasis.of(method), RANDOM), **settings)
 
 
 def training_work(minibatches: int, batch_size: int) -> TrainingWork:
