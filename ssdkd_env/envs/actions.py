@@ -1,18 +1,31 @@
-"""Action schemes: what an agent may say, and the `SamplingPlan` it means. All schemes are ours, not the paper's."""
+"""Action schemes: what an agent may say, and the `SamplingPlan` it means. All schemes are ours, not the paper's.
+
+| scheme       | space                       | what it says                                                            |
+|--------------|-----------------------------|-------------------------------------------------------------------------|
+| `exponents`  | Box(5)                      | exponents of the three factors of P, β, ρ                               |
+| `full`       | Box(8)                      | the same, φ's exponents in inversion, and the adversarial weight        |
+| `strategies` | Discrete                    | one of the named plans of `STRATEGIES`                                  |
+| `bins`       | Box(15)                     | a logit for each bin of class rarity × difficulty, on top of δ          |
+| `class_bins` | Box(3 + 4 · classes)        | a logit for each class and bin of difficulty, on top of δ               |
+| `samples`    | Box(39)                     | the weights of a small network that scores every image                  |
+
+All but `class_bins` are independent of the number of classes, and all of the number of images. Each can say the paper's
+sampler and uniform sampling exactly.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
-import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
+from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.envs.exponent_actions import Exponents, FloatArray, Full
+from ssdkd_env.envs.scorer_actions import Bins, ClassBins, Samples
+from ssdkd_env.envs.strategy_actions import Strategies
 from ssdkd_env.tasks import Budget
-
-FloatArray = NDArray[np.float32]
 
 
 class ActionScheme(Protocol):
@@ -20,74 +33,37 @@ class ActionScheme(Protocol):
 
     Attributes:
         space: the environment's action space.
-        names: name of each part of the action.
+        names: name of each part of the action, or of each choice of a discrete one.
+        observed_names: name of each number of the last action that the observation repeats.
     """
 
-    space: spaces.Box
+    space: spaces.Space[Any]
     names: tuple[str, ...]
+    observed_names: tuple[str, ...]
 
-    def to_plan(self, action: FloatArray) -> SamplingPlan:
-        """The plan that an action means."""
-        ...
-
-    def from_plan(self, plan: SamplingPlan) -> FloatArray:
-        """The action that means a plan; values outside the scheme's range are clipped."""
-        ...
-
-
-class Exponents:
-    """A flat Box(−1, 1) of five numbers, each mapped linearly to its range.
-
-    | Num | Part                   | −1  | +1                                                       |
-    |-----|------------------------|-----|----------------------------------------------------------|
-    | 0   | discrepancy_exponent   | −2  | 2                                                        |
-    | 1   | diversity_exponent     | −2  | 2                                                        |
-    | 2   | difficulty_exponent    | −2  | 2                                                        |
-    | 3   | importance_exponent, β | 0   | 1                                                        |
-    | 4   | replaced_share, ρ      | 0   | candidates / buffer_capacity, at most 1 (all candidates) |
-
-    Args:
-        budget: sets the range of ρ, so that the whole range has an effect.
-    """
-
-    def __init__(self, budget: Budget) -> None:
-        most_replaced = min(1.0, budget.candidates / budget.buffer_capacity)
-        self._ranges = {
-            "discrepancy_exponent": (-2.0, 2.0),
-            "diversity_exponent": (-2.0, 2.0),
-            "difficulty_exponent": (-2.0, 2.0),
-            "importance_exponent": (0.0, 1.0),
-            "replaced_share": (0.0, most_replaced),
-        }
-        self.names = tuple(self._ranges)
-        self.space = spaces.Box(-1.0, 1.0, (len(self.names),), np.float32)
-
-    def to_plan(self, action: FloatArray) -> SamplingPlan:
-        """The plan that an action means; parts outside [−1, 1] are clipped.
+    def to_plan(self, action: Any) -> SamplingPlan:
+        """The plan that an action means.
 
         Raises:
             InvalidInputError: when the action has another shape or is not finite.
         """
-        try:
-            values = np.asarray(action, dtype=np.float64)
-        except (TypeError, ValueError):
-            values = np.array(np.nan)
-        if values.shape != self.space.shape or not np.isfinite(values).all():
-            raise InvalidInputError(
-                f"action={' '.join(repr(action).split())[:100]}: expected {len(self.names)} finite numbers in [-1, 1]: "
-                f"{', '.join(self.names)}"
-            )
-        share = (np.clip(values, -1.0, 1.0) + 1.0) / 2.0
-        parts = {
-            name: float(low + part * (high - low))
-            for (name, (low, high)), part in zip(self._ranges.items(), share, strict=True)
-        }
-        return SamplingPlan(**parts)  # type: ignore[arg-type]
+        ...
 
-    def from_plan(self, plan: SamplingPlan) -> FloatArray:
-        """The action that means `plan`; values outside the ranges are clipped."""
-        parts = [2.0 * (getattr(plan, name) - low) / (high - low) - 1.0 for name, (low, high) in self._ranges.items()]
-        return np.clip(np.array(parts, dtype=np.float32), -1.0, 1.0)
+    def from_plan(self, plan: SamplingPlan) -> Any:
+        """The action that means a plan; values outside the scheme's range are clipped, others left out."""
+        ...
+
+    def observed(self, action: Any) -> FloatArray:
+        """What the observation repeats of an action, (len(observed_names),) float32 in [−1, 1]."""
+        ...
 
 
-ACTION_SCHEMES = {"exponents": Exponents}
+#: Makes a scheme from budget, method and number of classes.
+ACTION_SCHEMES: dict[str, Callable[[Budget, Method, int], ActionScheme]] = {
+    "exponents": lambda budget, method, classes: Exponents(budget),
+    "full": lambda budget, method, classes: Full(budget, method),
+    "strategies": lambda budget, method, classes: Strategies(),
+    "bins": lambda budget, method, classes: Bins(budget),
+    "class_bins": lambda budget, method, classes: ClassBins(budget, classes),
+    "samples": lambda budget, method, classes: Samples(budget),
+}

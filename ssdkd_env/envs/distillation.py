@@ -21,21 +21,23 @@ from ssdkd_env.distillation.run import choose_backend
 from ssdkd_env.distillation.work import Course, perform
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.episode_file import load_episode, save_episode
-from ssdkd_env.envs.observations import observation_names, observation_space, observe
-from ssdkd_env.envs.rewards import DIVERGED_SCORE, ORACLES, REWARDS
+from ssdkd_env.envs.exponent_actions import FloatArray
+from ssdkd_env.envs.observations import OBSERVATIONS, Observer
+from ssdkd_env.envs.rewards import DIVERGED_SCORE, REWARDS
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.tasks import load_task
 from ssdkd_env.tasks.task import share_right
 
-FloatArray = NDArray[np.float32]
+#: An action of the scheme, or the plan itself.
+Action = FloatArray | np.int64 | SamplingPlan
 #: What `reset` returns: observation and info.
 ResetResult = tuple[FloatArray, dict[str, Any]]
 #: What `step` returns: observation, reward, terminated, truncated, info.
 StepResult = tuple[FloatArray, float, bool, bool, dict[str, Any]]
 
 
-class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
+class SSDKDEnv(gym.Env[FloatArray, Any]):
     """Data-free knowledge distillation with a sampler to control.
 
     ## Description
@@ -127,6 +129,8 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
             `"cmi"`, `"deepinversion"`, `"dafl"`, `"zskt"`, `"dfad"`, `"dfq"`, `"nayer"`, `"vanilla_kd"` (real images).
         method_options: settings of the preset to replace.
         action: action scheme.
+        observation: `"scaled"` or `"statistics"`; see above.
+        history: observations of so many rounds are stacked, the newest first.
         reward: score whose gain is the reward.
         device: `"auto"` (CUDA where present), or a torch device.
         teacher: weights file in place of the task's teacher.
@@ -175,6 +179,8 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         *,
         method_options: Mapping[str, Any] | None = None,
         action: str = "exponents",
+        observation: str = "scaled",
+        history: int = 1,
         reward: str = "probe_agreement",
         device: str = "auto",
         teacher: str | None = None,
@@ -221,31 +227,36 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
             self.task.training_images()  # refuses here, not at the first reset, where there are none
         self.budget = self.task.spec.budget
         self.reward_name = check_choice("reward", reward, REWARDS)
-        if reward in ORACLES and self.task.spec.evaluation is None:
+        self._reward = REWARDS[reward]
+        if self._reward.oracle and self.task.spec.evaluation is None:
             raise InvalidInputError(
                 f"reward={reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
                 "choose a data-free reward such as 'probe_agreement'"
             )
-        self._score_of = REWARDS[reward]
-        self.action_scheme = ACTION_SCHEMES[check_choice("action", action, ACTION_SCHEMES)](self.budget)
+        make_scheme = ACTION_SCHEMES[check_choice("action", action, ACTION_SCHEMES)]
+        self.action_scheme = make_scheme(self.budget, self.method, self.task.spec.num_classes)
         self.action_space = self.action_scheme.space
         self.action_names = self.action_scheme.names
-        self.observation_names = observation_names(self.action_names)
-        self.observation_space = observation_space(self.action_names)
+        check_choice("observation", observation, OBSERVATIONS)
+        if not isinstance(history, int) or history < 1:
+            raise InvalidInputError(f"history={history!r}: expected a whole number of at least 1")
+        self._observer = Observer(observation, history, self.action_scheme.observed_names)
+        self.observation_names = self._observer.names
+        self.observation_space = self._observer.space
         self.run: DistillationRun | None = None
 
     @property
-    def paper_action(self) -> FloatArray:
+    def paper_action(self) -> Any:
         """The action that is the paper's sampler."""
         return self.action_scheme.from_plan(SamplingPlan())
 
     @property
-    def own_action(self) -> FloatArray:
+    def own_action(self) -> Any:
         """The action that samples as the method's authors do: the paper's for SSD-KD, uniform for the others."""
         return self.action_scheme.from_plan(self.method.own_plan)
 
     @property
-    def uniform_action(self) -> FloatArray:
+    def uniform_action(self) -> Any:
         """The action that samples without any priority."""
         return self.action_scheme.from_plan(SamplingPlan(discrepancy_exponent=0.0, importance_exponent=0.0))
 
@@ -255,21 +266,38 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
         """Start a new run; see the class. `options` has no keys yet."""
         return perform(self.reset_course(seed=seed, options=options))
 
-    def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
-        """Do one round with the sampling plan that `action` means; see the class."""
+    def step(self, action: Action) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        """Do one round with the sampling plan that `action` means; see the class.
+
+        A `SamplingPlan` may be given in place of an action, for what the scheme cannot say; the observation then
+        repeats the action that comes nearest.
+
+        Raises:
+            InvalidInputError: when the action is unusable; the episode can go on.
+            ResetNeeded: before the first reset, and after the episode's end.
+        """
         return perform(self.step_course(action))
+
+    def plan_of(self, action: Action) -> SamplingPlan:
+        """The sampling plan that an action means.
+
+        Raises:
+            InvalidInputError: when the action is unusable.
+        """
+        return action if isinstance(action, SamplingPlan) else self.action_scheme.to_plan(action)
 
     def reset_course(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Course[ResetResult]:
         """`reset` as a generator of work, of which several environments do equal pieces together."""
         super().reset(seed=seed)
         self.run = self._make_run(int(self.np_random.integers(2**62)))
-        self._last_action = np.zeros(len(self.action_names), dtype=np.float32)
+        self._last_action = np.zeros(len(self.action_scheme.observed_names), dtype=np.float32)
         self._snapshot = self._previous = yield from self._look((yield from self.run.warm_up_course()))
-        self._score = self._score_now()
+        self._score = self._paid = self._score_now()
+        self._observer.begin(self._snapshot, self.budget.rounds, self._last_action)
         self.curve = [self._curve_point()]
-        return self._observe(), self._info()
+        return self._observer.observation(), self._info()
 
-    def step_course(self, action: FloatArray) -> Course[StepResult]:
+    def step_course(self, action: Action) -> Course[StepResult]:
         """`step` as a generator of work."""
         if self.run is None:
             raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset()")
@@ -277,13 +305,23 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
             raise gym.error.ResetNeeded(
                 f"the budget of {self.budget.rounds} rounds is used up; call env.reset() to start a new episode"
             )
-        report = yield from self.run.step_course(self.action_scheme.to_plan(action))
-        self._last_action = np.array(action, dtype=np.float32)
+        plan = self.plan_of(action)
+        report = yield from self.run.step_course(plan)
+        said = self.action_scheme.from_plan(plan) if isinstance(action, SamplingPlan) else action
+        self._last_action = self.action_scheme.observed(said)
         self._previous, self._snapshot = self._snapshot, (yield from self._look(report))
-        score = self._score_now()
-        reward, self._score = score - self._score, score
+        self._score = self._score_now()
+        terminated = self.run.done or self._snapshot.report.diverged
+        self._observer.see(self._snapshot, self._previous, self.budget.rounds, self._last_action)
         self.curve.append(self._curve_point())
-        return self._observe(), reward, self.run.done or self._snapshot.report.diverged, False, self._info()
+        return self._observer.observation(), self._pay(terminated), terminated, False, self._info()
+
+    def _pay(self, terminated: bool) -> float:
+        """The gain of the score that has not been paid yet, or 0 when it is not due."""
+        if self._reward.terminal and not terminated:
+            return 0.0
+        gain, self._paid = self._score - self._paid, self._score
+        return gain
 
     def render(self) -> NDArray[np.uint8] | None:
         """Picture of the run so far, (H, W, 3) uint8; None without a render mode."""
@@ -337,7 +375,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
             InvalidInputError: when the file is unreadable or belongs to another task, method or scheme.
         """
         load_episode(self, path)
-        return self._observe(), self._info()
+        return self._observer.observation(), self._info()
 
     def _make_run(self, seed: int) -> DistillationRun:
         return DistillationRun(self.task, self.method, seed, self.device, self.backend, self.precision)
@@ -356,7 +394,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
     def _accuracy(self, round_index: int) -> Course[float | None]:
         """The student's on real data; in rounds that are not measured the last measured one."""
         assert self.run is not None
-        if self.reward_name not in ORACLES and round_index % self.evaluate_every and not self.run.done:
+        if not self._reward.oracle and round_index % self.evaluate_every and not self.run.done:
             return self._snapshot.accuracy
         real = self.task.evaluation(self.device)
         if real is None:
@@ -367,10 +405,7 @@ class SSDKDEnv(gym.Env[FloatArray, FloatArray]):
     def _score_now(self) -> float:
         if self._snapshot.report.diverged:
             return DIVERGED_SCORE
-        return self._score_of(self._snapshot)
-
-    def _observe(self) -> FloatArray:
-        return observe(self._snapshot, self._previous, self.budget.rounds, self._last_action)
+        return self._reward.score(self._snapshot)
 
     def _info(self) -> dict[str, Any]:
         """Numbers of the last round, flat: see `Snapshot.numbers`."""

@@ -36,6 +36,8 @@ def save_episode(env: SSDKDEnv, path: str | Path) -> None:
             "last_action": env._last_action.tolist(),
             "snapshots": [env._previous.state_dict(), env._snapshot.state_dict()],
             "score": env._score,
+            "paid": env._paid,
+            "frames": [frame.tolist() for frame in env._observer.frames],
             "curve": env.curve,
         },
     )
@@ -51,14 +53,15 @@ def load_episode(env: SSDKDEnv, path: str | Path) -> None:
     if not isinstance(state, dict) or state.get("arguments") != _fingerprint(env):
         raise InvalidInputError(
             f"{path} was saved by an environment with other arguments; make this one with the same task, networks, "
-            "method, budget, backend, precision, kind of device, action and reward"
+            "method, budget, backend, precision, kind of device, observation, action and reward"
         )
     env.np_random.bit_generator.state = state["np_random"]
     env.run = env._make_run(state["seed"])
     env.run.load_state_dict(state["run"])
     env._last_action = np.array(state["last_action"], dtype=np.float32)
     env._previous, env._snapshot = map(Snapshot.from_state, state["snapshots"])
-    env._score, env.curve = state["score"], state["curve"]
+    env._score, env._paid, env.curve = state["score"], state["paid"], state["curve"]
+    env._observer.frames = [np.array(frame, dtype=np.float32) for frame in state["frames"]]
 
 
 def _fingerprint(env: SSDKDEnv) -> str:
@@ -66,4 +69,5 @@ def _fingerprint(env: SSDKDEnv) -> str:
     # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
     spec = replace(env.task.spec, teacher_weights=env.task.teacher_digest(), evaluation=None, teacher_data=None)
     engine = (env.method, env.backend, env.precision, env.device.type)
-    return repr((spec, *engine, env.reward_name, type(env.action_scheme).__name__))
+    face = (env.reward_name, type(env.action_scheme).__name__, env.observation_names, env.observation_space)
+    return repr((spec, *engine, *face))

@@ -15,7 +15,8 @@ import torch
 
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.work import perform
-from ssdkd_env.envs.distillation import FloatArray, ResetResult, SSDKDEnv, StepResult
+from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
+from ssdkd_env.envs.exponent_actions import FloatArray
 
 #: Seconds that a worker process has to end by itself.
 PATIENCE = 10.0

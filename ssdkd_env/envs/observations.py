@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from gymnasium import spaces
@@ -15,28 +16,54 @@ from numpy.typing import NDArray
 
 from ssdkd_env.envs.snapshot import Snapshot
 
-#: Entry → (lowest, highest). KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
-STATISTICS: dict[str, tuple[float, float]] = {
-    "progress": (0.0, 1.0),
-    "buffer_fill": (0.0, 1.0),
-    "buffer_class_imbalance": (0.0, 1.0),
-    "buffer_difficulty_q10": (0.0, 1.0),
-    "buffer_difficulty_q50": (0.0, 1.0),
-    "buffer_difficulty_q90": (0.0, 1.0),
-    "buffer_discrepancy_q10": (0.0, 1.0),
-    "buffer_discrepancy_q50": (0.0, 1.0),
-    "buffer_discrepancy_q90": (0.0, 1.0),
-    "buffer_agreement": (0.0, 1.0),
-    "buffer_mean_age": (0.0, 1.0),
-    "effective_sample_size": (0.0, 1.0),
-    "candidate_confidence": (0.0, 1.0),
-    "candidate_discrepancy": (0.0, 1.0),
-    "candidate_agreement": (0.0, 1.0),
-    "probe_discrepancy": (0.0, 1.0),
-    "probe_agreement": (0.0, 1.0),
-    "candidate_agreement_trend": (-1.0, 1.0),
-    "probe_discrepancy_trend": (-1.0, 1.0),
-    "probe_agreement_trend": (-1.0, 1.0),
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """An entry of the observation.
+
+    Attributes:
+        low, high: bounds of its value.
+        mean, deviation: over rounds of digits episodes under random plans (`measure.py observations`); with them the
+            `"scaled"` observation brings every entry to a like size without a file of statistics.
+    """
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+
+
+#: KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
+STATISTICS: dict[str, Statistic] = {
+    "progress": Statistic(0.0, 1.0, 0.5, 0.3),
+    "buffer_fill": Statistic(0.0, 1.0, 1.0, 0.1),
+    "buffer_class_imbalance": Statistic(0.0, 1.0, 0.05, 0.05),
+    "buffer_difficulty_q10": Statistic(0.0, 1.0, 0.03, 0.03),
+    "buffer_difficulty_q50": Statistic(0.0, 1.0, 0.15, 0.1),
+    "buffer_difficulty_q90": Statistic(0.0, 1.0, 0.45, 0.15),
+    "buffer_discrepancy_q10": Statistic(0.0, 1.0, 0.1, 0.1),
+    "buffer_discrepancy_q50": Statistic(0.0, 1.0, 0.25, 0.15),
+    "buffer_discrepancy_q90": Statistic(0.0, 1.0, 0.5, 0.2),
+    "buffer_agreement": Statistic(0.0, 1.0, 0.75, 0.2),
+    "buffer_mean_age": Statistic(0.0, 1.0, 0.3, 0.2),
+    "effective_sample_size": Statistic(0.0, 1.0, 0.6, 0.3),
+    "candidate_confidence": Statistic(0.0, 1.0, 0.75, 0.1),
+    "candidate_discrepancy": Statistic(0.0, 1.0, 0.5, 0.15),
+    "candidate_agreement": Statistic(0.0, 1.0, 0.5, 0.2),
+    "probe_discrepancy": Statistic(0.0, 1.0, 0.5, 0.15),
+    "probe_agreement": Statistic(0.0, 1.0, 0.5, 0.2),
+    "candidate_agreement_trend": Statistic(-1.0, 1.0, 0.02, 0.1),
+    "probe_discrepancy_trend": Statistic(-1.0, 1.0, -0.02, 0.05),
+    "probe_agreement_trend": Statistic(-1.0, 1.0, 0.03, 0.05),
+}
+#: Scaled entries are clipped here, in standard deviations.
+CLIP = 5.0
+#: Forms of the observation.
+OBSERVATIONS = {
+    "statistics": "every entry as it is, in its bounds",
+    "scaled": "(entry − mean) / deviation with the constants of `STATISTICS`, clipped to ±5",
 }
 
 
@@ -45,34 +72,63 @@ def squash(divergence: float) -> float:
     return 1.0 if divergence == math.inf else divergence / (1.0 + divergence)
 
 
-def observation_names(action_names: Sequence[str]) -> tuple[str, ...]:
-    """Name of each entry of the observation."""
-    return (*STATISTICS, *(f"last_action_{name}" for name in action_names))
-
-
-def observation_space(action_names: Sequence[str]) -> spaces.Space[NDArray[np.float32]]:
-    """The Box that holds every observation."""
-    bounds = [*STATISTICS.values(), *[(-1.0, 1.0)] * len(action_names)]
-    low, high = np.array(bounds, dtype=np.float32).T
-    return spaces.Box(low, high, dtype=np.float32)
-
-
-def observe(
-    snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Build the observation.
+class Observer:
+    """Builds observations and remembers the last ones.
 
     Args:
-        snapshot: after the last round.
-        previous: one round earlier (the same snapshot after a reset: all trends are 0).
-        rounds: length of the budget.
-        last_action: the agent's; zeros after a reset.
+        form: a key of `OBSERVATIONS`.
+        history: observations that are stacked, the newest first.
+        action_names: numbers of the last action that are repeated.
 
-    Returns:
-        (len(STATISTICS) + len(last_action),) float32, inside `observation_space`; what is not finite becomes 0.
+    Attributes:
+        names: of each entry; those of k rounds ago end in `_minus_k`.
+        space: the Box that holds every observation.
+        frames: what was seen in the last rounds, newest first, `history` of them; before the first round all alike.
     """
+
+    def __init__(self, form: str, history: int, action_names: Sequence[str]) -> None:
+        self._scaled = form == "scaled"
+        self._history = history
+        names = (*STATISTICS, *(f"last_action_{name}" for name in action_names))
+        self.names = names + tuple(f"{name}_minus_{back}" for back in range(1, history) for name in names)
+        bounds = [(-CLIP, CLIP) if self._scaled else (entry.low, entry.high) for entry in STATISTICS.values()]
+        low, high = np.array(history * [*bounds, *[(-1.0, 1.0)] * len(action_names)], dtype=np.float32).T
+        self.space: spaces.Space[FloatArray] = spaces.Box(low, high, dtype=np.float32)
+        self.frames: list[FloatArray] = []
+
+    def begin(self, snapshot: Snapshot, rounds: int, last_action: FloatArray) -> None:
+        """Start an episode: what is seen now is all there was."""
+        self.frames = [self._frame(snapshot, snapshot, rounds, last_action)] * self._history
+
+    def see(self, snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: FloatArray) -> None:
+        """Take in a round.
+
+        Args:
+            snapshot: after the round.
+            previous: one round earlier.
+            rounds: length of the budget.
+            last_action: what is repeated of the agent's.
+        """
+        self.frames = [self._frame(snapshot, previous, rounds, last_action), *self.frames[: self._history - 1]]
+
+    def observation(self) -> FloatArray:
+        """What the agent is given, (len(names),) float32, inside `space`; a copy."""
+        return np.concatenate(self.frames)
+
+    def _frame(self, snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: FloatArray) -> FloatArray:
+        entries = list(STATISTICS.values())
+        values = np.nan_to_num(np.array(_values(snapshot, previous, rounds)), posinf=1.0, neginf=-1.0)
+        values = values.clip([entry.low for entry in entries], [entry.high for entry in entries])
+        if self._scaled:
+            means, deviations = ([getattr(entry, name) for entry in entries] for name in ("mean", "deviation"))
+            values = ((values - means) / deviations).clip(-CLIP, CLIP)
+        return np.concatenate([values, last_action]).astype(np.float32)
+
+
+def _values(snapshot: Snapshot, previous: Snapshot, rounds: int) -> list[float]:
+    """The entries of `STATISTICS`; what a diverged student leaves may not be finite."""
     report, probe = snapshot.report, snapshot.probe
-    values = [
+    return [
         report.round / rounds,
         report.buffer_fill,
         report.class_imbalance,
@@ -90,6 +146,3 @@ def observe(
         squash(probe.discrepancy) - squash(previous.probe.discrepancy),
         probe.agreement - previous.probe.agreement,
     ]
-    bounds = np.array(list(STATISTICS.values()))
-    clipped = np.clip(np.nan_to_num(np.array(values), posinf=1.0, neginf=-1.0), bounds[:, 0], bounds[:, 1])
-    return np.concatenate([clipped, np.clip(last_action, -1.0, 1.0)]).astype(np.float32)

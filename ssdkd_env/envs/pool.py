@@ -9,7 +9,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from ssdkd_env.envs.distillation import FloatArray, ResetResult, SSDKDEnv, StepResult
+from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
+from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
 from ssdkd_env.envs.tuning import Choice, choose
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -67,7 +68,7 @@ class EnvironmentPool:
             InvalidInputError: when an action is unusable.
         """
         for action in actions.values():
-            self.first.action_scheme.to_plan(action)  # before any process has moved
+            self.first.plan_of(action)  # before any process has moved
         return self._ask("step", actions)
 
     def call(self, indices: Sequence[int], name: str, *args: Any, **kwargs: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ssdkd_env.envs.snapshot import Snapshot
 
@@ -23,16 +24,43 @@ def probe_discrepancy(snapshot: Snapshot) -> float:
     return 1.0 / (1.0 + snapshot.probe.discrepancy)
 
 
+def candidate_agreement(snapshot: Snapshot) -> float:
+    """Share of the round's fresh images on which the arg-maxes agreed before the student saw any. Data-free.
+
+    They come from an adversary that looks for what the student does not know, so that the score is a lower one, is
+    noisier than a probe set's, and is the student's of one round ago.
+    """
+    return snapshot.report.candidate_agreement
+
+
 def oracle_accuracy(snapshot: Snapshot) -> float:
     """Accuracy on the real evaluation data. An oracle, for research only: it uses the data that are said to be gone."""
     assert snapshot.accuracy is not None  # refused at construction
     return snapshot.accuracy
 
 
-REWARDS: dict[str, Score] = {
-    "probe_agreement": probe_agreement,
-    "probe_discrepancy": probe_discrepancy,
-    "oracle_accuracy": oracle_accuracy,
+@dataclass(frozen=True)
+class Reward:
+    """When a score's gain is paid.
+
+    Attributes:
+        score: of the student.
+        terminal: the whole gain since the start is paid in the last step, and 0 before.
+        oracle: it needs real evaluation data.
+    """
+
+    score: Score
+    terminal: bool = False
+    oracle: bool = False
+
+
+_SCORES = {
+    "probe_agreement": Reward(probe_agreement),
+    "probe_discrepancy": Reward(probe_discrepancy),
+    "candidate_agreement": Reward(candidate_agreement),
+    "oracle_accuracy": Reward(oracle_accuracy, oracle=True),
 }
-#: Rewards that need real evaluation data.
-ORACLES = frozenset({"oracle_accuracy"})
+
+REWARDS: dict[str, Reward] = _SCORES | {
+    f"terminal_{name}": Reward(reward.score, terminal=True, oracle=reward.oracle) for name, reward in _SCORES.items()
+}

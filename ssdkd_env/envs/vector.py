@@ -10,7 +10,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from ssdkd_env.envs.distillation import FloatArray, SSDKDEnv
+from ssdkd_env.envs.distillation import SSDKDEnv
+from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.pool import EnvironmentPool, one_each
 from ssdkd_env.errors import InvalidInputError
 

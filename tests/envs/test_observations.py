@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from ssdkd_env.envs.observations import STATISTICS, observation_space, squash
+from ssdkd_env.envs.observations import STATISTICS, Observer, squash
 from tests.envs.episodes import ROUNDS, FloatArray, actions_of, episode, make, reset, steps
 
 action_parts = st.floats(-1.0, 1.0, width=32) | st.sampled_from([-1.0, 0.0, 1.0])
@@ -58,7 +58,7 @@ def entry(env_names: tuple[str, ...], observation: FloatArray, name: str) -> flo
 
 
 def test_entries_agree_with_info() -> None:
-    env = make()
+    env = make(observation="statistics")
     moments = episode(env, 3, actions_of(5))
     for number, moment in enumerate(moments):
         info = moment.info
@@ -79,7 +79,7 @@ def test_entries_agree_with_info() -> None:
 
 
 def test_trends_are_differences_of_two_rounds_and_zero_after_a_reset() -> None:
-    env = make()
+    env = make(observation="statistics")
     moments = episode(env, 3, actions_of(5))
     for name in ("candidate_agreement", "probe_discrepancy", "probe_agreement"):
         values = [entry(env.observation_names, moment.observation, name) for moment in moments]
@@ -99,7 +99,7 @@ def test_last_action_is_seen_and_zero_after_a_reset() -> None:
 
 
 def test_progress_and_fill_follow_the_budget() -> None:
-    env = make()
+    env = make(observation="statistics")
     moments = episode(env, 3, actions_of(5))
     fills = [entry(env.observation_names, moment.observation, "buffer_fill") for moment in moments]
     np.testing.assert_allclose(fills, [16 / 24, 1, 1, 1], rtol=1e-6)
@@ -164,4 +164,4 @@ def test_squash_of_an_infinite_divergence_is_the_worst_value() -> None:
 
 
 def test_space_grows_with_the_action() -> None:
-    assert observation_space(("a", "b")).shape == (len(STATISTICS) + 2,)
+    assert Observer("statistics", 1, ("a", "b")).space.shape == (len(STATISTICS) + 2,)

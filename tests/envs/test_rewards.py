@@ -11,7 +11,7 @@ from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.probe import ProbeScore, ProbeSet, probe_set
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.rewards import ORACLES, REWARDS
+from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import REWARD_NAMES, Moment, actions_of, assert_same, episode, make, reset, steps
 
@@ -42,7 +42,10 @@ def assert_finite(moment: Moment, env: SSDKDEnv) -> None:
 
 def test_known_rewards_and_only_the_oracle_needs_data() -> None:
     assert set(REWARDS) == set(REWARD_NAMES)
-    assert set(ORACLES) == {"oracle_accuracy"}
+    assert {name for name, reward in REWARDS.items() if reward.oracle} == {
+        "oracle_accuracy",
+        "terminal_oracle_accuracy",
+    }
 
 
 @pytest.mark.parametrize("reward", REWARD_NAMES)
