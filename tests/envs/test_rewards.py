@@ -41,11 +41,10 @@ def assert_finite(moment: Moment, env: SSDKDEnv) -> None:
 
 
 def test_known_rewards_and_only_the_oracle_needs_data() -> None:
-    assert set(REWARDS) == set(REWARD_NAMES)
-    assert {name for name, reward in REWARDS.items() if reward.oracle} == {
-        "oracle_accuracy",
-        "terminal_oracle_accuracy",
-    }
+    gains = {*REWARD_NAMES, "candidate_agreement"}
+    assert set(REWARDS) == gains | {f"terminal_{name}" for name in gains}
+    oracles = {name for name, reward in REWARDS.items() if reward.oracle}
+    assert oracles == {"oracle_accuracy", "terminal_oracle_accuracy"}
 
 
 @pytest.mark.parametrize("reward", REWARD_NAMES)
