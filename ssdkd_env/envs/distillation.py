@@ -22,11 +22,12 @@ from ssdkd_env.distillation.work import Course, perform
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.episode_file import load_episode, save_episode
 from ssdkd_env.envs.exponent_actions import FloatArray
+from ssdkd_env.envs.instance_draw import InstanceDraw
 from ssdkd_env.envs.observations import OBSERVATIONS, Observer
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, REWARDS
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.errors import InvalidInputError, check_choice
-from ssdkd_env.tasks import load_task
+from ssdkd_env.tasks import Task
 from ssdkd_env.tasks.task import share_right
 
 #: An action of the scheme, or the plan itself.
@@ -113,9 +114,9 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     ## Info
 
     Plain Python numbers with the same keys after every reset and step: `round`, `diverged`, `score` (whose gain is the
-    reward), `probe_agreement`, `probe_discrepancy`, and the round's losses and statistics of candidates and buffer (see
-    `RoundReport`). `accuracy` (where the task has evaluation data) is measured on real images; it enters neither
-    observation nor reward.
+    reward), `instance` (its number in the set), `probe_agreement`, `probe_discrepancy`, and the round's losses and
+    statistics of candidates and buffer (see `RoundReport`). `accuracy` (where the task has evaluation data) is measured
+    on real images; it enters neither observation nor reward.
 
     ## Arguments
 
@@ -128,6 +129,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         method: preset of the inversion engine: `"ssdkd"`, `"fast2"`, `"fast5"`, `"fast10"` (each also `_plain`),
             `"cmi"`, `"deepinversion"`, `"dafl"`, `"zskt"`, `"dfad"`, `"dfq"`, `"nayer"`, `"vanilla_kd"` (real images).
         method_options: settings of the preset to replace.
+        instances: name of an instance set (`tasks.INSTANCE_SETS`) or import path of an `InstanceSet`: every episode
+            draws its teacher, student, buffer and budget from it. None: every episode plays the same task.
         action: action scheme.
         observation: `"scaled"` or `"statistics"`; see above.
         history: observations of so many rounds are stacked, the newest first.
@@ -178,6 +181,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         method: str = "ssdkd",
         *,
         method_options: Mapping[str, Any] | None = None,
+        instances: str | None = None,
         action: str = "exponents",
         observation: str = "scaled",
         history: int = 1,
@@ -210,22 +214,23 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.backend = choose_backend(backend)
         self.precision = check_choice("precision", precision, PRECISIONS)
         self.method = make_method(method, method_options)
-        self.task = load_task(
-            task,
-            teacher,
-            teacher_arch,
-            student_arch,
-            generator_arch,
-            budget,
-            student,
-            evaluation,
-            buffer_scale,
-            data_root,
-            probe,
-        )
+        fixed = {
+            "task": task,
+            "teacher": teacher,
+            "teacher_arch": teacher_arch,
+            "student_arch": student_arch,
+            "generator_arch": generator_arch,
+            "budget": budget,
+            "student": student,
+            "evaluation": evaluation,
+            "buffer_scale": buffer_scale,
+            "data_root": data_root,
+            "probe": probe,
+        }
+        self.instances = InstanceDraw(instances, fixed)
+        self.task = self.instances.load(0)
         if self.method.memory == "real":
             self.task.training_images()  # refuses here, not at the first reset, where there are none
-        self.budget = self.task.spec.budget
         self.reward_name = check_choice("reward", reward, REWARDS)
         self._reward = REWARDS[reward]
         if self._reward.oracle and self.task.spec.evaluation is None:
@@ -233,8 +238,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 f"reward={reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
                 "choose a data-free reward such as 'probe_agreement'"
             )
-        make_scheme = ACTION_SCHEMES[check_choice("action", action, ACTION_SCHEMES)]
-        self.action_scheme = make_scheme(self.budget, self.method, self.task.spec.num_classes)
+        self._make_scheme = ACTION_SCHEMES[check_choice("action", action, ACTION_SCHEMES)]
+        self._take_task(self.task)
         self.action_space = self.action_scheme.space
         self.action_names = self.action_scheme.names
         check_choice("observation", observation, OBSERVATIONS)
@@ -244,6 +249,12 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.observation_names = self._observer.names
         self.observation_space = self._observer.space
         self.run: DistillationRun | None = None
+
+    def _take_task(self, task: Task) -> None:
+        """Play this task from now on; spaces and names stay as they are."""
+        self.task = task
+        self.budget = task.spec.budget
+        self.action_scheme = self._make_scheme(self.budget, self.method, task.spec.num_classes)
 
     @property
     def paper_action(self) -> Any:
@@ -263,7 +274,15 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
-        """Start a new run; see the class. `options` has no keys yet."""
+        """Start a new run; see the class.
+
+        Args:
+            seed: of the environment's random stream; None goes on with it.
+            options: `{"instance": 3}` takes that instance of the set instead of drawing one.
+
+        Raises:
+            InvalidInputError: when there is no such instance.
+        """
         return perform(self.reset_course(seed=seed, options=options))
 
     def step(self, action: Action) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
@@ -289,6 +308,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     def reset_course(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Course[ResetResult]:
         """`reset` as a generator of work, of which several environments do equal pieces together."""
         super().reset(seed=seed)
+        self._take_task(self.instances.choose(self.np_random, options))
         self.run = self._make_run(int(self.np_random.integers(2**62)))
         self._last_action = np.zeros(len(self.action_scheme.observed_names), dtype=np.float32)
         self._snapshot = self._previous = yield from self._look((yield from self.run.warm_up_course()))
@@ -409,7 +429,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     def _info(self) -> dict[str, Any]:
         """Numbers of the last round, flat: see `Snapshot.numbers`."""
-        info = self._snapshot.numbers() | {"score": self._score}
+        info = self._snapshot.numbers() | {"score": self._score, "instance": self.instances.index}
         if self.clock:
             report = self._snapshot.report
             info["seconds"] = {"synthesis": report.seconds_synthesis, "distillation": report.seconds_distillation}

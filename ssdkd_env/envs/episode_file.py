@@ -15,6 +15,7 @@ from ssdkd_env.files import load_state, save_state
 
 if TYPE_CHECKING:
     from ssdkd_env.envs.distillation import SSDKDEnv
+    from ssdkd_env.tasks import Task
 
 
 def save_episode(env: SSDKDEnv, path: str | Path) -> None:
@@ -29,7 +30,8 @@ def save_episode(env: SSDKDEnv, path: str | Path) -> None:
     save_state(
         path,
         {
-            "arguments": _fingerprint(env),
+            "arguments": _fingerprint(env, env.task),
+            "instance": env.instances.index,
             "seed": env.run.seed,
             "run": env.run.state_dict(),
             "np_random": env.np_random.bit_generator.state,
@@ -50,11 +52,18 @@ def load_episode(env: SSDKDEnv, path: str | Path) -> None:
         InvalidInputError: when the file is unreadable or belongs to an environment with other arguments.
     """
     state = load_state(path)
-    if not isinstance(state, dict) or state.get("arguments") != _fingerprint(env):
+    before = env.instances.index
+    instance = state.get("instance") if isinstance(state, dict) else None
+    task = env.task
+    if isinstance(instance, int) and 0 <= instance < len(env.instances):
+        task = env.instances.load(instance)
+    if not isinstance(state, dict) or state.get("arguments") != _fingerprint(env, task):
+        env.instances.index = before
         raise InvalidInputError(
             f"{path} was saved by an environment with other arguments; make this one with the same task, networks, "
             "method, budget, backend, precision, kind of device, observation, action and reward"
         )
+    env._take_task(task)
     env.np_random.bit_generator.state = state["np_random"]
     env.run = env._make_run(state["seed"])
     env.run.load_state_dict(state["run"])
@@ -64,10 +73,10 @@ def load_episode(env: SSDKDEnv, path: str | Path) -> None:
     env._observer.frames = [np.array(frame, dtype=np.float32) for frame in state["frames"]]
 
 
-def _fingerprint(env: SSDKDEnv) -> str:
+def _fingerprint(env: SSDKDEnv, task: Task) -> str:
     """What an episode depends on beside its state."""
     # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
-    spec = replace(env.task.spec, teacher_weights=env.task.teacher_digest(), evaluation=None, teacher_data=None)
+    spec = replace(task.spec, teacher_weights=task.teacher_digest(), evaluation=None, teacher_data=None)
     engine = (env.method, env.backend, env.precision, env.device.type)
-    face = (env.reward_name, type(env.action_scheme).__name__, env.observation_names, env.observation_space)
-    return repr((spec, *engine, *face))
+    face = (env.instances.name, env.reward_name, type(env.action_scheme).__name__)
+    return repr((spec, *engine, *face, env.observation_names, env.observation_space))

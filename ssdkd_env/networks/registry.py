@@ -17,9 +17,14 @@ from ssdkd_env.networks.resnet import RESNETS
 from ssdkd_env.networks.vgg import VGG11
 from ssdkd_env.networks.wide_resnet import WIDE_RESNETS
 
+#: First widths of the small classifiers by name.
+CONVNET_WIDTHS = (6, 8, 10, 12, 16, 24)
+
 #: Name → constructor. All but the generators are classifiers and take `num_classes` and `in_channels`.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
+    # Channels w, 2w and 4w.
+    **{f"convnet{width}": partial(ConvNet, channels=(width, 2 * width, 4 * width)) for width in CONVNET_WIDTHS},
     "generator": Generator,
     "generator_small": partial(Generator, channels=32),  # a quarter of the standard width, for a CPU
     **RESNETS,

@@ -1,6 +1,18 @@
 """A task = teacher + student + generator + sizes + budget (+ evaluation data)."""
 
+from ssdkd_env.tasks.instances import INSTANCE_SETS, Instance, InstanceSet, find_instances
 from ssdkd_env.tasks.registry import TASKS, load_task, register_task
 from ssdkd_env.tasks.task import Budget, Task, TaskSpec
 
-__all__ = ["TASKS", "Budget", "Task", "TaskSpec", "load_task", "register_task"]
+__all__ = [
+    "INSTANCE_SETS",
+    "TASKS",
+    "Budget",
+    "Instance",
+    "InstanceSet",
+    "Task",
+    "TaskSpec",
+    "find_instances",
+    "load_task",
+    "register_task",
+]

@@ -26,7 +26,7 @@ def test_values_are_plain_python_numbers() -> None:
     for moment in episode(make(), 3, actions_of(5)):
         types = {key: type(value) for key, value in moment.info.items()}
         assert types.pop("diverged") is bool
-        assert {types.pop(key) for key in ("round", "replaced", "synthesized")} == {int}
+        assert {types.pop(key) for key in ("round", "replaced", "synthesized", "instance")} == {int}
         assert set(types.values()) == {float}
         json.dumps(moment.info, allow_nan=False)
 

@@ -1,0 +1,110 @@
+"""Instance sets: families of like tasks, of which an episode draws one. Ours, not the paper's.
+
+A sampler that is trained on a set and judged on another is tested for what carries over, not for what it has learnt by
+heart. The sets are grids of teacher, student, buffer scale and budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.networks.registry import resolve_import_path
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One task of a set: what differs from the base task, as arguments of `load_task`.
+
+    Attributes:
+        teacher: weights file with a card beside it; None is the task's own.
+        student_arch: by name or import path; None is the task's own.
+        buffer_scale: capacity of the buffer as a share of the training set; None is the budget's.
+        budget: settings of the budget to replace.
+    """
+
+    teacher: str | None = None
+    student_arch: str | None = None
+    buffer_scale: float | None = None
+    budget: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InstanceSet:
+    """A family of tasks.
+
+    Attributes:
+        about: what it is for.
+        task: name of the base task.
+        instances: its members, equally likely.
+    """
+
+    about: str
+    task: str
+    instances: tuple[Instance, ...]
+
+
+def grid(
+    teachers: Sequence[str | None],
+    students: Sequence[str | None],
+    buffer_scales: Sequence[float | None],
+    rounds: Sequence[int],
+) -> tuple[Instance, ...]:
+    """Every combination."""
+    combinations = product(teachers, students, buffer_scales, rounds)
+    return tuple(
+        Instance(teacher, student, scale, {"rounds": count}) for teacher, student, scale, count in combinations
+    )
+
+
+def _digits(*names: str) -> list[str | None]:
+    return [str(ASSETS / f"digits_teacher{name}.safetensors") for name in names]
+
+
+INSTANCE_SETS: dict[str, InstanceSet] = {
+    "digits-train": InstanceSet(
+        "to train a sampler on: three teachers, three students, three buffers, two budgets",
+        "digits",
+        grid([None, *_digits("_b", "_wide")], ("convnet6", "convnet8", "convnet12"), (0.05, 0.1, 0.2), (12, 16)),
+    ),
+    "digits-test": InstanceSet(
+        "held out, between what was trained on: no teacher, student, buffer or budget of digits-train",
+        "digits",
+        grid(_digits("_narrow"), ("convnet10",), (0.075, 0.15), (14,)),
+    ),
+    "digits-far": InstanceSet(
+        "held out, beyond what was trained on: a larger student, smaller and larger buffers, longer budgets",
+        "digits",
+        grid(_digits("_narrow"), ("convnet16",), (0.025, 0.4), (8, 24)),
+    ),
+}
+
+
+def find_instances(name: str, task: str) -> tuple[Instance, ...]:
+    """The instances of a set by name, or at the import path `"package.module:set"`.
+
+    Args:
+        name: of the set.
+        task: that it must belong to.
+
+    Raises:
+        InvalidInputError: when there is none, it is empty, or it belongs to another task.
+    """
+    if ":" in name:
+        found: Any = resolve_import_path("instances", name)
+        if not isinstance(found, InstanceSet):
+            raise InvalidInputError(f"instances={name!r} is a {type(found).__name__}, expected an InstanceSet")
+    else:
+        found = INSTANCE_SETS[check_choice("instances", name, INSTANCE_SETS)]
+    members: InstanceSet = found
+    if members.task != task:
+        raise InvalidInputError(f"instances={name!r} belong to task {members.task!r}, not to {task!r}; leave one out")
+    if not members.instances:
+        raise InvalidInputError(f"instances={name!r} is empty; give it at least one Instance")
+    return members.instances
