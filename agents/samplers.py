@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.distillation import Action
+from ssdkd_env.envs.strategy_actions import STRATEGIES
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 FloatArray = NDArray[np.float32]
+#: A recurrent policy's memory.
+State = tuple[FloatArray, ...] | None
 
 
 class Sampler(Protocol):
@@ -22,10 +30,10 @@ class Sampler(Protocol):
     def predict(
         self,
         observation: FloatArray,
-        state: tuple[FloatArray, ...] | None = None,
+        state: State = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[FloatArray, tuple[FloatArray, ...] | None]:
+    ) -> tuple[NDArray[Any], State]:
         """Answer observations (n, observation size) or (observation size,) with as many actions."""
         ...
 
@@ -34,45 +42,109 @@ class ConstantSampler:
     """Gives one action whatever it observes.
 
     Args:
-        action: (action size,) float32 in [−1, 1].
+        action: (action size,) float32 in [−1, 1], or a whole number for a discrete scheme.
     """
 
-    def __init__(self, action: FloatArray) -> None:
-        self.action = np.array(action, dtype=np.float32)
+    def __init__(self, action: Any) -> None:
+        self.action = np.array(action)
 
     def predict(
         self,
         observation: FloatArray,
-        state: tuple[FloatArray, ...] | None = None,
+        state: State = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[FloatArray, tuple[FloatArray, ...] | None]:
+    ) -> tuple[NDArray[Any], State]:
         """The constant action, once for each observation."""
-        return np.broadcast_to(self.action, (*observation.shape[:-1], len(self.action))).copy(), state
+        return np.broadcast_to(self.action, (*observation.shape[:-1], *self.action.shape)).copy(), state
+
+
+class PlanSampler(ConstantSampler):
+    """Follows one sampling plan, which the environment's action scheme may not be able to say.
+
+    `predict` gives the action that comes nearest; `decide` gives the plan itself.
+
+    Args:
+        plan: to follow.
+        env: whose action scheme `predict` answers in.
+    """
+
+    def __init__(self, plan: SamplingPlan, env: SSDKDEnv) -> None:
+        super().__init__(env.action_scheme.from_plan(plan))
+        self.plan = plan
+
+
+class RandomReplacement:
+    """Another sampler's control: replaces as many images, but both who enters and who leaves is a matter of chance.
+
+    What the student studies is still the other sampler's choice. After Fan et al. 2018 (Learning to Teach), whose
+    control drops at random at the learnt rate.
+
+    Args:
+        inner: the other sampler.
+        env: whose action scheme it answers in.
+    """
+
+    def __init__(self, inner: Sampler, env: SSDKDEnv) -> None:
+        self._inner, self._env = inner, env
+
+    def predict(
+        self,
+        observation: FloatArray,
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], State]:
+        """The other sampler's action."""
+        return self._inner.predict(observation, state, episode_start, deterministic)
+
+    def plan_of(self, action: NDArray[Any]) -> SamplingPlan:
+        """The plan of the other sampler's action, with replacement by chance."""
+        return replace(self._env.plan_of(action), replacement="random")
 
 
 class RandomSampler:
     """Draws every action uniformly from the action space, whether or not `deterministic` is asked for.
 
     Args:
-        action_size: length of an action.
+        space: the action space, a Box(−1, 1) or discrete.
         seed: of the draws.
     """
 
-    def __init__(self, action_size: int, seed: int = 0) -> None:
-        self.action_size = action_size
+    def __init__(self, space: spaces.Space[Any], seed: int = 0) -> None:
+        self._space = space
         self._random = np.random.default_rng(seed)
 
     def predict(
         self,
         observation: FloatArray,
-        state: tuple[FloatArray, ...] | None = None,
+        state: State = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[FloatArray, tuple[FloatArray, ...] | None]:
+    ) -> tuple[NDArray[Any], State]:
         """A fresh random action for each observation."""
-        shape = (*observation.shape[:-1], self.action_size)
+        count = observation.shape[:-1]
+        if isinstance(self._space, spaces.Discrete):
+            return np.asarray(self._random.integers(self._space.n, size=count)), state
+        shape = (*count, *(self._space.shape or ()))
         return self._random.uniform(-1.0, 1.0, shape).astype(np.float32), state
+
+
+def decide(sampler: Sampler, observation: FloatArray, state: State, begins: bool) -> tuple[Action, State]:
+    """What a sampler wants done in one environment: its action, or its plan where no action can say it.
+
+    Args:
+        sampler: asked for its deterministic answer.
+        observation: (observation size,) float32.
+        state: as it gave it last time; None at first.
+        begins: whether an episode begins.
+    """
+    action, state = sampler.predict(observation, state, np.array([begins], dtype=bool), deterministic=True)
+    if isinstance(sampler, PlanSampler):
+        return sampler.plan, state
+    if isinstance(sampler, RandomReplacement):
+        return sampler.plan_of(action), state
+    return action, state
 
 
 def paper_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
@@ -90,44 +162,49 @@ def own_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     return ConstantSampler(env.own_action)
 
 
-def unweighted_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
-    """The paper's sampler without importance weights (β = 0)."""
-    return ConstantSampler(env.action_scheme.from_plan(SamplingPlan(importance_exponent=0.0)))
-
-
 def random_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     """A random action every round. What an untrained agent does at the most."""
-    return RandomSampler(len(env.action_names), seed)
+    return RandomSampler(env.action_space, seed)
 
 
-SAMPLERS = {
+def strategy_sampler(env: SSDKDEnv, seed: int = 0, *, name: str) -> Sampler:
+    """One of `STRATEGIES`, whatever the environment's action scheme."""
+    return PlanSampler(STRATEGIES[name], env)
+
+
+#: Makes a sampler for an environment, with the seed of its draws.
+SamplerMaker = Callable[[SSDKDEnv, int], Sampler]
+
+SAMPLERS: dict[str, SamplerMaker] = {name: partial(strategy_sampler, name=name) for name in STRATEGIES} | {
     "own": own_sampler,
     "paper": paper_sampler,
-    "paper_unweighted": unweighted_sampler,
     "uniform": uniform_sampler,
     "random": random_sampler,
 }
-
 
 #: `"constant:[0.5, 0, 0, -0.2, 1]"` gives one action; the paper's sampler is such a point.
 CONSTANT_PREFIX = "constant:"
 
 
 def parse_constant(name: str, env: SSDKDEnv) -> ConstantSampler:
-    """Build the sampler of `"constant:[...]"`, a JSON list with one number in [−1, 1] for each part of the action.
+    """Build the sampler of `"constant:[...]"`: a JSON list with one number in [−1, 1] for each part of the action.
+
+    For a discrete scheme it is one whole number: `"constant:3"`.
 
     Raises:
-        InvalidInputError: when it is no such list.
+        InvalidInputError: when it is no such thing.
     """
+    space = env.action_space
     try:
-        action = np.array(json.loads(name.removeprefix(CONSTANT_PREFIX)), dtype=np.float32)
+        action = np.array(json.loads(name.removeprefix(CONSTANT_PREFIX)))
+        action = action.astype(np.float32) if isinstance(space, spaces.Box) else action
     except (json.JSONDecodeError, ValueError, TypeError):
         action = np.array([], dtype=np.float32)
-    if not env.action_space.contains(action):
-        raise InvalidInputError(
-            f"sampler={name!r}: expected constant:[...] with {len(env.action_names)} numbers in [-1, 1]: "
-            f"{', '.join(env.action_names)}"
-        )
+    if not space.contains(action):
+        wanted = f"[...] with {len(env.action_names)} numbers in [-1, 1]"
+        if isinstance(space, spaces.Discrete):
+            wanted = f"a whole number from 0 to {space.n - 1}"
+        raise InvalidInputError(f"sampler={name!r}: expected constant:{wanted}: {', '.join(env.action_names)}")
     return ConstantSampler(action)
 
 

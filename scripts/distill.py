@@ -19,6 +19,7 @@ from matplotlib import image as matplotlib_image
 from tqdm import tqdm
 
 from agents.runs import RunFolder, versions
+from agents.samplers import decide
 from agents.storage import load_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
@@ -93,15 +94,14 @@ def main(args: Arguments) -> None:
     print("making the probe set (once for a teacher) and filling the buffer …", flush=True)
 
     observation, info = env.reset(seed=args.seed)
-    state, start = None, np.ones(1, dtype=bool)
+    state = None
     seconds = {"synthesis": info["seconds"]["synthesis"], "distillation": 0.0}
     actions, finished = [], False
     with tqdm(total=env.budget.rounds, unit="round") as bar:
         while not finished:
-            action, state = sampler.predict(observation, state, start, deterministic=True)
-            observation, _, finished, _, info = env.step(action)
-            start = np.zeros(1, dtype=bool)
-            actions.append(action.tolist())
+            decision, state = decide(sampler, observation, state, begins=not actions)
+            observation, _, finished, _, info = env.step(decision)
+            actions.append(np.asarray(env.action_of(decision)).tolist())
             for part, value in info.pop("seconds").items():
                 seconds[part] += value
             bar.set_postfix({key: f"{info[key]:.3f}" for key in ("probe_agreement", "accuracy") if key in info})

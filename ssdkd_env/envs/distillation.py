@@ -250,6 +250,10 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.observation_space = self._observer.space
         self.run: DistillationRun | None = None
 
+    def action_of(self, action: Action) -> Any:
+        """The action of the scheme: a plan's nearest one, or the action itself."""
+        return self.action_scheme.from_plan(action) if isinstance(action, SamplingPlan) else action
+
     def _take_task(self, task: Task) -> None:
         """Play this task from now on; spaces and names stay as they are."""
         self.task = task
@@ -327,8 +331,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             )
         plan = self.plan_of(action)
         report = yield from self.run.step_course(plan)
-        said = self.action_scheme.from_plan(plan) if isinstance(action, SamplingPlan) else action
-        self._last_action = self.action_scheme.observed(said)
+        self._last_action = self.action_scheme.observed(self.action_of(action))
         self._previous, self._snapshot = self._snapshot, (yield from self._look(report))
         self._score = self._score_now()
         terminated = self.run.done or self._snapshot.report.diverged

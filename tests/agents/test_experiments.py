@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from agents.environments import make_env
 from agents.experiments import (
@@ -67,7 +68,7 @@ def test_line_agrees_with_the_episode_played_by_hand(reward: str) -> None:
     kwargs = {"budget": BUDGET, "reward": reward}
     line = run_episode(replace(CONFIG, sampler="random", env_kwargs=kwargs))
     env = SSDKDEnv(**kwargs)  # type: ignore[arg-type]
-    sampler = RandomSampler(5, CONFIG.seed)
+    sampler = RandomSampler(spaces.Box(-1.0, 1.0, (5,)), CONFIG.seed)
     observation, first = env.reset(seed=CONFIG.seed)
     actions, rewards = [], []
     for _ in range(BUDGET["rounds"]):
@@ -261,7 +262,9 @@ def test_state_and_trace_of_different_rounds_are_refused(tmp_path: Path) -> None
 
 def test_sampler_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = kept_episode(tmp_path / "0.safetensors")
-    monkeypatch.setattr("agents.experiments.load_sampler", lambda name, env, seed: RandomSampler(5, seed))
+    monkeypatch.setattr(
+        "agents.experiments.load_sampler", lambda name, env, seed: RandomSampler(spaces.Box(-1.0, 1.0, (5,)), seed)
+    )
     with pytest.raises(InvalidInputError, match="no longer the one that began"):
         Episode(CONFIG).load(path)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 
-from agents.samplers import SAMPLERS, ConstantSampler, RandomSampler, make_sampler
+from agents.samplers import SAMPLERS, ConstantSampler, RandomReplacement, RandomSampler, decide, make_sampler
+from ssdkd_env.distillation import SamplingPlan
+from ssdkd_env.envs.strategy_actions import STRATEGIES
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, make
 
@@ -71,14 +74,14 @@ def test_random_sampler_repeats_with_its_seed_alone() -> None:
 
 
 def test_random_sampler_draws_uniformly_from_the_whole_box() -> None:
-    actions, _ = RandomSampler(5, seed=0).predict(np.zeros((4000, 25), dtype=np.float32))
+    actions, _ = RandomSampler(spaces.Box(-1.0, 1.0, (5,)), seed=0).predict(np.zeros((4000, 25), dtype=np.float32))
     quantiles = np.quantile(actions, [0.0, 0.25, 0.5, 0.75, 1.0], axis=0)
     assert np.abs(quantiles - np.array([-1.0, -0.5, 0.0, 0.5, 1.0])[:, None]).max() < 0.06
     assert (np.abs(actions) <= 1).all()
 
 
 def test_asking_for_determinism_does_not_stop_the_random_sampler() -> None:
-    sampler = RandomSampler(5)
+    sampler = RandomSampler(spaces.Box(-1.0, 1.0, (5,)))
     first, second = (sampler.predict(OBSERVATIONS[0], deterministic=True)[0] for _ in range(2))
     assert not np.array_equal(first, second)
 
@@ -103,7 +106,7 @@ def test_wrapped_environment_is_looked_through() -> None:
 
 
 def test_unknown_sampler_is_refused_with_the_known_ones() -> None:
-    known = "own, paper, paper_unweighted, random, uniform"
+    known = ", ".join(sorted(SAMPLERS))
     with pytest.raises(InvalidInputError, match=f"sampler='papr' is unknown; choose one of: {known}"):
         make_sampler("papr", make())
 
@@ -119,3 +122,47 @@ def test_constant_in_the_name_is_the_action() -> None:
 def test_constant_that_is_no_action_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match=r"sampler='constant:.*5 numbers in \[-1, 1\]: discrepancy_exponent"):
         make_sampler(f"constant:{text}", make())
+
+
+@pytest.mark.parametrize("action", ["exponents", "bins", "strategies"])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_control_means_its_plan_whatever_the_scheme_can_say(name: str, action: str) -> None:
+    env = make(action=action)
+    decision, _ = decide(make_sampler(name, env), OBSERVATIONS[0], None, True)
+    plan, expected = env.plan_of(decision), STRATEGIES[name]
+    assert (plan.replacement, plan.reweighted) == (expected.replacement, expected.reweighted)
+    assert plan.importance_exponent == pytest.approx(expected.importance_exponent, abs=1e-6)
+    if plan.scorer is None:
+        assert plan.discrepancy_exponent == pytest.approx(expected.discrepancy_exponent)
+        assert plan.diversity_exponent == pytest.approx(expected.diversity_exponent)
+
+
+def test_controls_that_no_action_can_say_play_an_episode() -> None:
+    env = make()
+    for name in ("fifo", "reweighted"):
+        observation, _ = env.reset(seed=0)
+        decision, _ = decide(make_sampler(name, env), observation, None, True)
+        assert isinstance(decision, SamplingPlan)
+        observation, *_ = env.step(decision)
+        np.testing.assert_array_equal(observation[-5:], env.action_scheme.from_plan(decision))
+
+
+def test_replacement_by_chance_keeps_what_the_other_sampler_studies() -> None:
+    env = make()
+    inner = ConstantSampler(np.array([0.3, 0.1, -0.2, 0.4, 0.5], dtype=np.float32))
+    decision, _ = decide(RandomReplacement(inner, env), OBSERVATIONS[0], None, True)
+    assert isinstance(decision, SamplingPlan)
+    own = env.action_scheme.to_plan(inner.action)
+    assert decision.replacement == "random"
+    assert decision.discrepancy_exponent == own.discrepancy_exponent
+    assert decision.replaced_share == own.replaced_share
+
+
+def test_discrete_scheme_gets_whole_numbers() -> None:
+    env = make(action="strategies")
+    for name in ("paper", "uniform", "random", "constant:4"):
+        actions, _ = make_sampler(name, env).predict(OBSERVATIONS)
+        assert actions.shape == (4,)
+        assert all(env.action_space.contains(action) for action in actions)
+    with pytest.raises(InvalidInputError, match="a whole number from 0 to"):
+        make_sampler("constant:[0.5]", env)

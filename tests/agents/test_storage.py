@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
@@ -462,7 +463,9 @@ def test_samplers_are_found_by_name_file_and_folder(
     assert isinstance(load_sampler("paper", env), ConstantSampler)
     random = load_sampler("random", env, seed=3)
     assert isinstance(random, RandomSampler)
-    np.testing.assert_array_equal(random.predict(observations)[0], RandomSampler(5, 3).predict(observations)[0])
+    np.testing.assert_array_equal(
+        random.predict(observations)[0], RandomSampler(spaces.Box(-1.0, 1.0, (5,)), 3).predict(observations)[0]
+    )
     save_sampler(tmp_path / "checkpoints" / "8.safetensors", *agents["ppo"])
     by_folder, by_file = (load_sampler(str(path), env) for path in (tmp_path, tmp_path / "checkpoints/8.safetensors"))
     np.testing.assert_array_equal(
