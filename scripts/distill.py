@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from _cli import launch, parse_settings
@@ -96,7 +97,8 @@ def main(args: Arguments) -> None:
     observation, info = env.reset(seed=args.seed)
     state = None
     seconds = {"synthesis": info["seconds"]["synthesis"], "distillation": 0.0}
-    actions, finished = [], False
+    actions: list[Any] = []
+    finished = False
     with tqdm(total=env.budget.rounds, unit="round") as bar:
         while not finished:
             decision, state = decide(sampler, observation, state, begins=not actions)
