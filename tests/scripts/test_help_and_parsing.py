@@ -20,6 +20,7 @@ NAMES = (
     "evaluate_sampler",
     "measure_scaling",
     "plot",
+    "search_plan",
     "train_sampler",
     "train_teacher",
 )

@@ -1,0 +1,90 @@
+"""`search_plan`: finds an action that `evaluate_sampler` takes, stops cleanly on Ctrl-C, goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from agents.runs import read_lines
+from tests.scripts.commands import ENV_BUDGET, assert_refused, contents, in_this_process, press_ctrl_c
+
+SMALL = ("--env-kwargs", ENV_BUDGET, "--vector-backend", "loop", "--num-envs", "2", "--no-progress-bar")
+
+
+def test_search_ends_with_an_action_that_can_be_evaluated(tmp_path: Path) -> None:
+    out = tmp_path / "cma"
+    result = in_this_process(
+        "search_plan", "--out", out, "--strategy", "cma", "--episodes", 5, "--population", 4, "--seed", 7, *SMALL
+    )
+    assert result.code == 0, result.stderr
+    config = json.loads((out / "config.json").read_text())
+    assert (config["strategy"], config["episodes"], config["seed"], config["num_envs"]) == ("cma", 5, 7, 2)
+    assert config["env_kwargs"]["budget"]["rounds"] == 3
+    assert len(read_lines(out / "episodes.jsonl")) == 5
+    assert f"curves: tensorboard --logdir {out}" in result.stdout
+    (name,) = re.findall("name for evaluate_sampler: '(constant:.*)'", result.stdout)
+
+    before = contents(out)
+    assert_refused(in_this_process("search_plan", "--out", out, *SMALL), f"out={str(out)!r} is not empty")
+    assert in_this_process("search_plan", "--out", out, "--resume").code == 0, "nothing is left to do"
+    assert contents(out) == before
+
+    result = in_this_process(
+        "evaluate_sampler", "--out", tmp_path / "evaluation", "--samplers", name, "--episodes", 1, "--processes", 1,
+        "--env-kwargs", ENV_BUDGET,
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    (line,) = read_lines(tmp_path / "evaluation" / "results.jsonl")
+    assert line["actions"][0] == pytest.approx(json.loads((out / "constant.json").read_text())["action"])
+
+
+def test_interrupted_search_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = press_ctrl_c(out / "episodes.jsonl", "search_plan", "--out", out, "--episodes", 60, *SMALL)
+    assert result.code == 130, result.stderr[-3000:]
+    assert "Traceback" not in result.stderr
+    assert f"continue with: python scripts/search_plan.py --out {out} --resume" in result.stdout
+    episodes = read_lines(out / "episodes.jsonl")
+    assert len(episodes) >= 2
+    assert json.loads((out / "constant.json").read_text())["episodes"] == len(episodes)
+
+    result = in_this_process("search_plan", "--out", out, "--resume", "--no-progress-bar")
+    assert result.code == 0, result.stderr[-3000:]
+    assert "finished; best action" in result.stdout
+    played = read_lines(out / "episodes.jsonl")
+    assert (played[: len(episodes)], len(played)) == (episodes, 60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("--env", "SSDKD/Nope-v0"), "env='SSDKD/Nope-v0' is unknown"),
+        (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
+        (("--strategy", "grid"), "strategy='grid' is unknown; choose one of: cma, random"),
+        (("--strategy", "cma", "--episodes", "15"), "episodes=15: expected at least population=16"),
+        (("--env-kwargs", "foo"), "--env-kwargs 'foo': expected NAME=VALUE"),
+        (("--env-kwargs", "bogus=1"), "bogus"),
+        (("--seed", "1000"), "seed=1000"),
+        (("--episodes", "0"), "episodes=0"),
+        (("--num-envs", "0"), "num_envs=0"),
+        (("--final-share", "1"), "final_share=1.0"),
+        (("--vector-backend", "threads"), "vector_backend='threads' is unknown"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_bad_argument_is_refused_before_anything_is_written(
+    arguments: tuple[str, ...], match: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert_refused(in_this_process("search_plan", "--out", out, *arguments), match)
+    assert not out.exists()
+
+
+def test_folder_that_holds_no_search_is_not_resumed(tmp_path: Path) -> None:
+    assert_refused(in_this_process("search_plan", "--out", tmp_path, "--resume"), "holds no run")
+    (tmp_path / "config.json").write_text('{"env_id": "SSDKD/Digits-v0", "algorithm": "ppo"}')
+    assert_refused(in_this_process("search_plan", "--out", tmp_path, "--resume"), "was not made by search_plan")
+    assert set(contents(tmp_path)) == {"config.json"}
