@@ -197,9 +197,8 @@ class _Search:
             count, env_arguments(config.env_id, config.env_kwargs), config.vector_backend, None
         )
         print(f"environments: {count}, {self._pool.choice}")
-        purge_step = self._steps + 1 if self._steps else None
         with (
-            closing(SummaryWriter(str(self._folder.path / "tensorboard"), purge_step=purge_step)) as curves,
+            closing(SummaryWriter(str(self._folder.path / "tensorboard"))) as curves,
             tqdm(total=config.episodes, initial=self._episodes, unit="episode", disable=not progress_bar) as bar,
         ):
             self._evaluate_if_due(self._pool, curves, stop)
@@ -239,7 +238,7 @@ class _Search:
     def _last_evaluation(self) -> tuple[int, dict[str, Any] | None]:
         """Steps before the last evaluation, and its line."""
         path = self._folder.path / EVALUATIONS
-        lines = read_lines(path, ("timesteps", "action", "returns", "accuracies")) if path.is_file() else []
+        lines = read_lines(path, ("timesteps", "action", "mean_return")) if path.is_file() else []
         return (lines[-1]["timesteps"], lines[-1]) if lines else (0, None)
 
     def _is_finished(self) -> bool:
@@ -286,6 +285,7 @@ class _Search:
         action = self._searcher.recommendation().action
         line = self._evaluation
         if line is None or line["action"] != plain(action):
+            started = time.perf_counter()
             outcomes: list[Outcome] = []
             trials = [Trial(action, VALIDATION_SEED + i) for i in range(self._config.evaluation_episodes)]
             for first in range(0, len(trials), pool.count):
@@ -293,20 +293,19 @@ class _Search:
                 if played is None:
                     return
                 outcomes += played
+            returns = [outcome.total for outcome in outcomes]
             line = {
-                "returns": [outcome.total for outcome in outcomes],
+                "seeds": [trial.seed for trial in trials],
+                "returns": returns,
                 "accuracies": [outcome.info.get("accuracy") for outcome in outcomes],
+                "seconds": time.perf_counter() - started,
+                "mean_return": float(np.mean(returns)),
+                "action": plain(action),
             }
-        self._evaluation = {
-            "timesteps": self._steps,
-            "returns": line["returns"],
-            "accuracies": line["accuracies"],
-            "seconds": time.time() - self._started,
-            "action": plain(action),
-        }
+        self._evaluation = line | {"timesteps": self._steps}
         self._folder.append(self._evaluation, file=EVALUATIONS)
         self._evaluated = self._steps
-        curves.add_scalar("search/validation", float(np.mean(line["returns"])), self._steps)
+        curves.add_scalar("eval/mean_reward", line["mean_return"], self._steps)
         curves.flush()
 
     def _write_constant(self) -> None:

@@ -134,7 +134,9 @@ def test_recommendation_is_evaluated_on_validation_seeds(strategy: str, finished
     assert steps[-1] == 20, "at the end"
     assert [step // 8 for step in steps] == [1, 2, 2], "and once after each multiple of 8"
     for line in lines:
-        assert set(line) == {"timesteps", "returns", "accuracies", "seconds", "action"}
+        assert set(line) == {"timesteps", "seeds", "returns", "accuracies", "seconds", "mean_return", "action"}
+        assert line["seeds"] == [500_000, 500_001]
+        assert line["mean_return"] == np.mean(line["returns"])
         alone = run_episode(EpisodeConfig(RANDOM.env_id, constant_name(line), VALIDATION_SEED + 1, ENV_KWARGS))
         assert (line["returns"][1], line["accuracies"][1]) == (alone["return"], alone["final"]["accuracy"])
         assert len(line["returns"]) == len(line["accuracies"]) == 2
@@ -150,7 +152,7 @@ def test_tensorboard_shows_returns_and_the_best(finished: dict[str, Path]) -> No
     best = dict(scalars(path, "search/best"))
     assert best[6] == pytest.approx(max(returns[:3]), abs=1e-6)
     assert best[20] == pytest.approx(json.loads((path / "constant.json").read_text())["mean_return"], abs=1e-6)
-    validation = dict(scalars(path, "search/validation"))
+    validation = dict(scalars(path, "eval/mean_reward"))
     assert validation[20] == pytest.approx(np.mean(read_lines(path / "evaluations.jsonl")[-1]["returns"]), abs=1e-6)
 
 
