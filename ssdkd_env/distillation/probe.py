@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,25 +15,45 @@ from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.inversion import Inversion
-from ssdkd_env.distillation.methods import Method
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.distillation.methods import METHODS, Method
+from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import cache_folder, load_state, save_state
 
 if TYPE_CHECKING:
     from ssdkd_env.tasks.task import Task
 
-#: How the probe set is made: by statistics and drawn classes alone. Its own, so that no preset changes the rewards.
-PROBE_METHOD = Method(
-    name="probe",
-    source="Ours: the meta-generator of Fast (Fang et al. 2022) without adversary and without φ.",
-    generator_lr=4e-3,
-    latent_lr=1e-2,
-    bn_weight=1.0,
-    one_hot_weight=1.0,
-    adversarial_weight=0.0,
-)
+
+@dataclass(frozen=True)
+class ProbeSource:
+    """A way of inverting the teacher into probe images: by statistics and drawn classes alone, without adversary.
+
+    Attributes:
+        method: its own, so that no preset changes the rewards.
+        steps: optimiser steps a batch, as a multiple of `ProbeSettings.steps`.
+        lasting: a batch depends on those before it, so that only late ones are kept; otherwise only those are made.
+    """
+
+    method: Method
+    steps: int = 1
+    lasting: bool = False
+
+
+PROBE_SOURCES = {
+    "meta_generator": ProbeSource(
+        Method(
+            name="probe",
+            source="Ours: the meta-generator of Fast (Fang et al. 2022) without adversary and without φ.",
+            generator_lr=4e-3,
+            latent_lr=1e-2,
+            adversarial_weight=0.0,
+        ),
+        lasting=True,
+    ),
+    "noisy_labels": ProbeSource(replace(METHODS["nayer"], adversarial_weight=0.0), steps=2),
+    "pixels": ProbeSource(replace(METHODS["deepinversion"], adversarial_weight=0.0), steps=15),
+}
 #: To be raised when the engine makes other images of the same settings, so that no cache judges by the old ones.
-PROBE_FORMAT = 2
+PROBE_FORMAT = 3
 #: Seed of the first generator; the probe set belongs to the teacher, not to the run.
 PROBE_SEED = 20240617
 
@@ -42,13 +63,16 @@ class ProbeSettings:
     """How much work goes into a probe set.
 
     Attributes:
-        generators: trained from scratch; several, because one sees only part of what the teacher knows.
-        batches: batches that each is trained on.
+        sources: names of `PROBE_SOURCES`, joined by `+`. Students that differ little are told apart better by images
+            of several kinds, each of which sees another part of what the teacher knows.
+        generators: of each source, begun from scratch, for the same reason.
+        batches: batches that each generator is trained on, where it lasts.
         kept: the last of them, which make the probe set.
         batch_size: images a batch.
         steps: optimiser steps a batch.
     """
 
+    sources: str = "meta_generator"
     generators: int = 4
     batches: int = 12
     kept: int = 2
@@ -56,7 +80,9 @@ class ProbeSettings:
     steps: int = 20
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
+        for source in self.sources.split("+"):
+            check_choice("probe['sources']", source, PROBE_SOURCES)
+        for setting in fields(self)[1:]:
             if getattr(self, setting.name) < 1:
                 raise InvalidInputError(
                     f"probe[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1"
@@ -82,8 +108,9 @@ class ProbeSet:
     """Images from the teacher alone, made before any student exists and never trained on.
 
     Made by the inversion engine without adversary and without φ, from several generators, so that it depends on
-    the teacher and nothing else. It is kept in the cache folder (`SSDKD_CACHE`, else `~/.cache/ssdkd_env`), so that
-    every process of a machine judges by the same images and only the first one pays for them.
+    the teacher and nothing else. A task may ship those of its teachers, so that every machine judges by the same
+    images. Others are kept in the cache folder (`SSDKD_CACHE`, else `~/.cache/ssdkd_env`), so that every process of a
+    machine judges by the same images and only the first one pays for them.
 
     Args:
         task: whose teacher is inverted.
@@ -93,7 +120,9 @@ class ProbeSet:
     def __init__(self, task: Task, device: torch.device) -> None:
         self.teacher = task.teacher_on(device)
         normalize = Normalize(task.spec.mean, task.spec.std, device)
-        path = cache_folder() / f"probe-{_fingerprint(task, device)}.safetensors"
+        shipped = Path(task.spec.probe_sets) / f"probe-{fingerprint(task)}.safetensors"
+        made_here = f"probe-{fingerprint(task, torch.__version__, device.type)}.safetensors"
+        path = shipped if task.spec.probe_sets and shipped.is_file() else cache_folder() / made_here
         try:
             images = load_state(path)["images"].to(device)
         except (InvalidInputError, KeyError, TypeError):  # missing, or damaged: make it anew
@@ -123,45 +152,55 @@ class ProbeSet:
         return ProbeScore(agreement_value, discrepancy_value)
 
 
-def _fingerprint(task: Task, device: torch.device) -> str:
-    """Hash of everything that the probe set depends on."""
+def fingerprint(task: Task, *machine: str) -> str:
+    """Hash of everything that the probe set depends on: the task, and what rounds otherwise, where it matters."""
     spec = task.spec
+    methods = [sorted(asdict(PROBE_SOURCES[name].method).items()) for name in spec.probe.sources.split("+")]
     settings = (
         (spec.image_shape, spec.num_classes, spec.mean, spec.std, spec.padding, spec.flip, spec.latent_dim),
         (spec.teacher_arch, spec.generator_arch, sorted(spec.generator_options.items())),
-        (sorted(asdict(spec.probe).items()), PROBE_SEED),
-        (PROBE_FORMAT, sorted(asdict(PROBE_METHOD).items()), task.teacher_digest(), torch.__version__, device.type),
+        (sorted(asdict(spec.probe).items()), PROBE_SEED, PROBE_FORMAT, methods, task.teacher_digest(), *machine),
     )
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 
 
 def _synthesize(task: Task, device: torch.device) -> Tensor:
-    """Images (generators · kept · batch_size, C, H, W) uint8, on `device`."""
+    """Images (sources · generators · kept · batch_size, C, H, W) uint8, on `device`."""
+    settings = task.spec.probe
+    return torch.cat(
+        [
+            _generate(task, device, PROBE_SOURCES[name], PROBE_SEED + number)
+            for name in settings.sources.split("+")
+            for number in range(settings.generators)
+        ]
+    )
+
+
+def _generate(task: Task, device: torch.device, source: ProbeSource, seed: int) -> Tensor:
+    """The kept batches of one generator, (kept · batch_size, C, H, W) uint8."""
     spec, settings = task.spec, task.spec.probe
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    inversion = Inversion(
+        source.method,
+        task.teacher_on(device),
+        task.build_generator(seed).to(device),
+        num_classes=spec.num_classes,
+        image_shape=spec.image_shape,
+        latent_dim=spec.latent_dim,
+        batch_size=settings.batch_size,
+        steps=source.steps * settings.steps,
+        normalize=Normalize(spec.mean, spec.std, device),
+        padding=spec.padding,
+        flip=spec.flip,
+        random=torch.Generator(device).manual_seed(seed),
+    )
     nothing = torch.zeros(spec.num_classes, device=device)
-    batches: list[Tensor] = []
-    for seed in range(PROBE_SEED, PROBE_SEED + settings.generators):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        inversion = Inversion(
-            PROBE_METHOD,
-            task.teacher_on(device),
-            task.build_generator(seed).to(device),
-            num_classes=spec.num_classes,
-            image_shape=spec.image_shape,
-            latent_dim=spec.latent_dim,
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            normalize=Normalize(spec.mean, spec.std, device),
-            padding=spec.padding,
-            flip=spec.flip,
-            random=torch.Generator(device).manual_seed(seed),
-        )
-        made = [inversion.synthesize(None, nothing)[0] for _ in range(settings.batches)]
-        batches += [to_uint8(images) for images in made[-settings.kept :]]
-    return torch.cat(batches)
+    count = settings.batches if source.lasting else settings.kept
+    made = [inversion.synthesize(None, nothing)[0] for _ in range(count)]
+    return torch.cat([to_uint8(images) for images in made[-settings.kept :]])
 
 
 #: By task object and device: made once a process.

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
+from ssdkd_env.distillation.probe import ProbeSettings
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.tasks.task import Budget, LabelledImages, TaskSpec
 
+ASSETS = Path(__file__).parent / "assets"
 #: Real images held out from the teacher's training (of 1,797), drawn with this seed.
 TEACHER_TEST_IMAGES = 497
 TEACHER_SPLIT_SEED = 0
@@ -43,7 +45,7 @@ DIGITS = TaskSpec(
     flip=False,
     teacher_arch="convnet",
     teacher_options={"channels": (16, 32, 64)},
-    teacher_weights=str(Path(__file__).parent / "assets" / "digits_teacher.safetensors"),
+    teacher_weights=str(ASSETS / "digits_teacher.safetensors"),
     student_arch="convnet",
     student_options={"channels": (8, 16, 32)},
     generator_options={"channels": 32},
@@ -58,6 +60,8 @@ DIGITS = TaskSpec(
         buffer_capacity=180,
     ),
     student=StudentSettings(lr=0.2, weight_decay=1e-3, temperature=8.0),
+    probe=ProbeSettings(sources="meta_generator+noisy_labels+pixels", batches=48, kept=1),
+    probe_sets=str(ASSETS),
     training_set_size=1797,
     evaluation=load_digits_data,
     teacher_data=split_digits,

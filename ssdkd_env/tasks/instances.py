@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.registry import resolve_import_path
-
-ASSETS = Path(__file__).parent / "assets"
+from ssdkd_env.tasks.digits import ASSETS
 
 
 @dataclass(frozen=True)

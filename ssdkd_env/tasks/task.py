@@ -73,6 +73,7 @@ class TaskSpec:
         budgets: other budgets by name, as settings to replace in `budget`.
         student: the student's optimiser.
         probe: how much work goes into the probe set, on which rewards judge a student.
+        probe_sets: folder with probe sets that were made before; empty when a task ships none.
         training_set_size: images of the original data set, of which a buffer's scale is a share (for digits all 1,797,
             held-out ones included; for CIFAR the training images).
         dataset: name of the real data set under the user's data folder, such as `"cifar10"`; it gives `evaluation`
@@ -100,6 +101,7 @@ class TaskSpec:
     generator_options: dict[str, Any] = field(default_factory=dict)
     student: StudentSettings = field(default_factory=StudentSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
+    probe_sets: str = ""
     budgets: dict[str, dict[str, int]] = field(default_factory=dict)
     training_set_size: int = 0
     dataset: str = ""
