@@ -422,7 +422,7 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, int], match: str) -
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"algorithm": "dqn"}, "algo='dqn' is unknown"),
+        ({"algorithm": "dqm"}, "algo='dqm' is unknown"),
         ({"env_id": "SSDKD/Nope-v0"}, "env='SSDKD/Nope-v0' is unknown"),
         ({"env_id": "CartPole-v1", "env_kwargs": {}}, "env='CartPole-v1' is no distillation environment"),
         ({"env_kwargs": {"bogus": 1}}, "env_kwargs.*bogus"),

@@ -1,0 +1,108 @@
+"""Augmented random search that tries one candidate in each environment."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sb3_contrib import ARS
+from sb3_contrib.common.vec_env.async_eval import AsyncEval
+from stable_baselines3.common.callbacks import BaseCallback
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class VectorARS(ARS):
+    """`sb3_contrib.ARS` (Mania et al. 2018) with another way of playing the candidates' episodes.
+
+    The original plays them one after another, each in all environments at once, although one episode of each may be all
+    that is wanted; it counts a step once for every environment, gives callbacks no `infos`, does not stop when a
+    callback asks it to, and switches gradients off for environments in its own process, whose students need them. Here
+    every environment plays another candidate: a population of 16 in 16 environments takes the time of one episode.
+    """
+
+    def learn(self, *args: Any, **kwargs: Any) -> Self:
+        """Train as `ARS.learn` does, until a callback asks to stop."""
+        try:
+            return super().learn(*args, **kwargs)
+        except _StoppedError as stopped:
+            stopped.callback.on_training_end()
+            return self
+
+    def evaluate_candidates(
+        self, candidate_weights: torch.Tensor, callback: BaseCallback, async_eval: AsyncEval | None
+    ) -> torch.Tensor:
+        """Play `n_eval_episodes` episodes with each candidate.
+
+        Args:
+            candidate_weights: (candidates, weights of the policy) float32.
+            callback: called after every step, with `infos`, `dones` and `actions` among its locals.
+            async_eval: processes of sb3-contrib that do it instead.
+
+        Returns:
+            (candidates,) sums of the returns, before any normalisation.
+        """
+        if async_eval is not None:
+            return super().evaluate_candidates(candidate_weights, callback, async_eval)
+        env = self.env
+        assert env is not None
+        assert self._last_episode_starts is not None
+        policies = [copy.deepcopy(self.policy) for _ in range(env.num_envs)]
+        waiting = deque(list(range(self.pop_size)) * self.n_eval_episodes)
+        playing: list[int | None] = [None] * env.num_envs
+        returns = torch.zeros(self.pop_size)
+
+        def take_next(place: int) -> None:
+            """Give an environment at the start of an episode the next candidate, or none."""
+            playing[place] = candidate = waiting.popleft() if waiting else None
+            if candidate is not None:
+                policies[place].load_from_vector(candidate_weights[candidate].cpu().numpy())
+
+        if not self._last_episode_starts.all():
+            with torch.enable_grad():
+                self._last_obs = env.reset()  # type: ignore[assignment]
+        for place in range(env.num_envs):
+            take_next(place)
+        while any(candidate is not None for candidate in playing):
+            observations = np.asarray(self._last_obs)
+            actions = np.concatenate(
+                [policy.predict(observations[place : place + 1])[0] for place, policy in enumerate(policies)]
+            )
+            with torch.enable_grad():  # which ARS has switched off, and students are trained in this step
+                self._last_obs, rewards, dones, infos = env.step(actions)  # type: ignore[assignment]
+            self._last_episode_starts = dones
+            self.num_timesteps += env.num_envs
+            self._update_info_buffer(infos, dones)
+            callback.update_locals(locals())
+            if not callback.on_step():
+                raise _StoppedError(callback)
+            if self._vec_normalize_env is not None:
+                rewards = self._vec_normalize_env.get_original_reward()
+            for place, candidate in enumerate(playing):
+                if candidate is not None:
+                    returns[candidate] += float(rewards[place]) + self.alive_bonus_offset
+                    if dones[place]:
+                        take_next(place)
+        callback.on_rollout_end()
+        return returns
+
+    def _do_one_update(self, callback: BaseCallback, async_eval: AsyncEval | None) -> None:
+        # Before the candidates are drawn: what a callback saves here goes on exactly.
+        callback.on_rollout_start()
+        super()._do_one_update(callback, async_eval)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # ARS.learn gives the steps of this call; after a resumption the schedule goes over those before it too.
+        super()._update_current_progress_remaining(num_timesteps, self._total_timesteps)
+
+
+class _StoppedError(Exception):
+    """A callback asked to stop in the middle of an evaluation, whose returns mean nothing then."""
+
+    def __init__(self, callback: BaseCallback) -> None:
+        super().__init__()
+        self.callback = callback
