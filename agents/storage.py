@@ -16,24 +16,36 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.algorithms import build_model
+from agents.ars import VectorARS
 from agents.environments import make_env
-from agents.samplers import CONSTANT_PREFIX, SAMPLERS, Sampler, make_sampler
+from agents.exported import SETTINGS, check_tensors, read_exported
+from agents.normalization import frozen_normalization, load_normalization, normalization_state
+from agents.resume import (
+    counters_state,
+    last_state,
+    load_counters,
+    load_last,
+    load_random,
+    load_replay,
+    random_state,
+    replay_state,
+)
+from agents.samplers import CONSTANT_PREFIX, SAMPLERS, ConstantSampler, Sampler, make_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
-from ssdkd_env.files import load_state, save_state
+from ssdkd_env.files import load_state, read_json, save_state
 
 FloatArray = NDArray[np.float32]
 
-FORMAT = "ssdkd sampler 1"
-#: Arrays of Stable-Baselines3's replay buffer.
-REPLAY_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+FORMAT = "ssdkd sampler 2"
+#: Files of it lack what only an exact resumption needs.
+OLD_FORMAT = "ssdkd sampler 1"
+#: A plan found by a search, in the run's folder.
+CONSTANT = "constant.json"
 
 
 def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any], with_replay: bool = False) -> None:
@@ -43,7 +55,8 @@ def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any],
         path: the file.
         model: agent on a vector environment, inside `VecNormalize` or not.
         config: JSON-able; needs `algorithm`, `hyperparameters` and `env_id`.
-        with_replay: keep an off-policy agent's replay buffer too, for resuming.
+        with_replay: keep what only a resumption needs too: an off-policy agent's replay buffer, the states of the
+            random generators that agents draw from, and what the agent saw last. See `restore_model`.
     """
     names, variables = model._get_torch_save_params()
     # A fresh environment, not the model's: after Ctrl-C a worker may be in the middle of a step.
@@ -56,11 +69,13 @@ def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any],
             "observation": list(env.observation_names),
             "action": list(env.action_names),
         },
-        "counters": {"num_timesteps": model.num_timesteps, "n_updates": model._n_updates},
+        "counters": counters_state(model),
         "parameters": {name: recursive_getattr(model, name).state_dict() for name in names},
         "variables": {name: recursive_getattr(model, name) for name in variables},
-        "normalization": None if environment is None else _normalization_state(environment),
-        "replay": _replay_state(model) if with_replay else None,
+        "normalization": None if environment is None else normalization_state(environment),
+        "replay": replay_state(model) if with_replay else None,
+        "random": random_state(model) if with_replay else None,
+        "last": last_state(model) if with_replay else None,
     }
     save_state(path, state)
 
@@ -72,33 +87,63 @@ def read_sampler(path: str | Path) -> dict[str, Any]:
         InvalidInputError: when it is missing, cut short, or no sampler.
     """
     state = load_state(path)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") not in (FORMAT, OLD_FORMAT):
         raise InvalidInputError(f"{path} holds no trained sampler; expected a file that train_sampler wrote")
-    parts = {"config", "names", "counters", "parameters", "variables", "normalization", "replay"}
+    if state["format"] == OLD_FORMAT:
+        state |= {"random": None, "last": None}
+    parts = {"config", "names", "counters", "parameters", "variables", "normalization", "replay", "random", "last"}
     settings = {"algorithm", "hyperparameters", "env_id"}
     if not parts <= state.keys() or not settings <= state["config"].keys():
         raise InvalidInputError(f"{path} is damaged: a part of the sampler is missing; train or copy it again")
     return state
 
 
-def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
+def restore_model(model: BaseAlgorithm, state: dict[str, Any], exact: bool = False) -> None:
     """Put a saved state into a model that `build_model` made with the same hyper-parameters.
 
+    Restored are weights (targets and batch statistics included), optimisers with their moments, entropy coefficient,
+    counters, exploration rate, place in the schedules, normalisation statistics and replay buffer.
+
+    With `exact`, a training goes on as if it had never stopped, bit for bit, under these conditions: the file was saved
+    with `with_replay` where a rollout starts (a callback's `_on_rollout_start`) or after `learn`, with all environments
+    between two episodes; the environments have been put between the same two episodes by the caller, without
+    `VecNormalize.reset`, which would count their first observations twice; the model has as many of them; and this call
+    comes right before `learn(reset_num_timesteps=False)`, because it sets the process's random generators (numpy's,
+    Python's, PyTorch's) and the action space's. Not kept, and empty between two episodes: rollout buffers, memories of
+    recurrent policies, action noise, the running returns of `VecNormalize` and `VecMonitor`.
+
+    Args:
+        model: on an environment with the same spaces.
+        state: of `read_sampler`.
+        exact: restore random generators and the last observations, too.
+
     Raises:
-        InvalidInputError: when the saved weights do not fit the model.
+        InvalidInputError: when the saved weights do not fit the model, or the file has not what `exact` needs.
     """
+    if exact and (state["random"] is None or state["last"] is None):
+        raise InvalidInputError(
+            "the saved sampler has no random state, so its training cannot go on exactly; give a checkpoint of "
+            "train_sampler of this version, or resume without exactness"
+        )
     try:
         model.set_parameters(state["parameters"], device="cpu")
         for name, value in state["variables"].items():
             recursive_getattr(model, name).data.copy_(value)
-        model.num_timesteps = state["counters"]["num_timesteps"]
-        model._n_updates = state["counters"]["n_updates"]
+        if isinstance(model, VectorARS):  # which keeps its weights beside the policy's
+            weights: Any = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+            model.weights = weights
+        load_counters(model, state["counters"])
         environment = model.get_vec_normalize_env()
         if environment is not None and state["normalization"] is not None:
-            _load_normalization(environment, state["normalization"])
+            load_normalization(environment, state["normalization"])
         if state["replay"] is not None:
-            _load_replay(model, state["replay"])
-    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+            load_replay(model, state["replay"])
+        if exact:
+            load_last(model, state["last"])
+            load_random(model, state["random"])
+    except InvalidInputError:
+        raise
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InvalidInputError(
             f"the saved sampler does not fit this agent and environment ({one_line(error)}); use the observation and "
             "action scheme and the hyper-parameters that it was trained with"
@@ -108,8 +153,10 @@ def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
 class TrainedSampler:
     """A trained agent as a sampler: normalises observations as in training, then asks the policy.
 
+    Recurrent policies are asked with the state that the last answer came with.
+
     Args:
-        path: file that `save_sampler` wrote.
+        path: file that `save_sampler` wrote, or folder that `write_exported` wrote.
         env: environment that it will drive; its spaces must be those of the training.
 
     Raises:
@@ -117,23 +164,25 @@ class TrainedSampler:
     """
 
     def __init__(self, path: str | Path, env: SSDKDEnv) -> None:
-        state = read_sampler(path)
+        path = Path(path)
+        exported = (path / SETTINGS).exists()
+        state = read_exported(path) if exported else read_sampler(path)
         for what, names in (("observation", env.observation_names), ("action", env.action_names)):
-            if list(names) != state["names"][what]:
+            if list(names) != state["names"].get(what):
                 raise InvalidInputError(
                     f"{path} was trained with other {what} entries than this environment has; make the environment "
                     "with the scheme that it was trained with"
                 )
-        config = state["config"]
-        venv = DummyVecEnv([lambda: _Spaces(env.observation_space, env.action_space)])
-        with warnings.catch_warnings():  # it trains no more, so the mini-batch need not fit one environment's rollout
-            warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
-            self._model = build_model(config["algorithm"], venv, config["hyperparameters"], seed=0)
-        restore_model(self._model, state | {"replay": None})
+        self._model = untrained_model(state["config"], env)
+        if exported:
+            load_policy(self._model, state["parameters"]["policy"], str(path), "export it again")
+        else:
+            restore_model(self._model, state | {"replay": None})
         self._normalize: VecNormalize | None = None
         if state["normalization"] is not None:
-            self._normalize = VecNormalize(venv, training=False)
-            _load_normalization(self._normalize, state["normalization"])
+            venv = self._model.get_env()
+            assert venv is not None
+            self._normalize = frozen_normalization(venv, state["normalization"])
 
     def predict(
         self,
@@ -148,6 +197,30 @@ class TrainedSampler:
         return self._model.predict(observation, state, episode_start, deterministic)
 
 
+def untrained_model(config: dict[str, Any], env: SSDKDEnv) -> BaseAlgorithm:
+    """A model to put a saved policy into; it trains no more.
+
+    Args:
+        config: `algorithm` and `hyperparameters`.
+        env: tells the spaces.
+
+    Raises:
+        InvalidInputError: as `build_model`.
+    """
+    # Two, because a rollout of one environment may be a single step, which PPO refuses.
+    venv = DummyVecEnv([lambda: _Spaces(env.observation_space, env.action_space)] * 2)
+    unused = {"buffer_size": 2} if "buffer_size" in config["hyperparameters"] else {}
+    with warnings.catch_warnings():  # the mini-batch need not fit these environments' rollouts
+        warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
+        return build_model(config["algorithm"], venv, config["hyperparameters"] | unused, seed=0)
+
+
+def load_policy(model: BaseAlgorithm, tensors: dict[str, torch.Tensor], what: str, remedy: str) -> None:
+    """Put a policy's tensors into a model; see `check_tensors`."""
+    check_tensors(what, model.policy.state_dict(), tensors, remedy)
+    model.policy.load_state_dict(tensors)
+
+
 class _Spaces(gym.Env[FloatArray, FloatArray]):
     """Stands in for the environment where a model only needs to know its spaces."""
 
@@ -156,21 +229,50 @@ class _Spaces(gym.Env[FloatArray, FloatArray]):
 
 
 def find_sampler_file(path: Path) -> Path:
-    """The sampler file meant by a file, or by a run folder: its last checkpoint.
+    """The sampler file meant by a file, or by a folder: its constant plan, its settings, or its last checkpoint.
 
     Raises:
         InvalidInputError: when there is none.
     """
-    if path.is_dir():
-        checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdigit()]
-        if not checkpoints:
-            raise InvalidInputError(f"{path} holds no checkpoint yet; let train_sampler run for longer")
-        return max(checkpoints, key=lambda file: int(file.stem))
-    return path
+    if not path.is_dir():
+        return path
+    for name in (CONSTANT, SETTINGS):
+        if (path / name).is_file():
+            return path / name
+    checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdigit()]
+    if not checkpoints:
+        raise InvalidInputError(f"{path} holds no checkpoint yet; let train_sampler run for longer")
+    return max(checkpoints, key=lambda file: int(file.stem))
+
+
+def load_constant(path: Path, env: SSDKDEnv) -> ConstantSampler:
+    """The plan in a `constant.json`: `{"action": [...], "action_names": [...]}`.
+
+    Raises:
+        InvalidInputError: when it is damaged, or the environment has other actions.
+    """
+    plan = read_json(path)
+    if not isinstance(plan, dict) or not {"action", "action_names"} <= plan.keys():
+        raise InvalidInputError(f"{path} holds no plan; expected a JSON object with action and action_names")
+    if plan["action_names"] != list(env.action_names):
+        raise InvalidInputError(
+            f"{path} was found with other action entries ({plan['action_names']}) than this environment has; make the "
+            "environment with the action scheme of the search"
+        )
+    try:
+        action = np.array(plan["action"], dtype=np.float32)
+    except (ValueError, TypeError):
+        action = np.array([], dtype=np.float32)
+    if not env.action_space.contains(action):
+        raise InvalidInputError(
+            f"{path}: action={plan['action']!r} is none of this environment's; expected "
+            f"{len(env.action_names)} numbers in [-1, 1]"
+        )
+    return ConstantSampler(action)
 
 
 def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
-    """A control by its name, or a trained sampler by its file or run folder.
+    """A control by its name, or a sampler by its file or folder: of a training, of a search, or exported.
 
     Raises:
         InvalidInputError: when there is no such control, file or folder.
@@ -184,49 +286,7 @@ def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
             f"{', '.join(sorted(SAMPLERS))}; "
             "scripts/train_sampler.py makes run folders"
         )
-    return TrainedSampler(find_sampler_file(path), env)
-
-
-def _normalization_state(environment: VecNormalize) -> dict[str, dict[str, Any]]:
-    statistics = {"observation": environment.obs_rms, "return": environment.ret_rms}
-    state: dict[str, dict[str, Any]] = {}
-    for name, value in statistics.items():
-        assert isinstance(value, RunningMeanStd)
-        state[name] = {
-            "mean": torch.as_tensor(value.mean),
-            "var": torch.as_tensor(value.var),
-            "count": float(value.count),
-        }
-    return state
-
-
-def _load_normalization(environment: VecNormalize, state: dict[str, dict[str, Any]]) -> None:
-    for name, target in (("observation", environment.obs_rms), ("return", environment.ret_rms)):
-        assert isinstance(target, RunningMeanStd)
-        saved = state.get(name, {})
-        if not {"mean", "var", "count"} <= saved.keys() or saved["mean"].shape != target.mean.shape:
-            raise InvalidInputError(
-                f"the saved sampler's {name} statistics are missing or of another shape than this environment's "
-                f"{target.mean.shape}; use the observation scheme that it was trained with"
-            )
-        target.mean, target.var, target.count = saved["mean"].numpy(), saved["var"].numpy(), saved["count"]
-
-
-def _replay_state(model: BaseAlgorithm) -> dict[str, Any] | None:
-    if not isinstance(model, OffPolicyAlgorithm):
-        return None
-    buffer = model.replay_buffer
-    assert isinstance(buffer, ReplayBuffer)
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    arrays = {name: torch.from_numpy(getattr(buffer, name)[:filled].copy()) for name in REPLAY_ARRAYS}
-    return arrays | {"pos": buffer.pos, "full": buffer.full}
-
-
-def _load_replay(model: BaseAlgorithm, state: dict[str, Any]) -> None:
-    assert isinstance(model, OffPolicyAlgorithm)
-    buffer = model.replay_buffer
-    assert isinstance(buffer, ReplayBuffer)
-    for name in REPLAY_ARRAYS:
-        saved = state[name].numpy()
-        getattr(buffer, name)[: len(saved)] = saved
-    buffer.pos, buffer.full = state["pos"], state["full"]
+    file = find_sampler_file(path)
+    if file.name == CONSTANT:
+        return load_constant(file, env)
+    return TrainedSampler(file.parent if file.name == SETTINGS else file, env)

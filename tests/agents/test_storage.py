@@ -1,12 +1,8 @@
-"""Trained samplers on disk: they come back exactly, and nothing read is ever executed."""
+"""Trained samplers on disk: they come back exactly, or are refused."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +15,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from agents.algorithms import build_model, load_hyperparameters
-from agents.samplers import ConstantSampler, RandomSampler
+from agents.resume import REPLAY_ARRAYS
 from agents.storage import (
-    FORMAT,
-    REPLAY_ARRAYS,
     TrainedSampler,
-    find_sampler_file,
     load_sampler,
     read_sampler,
     restore_model,
@@ -339,62 +332,6 @@ def test_state_of_another_network_is_refused(agents: Any, saved: Path) -> None:
     assert_equal(agents["ppo"][0].policy.state_dict(), before)
 
 
-# --- nothing read is executed ---
-
-
-class Evil:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.marker),)
-
-
-def evil_pickle(path: Path, payload: Evil) -> None:
-    path.write_bytes(pickle.dumps(payload))
-
-
-def evil_torch_file(path: Path, payload: Evil) -> None:
-    torch.save({"format": FORMAT, "policy": payload}, path)
-
-
-def evil_sb3_archive(path: Path, payload: Evil) -> None:
-    serialized = base64.b64encode(pickle.dumps(payload)).decode()
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("data", json.dumps({"policy_class": {":type:": "x", ":serialized:": serialized}}))
-        archive.writestr("policy.pth", pickle.dumps(payload))
-        archive.writestr("pytorch_variables.pth", pickle.dumps(payload))
-
-
-@pytest.mark.parametrize("name", ["s.safetensors", "s.zip", "s.pt"])
-@pytest.mark.parametrize("write", [evil_pickle, evil_torch_file, evil_sb3_archive])
-def test_pickles_are_refused_and_never_executed(write: Callable[[Path, Evil], None], name: str, tmp_path: Path) -> None:
-    marker = tmp_path / "executed"
-    write(tmp_path / name, Evil(marker))
-    for load in (read_sampler, lambda path: load_sampler(str(path), make())):
-        with pytest.raises(InvalidInputError, match=name):
-            load(tmp_path / name)
-    assert not marker.exists()
-
-
-def test_checkpoint_folder_with_a_pickle_is_refused_and_never_executed(tmp_path: Path) -> None:
-    marker = tmp_path / "executed"
-    (tmp_path / "checkpoints").mkdir()
-    evil_pickle(tmp_path / "checkpoints" / "5.safetensors", Evil(marker))
-    with pytest.raises(InvalidInputError, match=r"5\.safetensors"):
-        load_sampler(str(tmp_path), make())
-    assert not marker.exists()
-
-
-def test_the_trap_works(tmp_path: Path) -> None:
-    """Unpickled carelessly, the file would run: the two tests above can fail."""
-    evil_pickle(tmp_path / "s", Evil(tmp_path / "executed"))
-    pickle.loads((tmp_path / "s").read_bytes())
-    assert (tmp_path / "executed").exists()
-
-
 # --- written whole or not at all ---
 
 
@@ -419,60 +356,3 @@ def test_place_that_cannot_be_written_is_refused(agents: Any, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInputError, match="cannot write"):
         save_sampler(tmp_path / "file" / "s.safetensors", *agents["ppo"])
-
-
-# --- finding samplers ---
-
-
-def checkpoints(folder: Path, *names: str) -> Path:
-    (folder / "checkpoints").mkdir(parents=True)
-    for name in names:
-        (folder / "checkpoints" / name).touch()
-    return folder
-
-
-def test_last_checkpoint_is_that_of_most_steps(tmp_path: Path) -> None:
-    """By number, not by letters: 1200 comes after 400."""
-    folder = checkpoints(tmp_path, "400.safetensors", "1200.safetensors", "80.safetensors")
-    assert find_sampler_file(folder) == folder / "checkpoints" / "1200.safetensors"
-
-
-@pytest.mark.parametrize(
-    "stray", [".800.safetensors.x1y2.safetensors", "best.safetensors", "900.txt", "900.safetensors~"]
-)
-def test_other_files_among_the_checkpoints_do_not_matter(stray: str, tmp_path: Path) -> None:
-    """A killed process leaves its temporary file; a user leaves a copy."""
-    folder = checkpoints(tmp_path, "400.safetensors", stray)
-    assert find_sampler_file(folder) == folder / "checkpoints" / "400.safetensors"
-
-
-def test_file_means_itself(saved: Path) -> None:
-    assert find_sampler_file(saved) == saved
-
-
-def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, checkpoints(tmp_path / "run")):
-        with pytest.raises(InvalidInputError, match="holds no checkpoint yet; let train_sampler run for longer"):
-            find_sampler_file(folder)
-
-
-def test_samplers_are_found_by_name_file_and_folder(
-    agents: Any, tmp_path: Path, observations: np.ndarray[Any, np.dtype[np.float32]]
-) -> None:
-    env = make()
-    assert isinstance(load_sampler("paper", env), ConstantSampler)
-    random = load_sampler("random", env, seed=3)
-    assert isinstance(random, RandomSampler)
-    np.testing.assert_array_equal(
-        random.predict(observations)[0], RandomSampler(spaces.Box(-1.0, 1.0, (5,)), 3).predict(observations)[0]
-    )
-    save_sampler(tmp_path / "checkpoints" / "8.safetensors", *agents["ppo"])
-    by_folder, by_file = (load_sampler(str(path), env) for path in (tmp_path, tmp_path / "checkpoints/8.safetensors"))
-    np.testing.assert_array_equal(
-        by_folder.predict(observations, deterministic=True)[0], by_file.predict(observations, deterministic=True)[0]
-    )
-
-
-def test_unknown_sampler_is_refused_with_what_there_is() -> None:
-    with pytest.raises(InvalidInputError, match=r"sampler='ppr' is neither .* nor one of: own, paper, .*uniform"):
-        load_sampler("ppr", make())
