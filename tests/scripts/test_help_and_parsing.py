@@ -18,6 +18,7 @@ NAMES = (
     "compare_fast_datafree",
     "distill",
     "evaluate_sampler",
+    "export_sampler",
     "measure_scaling",
     "plot",
     "search_plan",
