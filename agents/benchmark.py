@@ -12,7 +12,7 @@ from agents.experiments import HELD_OUT_SEED, EpisodeConfig, play, validate
 from agents.report import write_report
 from agents.runs import RunFolder, append_line
 from agents.stopping import Stopper
-from agents.suites import DEFAULT_ENV, Entry, find_suite, grid
+from agents.suites import DEFAULT_ENV, SAMPLERS_SUITE, Entry, find_suite, grid, in_fitting_scheme, sampler_entries
 from agents.workers import Outcome, run_jobs
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically, write_json
@@ -28,7 +28,7 @@ class Settings:
     Attributes:
         suite: name in `SUITES`, in place of methods and samplers.
         methods: presets of a grid.
-        samplers: samplers of a grid.
+        samplers: samplers of a grid, or further ones of the suite `samplers`.
         env: environment id.
         env_kwargs: arguments of every environment, with `budget`.
         seeds: episodes of each entry.
@@ -69,12 +69,25 @@ class Plan:
             raise InvalidInputError(f"seeds={self.seeds}: expected at least 1 episode of each entry")
         if self.first_seed < 0:
             raise InvalidInputError(f"first_seed={self.first_seed}: expected a number of at least 0")
+        labels = [entry.label for entry in self.entries]
+        twice = [label for index, label in enumerate(labels) if label in labels[:index]]
+        if twice:
+            raise InvalidInputError(f"samplers: {twice[0]!r} is in the suite already; leave it out")
+
+    @property
+    def compares_samplers(self) -> bool:
+        """Whether the entries differ in nothing but their samplers, and the action scheme that these need."""
+        rest = {
+            json.dumps([e.method, dict(e.method_options), {k: v for k, v in e.env_kwargs.items() if k != "action"}])
+            for e in self.entries
+        }
+        return len(rest) == 1 and len({entry.sampler for entry in self.entries}) > 1
 
     def jobs(self) -> list[Job]:
         """Every episode, seeds outermost, so that a drift of the machine meets every entry alike."""
         return [
-            Job(index, entry.label, entry.config(self.env_id, self.first_seed + offset, self.env_kwargs))
-            for offset in range(self.seeds)
+            Job(index, entry.label, entry.config(self.env_id, seed, self.env_kwargs), group=entry.group)
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
             for index, entry in enumerate(self.entries)
         ]
 
@@ -88,12 +101,14 @@ class Job:
         label: of the entry.
         config: the episode.
         folder: where it is kept when it is stopped.
+        group: of the entry.
     """
 
     index: int
     label: str
     config: EpisodeConfig
     folder: str = ""
+    group: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -119,17 +134,23 @@ def make_plan(settings: Settings) -> Plan:
             raise InvalidInputError(f"env_kwargs[{name!r}]={env_kwargs[name]!r}: expected settings by name")
     if "method" in env_kwargs:
         raise InvalidInputError("env_kwargs['method']: the entries choose their methods; use --methods instead")
-    if settings.suite is not None and chosen:
-        raise InvalidInputError("--suite and --methods or --samplers exclude each other; give one of them")
+    extended = settings.suite == SAMPLERS_SUITE and settings.methods is None
+    if settings.suite is not None and chosen and not extended:
+        raise InvalidInputError(
+            f"--suite and --methods or --samplers exclude each other; give one of them (--suite {SAMPLERS_SUITE} takes "
+            "further --samplers)"
+        )
     if settings.suite is None and not chosen:
         raise InvalidInputError("nothing to compare; give --suite, or --methods and --samplers")
     if settings.suite is not None:
         suite = find_suite(settings.suite)
         env_id = settings.env or suite.env_id
-        entries = suite.entries_for(env_id, env_kwargs)
+        entries = suite.entries_for(env_id, env_kwargs) + sampler_entries(settings.samplers or ())
     else:
         env_id = settings.env or DEFAULT_ENV
         entries = grid(settings.methods or (), settings.samplers or ())
+    if settings.samplers is not None:  # what fits no scheme stays as it is, for `validate` to say why
+        entries = tuple(in_fitting_scheme(entry, env_id, env_kwargs) or entry for entry in entries)
     return Plan(
         settings.suite or "",
         env_id,
@@ -252,13 +273,16 @@ class Benchmark:
         results = self.results()
         if not results:
             raise InvalidInputError(f"{self.folder} holds no finished episode yet; let the benchmark run for longer")
-        return write_report(results, len(self.jobs), self.folder, scale=self.plan.suite == "scale")
+        scale, samplers = self.plan.suite == "scale", self.plan.compares_samplers
+        return write_report(results, len(self.jobs), self.folder, scale, samplers)
 
 
 def play_job(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
-    """Play a job's episode from where it was left; a result line carries the label of its entry."""
+    """Play a job's episode from where it was left; a result line carries label and group of its entry."""
     result = play(job.config, job.checkpoint, stop)
-    return None if result is None else {"label": job.label} | result
+    if result is None:
+        return None
+    return {"label": job.label} | ({"group": job.group} if job.group else {}) | result
 
 
 def _check_empty(folder: Path) -> None:

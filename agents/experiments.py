@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import time
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from agents.environments import make_env, start_worker
 from agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
 from agents.runs import versions
-from agents.statistics import bootstrap_mean, paired_differences
-from agents.storage import load_sampler
+from agents.samplers import CONSTANT_PREFIX, SAMPLERS, Sampler
+from agents.storage import find_sampler_file, load_sampler
 from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
@@ -70,7 +71,7 @@ class Trace:
 
     Attributes:
         observations: what the sampler saw, one a round.
-        actions: what it answered.
+        actions: what it answered: lists of numbers, or one whole number each from a discrete scheme.
         rewards: what each round gave.
         curve: after the warm-up and after each round: `probe_agreement`, `accuracy` (where there are real data) and
             `seconds`, the wall time since the start of the episode.
@@ -80,7 +81,7 @@ class Trace:
     """
 
     observations: list[list[float]] = field(default_factory=list)
-    actions: list[list[float]] = field(default_factory=list)
+    actions: list[list[float] | int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     curve: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("synthesis", "distillation", "wall"), 0.0))
@@ -96,17 +97,19 @@ class Episode:
 
     Args:
         config: which episode.
+        sampler: who acts in place of the config's sampler.
 
     Raises:
         InvalidInputError: when the environment or the sampler cannot be made.
     """
 
-    def __init__(self, config: EpisodeConfig) -> None:
+    def __init__(self, config: EpisodeConfig, sampler: Sampler | None = None) -> None:
         self.config = config
         self.finished = False
         self.trace = Trace()
         self._env = make_env(config.env_id, config.env_kwargs | {"clock": True})
-        self._sampler = load_sampler(config.sampler, self._env, config.seed)
+        self._sampler = sampler or load_sampler(config.sampler, self._env, config.seed)
+        self._sampler_digest = None if sampler else sampler_digest(config.sampler)
         self._state: tuple[NDArray[np.float32], ...] | None = None
         self._begins = True
         _load_shared(self._env)
@@ -124,7 +127,7 @@ class Episode:
         action = self._ask(self._observation)
         self.trace.observations.append(self._observation.tolist())
         self._observation, reward, terminated, truncated, self._info = self._env.step(action)
-        self.trace.actions.append(action.tolist())
+        self.trace.actions.append(np.asarray(action).tolist())
         self.trace.rewards.append(reward)
         self.finished = terminated or truncated
         self._record(started)
@@ -135,6 +138,7 @@ class Episode:
         assert run is not None
         held_out = self._env.held_out_accuracy()
         return asdict(self.config) | {
+            "sampler_digest": self._sampler_digest,
             "return": sum(trace.rewards),
             "final": {key: value for key, value in self._info.items() if key != "seconds"},
             **({} if held_out is None else {"held_out_accuracy": held_out}),
@@ -149,6 +153,7 @@ class Episode:
             "buffer_bytes": run.buffer.nbytes,
             "peak_memory_mib": trace.peak_memory_mib,
             "peak_device_memory_mib": trace.peak_device_memory_mib,
+            "vector_backend": "loop",  # one after the other, which is what each gives alone
             "machine": machine(self._env.device),
             "versions": versions(),
         }
@@ -173,7 +178,7 @@ class Episode:
         if self._info["round"] != len(self.trace.actions):
             raise InvalidInputError(f"{path} and the trace beside it are of different rounds; delete both")
         for observation, action in zip(self.trace.observations, self.trace.actions, strict=True):
-            if self._ask(np.array(observation, dtype=np.float32)).tolist() != action:
+            if np.asarray(self._ask(np.array(observation, dtype=np.float32))).tolist() != action:
                 raise InvalidInputError(f"sampler={self.config.sampler!r} is no longer the one that began {path}")
 
     def _ask(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -196,6 +201,22 @@ class Episode:
         on_device = peak_device_memory_mib(self._env.device)
         if on_device is not None:
             trace.peak_device_memory_mib = max(trace.peak_device_memory_mib or 0.0, on_device)
+
+
+def sampler_file(name: str) -> Path | None:
+    """The file of a trained sampler; None for a control.
+
+    Raises:
+        InvalidInputError: when `name` is a run folder without a checkpoint.
+    """
+    control = name in SAMPLERS or name.startswith(CONSTANT_PREFIX) or not Path(name).exists()
+    return None if control else find_sampler_file(Path(name))
+
+
+def sampler_digest(name: str) -> str | None:
+    """SHA-256 of a trained sampler's file, which may be overwritten under its name; None for a control."""
+    file = sampler_file(name)
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _load_shared(env: SSDKDEnv) -> None:
@@ -264,33 +285,3 @@ def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[d
     # Spawned, because a forked process inherits torch's thread pools in an unknown state.
     with multiprocessing.get_context("spawn").Pool(processes, initializer=start_worker) as pool:
         yield from pool.imap(run_episode, configs)
-
-
-def summarize(results: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table: return, accuracy on real data and seconds of each sampler, with 95 % intervals over seeds.
-
-    The last column but one compares with the paper's sampler on the same seeds (paired differences of the return).
-    """
-    samplers = list(dict.fromkeys(result["sampler"] for result in results))
-    returns = {
-        sampler: {result["seed"]: result["return"] for result in results if result["sampler"] == sampler}
-        for sampler in samplers
-    }
-    lines = [
-        "| sampler | episodes | return | accuracy on real data | return − paper's, same seeds | s/episode |",
-        "|---|---|---|---|---|---|",
-    ]
-    for sampler in samplers:
-        own = [result for result in results if result["sampler"] == sampler]
-        accuracies = [result["final"]["accuracy"] for result in own if "accuracy" in result["final"]]
-        differences = [] if sampler == "paper" else paired_differences(returns[sampler], returns.get("paper", {}))
-        cells = [
-            sampler,
-            str(len(own)),
-            str(bootstrap_mean(result["return"] for result in own)),
-            str(bootstrap_mean(accuracies)) if accuracies else "–",
-            str(bootstrap_mean(differences)) if differences else "–",
-            f"{np.median([result['seconds']['wall'] for result in own]):.1f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
+from agents.results import SCORES, common_score, score_of
 from agents.statistics import Interval, bootstrap_mean
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
@@ -30,7 +31,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def plot_reward_curves(
-    curves: Mapping[str, Sequence[dict[str, Any]]], results: Sequence[dict[str, Any]], path: str | Path
+    curves: Mapping[str, Sequence[dict[str, Any]]],
+    results: Sequence[dict[str, Any]],
+    path: str | Path,
+    window: int = SMOOTHING,
 ) -> None:
     """Training returns over environment steps, beside what the controls reach on held-out seeds.
 
@@ -38,6 +42,7 @@ def plot_reward_curves(
         curves: label → lines of `episodes.jsonl`.
         results: lines of `evaluate_sampler`; the mean return of each is a horizontal line with its interval.
         path: PNG to write.
+        window: episodes of the moving average.
 
     Raises:
         InvalidInputError: when there is no training episode.
@@ -52,7 +57,7 @@ def plot_reward_curves(
         steps = np.array([line["timesteps"] for line in lines])
         returns = np.array([line["return"] for line in lines])
         axes.plot(steps, returns, ".", color=colours[label], alpha=0.2, markersize=4)
-        smooth = [returns[max(0, end - SMOOTHING) : end].mean() for end in range(1, len(returns) + 1)]
+        smooth = [returns[max(0, end - window) : end].mean() for end in range(1, len(returns) + 1)]
         axes.plot(steps, smooth, color=colours[label], linewidth=2, label=f"{label} in training")
     others = cycle(("#222222", "#8a8a8a", "#b8902f", "#8a5fa8"))
     for sampler in dict.fromkeys(result["sampler"] for result in results):
@@ -62,8 +67,8 @@ def plot_reward_curves(
         axes.axhline(interval.mean, color=colour, linestyle=style, label=f"{name}, held-out seeds")
         axes.axhspan(interval.low, interval.high, color=colour, alpha=0.1, linewidth=0)
     axes.set(xlabel="environment steps", ylabel="episode return (gain on the probe set)")
-    axes.set_title(f"Training returns (mean of the last {SMOOTHING} episodes) and held-out seeds", fontsize=10)
-    _plain(axes)
+    axes.set_title(f"Training returns (mean of the last {window} episodes) and held-out seeds", fontsize=10)
+    plain_axes(axes)
     figure.legend(loc="outside right center", frameon=False, fontsize=9)
     save_figure(figure, path)
 
@@ -80,7 +85,7 @@ def plot_budgets(points: Sequence[tuple[str, float, Interval]], path: str | Path
         axes.annotate(label, (seconds, accuracy.mean), xytext=offset, textcoords="offset points", fontsize=8, ha=side)
     axes.set(xlabel="seconds an episode (median, one core)", ylabel="accuracy on real images (mean, 95 %)")
     axes.set_xlim(0, max(point[1] for point in points) * 1.25)
-    _plain(axes)
+    plain_axes(axes)
     save_figure(figure, path)
 
 
@@ -97,19 +102,13 @@ def plot_plans(accuracies: Mapping[str, Sequence[float]], path: str | Path) -> N
         axes.errorbar(interval.mean, row, xerr=bars, fmt="D", color=COLOURS[1], capsize=3, markersize=5)
     axes.set_yticks(range(len(ordered)), ordered)
     axes.set(xlabel="accuracy on real images after an episode (each seed; mean, 95 %)")
-    _plain(axes)
+    plain_axes(axes)
     save_figure(figure, path)
 
 
 #: Marks of a benchmark's entries: every colour, then the same colours with other shapes.
 ENTRY_COLOURS = ("#3d6fb4", "#d1603d", "#3f8f5b", "#8a5fa8", "#b8902f", "#222222", "#c4528f", "#2a9aa8")
 ENTRY_SHAPES = ("o", "s", "^", "D", "v", "P")
-#: Score names, best first: key of a result line or of its `final`, and what a picture calls it.
-SCORES = {
-    "held_out_accuracy": "held-out accuracy",
-    "accuracy": "accuracy on real images",
-    "probe_agreement": "probe agreement",
-}
 
 
 #: Height of the class panels, in equal shares.
@@ -132,12 +131,12 @@ def plot_accuracy_seconds(results: Sequence[Mapping[str, Any]], path: str | Path
         path: PNG to write.
     """
     groups = _by_label(results)
-    score = _common_score(results)
+    score = _best_score(results)
     figure = Figure(figsize=(15, max(4.5, 0.27 * len(groups) + 1)), layout="constrained")
     panels = dict(zip(("synthesis", "distillation", "wall"), figure.subplots(1, 3, sharey=True), strict=True))
     points: dict[str, list[tuple[str, float, float]]] = {part: [] for part in panels}
     for index, (label, lines) in enumerate(groups.items()):
-        interval = bootstrap_mean(_score(line, score) for line in lines)
+        interval = bootstrap_mean(score_of(line, score) for line in lines)
         bars = [[interval.mean - interval.low], [interval.high - interval.mean]]
         colour = ENTRY_COLOURS[index % len(ENTRY_COLOURS)]
         shape = ENTRY_SHAPES[index // len(ENTRY_COLOURS) % len(ENTRY_SHAPES)]
@@ -248,7 +247,7 @@ def plot_scale(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         results: lines of a benchmark whose `env_kwargs` hold `buffer_scale`.
         path: PNG to write.
     """
-    score = _common_score(results)
+    score = _best_score(results)
     groups: dict[str, dict[float, list[Mapping[str, Any]]]] = {}
     for line in results:
         name = f"{line['env_kwargs']['method']}, sampler {line['sampler']}"
@@ -257,7 +256,7 @@ def plot_scale(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     axes = figure.add_subplot()
     for index, (name, scales) in enumerate(groups.items()):
         places = np.array(sorted(scales)) * 1.03 ** (index - (len(groups) - 1) / 2)  # side by side, not on each other
-        intervals = [bootstrap_mean(_score(line, score) for line in scales[scale]) for scale in sorted(scales)]
+        intervals = [bootstrap_mean(score_of(line, score) for line in scales[scale]) for scale in sorted(scales)]
         means = [interval.mean for interval in intervals]
         bars = np.array([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]])
         axes.errorbar(
@@ -277,7 +276,7 @@ def plot_scale(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         xlabel="scale: buffer as a share of the original training set (images in it; images synthesised)",
         ylabel=f"{SCORES[score]} (mean, 95 %)",
     )
-    _plain(axes)
+    plain_axes(axes)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     save_figure(figure, path)
 
@@ -289,13 +288,10 @@ def _by_label(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[st
     return groups
 
 
-def _common_score(results: Sequence[Mapping[str, Any]]) -> str:
-    """The first of `SCORES` that every line has."""
-    return next(name for name in SCORES if all(name in line or name in line["final"] for line in results))
-
-
-def _score(line: Mapping[str, Any], name: str) -> float:
-    return float(line[name] if name in line else line["final"][name])
+def _best_score(results: Sequence[Mapping[str, Any]]) -> str:
+    score = common_score(results)
+    assert score is not None, "every episode has an agreement with the teacher on the probe set"
+    return score
 
 
 def _shares(counts: Sequence[float]) -> NDArray[np.float64]:
@@ -316,9 +312,10 @@ def _plain_log(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
     axes.minorticks_off()
-    _plain(axes)
+    plain_axes(axes)
 
 
-def _plain(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """A faint grid, and no frame above and to the right."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

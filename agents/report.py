@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from agents.plots import plot_accuracy_seconds, plot_distributions, plot_scale
+from agents.sampler_report import NOTE as SAMPLERS_NOTE
+from agents.sampler_report import make_sampler_table, write_sampler_pictures
 from agents.statistics import bootstrap_mean, paired_differences
 from ssdkd_env.files import write_atomically
 
@@ -39,7 +41,7 @@ SECONDS = ("synthesis", "distillation", "wall")
 Result = Mapping[str, Any]
 
 
-def write_report(results: Sequence[Result], planned: int, folder: Path, scale: bool) -> str:
+def write_report(results: Sequence[Result], planned: int, folder: Path, scale: bool, samplers: bool = False) -> str:
     """Write `table.md` and the pictures; returns the table.
 
     Args:
@@ -47,8 +49,13 @@ def write_report(results: Sequence[Result], planned: int, folder: Path, scale: b
         planned: episodes of the whole benchmark.
         folder: where to write.
         scale: whether the entries vary the size of the buffer.
+        samplers: whether the entries differ in nothing but their samplers.
     """
-    table = f"{make_table(results)}\n\n{describe(results, planned)}"
+    if samplers:
+        table = f"{make_sampler_table(results)}\n\n{describe(results, planned, SAMPLERS_NOTE)}"
+        write_sampler_pictures(results, folder)
+    else:
+        table = f"{make_table(results)}\n\n{describe(results, planned)}"
     write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table + "\n"))
     plot_accuracy_seconds(results, folder / "accuracy-seconds.png")
     plot_distributions(results, folder / "distributions.png")
@@ -66,9 +73,9 @@ def make_table(results: Sequence[Result]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows))
 
 
-def describe(results: Sequence[Result], planned: int) -> str:
+def describe(results: Sequence[Result], planned: int, note: str = NOTE) -> str:
     """What the numbers of the table are, on what they were measured, and what is missing or odd."""
-    notes = [f"{len(results)} of {planned} episodes, on {_list({result['env_id'] for result in results})}. {NOTE}"]
+    notes = [f"{len(results)} of {planned} episodes, on {_list({result['env_id'] for result in results})}. {note}"]
     if 1 in Counter(result["label"] for result in results).values():
         notes.append("The interval of a single episode has no width and says nothing.")
     diverged = sum(result["final"]["diverged"] for result in results)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agents.environments import make_env
-from agents.experiments import EpisodeConfig
-from agents.samplers import CONSTANT_PREFIX, SAMPLERS
-from agents.storage import find_sampler_file
+from agents.experiments import EpisodeConfig, sampler_file
+from agents.samplers import SAMPLERS
+from agents.storage import load_sampler
+from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 DEFAULT_ENV = "SSDKD/Digits-v0"
 #: Each method's own sampling: SSD-KD's priority sampling, uniform for the others.
 OWN = "own"
+#: The suite of the controls, which takes further samplers beside its own.
+SAMPLERS_SUITE = "samplers"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Entry:
         method_options: settings of the preset to replace.
         sampler: control by name, or path of a trained sampler.
         env_kwargs: further arguments of the environment; its `budget` is merged with the benchmark's.
+        group: row of a comparison of samplers; several training runs of one algorithm share it.
     """
 
     label: str
@@ -37,6 +43,7 @@ class Entry:
     method_options: Mapping[str, Any] = field(default_factory=dict)
     sampler: str = OWN
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
 
     def config(self, env_id: str, seed: int, env_kwargs: Mapping[str, Any]) -> EpisodeConfig:
         """The episode of this entry on one seed; `env_kwargs` are those of the whole benchmark."""
@@ -184,6 +191,41 @@ def _filling_warmup(env_id: str, env_kwargs: Mapping[str, Any]) -> int:
     return max(budget.warmup_rounds, math.ceil(budget.buffer_capacity / budget.candidates))
 
 
+def control_entries(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Every control of `SAMPLERS` under SSD-KD, the paper's sampler first, each in an action scheme that it fits.
+
+    SSD-KD's own sampler is the paper's. An action scheme among the benchmark's own arguments leaves out the controls
+    that it cannot express.
+    """
+    names = sorted((name for name in SAMPLERS if name != OWN), key=lambda name: name != "paper")
+    entries = (in_fitting_scheme(Entry(name, sampler=name, group=name), env_id, env_kwargs) for name in names)
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def in_fitting_scheme(entry: Entry, env_id: str, env_kwargs: Mapping[str, Any]) -> Entry | None:
+    """The entry in an action scheme that its sampler fits; None where it fits none. See `fitting_kwargs`."""
+    config = entry.config(env_id, 0, env_kwargs)
+    found = fitting_kwargs(config.sampler, env_id, config.env_kwargs)
+    if found is None or found == config.env_kwargs:
+        return None if found is None else entry
+    return replace(entry, env_kwargs={**entry.env_kwargs, "action": found["action"]})
+
+
+def fitting_kwargs(sampler: str, env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Arguments of an environment that a sampler can drive: as given, or else with the first action scheme that fits.
+
+    Returns:
+        None where the sampler fits no scheme, or not the one that `env_kwargs` asks for.
+    """
+    schemes = [{}] if "action" in env_kwargs else [{}, *({"action": name} for name in ACTION_SCHEMES)]
+    for scheme in schemes:
+        env = make_env(env_id, {**env_kwargs, **scheme})
+        with suppress(InvalidInputError):
+            load_sampler(sampler, env)
+            return {**env_kwargs, **scheme}
+    return None
+
+
 SUITES = {
     "methods": Suite("every method with its own sampling, and KD on real images", METHODS_SUITE),
     "ablation": Suite("the parts of SSD-KD, one at a time (the paper's table 4)", ABLATION_SUITE),
@@ -201,6 +243,7 @@ SUITES = {
         _protocol(adversarial_weight=1.1, one_hot_weight=0.4),
         "SSDKD/CIFAR10-v0",
     ),
+    SAMPLERS_SUITE: Suite("every sampler that needs no training, on SSD-KD", control_entries),
     "cifar-cpu": Suite("five entries that a CPU can play on CIFAR-10", CIFAR_CPU_SUITE, "SSDKD/CIFAR10-v0"),
 }
 
@@ -219,21 +262,62 @@ def grid(methods: Sequence[str], samplers: Sequence[str]) -> tuple[Entry, ...]:
 
     Args:
         methods: presets by name; none means SSD-KD.
-        samplers: controls by name, or files or run folders of trained samplers; none means each method's own. A run
-            folder stands for its last checkpoint as it is now.
+        samplers: as in `sampler_runs`; none means each method's own. A run folder stands for its last checkpoint as it
+            is now.
 
     Raises:
         InvalidInputError: when a method or sampler is given twice, or a folder holds no sampler.
     """
-    for argument, values in (("methods", methods), ("samplers", samplers)):
-        twice = [value for index, value in enumerate(values) if value in values[:index]]
-        if twice:
-            raise InvalidInputError(f"{argument}: {twice[0]!r} is given twice; give each once")
+    _refuse_twice("methods", methods)
     return tuple(
-        Entry(_grid_label(method, sampler), method, sampler=_sampler_file(sampler))
+        replace(entry, label=_grid_label(method, entry.label), method=method)
         for method in methods or ("ssdkd",)
-        for sampler in samplers or (OWN,)
+        for entry in sampler_entries(samplers) or (Entry(OWN),)
     )
+
+
+def sampler_entries(samplers: Sequence[str]) -> tuple[Entry, ...]:
+    """An entry for each sampler, and for each training run of a group.
+
+    Raises:
+        InvalidInputError: as `sampler_runs`, and when a folder holds no sampler.
+    """
+    return tuple(
+        Entry(name if name == run else f"{name}: {run}", sampler=_sampler_file(run), group=name)
+        for name, runs in sampler_runs(samplers).items()
+        for run in runs
+    )
+
+
+def sampler_runs(samplers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Samplers by row: `"ppo=runs/a,runs/b"` is the row ppo of two training runs, anything else a row of its own.
+
+    Args:
+        samplers: controls by name, files or run folders of trained samplers, or groups of these.
+
+    Raises:
+        InvalidInputError: when a row or a run is given twice, or a group is empty.
+    """
+    parsed = [_parse_group(sampler) for sampler in samplers]
+    _refuse_twice("samplers", [name for name, _ in parsed])
+    _refuse_twice("samplers", [run for _, runs in parsed for run in runs])
+    return dict(parsed)
+
+
+def _parse_group(sampler: str) -> tuple[str, tuple[str, ...]]:
+    name, equals, members = sampler.partition("=")
+    if not equals or not re.fullmatch(r"[\w.+-]+", name) or Path(sampler).exists():
+        return sampler, (sampler,)
+    runs = tuple(run for run in members.split(",") if run)
+    if not runs:
+        raise InvalidInputError(f"samplers: {sampler!r} names no run; give such as ppo=runs/ppo-0,runs/ppo-1")
+    return name, runs
+
+
+def _refuse_twice(argument: str, values: Sequence[str]) -> None:
+    twice = [value for index, value in enumerate(values) if value in values[:index]]
+    if twice:
+        raise InvalidInputError(f"{argument}: {twice[0]!r} is given twice; give each once")
 
 
 def _grid_label(method: str, sampler: str) -> str:
@@ -241,6 +325,4 @@ def _grid_label(method: str, sampler: str) -> str:
 
 
 def _sampler_file(sampler: str) -> str:
-    if sampler in SAMPLERS or sampler.startswith(CONSTANT_PREFIX) or not Path(sampler).is_dir():
-        return sampler
-    return str(find_sampler_file(Path(sampler)))
+    return str(sampler_file(sampler) or sampler)

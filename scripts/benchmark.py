@@ -3,10 +3,12 @@
 Examples:
   python scripts/benchmark.py --out runs/ablation --suite ablation --seeds 10
   python scripts/benchmark.py --out runs/grid --methods ssdkd fast5 --samplers own uniform runs/ppo
+  python scripts/benchmark.py --out runs/samplers --suite samplers --samplers ppo=runs/ppo-0,runs/ppo-1 --seeds 20
   python scripts/benchmark.py --out runs/ablation --resume
 
-The folder then holds results.jsonl (a line a run), table.md and pictures. Ctrl-C and --minutes keep what there is, the
-episodes in progress included.
+The folder then holds results.jsonl (a line a run), table.md and pictures; where samplers alone are compared, in the
+manner of rliable, with several training runs of one algorithm (ppo=A,B) in one row. Ctrl-C and --minutes
+keep what there is, the episodes in progress included.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ class Arguments:
     out: Path
     """Folder for the results; new or empty, unless with --resume or --report-only."""
     suite: str | None = None
-    """Comparison by name: methods, ablation, real-vs-synthetic, scale, generative, cifar-cpu, protocol, …"""
+    """Comparison by name: methods, ablation, real-vs-synthetic, scale, generative, samplers, cifar-cpu, protocol, …"""
     methods: tuple[str, ...] | None = None
     """In place of a suite: methods, each with every sampler; ssdkd where only samplers are given."""
     samplers: tuple[str, ...] | None = None
-    """Controls by name, files or run folders; where only methods are given, each method's own."""
+    """Controls by name, files or run folders, or groups of these such as ppo=runs/a,runs/b; further ones of the suite
+    samplers; where only methods are given, each method's own."""
     env: str | None = None
     """Environment id; the suite's own, mostly SSDKD/Digits-v0, where none is given."""
     env_kwargs: tuple[str, ...] = ()

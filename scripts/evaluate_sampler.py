@@ -1,6 +1,10 @@
 """Compare samplers on held-out seeds: the same episodes for each, a table with intervals, JSON lines.
 
-Example: python scripts/evaluate_sampler.py --out runs/evaluation --samplers runs/ppo paper uniform --episodes 20
+Examples:
+  python scripts/evaluate_sampler.py --out runs/evaluation --samplers runs/ppo paper uniform --episodes 20
+  python scripts/evaluate_sampler.py --out runs/seeds --samplers ppo=runs/ppo-0,runs/ppo-1,runs/ppo-2 paper
+
+The second makes one row of three training runs, whose intervals cover the noise of training too.
 """
 
 from __future__ import annotations
@@ -11,8 +15,10 @@ from pathlib import Path
 from _cli import launch, parse_settings
 from tqdm import tqdm
 
-from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episodes, summarize, validate
+from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episodes, validate
 from agents.runs import RunFolder
+from agents.sampler_report import NOTE, make_sampler_table
+from agents.suites import fitting_kwargs, sampler_runs
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
@@ -24,7 +30,7 @@ class Arguments:
     out: Path
     """Folder for the results; must be new or empty."""
     samplers: tuple[str, ...] = ("paper", "uniform", "random")
-    """Controls by name, or files or run folders of trained samplers."""
+    """Controls by name, files or run folders of trained samplers, or groups of these such as ppo=runs/a,runs/b."""
     env: str = "SSDKD/Digits-v0"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()
@@ -41,19 +47,22 @@ def main(args: Arguments) -> None:
     if args.episodes < 1 or args.processes < 1:
         raise InvalidInputError("--episodes and --processes must be at least 1")
     env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
+    rows = {run: name for name, runs in sampler_runs(args.samplers).items() for run in runs}
+    schemes = {run: fitting_kwargs(run, args.env, env_kwargs) or env_kwargs for run in rows}
     configs = [
-        EpisodeConfig(args.env, sampler, args.first_seed + index, env_kwargs)
+        EpisodeConfig(args.env, run, args.first_seed + index, schemes[run])
         for index in range(args.episodes)
-        for sampler in args.samplers
+        for run in rows
     ]
     validate(configs)
     folder = RunFolder(args.out, asdict(args) | {"out": str(args.out)})
     results = []
     for result in tqdm(run_episodes(configs, args.processes), total=len(configs), unit="episode"):
-        folder.append(result)
-        results.append(result)
-    table = summarize(results)
-    write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(table + "\n"))
+        line = {"group": rows[result["sampler"]]} | result
+        folder.append(line)
+        results.append(line)
+    table = make_sampler_table(results)
+    write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(f"{table}\n\n{NOTE}\n"))
     print(table)
 
 

@@ -78,13 +78,13 @@ def test_lines_are_those_of_the_episodes_alone(finished: Benchmark) -> None:
         (label, HELD_OUT_SEED + offset) for offset in range(2) for label in ("ssdkd", "ssdkd, random")
     ]
     for job, line in zip(finished.jobs, results, strict=True):
-        assert timeless(line) == timeless({"label": job.label} | run_episode(job.config))
+        assert timeless(line) == timeless({"label": job.label, "group": job.group} | run_episode(job.config))
     assert {path.name for path in finished.folder.iterdir()} == {"config.json", "command.txt", "results.jsonl"}
 
 
 def test_config_says_everything_that_was_played(finished: Benchmark) -> None:
     config = json.loads((finished.folder / "config.json").read_text())
-    assert config["plan"]["entries"][1] == asdict(Entry("ssdkd, random", sampler="random"))
+    assert config["plan"]["entries"][1] == asdict(Entry("ssdkd, random", sampler="random", group="random"))
     assert config["plan"]["env_kwargs"] == {"budget": BUDGET}
     assert Benchmark.open(finished.folder).plan == finished.plan
 
@@ -198,7 +198,7 @@ def test_diverged_student_is_a_result(tmp_path: Path) -> None:
 def test_report_is_written_from_the_lines_alone(finished: Benchmark, tmp_path: Path) -> None:
     table = Benchmark.open(finished.folder).report()
     assert (finished.folder / "table.md").read_text() == table + "\n"
-    assert table.count("\n| ssdkd") == 2
+    assert table.count("\n| own |") == table.count("\n| random |") == 2, "of the accuracy and of the return"
     assert "4 of 4 episodes" in table
     for name in ("accuracy-seconds.png", "distributions.png"):
         assert (finished.folder / name).stat().st_size > 1000

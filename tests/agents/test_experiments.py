@@ -20,13 +20,11 @@ from agents.experiments import (
     play,
     run_episode,
     run_episodes,
-    summarize,
     validate,
 )
 from agents.machine import machine
 from agents.runs import versions
 from agents.samplers import SAMPLERS, RandomSampler
-from agents.statistics import bootstrap_mean
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET
@@ -58,8 +56,9 @@ def test_line_is_json_and_holds_its_config() -> None:
     assert line["versions"] == versions()
     assert line["machine"] == machine(torch.device("cpu"))
     assert set(line) == {
-        *asdict(CONFIG), "return", "final", "held_out_accuracy", "actions", "curve", "seconds", "distributions",
-        "buffer_images", "buffer_bytes", "peak_memory_mib", "peak_device_memory_mib", "machine", "versions",
+        *asdict(CONFIG), "sampler_digest", "return", "final", "held_out_accuracy", "actions", "curve", "seconds",
+        "distributions", "buffer_images", "buffer_bytes", "peak_memory_mib", "peak_device_memory_mib",
+        "vector_backend", "machine", "versions",
     }  # fmt: skip
 
 
@@ -306,74 +305,6 @@ def test_lines_come_as_they_are_made() -> None:
     assert next(lines)["sampler"] == "paper"
     with pytest.raises(InvalidInputError, match="no such sampler"):
         next(lines)
-
-
-# --- the table ---
-
-
-def line(sampler: str, seed: int, value: float, accuracy: float | None = None, seconds: float = 1.0) -> dict[str, Any]:
-    final = {} if accuracy is None else {"accuracy": accuracy}
-    return {"sampler": sampler, "seed": seed, "return": value, "final": final, "seconds": {"wall": seconds}}
-
-
-def table(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Rows by their first cell."""
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in summarize(lines).splitlines()]
-    assert {len(row) for row in rows} == {6}
-    assert set(rows[1]) == {"---"}
-    assert rows[0][0] == "sampler"
-    return {row[0]: row[1:] for row in rows[2:]}
-
-
-def test_table_by_hand() -> None:
-    lines = [line("runs/ppo", seed, 0.5, 0.75, seconds) for seed, seconds in ((1, 1.0), (2, 9.0), (3, 2.04))]
-    lines += [line("paper", seed, 0.25, 0.5) for seed in (3, 1, 2)]
-    assert table(lines) == {
-        "runs/ppo": [
-            "3",
-            "0.5000 [0.5000, 0.5000]",
-            "0.7500 [0.7500, 0.7500]",
-            "0.2500 [0.2500, 0.2500]",
-            "2.0",
-        ],
-        "paper": ["3", "0.2500 [0.2500, 0.2500]", "0.5000 [0.5000, 0.5000]", "–", "1.0"],
-    }
-
-
-def test_differences_are_paired_by_seed() -> None:
-    """Seeds differ a lot, the samplers by 0.1 on each: only paired differences have no width."""
-    scores = {1: 0.1, 2: 0.9, 3: 0.4, 4: 0.6}
-    lines = [line("other", seed, scores[seed] + 0.1) for seed in (4, 2, 1, 3)]
-    lines += [line("paper", seed, scores[seed]) for seed in (1, 2, 3, 4)]
-    row = table(lines)["other"]
-    assert row[3] == "0.1000 [0.1000, 0.1000]"
-    assert row[1] == str(bootstrap_mean([0.7, 1.0, 0.2, 0.5]))
-
-
-def test_seeds_without_a_partner_do_not_enter_the_difference() -> None:
-    lines = [line("paper", 1, 0.1), line("paper", 9, 5.0), line("other", 1, 0.4), line("other", 2, 7.0)]
-    assert table(lines)["other"][3] == "0.3000 [0.3000, 0.3000]"
-
-
-def test_what_is_unknown_stays_empty() -> None:
-    rows = table([line("a", 1, 0.1), line("b", 2, 0.2, accuracy=0.5), line("paper", 7, 0.2)])
-    assert rows["a"][2:4] == ["–", "–"]
-    assert rows["b"][2:4] == ["0.5000 [0.5000, 0.5000]", "–"]
-
-
-def test_rows_come_in_the_order_of_the_lines() -> None:
-    assert list(table([line("z", 1, 0.1), line("paper", 1, 0.1), line("a", 1, 0.1), line("z", 2, 0.1)])) == [
-        "z",
-        "paper",
-        "a",
-    ]
-
-
-def test_table_takes_lines_that_were_played() -> None:
-    lines = list(run_episodes([CONFIG, replace(CONFIG, sampler="uniform")], 1))
-    rows = table(json.loads(json.dumps(lines)))
-    assert rows["paper"][1] == str(bootstrap_mean([lines[0]["return"]]))
-    assert rows["uniform"][2] == str(bootstrap_mean([lines[1]["final"]["accuracy"]]))
 
 
 # --- what is refused ---

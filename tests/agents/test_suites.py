@@ -197,7 +197,7 @@ def test_grid_is_every_method_with_every_sampler() -> None:
         ("fast5, uniform", "fast5", "uniform"),
     ]
     assert grid(["dfq"], ()) == (Entry("dfq", "dfq"),)
-    assert grid((), ["paper"]) == (Entry("ssdkd, paper", "ssdkd", sampler="paper"),)
+    assert grid((), ["paper"]) == (Entry("ssdkd, paper", "ssdkd", sampler="paper", group="paper"),)
 
 
 def test_run_folder_stands_for_its_last_checkpoint(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_interrupted_benchmark_continues_in_the_middle_of_an_episode(processes: 
     assert len(lines) == processes + 1
     alone = run_episode(EpisodeConfig(**started[0]))
     (line,) = [line for line in lines if line["seed"] == started[0]["seed"]]
-    assert timeless({"label": line["label"]} | alone) == timeless(line)
+    assert timeless({"label": line["label"], "group": "random"} | alone) == timeless(line)
 
 
 def test_failed_episode_is_reported_and_retried(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 from agents import plots
-from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episode, summarize
+from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episode
 from agents.runs import read_lines
+from agents.sampler_report import make_sampler_table
 from tests.scripts.commands import (
     ENV_BUDGET,
     SMALL_PPO,
@@ -58,9 +60,9 @@ def evaluate(out: Path, *arguments: object) -> Result:
 def test_folder_holds_lines_table_and_settings(evaluated: tuple[Path, Result]) -> None:
     out, result = evaluated
     assert {path.name for path in out.iterdir()} == {"config.json", "command.txt", "results.jsonl", "table.md"}
-    table = (out / "table.md").read_text().strip()
+    table = make_sampler_table(read_lines(out / "results.jsonl"))
     assert table in result.stdout
-    assert table == summarize(read_lines(out / "results.jsonl"))
+    assert (out / "table.md").read_text().startswith(table)
     assert "4/4" in result.stderr
 
 
@@ -211,3 +213,21 @@ def test_plot_into_a_place_that_cannot_be_written_is_refused(run: Path, tmp_path
     (tmp_path / "file").write_text("")
     result = in_this_process("plot", "--out", tmp_path / "file" / "curve.png", "--runs", run)
     assert_refused(result, "cannot write")
+
+
+def test_mean_curves_of_groups_and_of_algorithms(run: Path, evaluated: tuple[Path, Result], tmp_path: Path) -> None:
+    other = tmp_path / "second"
+    shutil.copytree(run, other)
+    for name, arguments in (("group", [f"mine={run},{other}"]), ("algorithm", [run, other, "--by-algorithm"])):
+        out = tmp_path / f"{name}.png"
+        result = in_this_process(
+            "plot", "--out", out, "--runs", *arguments, "--results", evaluated[0] / "results.jsonl"
+        )
+        assert result.code == 0, result.stderr
+        assert image.imread(out).std() > 0.01
+
+
+def test_odd_settings_of_a_plot_are_refused(run: Path, tmp_path: Path) -> None:
+    for arguments, match in ((("--window", 0), "--window 0"), (("--score", "loss"), "score='loss'")):
+        assert_refused(in_this_process("plot", "--out", tmp_path / "x.png", "--runs", run, *arguments), match)
+    assert_refused(in_this_process("plot", "--out", tmp_path / "x.png", "--runs", f"a={tmp_path / 'none'}"), "none")

@@ -1,0 +1,114 @@
+"""Pictures of comparisons: performance profiles, probabilities of improvement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from agents.comparison import (
+    Runs,
+    interquartile_mean,
+    paired_probability_of_improvement,
+    performance_profile,
+    probability_of_improvement,
+)
+from agents.plots import plain_axes, save_figure
+from agents.statistics import Interval
+
+#: Okabe and Ito's colours, which are told apart by the colour-blind, without the yellow that paper swallows.
+SAFE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: The paper's sampler, which the others are compared with.
+PAPER_COLOUR = "#000000"
+#: What tells rows of the same colour apart.
+DASHES = ("-", "--", ":", "-.")
+#: Thresholds of a profile.
+THRESHOLDS = 200
+#: Up to so many rows have bands in a profile beside the paper's; more of them would hide each other.
+MOST_BANDS = 5
+
+
+def line_style(index: int) -> tuple[str, str]:
+    """Colour and dashes of the row with a number; 24 rows differ."""
+    return SAFE_COLOURS[index % len(SAFE_COLOURS)], DASHES[index // len(SAFE_COLOURS) % len(DASHES)]
+
+
+def plot_profiles(scores: Mapping[str, Mapping[str, Runs]], path: str | Path, paper: str | None = None) -> None:
+    """Share of episodes above each threshold, a panel a score and a curve a row, with pointwise 95 % bands.
+
+    Args:
+        scores: name of the score → row → its runs.
+        path: PNG to write.
+        paper: row of the paper's sampler, in black.
+    """
+    figure = Figure(figsize=(4.6 * len(scores) + 2.6, 4.4), layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for axes, (score, rows) in zip(panels, scores.items(), strict=True):
+        values = [value for runs in rows.values() for run in runs for value in run.values()]
+        margin = 0.03 * (max(values) - min(values)) or 0.01
+        thresholds = np.linspace(min(values) - margin, max(values) + margin, THRESHOLDS)
+        styles = {row: line_style(index) for index, row in enumerate(row for row in rows if row != paper)}
+        for row, runs in rows.items():
+            colour, dashes = styles.get(row, (PAPER_COLOUR, "-"))
+            profile = performance_profile(runs, thresholds)
+            width = 2.6 if row == paper else 1.8
+            axes.step(thresholds, profile.share, dashes, color=colour, linewidth=width, where="post", label=row)
+            if row == paper or len(rows) <= MOST_BANDS:
+                axes.fill_between(
+                    thresholds, profile.low, profile.high, color=colour, alpha=0.13, linewidth=0, step="post"
+                )
+        axes.set(xlabel=f"{score}: threshold τ", ylim=(-0.02, 1.02))
+        plain_axes(axes)
+    panels[0].set_ylabel("share of episodes above τ")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def plot_improvement(
+    scores: Mapping[str, Mapping[str, Runs]], references: Mapping[str, Runs], path: str | Path
+) -> None:
+    """Probability of scoring above the paper's sampler, a panel a score and a line a row, the best accuracy on top.
+
+    Args:
+        scores: name of the score → row → its runs.
+        references: name of the score → runs of the paper's sampler.
+        path: PNG to write.
+    """
+    first = next(iter(scores.values()))
+    order = sorted(first, key=lambda row: interquartile_mean(first[row]).mean)
+    figure = Figure(figsize=(4.2 * len(scores) + 2.2, 0.5 * len(order) + 1.6), layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for axes, (score, rows) in zip(panels, scores.items(), strict=True):
+        for place, row in enumerate(order):
+            _draw_probability(axes, place + 0.13, paired_probability_of_improvement(rows[row], references[score]), True)
+            _draw_probability(axes, place - 0.13, probability_of_improvement(rows[row], references[score]), False)
+        axes.axvline(0.5, color="#222222", linestyle=":", linewidth=1)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(order) - 0.4), xlabel=f"P({score} above the paper's sampler)")
+        plain_axes(axes)
+    panels[0].set_yticks(range(len(order)), order)
+    handles, names = panels[0].get_legend_handles_labels()
+    labelled = dict(zip(names, handles, strict=True))
+    figure.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def _draw_probability(axes: Axes, place: float, interval: Interval | None, paired: bool) -> None:
+    if interval is None:
+        return
+    bars = [[interval.mean - interval.low], [interval.high - interval.mean]]
+    colour = SAFE_COLOURS[0] if paired else SAFE_COLOURS[1]
+    axes.errorbar(
+        interval.mean,
+        place,
+        xerr=bars,
+        fmt="o" if paired else "s",
+        markersize=6 if paired else 5,
+        markerfacecolor=colour if paired else "white",
+        color=colour,
+        capsize=2,
+        label="same seeds, 95 %" if paired else "all pairs, 95 %",
+    )
