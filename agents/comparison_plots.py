@@ -1,8 +1,8 @@
-"""Pictures of comparisons: performance profiles, probabilities of improvement."""
+"""Pictures of comparisons: performance profiles, probabilities of improvement, sample efficiency."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +12,22 @@ from matplotlib.figure import Figure
 from agents.comparison import (
     Runs,
     interquartile_mean,
+    mean_score,
     paired_probability_of_improvement,
     performance_profile,
     probability_of_improvement,
 )
-from agents.plots import plain_axes, save_figure
+from agents.plots import SMOOTHING, plain_axes, save_figure
+from agents.results import Result, common_score, paper_lines, runs_of
 from agents.statistics import Interval
+from agents.training_curves import Lines, best_constant, episode_curve, evaluation_curve
+from ssdkd_env.errors import InvalidInputError
 
 #: Okabe and Ito's colours, which are told apart by the colour-blind, without the yellow that paper swallows.
 SAFE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 #: The paper's sampler, which the others are compared with.
 PAPER_COLOUR = "#000000"
+CONSTANT_COLOUR = "#7A7A7A"
 #: What tells rows of the same colour apart.
 DASHES = ("-", "--", ":", "-.")
 #: Thresholds of a profile.
@@ -112,3 +117,64 @@ def _draw_probability(axes: Axes, place: float, interval: Interval | None, paire
         capsize=2,
         label="same seeds, 95 %" if paired else "all pairs, 95 %",
     )
+
+
+def plot_training_curves(
+    groups: Mapping[str, Sequence[tuple[Lines, Lines]]],
+    results: Sequence[Result],
+    path: str | Path,
+    score: str = "return",
+    window: int = SMOOTHING,
+) -> None:
+    """Sample efficiency: mean over the training runs of each algorithm with its band, over environment steps.
+
+    The second panel is of the evaluations, where every run has them. Horizontal lines are of `results`: the paper's
+    sampler and the best constant plan.
+
+    Args:
+        groups: algorithm → training runs → lines of the episodes and of the evaluations.
+        results: lines of `evaluate_sampler` or `benchmark`.
+        path: PNG to write.
+        score: key of `TRAINING_SCORES`.
+        window: episodes of the moving average.
+
+    Raises:
+        InvalidInputError: when an episode or a result lacks the score.
+    """
+    training = {name: episode_curve([run for run, _ in runs], score, window) for name, runs in groups.items()}
+    evaluated = {name: evaluation_curve([run for _, run in runs], score) for name, runs in groups.items()}
+    validation = {name: curve for name, curve in evaluated.items() if curve is not None}
+    panels = [(f"training (mean of the last {window} episodes)", training, "-")]
+    if validation:
+        panels.append(("evaluations", validation, "o-"))
+    figure = Figure(figsize=(4.8 * len(panels) + 3.0, 4.4), layout="constrained")
+    axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    styles = {name: line_style(index) for index, name in enumerate(groups)}
+    for axes, (title, curves, mark) in zip(axes_of, panels, strict=True):
+        for name, curve in curves.items():
+            colour, _ = styles[name]
+            runs = f"{curve.runs} run" + ("s" if curve.runs > 1 else "")
+            axes.plot(curve.steps, curve.mean, mark, color=colour, linewidth=2, markersize=4, label=f"{name} ({runs})")
+            axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+        _draw_references(axes, results, score)
+        axes.set(xlabel="environment steps")
+        axes.set_title(title, fontsize=10)
+        plain_axes(axes)
+    axes_of[0].set_ylabel(f"{score} (mean over runs, 95 %)")
+    handles, names = axes_of[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def _draw_references(axes: Axes, results: Sequence[Result], score: str) -> None:
+    """Horizontal lines of the paper's sampler and of the best constant plan."""
+    if results and common_score(results, [score]) is None:
+        raise InvalidInputError(f"score={score!r} is not in every line of the results; choose return")
+    paper = paper_lines(results)
+    references = [("the paper's sampler", mean_score(runs_of(paper, score)), PAPER_COLOUR, "-")] if paper else []
+    constant = best_constant(results, score)
+    if constant is not None:
+        references.append((*constant, CONSTANT_COLOUR, "--"))
+    for name, interval, colour, dashes in references:
+        axes.axhline(interval.mean, color=colour, linestyle=dashes, linewidth=1.3, label=name)
+        axes.axhspan(interval.low, interval.high, color=colour, alpha=0.1, linewidth=0)

@@ -1,6 +1,12 @@
 """Draw the reward curves of training runs, beside what samplers reach on held-out seeds.
 
-Example: python scripts/plot.py --out curve.png --runs runs/ppo runs/sac --results runs/evaluation/results.jsonl
+Examples:
+  python scripts/plot.py --out curve.png --runs runs/ppo runs/sac --results runs/evaluation/results.jsonl
+  python scripts/plot.py --out mean.png --runs runs/ppo-0 runs/ppo-1 runs/sac-0 runs/sac-1 --by-algorithm
+  python scripts/plot.py --out mean.png --runs ppo=runs/ppo-0,runs/ppo-1 sac=runs/sac-0,runs/sac-1 --score accuracy
+
+With groups, or --by-algorithm, a curve is the mean over training runs with a bootstrap band, beside the paper's sampler
+and the best constant plan of the results.
 """
 
 from __future__ import annotations
@@ -10,8 +16,13 @@ from pathlib import Path
 
 from _cli import launch
 
-from agents.plots import plot_reward_curves
+from agents.comparison_plots import plot_training_curves
+from agents.plots import SMOOTHING, plot_reward_curves
+from agents.results import read_results
 from agents.runs import read_lines
+from agents.suites import sampler_runs
+from agents.training_curves import TRAINING_SCORES, algorithm_of, read_training
+from ssdkd_env.errors import InvalidInputError, check_choice
 
 
 @dataclass
@@ -20,22 +31,53 @@ class Arguments:
 
     out: Path
     """PNG to write."""
-    runs: tuple[Path, ...]
-    """Folders of train_sampler."""
+    runs: tuple[str, ...]
+    """Folders of train_sampler, or groups of these such as ppo=runs/ppo-0,runs/ppo-1."""
     results: Path | None = None
-    """results.jsonl of evaluate_sampler."""
+    """results.jsonl of evaluate_sampler or benchmark."""
+    by_algorithm: bool = False
+    """One mean curve with its band for all runs of an algorithm; groups always have one."""
+    score: str = "return"
+    """Of mean curves: return, accuracy or probe_agreement."""
+    window: int = SMOOTHING
+    """Episodes of the moving average."""
 
 
 def main(args: Arguments) -> None:
-    names = [run.name for run in args.runs]
-    labels = [run.name if names.count(run.name) == 1 else str(run) for run in args.runs]
+    if args.window < 1:
+        raise InvalidInputError(f"--window {args.window}: expected at least 1 episode")
+    check_choice("score", args.score, TRAINING_SCORES)
+    groups = sampler_runs(args.runs)
+    if args.by_algorithm or args.score != "return" or any((name,) != runs for name, runs in groups.items()):
+        plot_means(groups, args)
+    else:
+        plot_each(args)
+    print(f"plot: {args.out}")
+
+
+def plot_each(args: Arguments) -> None:
+    """Every run by itself, with a point for each episode."""
+    folders = [Path(run) for run in args.runs]
+    names = [folder.name for folder in folders]
+    labels = [folder.name if names.count(folder.name) == 1 else str(folder) for folder in folders]
     curves = {
-        label: read_lines(run / "episodes.jsonl", ("timesteps", "return"))
-        for label, run in zip(labels, args.runs, strict=True)
+        label: read_lines(folder / "episodes.jsonl", ("timesteps", "return"))
+        for label, folder in zip(labels, folders, strict=True)
     }
     results = read_lines(args.results, ("sampler", "return")) if args.results else []
-    plot_reward_curves(curves, results, args.out)
-    print(f"plot: {args.out}")
+    plot_reward_curves(curves, results, args.out, args.window)
+
+
+def plot_means(groups: dict[str, tuple[str, ...]], args: Arguments) -> None:
+    """One curve for each group; a folder by itself belongs to the group of its algorithm if these are asked for."""
+    folders: dict[str, list[Path]] = {}
+    for name, runs in groups.items():
+        alone = (name,) == runs
+        label = (algorithm_of(Path(name)) if args.by_algorithm else Path(name).name) if alone else name
+        folders.setdefault(label, []).extend(Path(run) for run in runs)
+    trainings = {label: [read_training(folder) for folder in members] for label, members in folders.items()}
+    results = read_results(args.results) if args.results else []
+    plot_training_curves(trainings, results, args.out, args.score, args.window)
 
 
 if __name__ == "__main__":
