@@ -108,6 +108,7 @@ class Episode:
         self.finished = False
         self.trace = Trace()
         self._env = make_env(config.env_id, config.env_kwargs | {"clock": True})
+        self.device = self._env.device
         self._sampler = sampler or load_sampler(config.sampler, self._env, config.seed)
         self._sampler_digest = None if sampler else sampler_digest(config.sampler)
         self._state: tuple[NDArray[np.float32], ...] | None = None
