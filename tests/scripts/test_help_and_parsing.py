@@ -19,6 +19,7 @@ NAMES = (
     "distill",
     "evaluate_sampler",
     "export_sampler",
+    "leaderboard",
     "measure_scaling",
     "plot",
     "search_plan",
