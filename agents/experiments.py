@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from agents.environments import make_env, start_worker
 from agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
 from agents.runs import versions
-from agents.samplers import CONSTANT_PREFIX, SAMPLERS, Sampler
+from agents.samplers import CONSTANT_PREFIX, SAMPLERS, Sampler, decide, write_decision
 from agents.storage import find_sampler_file, load_sampler
 from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_json
 
@@ -71,7 +72,8 @@ class Trace:
 
     Attributes:
         observations: what the sampler saw, one a round.
-        actions: what it answered: lists of numbers, or one whole number each from a discrete scheme.
+        actions: what it answered: lists of numbers, one whole number each from a discrete scheme, or plans that no
+            action can say; see `samplers.write_decision`.
         rewards: what each round gave.
         curve: after the warm-up and after each round: `probe_agreement`, `accuracy` (where there are real data) and
             `seconds`, the wall time since the start of the episode.
@@ -81,7 +83,7 @@ class Trace:
     """
 
     observations: list[list[float]] = field(default_factory=list)
-    actions: list[list[float] | int] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     curve: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("synthesis", "distillation", "wall"), 0.0))
@@ -125,10 +127,10 @@ class Episode:
     def advance(self) -> None:
         """Play one round."""
         started = time.perf_counter()
-        action = self._ask(self._observation)
+        decision = self._ask(self._observation)
         self.trace.observations.append(self._observation.tolist())
-        self._observation, reward, terminated, truncated, self._info = self._env.step(action)
-        self.trace.actions.append(np.asarray(action).tolist())
+        self._observation, reward, terminated, truncated, self._info = self._env.step(decision)
+        self.trace.actions.append(write_decision(self._env, decision))
         self.trace.rewards.append(reward)
         self.finished = terminated or truncated
         self._record(started)
@@ -179,15 +181,15 @@ class Episode:
         if self._info["round"] != len(self.trace.actions):
             raise InvalidInputError(f"{path} and the trace beside it are of different rounds; delete both")
         for observation, action in zip(self.trace.observations, self.trace.actions, strict=True):
-            if np.asarray(self._ask(np.array(observation, dtype=np.float32))).tolist() != action:
+            again = self._ask(np.array(observation, dtype=np.float32))
+            if write_decision(self._env, again) != action:
                 raise InvalidInputError(f"sampler={self.config.sampler!r} is no longer the one that began {path}")
 
-    def _ask(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The sampler's action; a sampler may keep a state from round to round."""
-        start = np.array([self._begins], dtype=bool)
-        action, self._state = self._sampler.predict(observation, self._state, start, deterministic=True)
+    def _ask(self, observation: NDArray[np.float32]) -> Action:
+        """What the sampler wants done; it may keep a state from round to round."""
+        decision, self._state = decide(self._sampler, self._env, observation, self._state, self._begins)
         self._begins = False
-        return action
+        return decision
 
     def _record(self, started: float) -> None:
         trace, seconds = self.trace, self.trace.seconds

@@ -15,7 +15,9 @@ from agents.experiments import Episode, EpisodeConfig
 from agents.machine import machine
 from agents.results import Result
 from agents.runs import versions
-from agents.samplers import CONSTANT_PREFIX, SAMPLERS, FloatArray
+from agents.samplers import CONSTANT_PREFIX, SAMPLERS, FloatArray, read_decision
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError
 
 #: What of a line is compared, in this order: the curve first, because it tells in which round two episodes part.
@@ -56,11 +58,11 @@ class TraceSampler:
     """Gives the actions of a trace, one a round.
 
     Args:
-        actions: as in a result line: lists of numbers, or whole numbers of a discrete scheme.
+        actions: as in a result line; see `samplers.write_decision`.
     """
 
     def __init__(self, actions: list[Any]) -> None:
-        self._left = [np.array(action, dtype=np.int64 if isinstance(action, int) else np.float32) for action in actions]
+        self._left = list(actions)
 
     def predict(
         self,
@@ -70,7 +72,12 @@ class TraceSampler:
         deterministic: bool = False,
     ) -> tuple[Any, tuple[FloatArray, ...] | None]:
         """The next action, whatever is observed."""
-        return self._left.pop(0), state
+        written = self._left[0]
+        return np.array(written["action"] if isinstance(written, dict) else written), state
+
+    def plan_for(self, env: SSDKDEnv, action: Any) -> Action:
+        """What was decided in this round."""
+        return read_decision(env, self._left.pop(0))
 
 
 def is_control(line: Result) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -35,6 +35,15 @@ class Sampler(Protocol):
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], State]:
         """Answer observations (n, observation size) or (observation size,) with as many actions."""
+        ...
+
+
+@runtime_checkable
+class PlanningSampler(Protocol):
+    """A sampler whose wish an action scheme may not be able to say, beside `predict`."""
+
+    def plan_for(self, env: SSDKDEnv, action: Any) -> Action:
+        """What it wants done in `env`, where `predict` has just given `action`."""
         ...
 
 
@@ -71,7 +80,11 @@ class PlanSampler(ConstantSampler):
 
     def __init__(self, plan: SamplingPlan, env: SSDKDEnv) -> None:
         super().__init__(env.action_scheme.from_plan(plan))
-        self.plan = plan
+        self._plan = plan
+
+    def plan_for(self, env: SSDKDEnv, action: Any) -> Action:
+        """The plan."""
+        return self._plan
 
 
 class RandomReplacement:
@@ -82,11 +95,10 @@ class RandomReplacement:
 
     Args:
         inner: the other sampler.
-        env: whose action scheme it answers in.
     """
 
-    def __init__(self, inner: Sampler, env: SSDKDEnv) -> None:
-        self._inner, self._env = inner, env
+    def __init__(self, inner: Sampler) -> None:
+        self._inner = inner
 
     def predict(
         self,
@@ -98,9 +110,9 @@ class RandomReplacement:
         """The other sampler's action."""
         return self._inner.predict(observation, state, episode_start, deterministic)
 
-    def plan_of(self, action: NDArray[Any]) -> SamplingPlan:
+    def plan_for(self, env: SSDKDEnv, action: Any) -> Action:
         """The plan of the other sampler's action, with replacement by chance."""
-        return replace(self._env.plan_of(action), replacement="random")
+        return replace(env.plan_of(action), replacement="random")
 
 
 class RandomSampler:
@@ -130,21 +142,44 @@ class RandomSampler:
         return self._random.uniform(-1.0, 1.0, shape).astype(np.float32), state
 
 
-def decide(sampler: Sampler, observation: FloatArray, state: State, begins: bool) -> tuple[Action, State]:
-    """What a sampler wants done in one environment: its action, or its plan where no action can say it.
+def decide(
+    sampler: Sampler, env: SSDKDEnv, observation: FloatArray, state: State, begins: bool
+) -> tuple[Action, State]:
+    """What a sampler wants done: its deterministic action, or a plan where no action can say it.
 
     Args:
-        sampler: asked for its deterministic answer.
+        sampler: asked for its answer.
+        env: the environment that it drives.
         observation: (observation size,) float32.
         state: as it gave it last time; None at first.
         begins: whether an episode begins.
     """
     action, state = sampler.predict(observation, state, np.array([begins], dtype=bool), deterministic=True)
-    if isinstance(sampler, PlanSampler):
-        return sampler.plan, state
-    if isinstance(sampler, RandomReplacement):
-        return sampler.plan_of(action), state
-    return action, state
+    return (sampler.plan_for(env, action) if isinstance(sampler, PlanningSampler) else action), state
+
+
+#: What a plan says in numbers and names; its scorer, if it has one, is the action's.
+_PLAIN_FIELDS = tuple(field.name for field in fields(SamplingPlan) if field.name not in ("logits", "scorer"))
+
+
+def write_decision(env: SSDKDEnv, decision: Action) -> Any:
+    """A decision as JSON: the action's numbers, and for a plan the action that comes nearest and what it leaves out."""
+    action = np.asarray(env.action_of(decision)).tolist()
+    if not isinstance(decision, SamplingPlan):
+        return action
+    plain = {name: getattr(decision, name) for name in _PLAIN_FIELDS}
+    return {"action": action, "scored": decision.scorer is not None, **plain}
+
+
+def read_decision(env: SSDKDEnv, written: Any) -> Action:
+    """The decision that `write_decision` wrote."""
+    plain = dict(written) if isinstance(written, dict) else {"action": written}
+    action = np.array(plain.pop("action"))
+    action = action if isinstance(env.action_space, spaces.Discrete) else action.astype(np.float32)
+    if not isinstance(written, dict):
+        return action
+    plan = env.plan_of(action)
+    return replace(plan, **plain) if plain.pop("scored") else replace(plan, scorer=None, **plain)
 
 
 def paper_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:

@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from _cli import launch, parse_settings
 from matplotlib import image as matplotlib_image
 from tqdm import tqdm
 
 from agents.runs import RunFolder, versions
-from agents.samplers import decide
+from agents.samplers import decide, write_decision
 from agents.storage import load_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
@@ -101,9 +100,9 @@ def main(args: Arguments) -> None:
     finished = False
     with tqdm(total=env.budget.rounds, unit="round") as bar:
         while not finished:
-            decision, state = decide(sampler, observation, state, begins=not actions)
+            decision, state = decide(sampler, env, observation, state, begins=not actions)
             observation, _, finished, _, info = env.step(decision)
-            actions.append(np.asarray(env.action_of(decision)).tolist())
+            actions.append(write_decision(env, decision))
             for part, value in info.pop("seconds").items():
                 seconds[part] += value
             bar.set_postfix({key: f"{info[key]:.3f}" for key in ("probe_agreement", "accuracy") if key in info})

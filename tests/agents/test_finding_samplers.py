@@ -58,7 +58,9 @@ def test_samplers_are_found_by_name_file_and_folder(tmp_path: Path) -> None:
     assert isinstance(load_sampler("paper", env), ConstantSampler)
     random = load_sampler("random", env, seed=3)
     assert isinstance(random, RandomSampler)
-    np.testing.assert_array_equal(random.predict(observations)[0], RandomSampler(env.action_space, 3).predict(observations)[0])
+    np.testing.assert_array_equal(
+        random.predict(observations)[0], RandomSampler(env.action_space, 3).predict(observations)[0]
+    )
     save_sampler(tmp_path / "checkpoints" / "8.safetensors", fresh(config_of("ppo")), config_of("ppo"))
     by_folder, by_file = (load_sampler(str(path), env) for path in (tmp_path, tmp_path / "checkpoints/8.safetensors"))
     assert isinstance(by_folder, TrainedSampler)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from agents.samplers import SAMPLERS, ConstantSampler, RandomReplacement, RandomSampler, decide, make_sampler
+from agents.samplers import (
+    SAMPLERS,
+    ConstantSampler,
+    RandomReplacement,
+    RandomSampler,
+    decide,
+    make_sampler,
+    read_decision,
+    write_decision,
+)
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs.strategy_actions import STRATEGIES
 from ssdkd_env.errors import InvalidInputError
@@ -128,7 +139,7 @@ def test_constant_that_is_no_action_is_refused(text: str) -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_control_means_its_plan_whatever_the_scheme_can_say(name: str, action: str) -> None:
     env = make(action=action)
-    decision, _ = decide(make_sampler(name, env), OBSERVATIONS[0], None, True)
+    decision, _ = decide(make_sampler(name, env), env, OBSERVATIONS[0], None, True)
     plan, expected = env.plan_of(decision), STRATEGIES[name]
     assert (plan.replacement, plan.reweighted) == (expected.replacement, expected.reweighted)
     assert plan.importance_exponent == pytest.approx(expected.importance_exponent, abs=1e-6)
@@ -141,7 +152,7 @@ def test_controls_that_no_action_can_say_play_an_episode() -> None:
     env = make()
     for name in ("fifo", "reweighted"):
         observation, _ = env.reset(seed=0)
-        decision, _ = decide(make_sampler(name, env), observation, None, True)
+        decision, _ = decide(make_sampler(name, env), env, observation, None, True)
         assert isinstance(decision, SamplingPlan)
         observation, *_ = env.step(decision)
         np.testing.assert_array_equal(observation[-5:], env.action_scheme.from_plan(decision))
@@ -150,7 +161,7 @@ def test_controls_that_no_action_can_say_play_an_episode() -> None:
 def test_replacement_by_chance_keeps_what_the_other_sampler_studies() -> None:
     env = make()
     inner = ConstantSampler(np.array([0.3, 0.1, -0.2, 0.4, 0.5], dtype=np.float32))
-    decision, _ = decide(RandomReplacement(inner, env), OBSERVATIONS[0], None, True)
+    decision, _ = decide(RandomReplacement(inner), env, OBSERVATIONS[0], None, True)
     assert isinstance(decision, SamplingPlan)
     own = env.action_scheme.to_plan(inner.action)
     assert decision.replacement == "random"
@@ -166,3 +177,17 @@ def test_discrete_scheme_gets_whole_numbers() -> None:
         assert all(env.action_space.contains(action) for action in actions)
     with pytest.raises(InvalidInputError, match="a whole number from 0 to"):
         make_sampler("constant:[0.5]", env)
+
+
+@pytest.mark.parametrize("action", ["exponents", "bins", "strategies"])
+@pytest.mark.parametrize("name", ["paper", "class_balanced", "fifo", "reweighted", "random"])
+def test_decision_is_read_as_it_was_written(name: str, action: str) -> None:
+    env = make(action=action)
+    for sampler in (make_sampler(name, env), RandomReplacement(make_sampler(name, env))):
+        decision, _ = decide(sampler, env, OBSERVATIONS[0], None, True)
+        again = read_decision(env, json.loads(json.dumps(write_decision(env, decision))))
+        one, other = env.plan_of(decision), env.plan_of(again)
+        for field in ("discrepancy_exponent", "diversity_exponent", "importance_exponent", "replaced_share"):
+            assert getattr(one, field) == getattr(other, field)
+        assert (one.replacement, one.reweighted) == (other.replacement, other.reweighted)
+        assert (one.scorer is None) == (other.scorer is None)
