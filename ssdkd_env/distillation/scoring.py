@@ -74,7 +74,7 @@ def sample_features(competing: Sequence[Entries], buffer_share: Tensor) -> Sampl
         (difficulty + epsilon).log(),
         ranks(discrepancy),
         ranks(difficulty),
-        ranks(diversity),
+        ranks(diversity.round(decimals=5)),  # equal classes are equal, however a sum over their shares was rounded
         ranks(-all_of("born")),
     ]
     # A diverged student makes NaN; it must not spread to what is left of the run.
@@ -82,9 +82,13 @@ def sample_features(competing: Sequence[Entries], buffer_share: Tensor) -> Sampl
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks of (N,) values from −1 (lowest) to 1 (highest), (N,) float32; equal values share a mean rank."""
+    """Ranks of (N,) values from −1 (lowest) to 1 (highest), (N,) float32; equal values share a mean rank.
+
+    NaN counts as highest: in the search for a place it would displace the others.
+    """
     if len(values) == 1:
         return torch.zeros(1, device=values.device)
+    values = values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     ordered = values.sort().values
     below = torch.searchsorted(ordered, values)
     not_above = torch.searchsorted(ordered, values, right=True)
@@ -126,7 +130,7 @@ class ClassBinScorer:
     def __call__(self, features: SampleFeatures) -> Tensor:
         """Log P of each image, (N,)."""
         columns = cut(features.column("difficulty_rank"), self.logits.shape[1])
-        by_bin = features.class_share @ self.logits.to(columns.device)
+        by_bin = features.class_share @ self.logits.to(features.class_share)
         return self.exponent * features.column("log_priority") + by_bin.gather(1, columns[:, None])[:, 0]
 
 
@@ -149,9 +153,8 @@ class NeuralScorer:
     def __call__(self, features: SampleFeatures) -> Tensor:
         """Log P of each image, (N,)."""
         matrix = features.matrix
-        device = matrix.device
-        units = (matrix @ self.hidden.to(device).T + self.bias.to(device)).tanh()
-        return matrix @ self.linear.to(device) + units @ self.output.to(device)
+        units = (matrix @ self.hidden.to(matrix).T + self.bias.to(matrix)).tanh()
+        return matrix @ self.linear.to(matrix) + units @ self.output.to(matrix)
 
 
 def cut(rank: Tensor, bins: int) -> Tensor:

@@ -8,6 +8,7 @@ from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.buffer import Entries
 from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.scoring import sample_features
+from ssdkd_env.errors import InvalidInputError
 
 
 def weigh(plan: SamplingPlan, buffer_share: Tensor, *competing: Entries) -> None:
@@ -17,6 +18,9 @@ def weigh(plan: SamplingPlan, buffer_share: Tensor, *competing: Entries) -> None
         plan: by its logits, its scorer, or its exponents.
         buffer_share: (classes,) mean class share of the buffer.
         competing: the residents, and the candidates where there are any.
+
+    Raises:
+        InvalidInputError: when a scorer gives another number of log-weights.
     """
     if plan.logits is None and plan.scorer is None:
         for entries in competing:
@@ -24,7 +28,13 @@ def weigh(plan: SamplingPlan, buffer_share: Tensor, *competing: Entries) -> None
         return
     scores = plan.logits if plan.scorer is None else plan.scorer(sample_features(competing, buffer_share))
     assert scores is not None
-    for entries, own in zip(competing, scores.detach().split([len(entries) for entries in competing]), strict=True):
+    sizes = [len(entries) for entries in competing]
+    if tuple(scores.shape) != (sum(sizes),):
+        raise InvalidInputError(
+            f"SamplingPlan.scorer gave shape {tuple(scores.shape)}, expected {(sum(sizes),)}: one log-weight for each "
+            "resident of the buffer, then one for each candidate"
+        )
+    for entries, own in zip(competing, scores.detach().split(sizes), strict=True):
         entries.log_weight.copy_(own)
 
 
