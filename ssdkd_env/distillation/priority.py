@@ -58,7 +58,7 @@ def diversity(share: Tensor, buffer_share: Tensor) -> Tensor:
     Returns:
         (N,) float in [0, 1]; for one-hot shares exactly ``1 − (1/N) Σ 1(c_T(x') = c_T(x))``.
     """
-    return 1.0 - share @ buffer_share
+    return (1.0 - share @ buffer_share).clamp_min(0.0)  # rounding may go a hair below, whose root would be NaN
 
 
 def difficulty(p_teacher: Tensor, gamma: float) -> Tensor:
