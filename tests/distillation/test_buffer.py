@@ -212,3 +212,17 @@ def test_the_lowest_keys_are_those_of_a_stable_sort(values: list[float], share: 
     order = sorted(range(len(values)), key=lambda row: (values[row] != values[row], values[row]))
     for number in (count, len(many)):
         assert lowest(many, number).tolist() == order[:number]
+
+
+@given(histories())
+def test_replaced_residents_are_counted_before_they_leave(history: tuple[int, list[Round]]) -> None:
+    """And counting moves nothing."""
+    capacity, rounds = history
+    buffer, next_id = make_buffer(capacity), 1
+    for chosen in rounds:
+        candidates = list(range(next_id, next_id + len(chosen.candidate_keys)))
+        next_id += len(candidates)
+        before = ids_of(buffer.residents)
+        count = buffer.count_replaced(tensor_of(chosen), chosen.most_replaced)
+        assert ids_of(buffer.residents) == before
+        assert torch.equal(count, buffer.update(entries(candidates), tensor_of(chosen), chosen.most_replaced))
