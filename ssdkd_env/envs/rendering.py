@@ -41,7 +41,7 @@ _CURVES: tuple[tuple[str, str, str, Literal["left", "right"]], ...] = (
     ("probe_agreement", "probe agreement", _BLUE, "left"),
     ("accuracy", "real accuracy", _ORANGE, "right"),
 )
-_SMALL, _MEDIUM, _NORMAL, _LARGE = 8.0, 9.0, 9.5, 13.0
+_TINY, _SMALL, _MEDIUM, _NORMAL, _LARGE = 7.0, 8.0, 9.0, 9.5, 13.0
 
 
 def draw_run(env: SSDKDEnv) -> Picture:
@@ -257,16 +257,18 @@ def _draw_difficulty(axes: Axes, histogram: NDArray[np.float64]) -> None:
 
 
 def _draw_action(axes: Axes, env: SSDKDEnv) -> None:
-    parts = len(env.action_names)
-    places = np.arange(parts)
+    """Draw a bar for each number of the last action that the observation repeats, or for the choice made."""
+    names, paper = env.action_scheme.observed_names, env.action_scheme.observed(env.paper_action)
+    places, choice = np.arange(len(names)), isinstance(env.action_space, gym.spaces.Discrete)
+    marked = places[paper > 0] if choice else places
     axes.axvline(0, color=_FAINT, linewidth=0.9)
-    axes.barh(places, env._last_action.clip(-1, 1), height=0.6, color=_BLUE)
-    axes.plot(env.paper_action, places, linestyle="none", marker="D", markersize=4.5, color=_INK, clip_on=False)
-    axes.set_xlim(-1, 1)
-    axes.set_ylim(parts - 0.4, -0.6)
-    named = places[:: _step(parts - 1, MOST_NAMES)]
-    _ticks(axes, (-1, 0, 1), named, [env.action_names[place].replace("_", " ") for place in named])
-    axes.tick_params(axis="y", length=0)
+    axes.barh(places, env._last_action, height=0.6, color=_BLUE)
+    axes.plot(paper[marked], marked, linestyle="none", marker="D", markersize=4.5, color=_INK, clip_on=False)
+    axes.set_xlim(0 if choice else -1, 1)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    named = places[:: _step(len(names) - 1, MOST_NAMES)]
+    _ticks(axes, () if choice else (-1, 0, 1), named, [names[place].replace("_", " ") for place in named])
+    axes.tick_params(axis="y", length=0, labelsize=_SMALL if len(named) < 9 else _TINY)
 
 
 def _step(last: int, most: int) -> int:

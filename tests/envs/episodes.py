@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -24,7 +25,9 @@ BUDGET = {
 ROUNDS = BUDGET["rounds"]
 #: Settings that make a probe set in milliseconds instead of seconds.
 SMALL_PROBE = {"generators": 1, "batches": 2, "kept": 1, "steps": 2}
-REWARD_NAMES = ("probe_agreement", "probe_discrepancy", "oracle_accuracy")
+REWARD_NAMES = ("probe_agreement", "probe_discrepancy", "candidate_agreement", "oracle_accuracy")
+#: Rewards that pay the same in the last step alone.
+TERMINAL_REWARDS = tuple(f"terminal_{name}" for name in REWARD_NAMES)
 
 FloatArray = NDArray[np.float32]
 
@@ -50,16 +53,23 @@ def actions_of(seed: int, count: int = ROUNDS) -> FloatArray:
     return np.random.default_rng(seed).uniform(-1.0, 1.0, (count, 5)).astype(np.float32)
 
 
+def samples_of(env: gym.Env[Any, Any], seed: int, count: int = ROUNDS) -> list[Any]:
+    """Random actions of whatever scheme the environment has."""
+    space = copy.deepcopy(env.action_space)
+    space.seed(seed)
+    return [space.sample() for _ in range(count)]
+
+
 def reset(env: gym.Env[Any, Any], seed: int | None = None) -> Moment:
     observation, info = env.reset(seed=seed)
     return Moment(observation, 0.0, False, False, info)
 
 
-def steps(env: gym.Env[Any, Any], actions: Iterable[FloatArray]) -> list[Moment]:
+def steps(env: gym.Env[Any, Any], actions: Iterable[Any]) -> list[Moment]:
     return [Moment(*env.step(action)) for action in actions]  # type: ignore[arg-type]
 
 
-def episode(env: gym.Env[Any, Any], seed: int | None, actions: Iterable[FloatArray]) -> list[Moment]:
+def episode(env: gym.Env[Any, Any], seed: int | None, actions: Iterable[Any]) -> list[Moment]:
     """Reset, then one step for each action."""
     return [reset(env, seed), *steps(env, actions)]
 

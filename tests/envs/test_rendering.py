@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from ssdkd_env.envs import SSDKDEnv, rendering
+from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.rendering import BUFFER_TILE, GAP, HEIGHT, WIDTH, _step, arrange, draw_buffer, draw_run, image_grid
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.task import build_teacher
-from tests.envs.episodes import ROUNDS, SMALL_PROBE, actions_of, assert_same, episode, make, reset, steps
+from tests.envs.episodes import ROUNDS, SMALL_PROBE, actions_of, assert_same, episode, make, reset, samples_of, steps
 from tests.own_networks import DENSE_TASK
 
 
@@ -49,6 +50,34 @@ def test_the_picture_follows_the_run(env: SSDKDEnv) -> None:
     buffer = np.s_[92:430, 44:586]
     for panel in (curve, action, buffer):
         assert (first[panel] != second[panel]).any()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scheme", ACTION_SCHEMES)
+def test_the_last_action_of_every_scheme_is_drawn(scheme: str) -> None:
+    """Blue bars that follow the action, beside the paper's own in the same place."""
+    env = make(render_mode="rgb_array", action=scheme)
+    env.reset(seed=0)
+    frames = [draw_run(env)]
+    for action in samples_of(env, 3)[:2]:
+        env.step(action)
+        frames.append(draw_run(env))
+    panels = [frame[485:600, 764:932].astype(int) for frame in frames]
+    blue = [(panel[:, :, 2] > panel[:, :, 0] + 80) for panel in panels]
+    assert not blue[0].any(), "nothing was done yet"
+    assert blue[1].any() and blue[2].any()
+    assert (blue[1] != blue[2]).any()
+    assert all((panel.max(axis=2) < 80).any() for panel in panels)
+
+
+def test_the_chosen_strategy_has_the_bar_and_the_papers_one_the_mark() -> None:
+    env = make(render_mode="rgb_array", action="strategies")
+    env.reset(seed=0)
+    env.step(np.int64(9))
+    panel = draw_run(env)[490:597, 764:932].astype(int)
+    blue, dark = panel[:, :, 2] > panel[:, :, 0] + 80, panel.max(axis=2) < 80
+    assert blue[:95].sum() == 0 < blue[96:].sum(), "the last of ten"
+    assert dark[:11].any() and not dark[12:].any(), "the first of ten"
 
 
 def test_a_frame_is_the_callers_own(env: SSDKDEnv) -> None:
