@@ -7,7 +7,7 @@
 | `strategies` | Discrete                    | one of the named plans of `STRATEGIES`                                  |
 | `bins`       | Box(15)                     | a logit for each bin of class rarity × difficulty, on top of δ          |
 | `class_bins` | Box(3 + 4 · classes)        | a logit for each class and bin of difficulty, on top of δ               |
-| `samples`    | Box(39)                     | the weights of a small network that scores every image                  |
+| `samples`    | Box(36)                     | the weights of a small network that scores every image                  |
 
 All but `class_bins` are independent of the number of classes, and all of the number of images. Each can say the paper's
 sampler and uniform sampling exactly.

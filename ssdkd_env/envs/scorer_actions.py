@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.scoring import FEATURES, BinScorer, ClassBinScorer, NeuralScorer
@@ -26,25 +24,38 @@ class _Bins(RangedScheme):
 
     Args:
         budget: sets the range of ρ.
+        scorer: what reads the table.
         row: what a row of the table is called.
         rows: how many there are.
     """
 
-    def __init__(self, budget: Budget, row: str, rows: int) -> None:
-        self._rows = rows
+    def __init__(self, budget: Budget, scorer: type[BinScorer | ClassBinScorer], row: str, rows: int) -> None:
+        self._scorer, self._shape = scorer, (rows, DIFFICULTY_BINS)
         self._cells = [f"{row}_{i}_difficulty_{j}" for i in range(rows) for j in range(DIFFICULTY_BINS)]
         logits = dict.fromkeys(self._cells, (-LARGEST_LOGIT, LARGEST_LOGIT))
         super().__init__({**sampling_ranges(budget), **logits})
 
-    def _table(self, values: Mapping[str, float]) -> Tensor:
-        return torch.tensor([values[cell] for cell in self._cells]).view(self._rows, DIFFICULTY_BINS)
+    def to_plan(self, action: Any) -> SamplingPlan:
+        """The plan that an action means; parts outside [−1, 1] are clipped.
+
+        Raises:
+            InvalidInputError: when the action has another shape or is not finite.
+        """
+        values = self.values(action)
+        table = torch.tensor([values[cell] for cell in self._cells]).view(self._shape)
+        return SamplingPlan(
+            importance_exponent=values["importance_exponent"],
+            replaced_share=values["replaced_share"],
+            scorer=self._scorer(values["discrepancy_exponent"], table),
+        )
 
     def from_plan(self, plan: SamplingPlan) -> FloatArray:
         """The action that means `plan`; exponents of diversity and difficulty are left out, for which bins stand."""
         known = {name: getattr(plan, name) for name in ("importance_exponent", "replaced_share")}
-        if isinstance(plan.scorer, BinScorer | ClassBinScorer) and plan.scorer.logits.shape[0] == self._rows:
-            logits = dict(zip(self._cells, plan.scorer.logits.flatten().tolist(), strict=True))
-            return self.action({**known, "discrepancy_exponent": plan.scorer.exponent, **logits})
+        scorer = plan.scorer
+        if isinstance(scorer, self._scorer) and tuple(scorer.logits.shape) == self._shape:
+            logits = dict(zip(self._cells, scorer.logits.flatten().tolist(), strict=True))
+            return self.action({**known, "discrepancy_exponent": scorer.exponent, **logits})
         return self.action({**known, "discrepancy_exponent": plan.discrepancy_exponent})
 
 
@@ -66,15 +77,7 @@ class Bins(_Bins):
     """
 
     def __init__(self, budget: Budget) -> None:
-        super().__init__(budget, "rarity", RARITY_BINS)
-
-    def to_plan(self, action: Any) -> SamplingPlan:
-        """The plan that an action means; parts outside [−1, 1] are clipped."""
-        values = self.values(action)
-        scorer = BinScorer(values["discrepancy_exponent"], self._table(values))
-        return SamplingPlan(
-            importance_exponent=values["importance_exponent"], replaced_share=values["replaced_share"], scorer=scorer
-        )
+        super().__init__(budget, BinScorer, "rarity", RARITY_BINS)
 
 
 class ClassBins(_Bins):
@@ -89,16 +92,8 @@ class ClassBins(_Bins):
     """
 
     def __init__(self, budget: Budget, classes: int) -> None:
-        super().__init__(budget, "class", classes)
+        super().__init__(budget, ClassBinScorer, "class", classes)
         self.observed_names = self.names[:3]
-
-    def to_plan(self, action: Any) -> SamplingPlan:
-        """The plan that an action means; parts outside [−1, 1] are clipped."""
-        values = self.values(action)
-        scorer = ClassBinScorer(values["discrepancy_exponent"], self._table(values))
-        return SamplingPlan(
-            importance_exponent=values["importance_exponent"], replaced_share=values["replaced_share"], scorer=scorer
-        )
 
 
 class Samples(RangedScheme):
@@ -109,7 +104,7 @@ class Samples(RangedScheme):
     | 0     | importance_exponent, β                                   | 0  | 1                            |
     | 1     | replaced_share, ρ                                        | 0  | candidates / buffer_capacity |
     | 2–8   | linear_<feature>: weight in the sum                      | −2 | 2                            |
-    | 9–38  | hidden_h_<feature>, hidden_h_bias, hidden_h_output       | −2 | 2                            |
+    | 9–35  | hidden_h_<feature>, hidden_h_bias, hidden_h_output       | −2 | 2                            |
 
     The observation repeats the first nine parts alone.
 
@@ -137,10 +132,10 @@ class Samples(RangedScheme):
         )
 
     def from_plan(self, plan: SamplingPlan) -> FloatArray:
-        """The action that means `plan`."""
+        """The action that means `plan`; a network of another size is left out."""
         known = {name: getattr(plan, name) for name in ("importance_exponent", "replaced_share")}
-        if isinstance(plan.scorer, NeuralScorer):
-            scorer = plan.scorer
+        scorer = plan.scorer
+        if isinstance(scorer, NeuralScorer) and tuple(scorer.hidden.shape) == (HIDDEN_UNITS, len(FEATURES)):
             units = torch.cat([scorer.hidden, scorer.bias[:, None], scorer.output[:, None]], dim=1)
             weights = torch.cat([scorer.linear, units.flatten()]).tolist()
         else:

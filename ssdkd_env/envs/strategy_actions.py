@@ -82,7 +82,7 @@ class Strategies:
     def _index(self, action: Any) -> int:
         try:
             number = np.asarray(action)
-            index = int(number) if number.size == 1 and number.dtype.kind in "iu" else -1
+            index = int(number.item()) if number.size == 1 and number.dtype.kind in "iu" else -1
         except (TypeError, ValueError):
             index = -1
         if not 0 <= index < len(self.names):

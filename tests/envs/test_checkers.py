@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import ssdkd_env  # noqa: F401 (registers the ids)
+from ssdkd_env.envs.actions import ACTION_SCHEMES
 from tests.envs.episodes import BUDGET, REWARD_NAMES, SMALL_PROBE
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -31,6 +32,14 @@ def test_gymnasium_checker_passes(reward: str) -> None:
 def test_sb3_checker_passes(reward: str) -> None:
     mode = None if SKIP_RENDERING else "rgb_array"
     sb3_check(gym_make(reward=reward, render_mode=mode), warn=True, skip_render_check=SKIP_RENDERING)
+
+
+@pytest.mark.parametrize("scheme", ACTION_SCHEMES)
+def test_checkers_pass_with_every_action_scheme(scheme: str) -> None:
+    """And with stacked observations and a terminal reward."""
+    arguments = {"action": scheme, "history": 2, "reward": "terminal_probe_discrepancy", "render_mode": "rgb_array"}
+    gymnasium_check(gym_make(**arguments), skip_render_check=SKIP_RENDERING)
+    sb3_check(gym_make(**arguments), warn=True, skip_render_check=SKIP_RENDERING)
 
 
 def test_checkers_pass_on_own_task_without_evaluation_data(tiny_teacher: str) -> None:
