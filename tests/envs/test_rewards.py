@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.buffer import Entries
 from ssdkd_env.distillation.probe import ProbeScore, ProbeSet, probe_set
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.errors import InvalidInputError
-from tests.envs.episodes import REWARD_NAMES, Moment, actions_of, assert_same, episode, make, reset, steps
+from tests.envs.episodes import (
+    REWARD_NAMES,
+    TERMINAL_REWARDS,
+    Moment,
+    actions_of,
+    assert_same,
+    episode,
+    make,
+    reset,
+    steps,
+)
 
 
 def score(env: SSDKDEnv) -> float:
     """The student's score, computed without the environment's own score."""
     assert env.run is not None
-    student = env.run.student
-    if env.reward_name == "oracle_accuracy":
+    student, name = env.run.student, env.reward_name.removeprefix("terminal_")
+    if name == "candidate_agreement":
+        return env._snapshot.report.candidate_agreement  # see the test of this score
+    if name == "oracle_accuracy":
         accuracy = env.task.accuracy(student, env.device)
         assert accuracy is not None
         return accuracy
@@ -28,7 +43,7 @@ def score(env: SSDKDEnv) -> float:
     networks = (env.run.teacher, student)
     normalize = Normalize(env.task.spec.mean, env.task.spec.std, env.device)
     teacher_logits, student_logits = (answer(network, images, normalize).double() for network in networks)
-    if env.reward_name == "probe_agreement":
+    if name == "probe_agreement":
         return float((teacher_logits.argmax(1) == student_logits.argmax(1)).double().mean())
     log_p, log_q = teacher_logits.log_softmax(1), student_logits.log_softmax(1)
     return 1.0 / (1.0 + float((log_p.exp() * (log_p - log_q)).sum(1).mean()))
@@ -41,13 +56,14 @@ def assert_finite(moment: Moment, env: SSDKDEnv) -> None:
 
 
 def test_known_rewards_and_only_the_oracle_needs_data() -> None:
-    gains = {*REWARD_NAMES, "candidate_agreement"}
-    assert set(REWARDS) == gains | {f"terminal_{name}" for name in gains}
-    oracles = {name for name, reward in REWARDS.items() if reward.oracle}
-    assert oracles == {"oracle_accuracy", "terminal_oracle_accuracy"}
+    assert set(REWARDS) == {*REWARD_NAMES, *TERMINAL_REWARDS}
+    assert {name for name, reward in REWARDS.items() if reward.oracle} == {
+        "oracle_accuracy",
+        "terminal_oracle_accuracy",
+    }
 
 
-@pytest.mark.parametrize("reward", REWARD_NAMES)
+@pytest.mark.parametrize("reward", [*REWARD_NAMES, *TERMINAL_REWARDS])
 def test_return_is_the_gain_of_the_score(reward: str) -> None:
     env = make(reward=reward, budget={"student_steps": 20})
     start = reset(env, 4)
@@ -71,13 +87,51 @@ def test_each_reward_is_the_gain_of_its_own_step(reward: str) -> None:
         last = moment.info["score"]
 
 
+@pytest.mark.parametrize("reward", REWARD_NAMES)
+def test_terminal_reward_pays_in_the_last_step_what_the_other_pays_on_the_way(reward: str) -> None:
+    """Two episodes, of which the second owes nothing to the first; all but the reward is the same."""
+    env, other = make(reward=f"terminal_{reward}"), make(reward=reward)
+    for seed in (3, None):
+        late, soon = (episode(each, seed, actions_of(5)) for each in (env, other))
+        assert [moment.reward for moment in late[:-1]] == [0.0] * 3
+        assert late[-1].reward == pytest.approx(sum(moment.reward for moment in soon), abs=1e-12)
+        assert late[-1].reward != 0.0
+        assert_same([m._replace(reward=0.0) for m in late], [m._replace(reward=0.0) for m in soon])
+
+
+def test_candidate_agreement_is_that_on_fresh_images_before_the_student_saw_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = make(reward="candidate_agreement", budget={"student_steps": 20})
+    reset(env, 3)
+    assert env.run is not None
+    fresh: list[torch.Tensor] = []
+    update = env.run.buffer.update
+
+    def record(candidates: Entries, *rest: Any) -> torch.Tensor:
+        fresh.append(candidates.images)
+        return update(candidates, *rest)
+
+    monkeypatch.setattr(env.run.buffer, "update", record)
+    for action in actions_of(5):
+        student = copy.deepcopy(env.run.student)
+        info = steps(env, [action])[0].info
+        inputs = (fresh[-1].double() / 255 - env.task.spec.mean[0]) / env.task.spec.std[0]
+        with torch.no_grad():
+            answers = [copy.deepcopy(network).double()(inputs).argmax(dim=1) for network in (env.run.teacher, student)]
+        assert info["score"] == pytest.approx((answers[0] == answers[1]).double().mean().item(), abs=1e-6)
+        assert info["score"] == info["candidate_agreement"]
+    assert len(fresh) == 3
+
+
 def test_data_free_rewards_run_without_evaluation_data_and_the_oracle_is_refused() -> None:
     task = "tests.envs.own_networks:DIGITS_WITHOUT_DATA"
-    for reward in ("probe_agreement", "probe_discrepancy"):
+    for reward in (name for name in REWARDS if not name.endswith("oracle_accuracy")):
         moments = episode(make(task=task, reward=reward), 3, actions_of(5))
         assert all("accuracy" not in moment.info for moment in moments)
-    with pytest.raises(InvalidInputError, match=r"reward='oracle_accuracy'.*choose a data-free reward"):
-        make(task=task, reward="oracle_accuracy")
+    for reward in ("oracle_accuracy", "terminal_oracle_accuracy"):
+        with pytest.raises(InvalidInputError, match=rf"reward='{reward}'.*choose a data-free reward"):
+            make(task=task, reward=reward)
 
 
 def test_training_raises_the_score() -> None:
@@ -95,7 +149,7 @@ def poison(env: SSDKDEnv, value: float) -> None:
         next(env.run.student.parameters()).fill_(value)
 
 
-@pytest.mark.parametrize("reward", REWARD_NAMES)
+@pytest.mark.parametrize("reward", [*REWARD_NAMES, "terminal_probe_agreement"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.filterwarnings("error")
 def test_diverged_student_ends_the_episode_with_its_score_lost(reward: str, value: float) -> None:
@@ -127,8 +181,9 @@ def test_learning_rate_that_is_far_too_high_is_a_divergence_not_an_exception() -
     assert sum(moment.reward for moment in moments) == pytest.approx(-start.info["score"], abs=1e-12)
 
 
-def test_after_a_divergence_steps_and_resets_still_work() -> None:
-    env = make()
+@pytest.mark.parametrize("reward", ["probe_agreement", "terminal_probe_agreement"])
+def test_after_a_divergence_steps_and_resets_still_work(reward: str) -> None:
+    env = make(reward=reward)
     reset(env, 3)
     poison(env, math.nan)
     steps(env, actions_of(5)[:1])
@@ -136,13 +191,15 @@ def test_after_a_divergence_steps_and_resets_still_work() -> None:
     assert again.terminated
     assert again.reward == 0.0  # there is nothing left to lose
     assert_finite(again, env)
-    assert_same(episode(env, 3, actions_of(5)), episode(make(), 3, actions_of(5)))
+    assert_same(episode(env, 3, actions_of(5)), episode(make(reward=reward), 3, actions_of(5)))
 
 
 def test_score_that_is_not_finite_never_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A student that overflows on the probe set alone counts as diverged."""
     env = make(reward="probe_discrepancy")
     reset(env, 3)
-    monkeypatch.setattr(ProbeSet, "score", lambda *_: ProbeScore(agreement=0.1, discrepancy=math.nan))
+    monkeypatch.setattr(ProbeSet, "judge", lambda *_: ProbeScore(agreement=0.1, discrepancy=math.nan))
     moment = steps(env, actions_of(5)[:1])[0]
+    assert moment.info["diverged"]
+    assert moment.terminated
     assert_finite(moment, env)
