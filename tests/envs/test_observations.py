@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from ssdkd_env.envs.observations import STATISTICS, Observer, squash
-from tests.envs.episodes import ROUNDS, FloatArray, actions_of, episode, make, reset, steps
+from ssdkd_env.envs.observations import OBSERVATIONS, STATISTICS, Observer, squash
+from ssdkd_env.errors import InvalidInputError
+from tests.envs.episodes import ROUNDS, FloatArray, actions_of, episode, make, reset, samples_of, steps
 
 action_parts = st.floats(-1.0, 1.0, width=32) | st.sampled_from([-1.0, 0.0, 1.0])
 action_lists = st.lists(npst.arrays(np.float32, 5, elements=action_parts), min_size=ROUNDS, max_size=ROUNDS)
@@ -161,6 +164,98 @@ def test_squash_keeps_order_and_stays_below_one(divergence: float) -> None:
 
 def test_squash_of_an_infinite_divergence_is_the_worst_value() -> None:
     assert squash(math.inf) == 1.0
+
+
+# --- forms and history ---
+
+
+def test_scaled_entries_are_distances_from_the_mean_in_deviations() -> None:
+    raw, scaled = make(observation="statistics"), make()
+    assert raw.observation_names == scaled.observation_names
+    entries = STATISTICS.values()
+    mean, deviation = (np.array([getattr(e, name) for e in entries]) for name in ("mean", "deviation"))
+    for one, other in zip(episode(raw, 3, actions_of(5)), episode(scaled, 3, actions_of(5)), strict=True):
+        distances = (one.observation[: len(mean)] - mean) / deviation
+        np.testing.assert_allclose(other.observation[: len(mean)], distances.clip(-5, 5), atol=1e-5)
+        np.testing.assert_array_equal(one.observation[len(mean) :], other.observation[len(mean) :])
+        assert one.observation in raw.observation_space
+        assert one[1:] == other[1:]
+
+
+def test_scaled_entries_are_clipped_at_five_deviations() -> None:
+    env = make()
+    reset(env, 3)
+    snapshot = env._snapshot
+    report = replace(snapshot.report, class_imbalance=1.0, buffer_fill=0.0, candidate_agreement=math.nan)
+    observer = Observer("scaled", 1, ())
+    observer.begin(replace(snapshot, report=report), ROUNDS, np.zeros(0, np.float32))
+    observation = observer.observation()
+    assert observation in observer.space
+    assert entry(observer.names, observation, "buffer_class_imbalance") == 5.0
+    assert entry(observer.names, observation, "buffer_fill") == -5.0
+    assert np.isfinite(observation).all()
+
+
+def test_bounds_are_those_of_the_form() -> None:
+    scaled, raw = make().observation_space, make(observation="statistics").observation_space
+    assert isinstance(scaled, spaces.Box)
+    assert isinstance(raw, spaces.Box)
+    assert (scaled.low[:-5] == -5).all() and (scaled.high[:-5] == 5).all()
+    assert (raw.high == 1).all()
+    for space in (scaled, raw):
+        assert (space.low[-5:] == -1).all() and (space.high[-5:] == 1).all()
+
+
+@pytest.mark.parametrize("form", OBSERVATIONS)
+def test_history_stacks_the_newest_first_and_begins_with_the_first_repeated(form: str) -> None:
+    one, stacked = make(observation=form), make(observation=form, history=3)
+    single = [moment.observation for moment in episode(one, 3, actions_of(5))]
+    for number, moment in enumerate(episode(stacked, 3, actions_of(5))):
+        expected = np.concatenate([single[max(number - back, 0)] for back in range(3)])
+        np.testing.assert_array_equal(moment.observation, expected)
+        assert moment.observation in stacked.observation_space
+    again = reset(stacked, 3).observation
+    np.testing.assert_array_equal(again, np.tile(single[0], 3))
+
+
+def test_names_of_earlier_rounds_say_how_many_ago() -> None:
+    names, stacked = make().observation_names, make(history=3).observation_names
+    assert stacked == (*names, *(f"{name}_minus_1" for name in names), *(f"{name}_minus_2" for name in names))
+
+
+@pytest.mark.parametrize("history", [0, -1, 1.5, "2", None])
+def test_bad_history_is_refused(history: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"history=.*: expected a whole number of at least 1") as caught:
+        make(history=history)
+    assert repr(history) in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["raw", "", "Scaled"])
+def test_unknown_form_is_refused(form: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"observation=.* is unknown; choose one of: scaled, statistics"):
+        make(observation=form)
+
+
+@pytest.mark.parametrize("history", [1, 2])
+def test_last_strategy_is_seen_as_one_of_many(history: int) -> None:
+    env = make(action="strategies", history=history)
+    count = len(env.action_names)
+    first, *rest = episode(env, 3, [4, 0, 9])
+    columns = [env.observation_names.index(f"last_action_{name}") for name in env.action_names]
+    np.testing.assert_array_equal(first.observation[columns], np.zeros(count))
+    for chosen, moment in zip([4, 0, 9], rest, strict=True):
+        np.testing.assert_array_equal(moment.observation[columns], np.eye(count)[chosen])
+
+
+@pytest.mark.parametrize(("scheme", "seen"), [("full", 8), ("bins", 15), ("class_bins", 3), ("samples", 9)])
+def test_first_parts_of_other_actions_are_seen(scheme: str, seen: int) -> None:
+    env = make(action=scheme)
+    actions = samples_of(env, 0)
+    first, *rest = episode(env, 3, actions)
+    assert first.observation.shape == (len(STATISTICS) + seen,)
+    assert not first.observation[-seen:].any()
+    for action, moment in zip(actions, rest, strict=True):
+        np.testing.assert_array_equal(moment.observation[-seen:], action[:seen])
 
 
 def test_space_grows_with_the_action() -> None:
