@@ -14,10 +14,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.task import build_teacher
-from tests.envs.episodes import Moment, actions_of, assert_same, episode, make, reset, steps
+from tests.envs.episodes import Moment, actions_of, assert_same, episode, make, reset, samples_of, steps
 from tests.envs.own_networks import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,25 @@ def test_every_moment_of_an_episode_can_be_saved(reward: str, done: int, tmp_pat
     assert_same([reset(env)], [reset(other)])
 
 
+@pytest.mark.parametrize("done", [0, 2])
+@pytest.mark.parametrize("scheme", ACTION_SCHEMES)
+def test_every_scheme_can_be_saved_with_its_history_and_what_is_still_to_pay(
+    scheme: str, done: int, tmp_path: Path
+) -> None:
+    arguments = {"action": scheme, "history": 3, "reward": "terminal_probe_discrepancy"}
+    env, other = make(**arguments), make(**arguments)
+    actions = samples_of(env, 5)
+    moments = episode(env, 3, actions[:done])
+    env.save(tmp_path / "saved")
+    observation, info = other.load(tmp_path / "saved")
+    np.testing.assert_array_equal(observation, moments[-1].observation)
+    assert observation.dtype == np.float32
+    assert info == moments[-1].info
+    mine, theirs = steps(env, actions[done:]), steps(other, actions[done:])
+    assert_same(mine, theirs)
+    assert theirs[-1].reward == pytest.approx(theirs[-1].info["score"] - reset(env, 3).info["score"], abs=1e-12)
+
+
 def test_saving_changes_nothing(tmp_path: Path) -> None:
     env = make()
     moments = [reset(env, 3)]
@@ -130,6 +150,10 @@ def test_loading_gives_a_known_seed_stream_not_an_invented_seed(tmp_path: Path) 
 OTHER_ARGUMENTS: dict[str, dict[str, Any]] = {
     "budget": {"budget": {"rounds": 4}},
     "reward": {"reward": "probe_discrepancy"},
+    "terminal reward": {"reward": "terminal_probe_agreement"},
+    "form of the observation": {"observation": "statistics"},
+    "history": {"history": 2},
+    "action scheme": {"action": "full"},
     "method settings": {"method_options": {"gamma": 0.5}},
     "student settings": {"student": {"lr": 0.1}},
     "student": {"student_arch": "tests.envs.own_networks:LinearStudent"},
@@ -149,7 +173,8 @@ def test_environment_with_other_arguments_refuses_the_file(arguments: dict[str, 
     with pytest.raises(InvalidInputError, match="other arguments; make this one with the same") as caught:
         other.load(tmp_path / "saved")
     assert "\n" not in str(caught.value)
-    assert_same(steps(other, actions_of(5)), steps(untouched, actions_of(5)))
+    actions = samples_of(other, 5)
+    assert_same(steps(other, actions), steps(untouched, actions))
 
 
 def test_task_with_another_teacher_refuses_the_file(tmp_path: Path, tiny_teacher: str) -> None:
