@@ -1,0 +1,166 @@
+"""Vector environments with every action scheme, of which one is discrete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from agents.vec_env import DistillationVecEnv
+from ssdkd_env.distillation import SamplingPlan
+from ssdkd_env.envs import SSDKDVectorEnv
+from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.errors import InvalidInputError
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, Moment, episode, make, samples_of
+
+BACKENDS: dict[str, dict[str, Any]] = {
+    "loop": {"vector_backend": "loop"},
+    "process": {"vector_backend": "process", "processes": 2},
+    "grouped": {"vector_backend": "grouped"},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_teacher: str) -> dict[str, Any]:
+    """A task that costs worker processes little."""
+    task = {"task": "tests.envs.own_networks:TINY", "teacher": tiny_teacher, "reward": "probe_discrepancy"}
+    return task | {"budget": BUDGET, "probe": SMALL_PROBE}
+
+
+@pytest.fixture
+def float64(empty_caches: None) -> Iterator[None]:
+    """Every network, the teacher too, in float64, where a group differs by nothing that can be seen."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def actions_by_member(count: int, **arguments: Any) -> list[list[Any]]:
+    """Of each environment its own for every round."""
+    env = make(**arguments)
+    return [samples_of(env, 10 + number) for number in range(count)]
+
+
+def assert_near(moment: Moment, observation: Any, reward: float, info: dict[str, Any], tolerance: float) -> None:
+    np.testing.assert_allclose(observation, moment.observation, rtol=0, atol=1e-5 if tolerance else 0)
+    assert reward == pytest.approx(moment.reward, rel=tolerance, abs=tolerance)
+    for key, value in moment.info.items():
+        assert info[key] == pytest.approx(value, rel=tolerance, abs=tolerance), key
+
+
+def check_against_single(tiny: dict[str, Any], scheme: str, backend: str, tolerance: float) -> None:
+    arguments = tiny | {"action": scheme, "history": 2}
+    actions = actions_by_member(2, **arguments)
+    alone = [episode(make(**arguments), 11 + number, actions[number]) for number in range(2)]
+    envs = SSDKDVectorEnv(2, autoreset_mode=AutoresetMode.DISABLED, **BACKENDS[backend], **arguments)
+    try:
+        assert envs.action_space == batch_space(envs.single_action_space, 2)
+        observations, infos = envs.reset(seed=11)
+        rewards = np.zeros(2)
+        for index in range(ROUNDS + 1):
+            for number in range(2):
+                info = {key: value[number] for key, value in infos.items() if not key.startswith("_")}
+                assert_near(alone[number][index], observations[number], rewards[number], info, tolerance)
+            if index < ROUNDS:
+                batch = np.stack([actions[number][index] for number in range(2)])
+                assert batch in envs.action_space
+                observations, rewards, ended, _, infos = envs.step(batch)
+        assert ended.all()
+    finally:
+        envs.close()
+
+
+@pytest.mark.parametrize("scheme", ACTION_SCHEMES)
+def test_loop_gives_what_single_environments_give(scheme: str, tiny: dict[str, Any]) -> None:
+    check_against_single(tiny, scheme, "loop", 0.0)
+
+
+@pytest.mark.parametrize("scheme", ["strategies", "samples"])
+def test_processes_give_what_single_environments_give(scheme: str, tiny: dict[str, Any]) -> None:
+    check_against_single(tiny, scheme, "process", 0.0)
+
+
+@pytest.mark.parametrize("scheme", ACTION_SCHEMES)
+def test_group_gives_what_single_environments_give(scheme: str, float64: None, tiny: dict[str, Any]) -> None:
+    """Each with a plan of its own."""
+    check_against_single(tiny, scheme, "grouped", 1e-8)
+
+
+def vec(tiny: dict[str, Any], **more: Any) -> SSDKDVectorEnv:
+    return SSDKDVectorEnv(2, vector_backend="loop", **tiny, **more)
+
+
+@pytest.mark.parametrize("actions", [[3, 7], (3, 7), np.array([3, 7], np.int32), np.array([[3], [7]])], ids=repr)
+def test_choices_may_come_in_any_form(actions: Any, tiny: dict[str, Any]) -> None:
+    envs, same = vec(tiny, action="strategies"), vec(tiny, action="strategies")
+    assert isinstance(envs.action_space, spaces.MultiDiscrete)
+    for each in (envs, same):
+        each.reset(seed=1)
+    found, expected = envs.step(actions)[0], same.step(np.array([3, 7]))[0]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("actions", [[3, len(STRATEGIES)], [0.5, 1.0], [3, -1], [3]], ids=repr)
+def test_bad_choice_is_refused_before_any_environment_moves(actions: Any, tiny: dict[str, Any]) -> None:
+    envs, same = vec(tiny, action="strategies"), vec(tiny, action="strategies")
+    for each in (envs, same):
+        each.reset(seed=1)
+    with pytest.raises(InvalidInputError, match="action"):
+        envs.step(actions)
+    good = np.array([3, 7])
+    np.testing.assert_array_equal(envs.step(good)[0], same.step(good)[0])
+
+
+def test_plans_may_be_given_in_place_of_actions(tiny: dict[str, Any]) -> None:
+    envs, same = vec(tiny, action="strategies"), vec(tiny, action="strategies")
+    for each in (envs, same):
+        each.reset(seed=1)
+    plans: Any = [SamplingPlan(), STRATEGIES["fifo"]]
+    chosen: Any = [0, [*STRATEGIES].index("fifo")]
+    np.testing.assert_array_equal(envs.step(plans)[0], same.step(chosen)[0])
+
+
+# --- Stable-Baselines3 ---
+
+
+@pytest.mark.parametrize("backend", ["loop", "process"])
+def test_results_are_those_of_dummy_vec_env(backend: str, tiny: dict[str, Any]) -> None:
+    arguments = tiny | {"action": "strategies"}
+    mine = DistillationVecEnv(2, arguments, backend, 2 if backend == "process" else None)
+    theirs = DummyVecEnv([lambda: make(**arguments)] * 2)
+    try:
+        assert mine.action_space == theirs.action_space == spaces.Discrete(len(STRATEGIES))
+        for each in (mine, theirs):
+            each.seed(4)
+        np.testing.assert_array_equal(mine.reset(), theirs.reset())
+        for index in range(ROUNDS + 1):
+            actions = np.array([index, 9 - index])
+            results = [each.step(actions) for each in (mine, theirs)]
+            for one, other in zip(results[0][:3], results[1][:3], strict=True):
+                np.testing.assert_array_equal(one, other)
+    finally:
+        mine.close()
+
+
+@pytest.mark.parametrize("backend", ["loop", "grouped"])
+def test_an_algorithm_for_choices_learns(backend: str, tiny: dict[str, Any]) -> None:
+    """With its own forms of actions."""
+    for algorithm in (PPO, DQN):
+        envs = DistillationVecEnv(2, tiny | {"action": "strategies"}, backend)
+        settings: dict[str, Any] = {"n_steps": 4, "batch_size": 8} if algorithm is PPO else {"learning_starts": 4}
+        model = algorithm("MlpPolicy", envs, device="cpu", seed=0, **settings)
+        model.learn(8)
+        action, _ = model.predict(envs.reset(), deterministic=True)
+        envs.step(action)
+        single = make(**(tiny | {"action": "strategies"}))
+        choice, _ = model.predict(single.reset(seed=0)[0], deterministic=True)
+        single.step(choice)
