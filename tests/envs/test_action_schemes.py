@@ -325,7 +325,7 @@ def test_episode_goes_on_after_bad_actions(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("form", [int, np.int32, np.uint8, np.array, lambda n: np.array([n]), torch.tensor], ids=repr)
+@pytest.mark.parametrize("form", [int, np.int32, np.uint8, np.array, lambda n: np.array([n]), torch.tensor])
 def test_strategy_may_come_as_any_whole_number(form: Any) -> None:
     """Trainers give NumPy scalars, arrays of no dimension or of one."""
     env = make(action="strategies")
