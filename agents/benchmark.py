@@ -12,7 +12,7 @@ from agents.experiments import HELD_OUT_SEED, EpisodeConfig, play, validate
 from agents.report import write_report
 from agents.runs import RunFolder, append_line
 from agents.stopping import Stopper
-from agents.suites import DEFAULT_ENV, SAMPLERS_SUITE, Entry, find_suite, grid, in_fitting_scheme, sampler_entries
+from agents.suites import DEFAULT_ENV, SAMPLERS_SUITE, Entry, find_suite, grid, sampler_entries, with_face
 from agents.workers import Outcome, run_jobs
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically, write_json
@@ -149,8 +149,7 @@ def make_plan(settings: Settings) -> Plan:
     else:
         env_id = settings.env or DEFAULT_ENV
         entries = grid(settings.methods or (), settings.samplers or ())
-    if settings.samplers is not None:  # what fits no scheme stays as it is, for `validate` to say why
-        entries = tuple(in_fitting_scheme(entry, env_id, env_kwargs) or entry for entry in entries)
+    entries = tuple(with_face(entry, env_kwargs) for entry in entries)
     return Plan(
         settings.suite or "",
         env_id,

@@ -27,6 +27,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "env_id": str,
     "env_kwargs": dict,
     "names": dict,
+    "face": dict,
     "normalization": (dict, type(None)),
 }
 
@@ -47,7 +48,12 @@ def write_exported(folder: Path, state: dict[str, Any]) -> None:
         raise InvalidInputError(f"--out {folder} exists; choose another folder, or delete it first")
     save_tensors(folder / POLICY, state["parameters"]["policy"])
     settings = {"format": FORMAT} | {"env_kwargs": {}} | state["config"]
-    settings |= {"names": state["names"], "normalization": _plain(state["normalization"]), "versions": versions()}
+    settings |= {
+        "names": state["names"],
+        "face": state["face"],
+        "normalization": _plain(state["normalization"]),
+        "versions": versions(),
+    }
     write_json(folder / SETTINGS, settings)
 
 
@@ -68,6 +74,7 @@ def read_exported(folder: Path) -> dict[str, Any]:
     return {
         "config": {key: settings[key] for key in ("algorithm", "hyperparameters", "env_id", "env_kwargs")},
         "names": settings["names"],
+        "face": settings["face"],
         "normalization": _with_tensors(folder / SETTINGS, settings["normalization"]),
         "parameters": {"policy": tensors},
     }

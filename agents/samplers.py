@@ -221,6 +221,10 @@ SAMPLERS: dict[str, SamplerMaker] = {name: partial(strategy_sampler, name=name) 
 CONSTANT_PREFIX = "constant:"
 
 
+#: `"random_at_rate:runs/ppo"` is the control of another sampler; see `RandomReplacement`.
+RANDOM_REPLACEMENT_PREFIX = "random_at_rate:"
+
+
 def parse_constant(name: str, env: SSDKDEnv) -> ConstantSampler:
     """Build the sampler of `"constant:[...]"`: a JSON list with one number in [−1, 1] for each part of the action.
 

@@ -34,16 +34,22 @@ from agents.resume import (
     random_state,
     replay_state,
 )
-from agents.samplers import CONSTANT_PREFIX, SAMPLERS, ConstantSampler, Sampler, make_sampler
+from agents.samplers import (
+    CONSTANT_PREFIX,
+    RANDOM_REPLACEMENT_PREFIX,
+    SAMPLERS,
+    ConstantSampler,
+    RandomReplacement,
+    Sampler,
+    make_sampler,
+)
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import load_state, read_json, save_state
 
 FloatArray = NDArray[np.float32]
 
-FORMAT = "ssdkd sampler 2"
-#: Files of it lack what only an exact resumption needs.
-OLD_FORMAT = "ssdkd sampler 1"
+FORMAT = "ssdkd sampler 3"
 #: A plan found by a search, in the run's folder.
 CONSTANT = "constant.json"
 
@@ -69,6 +75,7 @@ def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any],
             "observation": list(env.observation_names),
             "action": list(env.action_names),
         },
+        "face": env.face,
         "counters": counters_state(model),
         "parameters": {name: recursive_getattr(model, name).state_dict() for name in names},
         "variables": {name: recursive_getattr(model, name) for name in variables},
@@ -87,11 +94,20 @@ def read_sampler(path: str | Path) -> dict[str, Any]:
         InvalidInputError: when it is missing, cut short, or no sampler.
     """
     state = load_state(path)
-    if not isinstance(state, dict) or state.get("format") not in (FORMAT, OLD_FORMAT):
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InvalidInputError(f"{path} holds no trained sampler; expected a file that train_sampler wrote")
-    if state["format"] == OLD_FORMAT:
-        state |= {"random": None, "last": None}
-    parts = {"config", "names", "counters", "parameters", "variables", "normalization", "replay", "random", "last"}
+    parts = {
+        "config",
+        "names",
+        "face",
+        "counters",
+        "parameters",
+        "variables",
+        "normalization",
+        "replay",
+        "random",
+        "last",
+    }
     settings = {"algorithm", "hyperparameters", "env_id"}
     if not parts <= state.keys() or not settings <= state["config"].keys():
         raise InvalidInputError(f"{path} is damaged: a part of the sampler is missing; train or copy it again")
@@ -167,11 +183,12 @@ class TrainedSampler:
         path = Path(path)
         exported = (path / SETTINGS).exists()
         state = read_exported(path) if exported else read_sampler(path)
+        check_face(path, state["face"], env)
         for what, names in (("observation", env.observation_names), ("action", env.action_names)):
             if list(names) != state["names"].get(what):
                 raise InvalidInputError(
-                    f"{path} was trained with other {what} entries than this environment has; make the environment "
-                    "with the scheme that it was trained with"
+                    f"{path} was trained with other {what} entries than this environment has; it needs a task with as "
+                    "many classes, and the same version of this package"
                 )
         self._model = untrained_model(state["config"], env)
         if exported:
@@ -228,6 +245,39 @@ class _Spaces(gym.Env[FloatArray, FloatArray]):
         self.observation_space, self.action_space = observation_space, action_space
 
 
+def check_face(path: Path, face: dict[str, Any], env: SSDKDEnv) -> None:
+    """Refuse an environment that shows or takes something else than a sampler is used to.
+
+    Raises:
+        InvalidInputError: when it has another action scheme, form of observation or history.
+    """
+    for name, value in face.items():
+        if env.face.get(name) != value:
+            raise InvalidInputError(
+                f"{path} was made with {name}={value!r}, this environment has {name}={env.face.get(name)!r}; make it "
+                f"with {name}={value!r}"
+            )
+
+
+def face_of(name: str) -> dict[str, Any]:
+    """Arguments of an environment that a sampler needs as it was made with: action scheme, observation, history.
+
+    Args:
+        name: as `load_sampler` takes it. Controls need nothing.
+
+    Raises:
+        InvalidInputError: when a file or folder is no sampler's.
+    """
+    inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
+    if inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not Path(inner).exists():
+        return {}
+    file = find_sampler_file(Path(inner))
+    if file.name == CONSTANT:
+        return {"action": _read_constant(file)["env_kwargs"].get("action", "exponents")}
+    state = read_exported(file.parent) if file.name == SETTINGS else read_sampler(file)
+    return dict(state["face"])
+
+
 def find_sampler_file(path: Path) -> Path:
     """The sampler file meant by a file, or by a folder: its constant plan, its settings, or its last checkpoint.
 
@@ -251,16 +301,16 @@ def load_constant(path: Path, env: SSDKDEnv) -> ConstantSampler:
     Raises:
         InvalidInputError: when it is damaged, or the environment has other actions.
     """
-    plan = read_json(path)
-    if not isinstance(plan, dict) or not {"action", "action_names"} <= plan.keys():
-        raise InvalidInputError(f"{path} holds no plan; expected a JSON object with action and action_names")
+    plan = _read_constant(path)
+    check_face(path, {"action": plan["env_kwargs"].get("action", "exponents")}, env)
     if plan["action_names"] != list(env.action_names):
         raise InvalidInputError(
-            f"{path} was found with other action entries ({plan['action_names']}) than this environment has; make the "
-            "environment with the action scheme of the search"
+            f"{path} was found with other action entries ({plan['action_names']}) than this environment has; it needs "
+            "a task with as many classes, and the same version of this package"
         )
     try:
-        action = np.array(plan["action"], dtype=np.float32)
+        action = np.array(plan["action"])
+        action = action.astype(np.float32) if isinstance(env.action_space, spaces.Box) else action
     except (ValueError, TypeError):
         action = np.array([], dtype=np.float32)
     if not env.action_space.contains(action):
@@ -271,14 +321,26 @@ def load_constant(path: Path, env: SSDKDEnv) -> ConstantSampler:
     return ConstantSampler(action)
 
 
+def _read_constant(path: Path) -> dict[str, Any]:
+    plan = read_json(path)
+    parts = {"action", "action_names", "env_kwargs"}
+    if not isinstance(plan, dict) or not parts <= plan.keys() or not isinstance(plan["env_kwargs"], dict):
+        raise InvalidInputError(f"{path} holds no plan; expected a JSON object with {', '.join(sorted(parts))}")
+    return plan
+
+
 def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
     """A control by its name, or a sampler by its file or folder: of a training, of a search, or exported.
+
+    `"random_at_rate:NAME"` is another sampler's control; see `RandomReplacement`.
 
     Raises:
         InvalidInputError: when there is no such control, file or folder.
     """
     if name in SAMPLERS or name.startswith(CONSTANT_PREFIX):
         return make_sampler(name, env, seed)
+    if name.startswith(RANDOM_REPLACEMENT_PREFIX):
+        return RandomReplacement(load_sampler(name.removeprefix(RANDOM_REPLACEMENT_PREFIX), env, seed))
     path = Path(name)
     if not path.exists():
         raise InvalidInputError(

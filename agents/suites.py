@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 from agents.environments import make_env
 from agents.experiments import EpisodeConfig, sampler_file
 from agents.samplers import SAMPLERS
-from agents.storage import load_sampler
-from ssdkd_env.envs.actions import ACTION_SCHEMES
+from agents.storage import face_of
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 DEFAULT_ENV = "SSDKD/Digits-v0"
@@ -192,38 +190,15 @@ def _filling_warmup(env_id: str, env_kwargs: Mapping[str, Any]) -> int:
 
 
 def control_entries(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """Every control of `SAMPLERS` under SSD-KD, the paper's sampler first, each in an action scheme that it fits.
-
-    SSD-KD's own sampler is the paper's. An action scheme among the benchmark's own arguments leaves out the controls
-    that it cannot express.
-    """
+    """Every control of `SAMPLERS` under SSD-KD, the paper's sampler first. SSD-KD's own sampler is the paper's."""
     names = sorted((name for name in SAMPLERS if name != OWN), key=lambda name: name != "paper")
-    entries = (in_fitting_scheme(Entry(name, sampler=name, group=name), env_id, env_kwargs) for name in names)
-    return tuple(entry for entry in entries if entry is not None)
+    return tuple(Entry(name, sampler=name, group=name) for name in names)
 
 
-def in_fitting_scheme(entry: Entry, env_id: str, env_kwargs: Mapping[str, Any]) -> Entry | None:
-    """The entry in an action scheme that its sampler fits; None where it fits none. See `fitting_kwargs`."""
-    config = entry.config(env_id, 0, env_kwargs)
-    found = fitting_kwargs(config.sampler, env_id, config.env_kwargs)
-    if found is None or found == config.env_kwargs:
-        return None if found is None else entry
-    return replace(entry, env_kwargs={**entry.env_kwargs, "action": found["action"]})
-
-
-def fitting_kwargs(sampler: str, env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Arguments of an environment that a sampler can drive: as given, or else with the first action scheme that fits.
-
-    Returns:
-        None where the sampler fits no scheme, or not the one that `env_kwargs` asks for.
-    """
-    schemes = [{}] if "action" in env_kwargs else [{}, *({"action": name} for name in ACTION_SCHEMES)]
-    for scheme in schemes:
-        env = make_env(env_id, {**env_kwargs, **scheme})
-        with suppress(InvalidInputError):
-            load_sampler(sampler, env)
-            return {**env_kwargs, **scheme}
-    return None
+def with_face(entry: Entry, env_kwargs: Mapping[str, Any]) -> Entry:
+    """The entry in an environment with the face that its sampler is used to, unless the benchmark asks for another."""
+    face = {name: value for name, value in face_of(entry.sampler).items() if name not in env_kwargs}
+    return replace(entry, env_kwargs={**face, **entry.env_kwargs})
 
 
 SUITES = {

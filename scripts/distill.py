@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from agents.runs import RunFolder, versions
 from agents.samplers import decide, write_decision
-from agents.storage import load_sampler
+from agents.storage import face_of, load_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
@@ -85,6 +85,7 @@ def main(args: Arguments) -> None:
         evaluation=args.evaluation,
         buffer_scale=args.buffer_scale,
         data_root=args.data_root,
+        **face_of(args.sampler),
         clock=True,
         render_mode="rgb_array",
     )

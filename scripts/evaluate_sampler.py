@@ -18,7 +18,8 @@ from tqdm import tqdm
 from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episodes, validate
 from agents.runs import RunFolder
 from agents.sampler_report import NOTE, make_sampler_table
-from agents.suites import fitting_kwargs, sampler_runs
+from agents.storage import face_of
+from agents.suites import sampler_runs
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
@@ -48,9 +49,8 @@ def main(args: Arguments) -> None:
         raise InvalidInputError("--episodes and --processes must be at least 1")
     env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
     rows = {run: name for name, runs in sampler_runs(args.samplers).items() for run in runs}
-    schemes = {run: fitting_kwargs(run, args.env, env_kwargs) or env_kwargs for run in rows}
     configs = [
-        EpisodeConfig(args.env, run, args.first_seed + index, schemes[run])
+        EpisodeConfig(args.env, run, args.first_seed + index, {**face_of(run), **env_kwargs})
         for index in range(args.episodes)
         for run in rows
     ]

@@ -87,6 +87,7 @@ def read_foreign(args: Arguments) -> dict[str, Any]:
     return {
         "config": config | {"env_id": args.env, "env_kwargs": env_kwargs},
         "names": {"observation": list(env.observation_names), "action": list(env.action_names)},
+        "face": env.face,
         "normalization": None,
         "parameters": {"policy": tensors},
     }

@@ -245,6 +245,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         check_choice("observation", observation, OBSERVATIONS)
         if not isinstance(history, int) or history < 1:
             raise InvalidInputError(f"history={history!r}: expected a whole number of at least 1")
+        #: Arguments that an agent must find as it was trained with.
+        self.face: dict[str, Any] = {"action": action, "observation": observation, "history": history}
         self._observer = Observer(observation, history, self.action_scheme.observed_names)
         self.observation_names = self._observer.names
         self.observation_space = self._observer.space

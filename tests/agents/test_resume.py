@@ -14,7 +14,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 
 from agents.algorithms import ALGORITHMS
 from agents.resume import load_random, random_state
-from agents.storage import OLD_FORMAT, read_sampler, restore_model, save_sampler
+from agents.storage import read_sampler, restore_model, save_sampler
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from tests.agents.stand_in import OFF_POLICY, agent, config_of
@@ -144,23 +144,6 @@ def test_file_that_cannot_go_on_exactly_is_refused(tmp_path: Path) -> None:
     save_sampler(tmp_path / "s", agent(config), config)
     with pytest.raises(InvalidInputError, match="cannot go on exactly"):
         restore_model(agent(config), read_sampler(tmp_path / "s"), exact=True)
-
-
-def test_file_of_the_first_format_is_read_but_cannot_go_on_exactly(tmp_path: Path) -> None:
-    config = config_of("dqn")
-    model = agent(config)
-    model.learn(16)
-    save_sampler(tmp_path / "s", model, config, with_replay=True)
-    state = load_state(tmp_path / "s")
-    counters = {name: state["counters"][name] for name in ("num_timesteps", "n_updates")}
-    old = {name: part for name, part in state.items() if name not in ("random", "last")}
-    del old["normalization"]["options"]
-    save_state(tmp_path / "s", old | {"format": OLD_FORMAT, "counters": counters})
-    other = agent(config, seed=3)
-    restore_model(other, read_sampler(tmp_path / "s"))
-    assert torch.equal(other.q_net.q_net[0].weight, model.q_net.q_net[0].weight)
-    with pytest.raises(InvalidInputError, match="cannot go on exactly"):
-        restore_model(other, read_sampler(tmp_path / "s"), exact=True)
 
 
 def test_other_number_of_environments_cannot_go_on_exactly(tmp_path: Path) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agents.experiments import run_episode
-from agents.samplers import SAMPLERS, ConstantSampler, Sampler
-from agents.suites import DEFAULT_ENV, Entry, control_entries, fitting_kwargs, grid, sampler_runs
+from agents.samplers import SAMPLERS, RandomReplacement
+from agents.storage import face_of, load_sampler
+from agents.suites import DEFAULT_ENV, Entry, control_entries, grid, sampler_runs, with_face
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.actions import ACTION_SCHEMES, Exponents
 from ssdkd_env.errors import InvalidInputError
-from tests.agents.test_suites import BUDGET, config, labelled
+from ssdkd_env.files import write_json
+from tests.agents.test_suites import BUDGET, config
 
 # --- groups ---
 
@@ -51,21 +51,7 @@ def test_odd_groups_are_refused(samplers: list[str], match: str) -> None:
         sampler_runs(samplers)
 
 
-# --- controls and their action schemes ---
-
-
-class OtherScheme(Exponents):
-    """The same action under other names, as a sampler that was made for them sees it."""
-
-    def __init__(self, budget: Any) -> None:
-        super().__init__(budget)
-        self.names = tuple(f"other {name}" for name in self.names)
-
-
-def needs_other_scheme(env: SSDKDEnv, seed: int = 0) -> Sampler:
-    if not isinstance(env.action_scheme, OtherScheme):
-        raise InvalidInputError("sampler='odd' needs action='other'")
-    return ConstantSampler(env.paper_action)
+# --- controls, and what a sampler is used to ---
 
 
 def test_controls_are_those_of_the_samplers_module() -> None:
@@ -75,23 +61,24 @@ def test_controls_are_those_of_the_samplers_module() -> None:
     assert all(entry.label == entry.sampler == entry.group for entry in entries)
 
 
-def test_new_control_appears_by_itself_in_the_scheme_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SAMPLERS, "odd", needs_other_scheme)
-    monkeypatch.setitem(ACTION_SCHEMES, "other", OtherScheme)
-    found = labelled(control_entries(DEFAULT_ENV, {"budget": BUDGET}))
-    assert found["odd"].env_kwargs == {"action": "other"}
-    assert found["uniform"].env_kwargs == {}
-    assert run_episode(config(found["odd"]))["env_kwargs"]["action"] == "other"
-    assert "odd" not in labelled(control_entries(DEFAULT_ENV, {"budget": BUDGET, "action": "exponents"}))
-    assert "odd" in labelled(control_entries(DEFAULT_ENV, {"budget": BUDGET, "action": "other"}))
+def test_constant_of_a_search_brings_its_action_scheme(tmp_path: Path) -> None:
+    env = SSDKDEnv(action="bins", budget=BUDGET)
+    plan = {"action": env.paper_action.tolist(), "action_names": env.action_names, "env_kwargs": {"action": "bins"}}
+    write_json(tmp_path / "constant.json", plan)
+    assert face_of(str(tmp_path)) == {"action": "bins"}
+    entry = with_face(Entry("x", sampler=str(tmp_path)), {"budget": BUDGET})
+    assert entry.env_kwargs == {"action": "bins"}
+    assert run_episode(config(entry))["env_kwargs"]["action"] == "bins"
+    assert with_face(entry, {"action": "bins"}) == entry
+    with pytest.raises(InvalidInputError, match="made with action='bins', this environment has action='exponents'"):
+        load_sampler(str(tmp_path), SSDKDEnv(budget=BUDGET))
 
 
-def test_scheme_is_chosen_for_a_sampler_that_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SAMPLERS, "odd", needs_other_scheme)
-    assert fitting_kwargs("odd", DEFAULT_ENV, {"budget": BUDGET}) is None
-    monkeypatch.setitem(ACTION_SCHEMES, "other", OtherScheme)
-    given = {"budget": BUDGET}
-    assert fitting_kwargs("odd", DEFAULT_ENV, given) == {"budget": BUDGET, "action": "other"}
-    assert fitting_kwargs("paper", DEFAULT_ENV, given) == given == {"budget": BUDGET}
-    assert fitting_kwargs("odd", DEFAULT_ENV, {"action": "exponents"}) is None
-    assert fitting_kwargs("papr", DEFAULT_ENV, given) is None
+def test_controls_need_no_scheme_of_their_own() -> None:
+    assert [face_of(name) for name in (*SAMPLERS, "constant:3", "random_at_rate:paper", "no such thing")] == [{}] * (
+        len(SAMPLERS) + 3
+    )
+
+
+def test_replacement_by_chance_is_named_after_its_sampler() -> None:
+    assert isinstance(load_sampler("random_at_rate:paper", SSDKDEnv(budget=BUDGET)), RandomReplacement)
