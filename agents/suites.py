@@ -16,7 +16,7 @@ from agents.samplers import SAMPLERS
 from agents.storage import face_of
 from ssdkd_env.errors import InvalidInputError, check_choice
 
-DEFAULT_ENV = "SSDKD/Digits-v0"
+DEFAULT_ENV = "SSDKD/Digits-v1"
 #: Each method's own sampling: SSD-KD's priority sampling, uniform for the others.
 OWN = "own"
 #: The suite of the controls, which takes further samplers beside its own.
@@ -207,19 +207,19 @@ SUITES = {
     "real-vs-synthetic": Suite("synthetic against real images (the paper's figure 1)", REAL_VS_SYNTHETIC_SUITE),
     "scale": Suite("SSD-KD over the size of the buffer (the paper's figure 4)", scale_entries),
     "generative": Suite("adversarial generators, at the budget's rounds and at four times as many", generative_entries),
-    "protocol": Suite("SSD-KD against Fast, for ResNet-34 teachers", _protocol(), "SSDKD/CIFAR10-v0"),
+    "protocol": Suite("SSD-KD against Fast, for ResNet-34 teachers", _protocol(), "SSDKD/CIFAR10-v1"),
     "protocol-vgg11": Suite(
         "the same for VGG-11 teachers",
         _protocol(adversarial_weight=1.0, one_hot_weight=0.5),
-        "SSDKD/CIFAR10-v0",
+        "SSDKD/CIFAR10-v1",
     ),
     "protocol-wrn40_2": Suite(
         "the same for WRN-40-2 teachers",
         _protocol(adversarial_weight=1.1, one_hot_weight=0.4),
-        "SSDKD/CIFAR10-v0",
+        "SSDKD/CIFAR10-v1",
     ),
     SAMPLERS_SUITE: Suite("every sampler that needs no training, on SSD-KD", control_entries),
-    "cifar-cpu": Suite("five entries that a CPU can play on CIFAR-10", CIFAR_CPU_SUITE, "SSDKD/CIFAR10-v0"),
+    "cifar-cpu": Suite("five entries that a CPU can play on CIFAR-10", CIFAR_CPU_SUITE, "SSDKD/CIFAR10-v1"),
 }
 
 

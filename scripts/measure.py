@@ -34,7 +34,7 @@ from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 
-ENV_ID = "SSDKD/Digits-v0"
+ENV_ID = "SSDKD/Digits-v1"
 
 #: Budgets that trade seconds for accuracy; the task's default is among them.
 BUDGETS: dict[str, dict[str, int]] = {

@@ -28,7 +28,7 @@ class Arguments:
 
     out: Path
     """Folder of the run; must be new or empty, unless --resume."""
-    env: str = "SSDKD/Digits-v0"
+    env: str = "SSDKD/Digits-v1"
     """Environment id."""
     algo: str = "ppo"
     """ppo or sac."""

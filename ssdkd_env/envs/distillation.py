@@ -121,7 +121,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     ## Arguments
 
     ```python
-    gymnasium.make("SSDKD/Digits-v0", reward="probe_discrepancy", budget={"rounds": 10})
+    gymnasium.make("SSDKD/Digits-v1", reward="probe_discrepancy", budget={"rounds": 10})
     ```
 
     Args:
@@ -163,11 +163,12 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     ## Vectorized environment
 
     `gymnasium.make_vec` (sync, async) and Stable-Baselines3's `SubprocVecEnv` work unchanged; with one process an
-    environment, give each one torch thread. Spawned workers need the id `"ssdkd_env:SSDKD/Digits-v0"`.
+    environment, give each one torch thread. Spawned workers need the id `"ssdkd_env:SSDKD/Digits-v1"`.
 
     ## Version History
 
-    - v0: first version.
+    - v1: scaled observations; a probe set of several kinds of images; δ's draws of a run in another order.
+    - v0: first version, before the package was released.
     """
 
     metadata = {  # noqa: RUF012 (Gymnasium declares it on the instance)

@@ -25,7 +25,7 @@ from agents.callbacks import EPISODE_TAGS, METRICS, ROUND_TAGS, DistillationCall
 from ssdkd_env.envs import SSDKDEnv
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE
 
-ID = "ssdkd_env:SSDKD/Digits-v0"
+ID = "ssdkd_env:SSDKD/Digits-v1"
 ACTION_NAMES = (
     "discrepancy_exponent",
     "diversity_exponent",

@@ -32,7 +32,7 @@ from tests.envs.episodes import BUDGET, make
 
 ROUNDS = BUDGET["rounds"]
 PPO = TrainingConfig(
-    env_id="SSDKD/Digits-v0",
+    env_id="SSDKD/Digits-v1",
     algorithm="ppo",
     timesteps=12,
     env_kwargs={"budget": BUDGET},
@@ -423,7 +423,7 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, int], match: str) -
     ("changes", "match"),
     [
         ({"algorithm": "dqm"}, "algo='dqm' is unknown"),
-        ({"env_id": "SSDKD/Nope-v0"}, "env='SSDKD/Nope-v0' is unknown"),
+        ({"env_id": "SSDKD/Nope-v1"}, "env='SSDKD/Nope-v1' is unknown"),
         ({"env_id": "CartPole-v1", "env_kwargs": {}}, "env='CartPole-v1' is no distillation environment"),
         ({"env_kwargs": {"bogus": 1}}, "env_kwargs.*bogus"),
         ({"hyperparameters": {"n_envs": 1, "bogus": 1}}, "hyperparameters.*bogus"),

@@ -105,8 +105,8 @@ def test_sac_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (("--env", "SSDKD/Nope-v0"), "env='SSDKD/Nope-v0' is unknown"),
-        (("--env", "no_such_package:SSDKD/Digits-v0"), "env='no_such_package:SSDKD/Digits-v0' is unknown"),
+        (("--env", "SSDKD/Nope-v1"), "env='SSDKD/Nope-v1' is unknown"),
+        (("--env", "no_such_package:SSDKD/Digits-v1"), "env='no_such_package:SSDKD/Digits-v1' is unknown"),
         (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
         (("--algo", "dqm"), "algo='dqm' is unknown; choose one of: a2c, ars, "),
         (("--algo", "dqn"), "add --env-kwargs action=strategies"),
