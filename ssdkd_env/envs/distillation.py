@@ -167,7 +167,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     ## Version History
 
-    - v1: scaled observations; a probe set of several kinds of images; δ's draws of a run in another order.
+    - v1: scaled observations; a probe set of several kinds of images.
     - v0: first version, before the package was released.
     """
 
