@@ -28,7 +28,7 @@ NAMES = (
 )
 #: Scripts with subcommands, whose arguments are a class each.
 SUBCOMMANDS = {
-    "measure": ("Episode", "Budgets", "Sensitivity", "Overhead"),
+    "measure": ("Episode", "Budgets", "Observations", "Overhead"),
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
 #: Script, its subcommand if it has any, class of the arguments.
