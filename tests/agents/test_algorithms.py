@@ -57,7 +57,7 @@ def test_files_are_plain_data(algorithm: str) -> None:
     for values in table.values():
         assert isinstance(values["n_envs"], int)
         assert isinstance(values["n_timesteps"], int)
-        assert isinstance(values["normalize"], bool)
+        assert isinstance(values["normalize"], bool | dict)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
