@@ -71,13 +71,15 @@ def prepare(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     assert isinstance(monitor, VecMonitor)
     for name, value in state["counters"].items():
         setattr(model, name, value)
+    # Copies, because what was read lies anywhere in memory, and products of unaligned matrices round otherwise.
     for name, value in state["last"].items():
-        setattr(model, name, None if value is None else value.numpy())
+        setattr(model, name, None if value is None else value.numpy().copy())
     if state["lstm"] is not None:
-        model._last_lstm_states = type(model._last_lstm_states)(*state["lstm"])  # type: ignore[attr-defined]
-    monitor.episode_returns, monitor.episode_lengths = (value.numpy() for value in state["monitor"])
+        lstm = (tuple(tensor.clone() for tensor in part) for part in state["lstm"])
+        model._last_lstm_states = type(model._last_lstm_states)(*lstm)  # type: ignore[attr-defined]
+    monitor.episode_returns, monitor.episode_lengths = (value.numpy().copy() for value in state["monitor"])
     if normalize is not None:
-        normalize.returns = state["discounted"].numpy()
+        normalize.returns = state["discounted"].numpy().copy()
     episodes = [{"r": np.float32(e["r"]), "l": np.int32(e["l"]), **_time(e)} for e in state["episodes"]]
     model.ep_info_buffer = deque(episodes, maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
@@ -86,7 +88,7 @@ def prepare(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
 def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     """Put back, before the first iteration, what `learn` makes anew or may have drawn from."""
     for noise, value in zip(_noises(model), state["noise"], strict=True):
-        noise.noise_prev = value.numpy()
+        noise.noise_prev = value.numpy().copy()
     for name, (value, count, excluded) in state["pending"].items():
         model.logger.name_to_value[name] = value
         model.logger.name_to_count[name] = count

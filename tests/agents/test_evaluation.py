@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO as SB3PPO
@@ -27,7 +29,7 @@ from agents.storage import TrainedSampler, find_sampler_file, read_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.tuning import Choice
 from tests.agents.trainings import PPO, SAC, checkpoints, run, scalars
-from tests.envs.episodes import BUDGET, SMALL_PROBE, make
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, make
 
 KWARGS = {"budget": BUDGET, "probe": SMALL_PROBE}
 EVALUATED = replace(PPO, timesteps=18, evaluate_every=6, evaluation_episodes=2)
@@ -147,40 +149,64 @@ def test_seeds_lie_between_those_of_training_and_of_the_final_comparison() -> No
 # --- playing ---
 
 
-@pytest.fixture
-def recurrent() -> RecurrentPPO:
-    return RecurrentPPO("MlpLstmPolicy", _normalized(), n_steps=6, batch_size=6, seed=0, device="cpu")
-
-
 def _normalized() -> VecNormalize:
     env = VecNormalize(DummyVecEnv([make]))
     env.reset()
     return env
 
 
-def test_memory_of_a_recurrent_policy_is_each_episodes_own(recurrent: RecurrentPPO) -> None:
-    both = validation(2).play(recurrent, never)
+@pytest.fixture
+def actions(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.float32]]:
+    """Every action that an environment in this process receives."""
+    seen: list[NDArray[np.float32]] = []
+    original = SSDKDEnv.step_course
+
+    def step_course(self: SSDKDEnv, action: Any) -> Any:
+        seen.append(np.array(action))
+        return original(self, action)
+
+    monkeypatch.setattr(SSDKDEnv, "step_course", step_course)
+    return seen
+
+
+@pytest.mark.parametrize(("algorithm", "policy"), [(SB3PPO, "MlpPolicy"), (RecurrentPPO, "MlpLstmPolicy")])
+def test_side_by_side_each_episode_is_played_as_alone(
+    algorithm: type[SB3PPO | RecurrentPPO], policy: str, actions: list[NDArray[np.float32]]
+) -> None:
+    """With observations normalised by the training's statistics, and a memory of its own."""
+    model = algorithm(policy, _normalized(), n_steps=6, batch_size=6, seed=0, device="cpu")
+    normalize = model.get_vec_normalize_env()
+    assert normalize is not None
+    result = validation(2).play(model, never)
+    assert result is not None
+    given = np.array(actions).reshape(ROUNDS, 2, -1)
     env = make()
-    assert both is not None
-    assert recurrent.get_vec_normalize_env() is not None
-    for index in (0, 1):
-        observation, _ = env.reset(seed=VALIDATION_SEED + index)
-        state, total, done = None, 0.0, False
-        start = np.ones(1, dtype=bool)
-        while not done:
-            seen = recurrent.get_vec_normalize_env().normalize_obs(observation[None])  # type: ignore[union-attr]
-            actions, state = recurrent.predict(seen, state, start, deterministic=True)
-            start = np.zeros(1, dtype=bool)
-            observation, reward, done, _, _ = env.step(actions[0])
+    for index, seed in enumerate(result.seeds):
+        observation, _ = env.reset(seed=seed)
+        state, start, total = None, np.ones(1, dtype=bool), 0.0
+        for round_ in range(ROUNDS):
+            seen: Any = normalize.normalize_obs(observation[None])
+            answer, state = model.predict(seen, state, start, deterministic=True)
+            np.testing.assert_allclose(given[round_, index], answer[0], atol=1e-6)
+            start[:] = False
+            observation, reward, _, _, _ = env.step(given[round_, index])
             total += reward
-        assert both.returns[index] == pytest.approx(total, abs=2 / 64)
+        assert result.returns[index] == total
 
 
-def test_random_streams_and_statistics_stay_as_they_are() -> None:
+def test_random_streams_and_statistics_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     env = _normalized()
     model = SB3PPO("MlpPolicy", env, n_steps=6, batch_size=6, seed=0, device="cpu")
     statistics = env.obs_rms
     assert isinstance(statistics, RunningMeanStd)
+    original = model.predict
+
+    def predict(*arguments: Any, **keywords: Any) -> Any:
+        """Draws from every global stream, as a network of the user's may."""
+        torch.rand(1), random.random(), np.random.random()
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(model, "predict", predict)
     before = random_state(), statistics.mean.copy(), statistics.count
     validation(1).play(model, never)
     after = random_state(), statistics.mean.copy(), statistics.count
@@ -191,21 +217,13 @@ def test_random_streams_and_statistics_stay_as_they_are() -> None:
     assert before[2] == after[2]
 
 
-def test_episode_that_ends_early_is_not_played_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A student that diverges ends its episode; the others go on."""
+def test_episode_that_ends_early_is_not_played_on(actions: list[NDArray[np.float32]]) -> None:
+    """A student that diverges ends its episode."""
     kwargs = KWARGS | {"student": {"lr": 1e9}}
     model = SB3PPO("MlpPolicy", DummyVecEnv([make]), n_steps=6, batch_size=6, seed=0, device="cpu")
-    steps = []
-    original = SSDKDEnv.step_course
-
-    def step_course(self: SSDKDEnv, action: Any) -> Any:
-        steps.append(1)
-        return original(self, action)
-
-    monkeypatch.setattr(SSDKDEnv, "step_course", step_course)
     result = Validation(kwargs, 2, Choice("loop", 1, "")).play(model, never)
     assert result is not None
-    assert len(steps) == 2
+    assert len(actions) == 2
     assert all(value <= 0 for value in result.returns)
 
 

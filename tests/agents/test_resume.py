@@ -36,6 +36,9 @@ CASES = {
         checkpoint_every=8,
     ),
     "sac": replace(SAC, timesteps=20, checkpoint_every=8, evaluate_every=7, evaluation_episodes=1),
+    "sac, still at random": replace(
+        SAC, timesteps=16, hyperparameters=SAC.hyperparameters | {"learning_starts": 12}, checkpoint_every=8
+    ),
     "sac on two": replace(
         SAC,
         vector_backend="loop",
@@ -177,6 +180,16 @@ def test_resumed_run_repeats_no_line_and_hides_no_event(tmp_path: Path) -> None:
     seconds = [line["seconds"] for line in episodes]
     assert sorted(seconds) == seconds, "the clock goes on"
     assert [step for step, _ in curves(tmp_path / "run")["rollout/ep_rew_mean"]] == [4, 8, 12, 16, 20]
+
+
+def test_validation_after_the_checkpoint_is_written_once(tmp_path: Path) -> None:
+    config = replace(SAC, checkpoint_every=10, evaluate_every=6, evaluation_episodes=1)
+    with killed_after(11):
+        run(tmp_path / "run", config)
+    assert checkpoints(tmp_path / "run") == [0]
+    assert [line["timesteps"] for line in read_lines(tmp_path / "run" / "evaluations.jsonl")] == [6]
+    go_on(tmp_path / "run", config)
+    assert [line["timesteps"] for line in read_lines(tmp_path / "run" / "evaluations.jsonl")] == [6, 12]
 
 
 # --- what cannot go on ---
