@@ -54,7 +54,7 @@ class TrainingConfig:
         image_every: episodes between pictures of the buffer in TensorBoard.
         vector_backend: how the work of several environments is done; see `EnvironmentPool`.
         evaluate_every: environment steps between validations of the deterministic policy; 0 for none. Eight episodes
-            of 16 rounds every 1,024 steps add an eighth to the training.
+            of 16 rounds every 1,280 steps add an eighth to the time.
         evaluation_episodes: episodes of a validation, the same ones each time.
         patience: validations without improvement of the mean return after which training ends; 0 for never.
     """
@@ -68,7 +68,7 @@ class TrainingConfig:
     checkpoint_every: int = 128
     image_every: int = 20
     vector_backend: str = "auto"
-    evaluate_every: int = 1024
+    evaluate_every: int = 1280
     evaluation_episodes: int = 8
     patience: int = 0
 

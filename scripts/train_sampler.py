@@ -48,7 +48,7 @@ class Arguments:
     """Values that replace the file's, such as learning_rate=0.0003 n_envs=4."""
     checkpoint_every: int = 128
     """Environment steps between checkpoints; each is taken between an update and the next rollout."""
-    evaluate_every: int = 1024
+    evaluate_every: int = 1280
     """Environment steps between validations, which add about an eighth to the time; 0 for none."""
     evaluation_episodes: int = 8
     """Episodes of a validation."""
