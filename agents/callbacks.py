@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image, TensorBoardOutputFormat
@@ -52,6 +53,7 @@ class DistillationCallback(BaseCallback):
     | `student/diverged`      | share of the episodes that ended with a diverged student                        |
     | `buffer/*`              | mean over the rounds; `replaced` in images, `mean_age` in rounds                |
     | `action/<part>`         | mean over the rounds of each part of the action, as the environment received it |
+    |                         | (of a discrete scheme: the share of the rounds in which each was chosen)        |
     | `buffer/images`         | buffer of the first environment one round before the end of an episode          |
 
     ARS hides its steps from callbacks; with it, place a `StepRecorder` around `VecMonitor`, as `train` does.
@@ -132,6 +134,9 @@ class DistillationCallback(BaseCallback):
         return self.locals["infos"], self.locals["dones"], actions
 
     def _record_actions(self, actions: NDArray[Any]) -> None:
+        space = self.training_env.action_space
+        if isinstance(space, spaces.Discrete):  # the mean of its one-hot is the share of each choice
+            actions = np.eye(int(space.n))[actions.reshape(-1)]
         if actions.ndim == 2 and actions.shape[1] == len(self._action_names):
             for name, value in zip(self._action_names, actions.mean(axis=0), strict=True):
                 self._record_mean(f"action/{name}", value)

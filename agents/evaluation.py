@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.loop_state import random_streams_kept
+from agents.seeds import VALIDATION_SEED
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.envs.tuning import Choice
-
-#: Seeds of training are below, seeds of validation from here on, those of the final comparison from `HELD_OUT_SEED` on.
-VALIDATION_SEED = 500_000
-EVALUATIONS_FILE = "evaluations.jsonl"
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,16 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
 from agents.checkpoints import Checkpoint, save_checkpoint
-from agents.evaluation import EVALUATIONS_FILE, Evaluation, Validation
+from agents.evaluation import Evaluation, Validation
 from agents.loop_state import restore
 from agents.recording import EpisodeLog
-from agents.runs import RunFolder
+from agents.runs import BEST_FILE, EVALUATIONS_FILE, RunFolder
 from agents.stopping import Stopper
 from agents.storage import save_sampler
 
 if TYPE_CHECKING:
     from agents.training import TrainingConfig
 
-#: The checkpoint with the highest mean validation return, in the run's folder.
-BEST_FILE = "best.safetensors"
 #: Seconds after Ctrl-C that an iteration has to end, so that nothing of it is lost.
 GRACE = 5.0
 

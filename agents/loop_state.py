@@ -20,8 +20,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, unwrap_vec_wrap
 
 #: The method that is one iteration of an algorithm's loop: of all of Stable-Baselines3's, and of ARS.
 ITERATIONS = ("collect_rollouts", "_do_one_update")
-#: Numbers that algorithms keep from iteration to iteration, where they have them.
-COUNTERS = ("_episode_num", "_n_calls", "exploration_rate", "_current_progress_remaining", "old_count")
+#: Numbers that loops keep from iteration to iteration, where they have them.
+COUNTERS = ("_episode_num", "_current_progress_remaining", "old_count")
 LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 
 

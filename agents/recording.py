@@ -11,9 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from agents.runs import RunFolder
-
-EPISODES_FILE = "episodes.jsonl"
+from agents.runs import EPISODES_FILE, RunFolder
 
 
 class StepRecorder(VecEnvWrapper):

@@ -17,13 +17,14 @@ from agents.algorithms import build_model, load_hyperparameters
 from agents.callbacks import DistillationCallback
 from agents.checkpoints import Checkpoint, drop_lines_after, load_episodes, read_checkpoint
 from agents.environments import env_arguments, make_env, make_vec_env, use_one_thread
-from agents.evaluation import EVALUATIONS_FILE, VALIDATION_SEED, Validation
-from agents.experiments import HELD_OUT_SEED
+from agents.evaluation import Validation
 from agents.loop import PatienceEnds, Progress, TrainingLoop, TrainingStopped
 from agents.loop_state import before_each_iteration, prepare
 from agents.machine import machine
-from agents.recording import EPISODES_FILE, EpisodeLog, StepRecorder
-from agents.runs import RunFolder
+from agents.normalization import normalization_options
+from agents.recording import EpisodeLog, StepRecorder
+from agents.runs import EPISODES_FILE, EVALUATIONS_FILE, RunFolder
+from agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
 from agents.stopping import Stopper
 from agents.storage import restore_model
 from agents.vec_env import DistillationVecEnv
@@ -238,9 +239,8 @@ def make_training_env(
     made = make_vec_env(config.env_id, config.env_kwargs, count, backend, processes)
     print(f"environments: {count}, {made.choice}")
     venv: VecEnv = StepRecorder(VecMonitor(made))
-    if hyperparameters.get("normalize"):
-        venv = VecNormalize(venv, gamma=float(hyperparameters.get("gamma", 0.99)))
-    return venv
+    options = normalization_options(hyperparameters)
+    return venv if options is None else VecNormalize(venv, **options)
 
 
 def _recorded_choice(run: Path) -> tuple[str, int] | None:

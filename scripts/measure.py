@@ -25,10 +25,11 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from agents.environments import make_env, use_one_thread
-from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episode, run_episodes
+from agents.experiments import EpisodeConfig, run_episode, run_episodes
 from agents.machine import machine
 from agents.plots import plot_budgets, plot_plans
 from agents.runs import append_line
+from agents.seeds import HELD_OUT_SEED
 from agents.statistics import bootstrap_between_group_share, bootstrap_mean
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan

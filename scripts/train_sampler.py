@@ -23,8 +23,7 @@ from pathlib import Path
 
 from _cli import launch, parse_settings
 
-from agents.loop import BEST_FILE
-from agents.runs import RunFolder
+from agents.runs import BEST_FILE, RunFolder
 from agents.training import TrainingConfig, check_settings, config_of_run, train
 
 
@@ -37,7 +36,8 @@ class Arguments:
     env: str = "SSDKD/Digits-v1"
     """Environment id."""
     algo: str = "ppo"
-    """ppo or sac."""
+    """a2c, ars, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what is not
+    among these four, where --env-kwargs action=strategies."""
     timesteps: int = 0
     """Environment steps in all; 0 takes the number from the hyper-parameter file."""
     seed: int = 0

@@ -20,11 +20,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from agents.evaluation import VALIDATION_SEED, Evaluation, Validation
-from agents.experiments import HELD_OUT_SEED
+from agents.evaluation import Evaluation, Validation
 from agents.loop import Progress
 from agents.loop_state import random_state
 from agents.runs import read_lines
+from agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
 from agents.storage import TrainedSampler, find_sampler_file, read_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.tuning import Choice
