@@ -106,6 +106,35 @@ def plot_plans(accuracies: Mapping[str, Sequence[float]], path: str | Path) -> N
     save_figure(figure, path)
 
 
+def plot_validity(
+    accuracies: Mapping[str, Sequence[float]], gains: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path
+) -> None:
+    """Mean accuracy of each plan against its mean return, a panel for each reward; below, the better half alone.
+
+    Args:
+        accuracies: plan → accuracy of every seed.
+        gains: reward → plan → return of every seed.
+        path: PNG to write.
+    """
+    figure = Figure(figsize=(3.6 * len(gains), 6.4), layout="constrained")
+    panels = figure.subplots(2, len(gains), squeeze=False)
+    better = sorted(accuracies, key=lambda plan: -float(np.mean(accuracies[plan])))[: (len(accuracies) + 1) // 2]
+    for row, plans in zip(panels, (list(accuracies), better), strict=True):
+        for axes, (reward, returns) in zip(row, gains.items(), strict=True):
+            for plan in plans:
+                named = not plan.startswith("random")
+                x, y = (bootstrap_mean(values[plan]) for values in (returns, accuracies))
+                bars = ([[z.mean - z.low], [z.high - z.mean]] for z in (y, x))
+                colour = COLOURS[1] if named else COLOURS[0]
+                yerr, xerr = bars
+                axes.errorbar(x.mean, y.mean, yerr, xerr, fmt="o", color=colour, markersize=4, elinewidth=0.7)
+                if named:
+                    axes.annotate(plan, (x.mean, y.mean), (4, 3), textcoords="offset points", fontsize=7)
+            axes.set(xlabel=f"return, {reward}", ylabel="accuracy on real images")
+            plain_axes(axes)
+    save_figure(figure, path)
+
+
 #: Marks of a benchmark's entries: every colour, then the same colours with other shapes.
 ENTRY_COLOURS = ("#3d6fb4", "#d1603d", "#3f8f5b", "#8a5fa8", "#b8902f", "#222222", "#c4528f", "#2a9aa8")
 ENTRY_SHAPES = ("o", "s", "^", "D", "v", "P")

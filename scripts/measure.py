@@ -3,7 +3,7 @@
 Examples:
   python scripts/measure.py episode --out results/digits-episode.jsonl
   python scripts/measure.py budgets --out results/digits-budgets.jsonl
-  python scripts/measure.py sensitivity --out results/digits-sensitivity.jsonl
+  python scripts/measure.py observations --out results/digits-observations.jsonl
   python scripts/measure.py overhead --out results/digits-overhead.jsonl
 
 Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints
@@ -12,7 +12,6 @@ a Markdown table. Times are of one process with one torch thread: let the machin
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,19 +20,20 @@ from typing import Any
 
 import numpy as np
 from _cli import launch, refuse_existing
-from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from agents.environments import make_env, use_one_thread
-from agents.experiments import EpisodeConfig, run_episode, run_episodes
+from agents.experiments import EpisodeConfig, run_episode
 from agents.machine import machine
-from agents.plots import plot_budgets, plot_plans
-from agents.runs import append_line
+from agents.plans import MEASUREMENT_SEED
+from agents.plots import plot_budgets
+from agents.runs import append_line, versions
 from agents.seeds import HELD_OUT_SEED
-from agents.statistics import bootstrap_between_group_share, bootstrap_mean
+from agents.statistics import bootstrap_mean
 from ssdkd_env.devices import select_device
-from ssdkd_env.distillation import DistillationRun, SamplingPlan
-from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.distillation import DistillationRun
+from ssdkd_env.envs.observations import STATISTICS
+from ssdkd_env.envs.vector import SSDKDVectorEnv
 
 ENV_ID = "SSDKD/Digits-v1"
 
@@ -48,26 +48,6 @@ BUDGETS: dict[str, dict[str, int]] = {
     "24 minibatches": {"student_steps": 24},
     "96 minibatches": {"student_steps": 96},
     "5 inversion steps": {"inversion_steps": 5},
-}
-
-#: Fixed plans over the action space. Shares are of the largest that the candidates allow.
-PLANS: dict[str, dict[str, float]] = {
-    "paper": {},
-    "paper, β = 0": {"importance_exponent": 0.0},
-    "paper, β = 1": {"importance_exponent": 1.0},
-    "uniform": {"discrepancy_exponent": 0.0, "importance_exponent": 0.0},
-    "uniform, a quarter replaced": {
-        "discrepancy_exponent": 0.0,
-        "importance_exponent": 0.0,
-        "replaced_share": 0.25,
-    },
-    "hard first": {"discrepancy_exponent": 2.0},
-    "easy first": {"discrepancy_exponent": -2.0, "importance_exponent": 0.0},
-    "rare classes first": {"discrepancy_exponent": 0.0, "diversity_exponent": 2.0, "importance_exponent": 0.0},
-    "frequent classes first": {"discrepancy_exponent": 0.0, "diversity_exponent": -2.0, "importance_exponent": 0.0},
-    "teacher unsure first": {"discrepancy_exponent": 0.0, "difficulty_exponent": 2.0, "importance_exponent": 0.0},
-    "teacher sure first": {"discrepancy_exponent": 0.0, "difficulty_exponent": -1.0, "importance_exponent": 0.0},
-    "paper, teacher sure first": {"difficulty_exponent": -1.0},
 }
 
 
@@ -92,17 +72,13 @@ class Budgets:
 
 
 @dataclass
-class Sensitivity:
-    """How much the sampling plan matters: fixed plans × seeds, variance between plans against between seeds."""
+class Observations:
+    """Mean and deviation of every entry of the observation under random actions: the constants of `STATISTICS`."""
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    seeds: int = 10
-    """Episodes of each plan."""
-    budget: str = "{}"
-    """JSON of budget settings to replace, such as '{"rounds": 10}'."""
-    processes: int = 2
-    """Episodes side by side (times are not reported here)."""
+    episodes: int = 32
+    """Episodes, side by side."""
 
 
 @dataclass
@@ -119,15 +95,15 @@ class Overhead:
     """Pairs of episodes."""
 
 
-def main(args: Episode | Budgets | Sensitivity | Overhead) -> None:
+def main(args: Episode | Budgets | Observations | Overhead) -> None:
     refuse_existing("out", args.out)
     use_one_thread()
     if isinstance(args, Episode):
         measure_episode(args)
     elif isinstance(args, Budgets):
         measure_budgets(args)
-    elif isinstance(args, Sensitivity):
-        measure_sensitivity(args)
+    elif isinstance(args, Observations):
+        measure_observations(args)
     else:
         measure_overhead(args)
 
@@ -161,40 +137,21 @@ def measure_budgets(args: Budgets) -> None:
     plot_budgets(points, args.out.with_suffix(".png"))
 
 
-def measure_sensitivity(args: Sensitivity) -> None:
-    env = make_env(ENV_ID, {"budget": json.loads(args.budget)})
-    samplers = {name: f"constant:{_action(env, plan)}" for name, plan in PLANS.items()}
-    labels = {sampler: name for name, sampler in samplers.items()}
-    configs = [
-        EpisodeConfig(ENV_ID, sampler, HELD_OUT_SEED + seed, {"budget": json.loads(args.budget)})
-        for seed in range(args.seeds)
-        for sampler in samplers.values()
-    ]
-    groups: dict[str, list[dict[str, Any]]] = {name: [] for name in PLANS}
-    for result in tqdm(run_episodes(configs, args.processes), total=len(configs), unit="episode"):
-        groups[labels[result["sampler"]]].append(result)
-        append_line(args.out, {"label": labels[result["sampler"]]} | result)
-    accuracies = {name: [r["final"]["accuracy"] for r in results] for name, results in groups.items()}
-    returns = {name: [r["return"] for r in results] for name, results in groups.items()}
-    print("| plan | accuracy on real digits | return | sd over seeds |\n|---|---|---|---|")
-    for name in sorted(PLANS, key=lambda name: -float(np.mean(accuracies[name]))):
-        print(
-            f"| {name} | {bootstrap_mean(accuracies[name])} | {bootstrap_mean(returns[name])} "
-            f"| {np.std(accuracies[name], ddof=1):.4f} |"
-        )
-    share = bootstrap_between_group_share(list(accuracies.values()))
-    means = [[float(np.mean(values[name])) for name in PLANS] for values in (accuracies, returns)]
-    correlation = float(spearmanr(*means).statistic)
-    summary = {
-        "between_plan_share_of_accuracy": vars(share),
-        "between_plan_share_of_return": vars(bootstrap_between_group_share(list(returns.values()))),
-        "rank_correlation_of_plan_means_return_accuracy": correlation,
-        "machine": machine(select_device("auto")),
-    }
-    append_line(args.out, summary)
-    print(f"\nshare of the accuracy's variance between plans: {share}")
-    print(f"rank correlation of plan means, return against accuracy: {correlation:.3f}")
-    plot_plans(accuracies, args.out.with_suffix(".png"))
+def measure_observations(args: Observations) -> None:
+    envs = SSDKDVectorEnv(args.episodes, observation="statistics", evaluate_every=10**6)
+    names = [name for name in envs.observation_names if name in STATISTICS]
+    envs.action_space.seed(0)
+    seen = [envs.reset(seed=MEASUREMENT_SEED)[0]]
+    for _ in tqdm(range(make_env(ENV_ID, {}).budget.rounds), unit="round"):
+        seen.append(envs.step(envs.action_space.sample())[0])
+    envs.close()
+    values = np.concatenate(seen)[:, : len(names)]
+    print("| entry | mean | deviation |\n|---|---|---|")
+    for name, column in zip(names, values.T, strict=True):
+        line = {"entry": name, "mean": float(column.mean()), "deviation": float(column.std())}
+        append_line(args.out, line)
+        print(f"| {name} | {line['mean']:.3f} | {line['deviation']:.3f} |")
+    append_line(args.out, {"versions": versions(), "machine": machine(select_device("auto"))})
 
 
 def measure_overhead(args: Overhead) -> None:
@@ -236,16 +193,9 @@ def _play(out: Path, configs: list[EpisodeConfig], extra: dict[str, Any]) -> lis
     return results
 
 
-def _action(env: SSDKDEnv, plan: dict[str, float]) -> list[float]:
-    share = plan.get("replaced_share", 1.0) * min(1.0, env.budget.candidates / env.budget.buffer_capacity)
-    parts: dict[str, Any] = plan | {"replaced_share": share}
-    action = env.action_scheme.from_plan(SamplingPlan(**parts))
-    return [round(float(part), 6) for part in action]
-
-
 def _accuracy(results: list[dict[str, Any]]) -> str:
     return str(bootstrap_mean(r["final"]["accuracy"] for r in results))
 
 
 if __name__ == "__main__":
-    launch(Episode | Budgets | Sensitivity | Overhead, main, __doc__)  # type: ignore[arg-type]
+    launch(Episode | Budgets | Observations | Overhead, main, __doc__)  # type: ignore[arg-type]

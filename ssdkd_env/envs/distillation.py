@@ -65,14 +65,25 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     | 3   | importance_exponent β                               | 0  | 1                                    |
     | 4   | replaced_share ρ of the buffer, at most, this round | 0  | candidates / capacity (all of them)  |
 
+    Other schemes, each with a table of its parts in its class:
+
+    - `"full"` (`Full`, 8 numbers): also φ's two exponents in inversion, and the adversarial weight.
+    - `"strategies"` (`Strategies`, `Discrete`): one of the named plans of `STRATEGIES`: the paper's, uniform, hard
+      first, first in first out, …
+    - `"bins"` (`Bins`, 15 numbers): on top of δ a logit for each bin of class rarity × difficulty. `"class_bins"`
+      (`ClassBins`): for each class × difficulty, the one scheme that depends on the number of classes.
+    - `"samples"` (`Samples`, 36 numbers): the weights of a small network that scores every image alike.
+
     `paper_action` is the paper's sampler (1, 0, 0, β = 0.4, all candidates compete), `uniform_action` draws
-    without any priority, `own_action` is what the method's authors do. ρ acts on methods with a partial update
-    (`ssdkd`); with a full one every candidate enters.
+    without any priority, `own_action` is what the method's authors do; every scheme can say them exactly. ρ acts on
+    methods with a partial update (`ssdkd`); with a full one every candidate enters. `step` takes a `SamplingPlan`, too.
 
     ## Observation Space
 
     `Box` float32 with finite bounds; `observation_names` holds the names. It sees no real data and does not depend
-    on the number of classes. KL divergences d appear as d / (1 + d).
+    on the number of classes. KL divergences d appear as d / (1 + d). With `observation="statistics"` the bounds are
+    those of the table; by default (`"scaled"`) entries 0–19 are (value − mean) / deviation with the constants of
+    `STATISTICS`, clipped to ±5, so that an agent needs no statistics of its own. `history` stacks rounds.
 
     | Num   | Observation                                                              | Min | Max |
     |-------|--------------------------------------------------------------------------|-----|-----|
@@ -90,21 +101,23 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     | 15    | probe_discrepancy                                                        | 0   | 1   |
     | 16    | probe_agreement                                                          | 0   | 1   |
     | 17–19 | candidate_agreement_trend, probe_discrepancy_trend, probe_agreement_trend | -1  | 1   |
-    | 20–24 | last_action, part by part (0 after a reset)                              | -1  | 1   |
+    | 20–24 | last_action, part by part (0 after a reset; one-hot of a strategy)       | -1  | 1   |
 
     ## Rewards
 
-    The gain of a score since the last step, so that the return is score(end) − score(start). The scores are
-    computed on a *probe set*, synthesised from the teacher alone before the first episode and never trained on:
+    The gain of a score since the last step, so that the return is score(end) − score(start). Names that begin with
+    `terminal_` pay all of it in the last step. The probe set is synthesised from the teacher alone before the first
+    episode and never trained on.
 
-    - `"probe_agreement"` (default): share on which the arg-maxes of student and teacher agree.
-    - `"probe_discrepancy"`: 1 / (1 + KL(teacher ‖ student)).
+    - `"probe_agreement"` (default): share of the probe set on which the arg-maxes of student and teacher agree.
+    - `"probe_discrepancy"`: 1 / (1 + KL(teacher ‖ student)) on the probe set.
+    - `"candidate_agreement"`: agreement on the round's fresh images, before the student saw any. Noisier.
     - `"oracle_accuracy"`: accuracy on real evaluation data. An oracle, for research only.
 
     ## Starting State
 
-    A fresh student and generator; the buffer is filled by `warmup_rounds` batches without adversary. Everything
-    follows from the seed given to `reset`.
+    A fresh student and generator; the buffer is filled by `warmup_rounds` batches without adversary. With `instances`
+    teacher, student, buffer and budget are drawn first. Everything follows from the seed given to `reset`.
 
     ## Episode End
 
@@ -167,7 +180,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     ## Version History
 
-    - v1: scaled observations; a probe set of several kinds of images; δ's draws of a run in another order.
+    - v1: scaled observations; a probe set of several kinds of images.
     - v0: first version, before the package was released.
     """
 

@@ -25,8 +25,9 @@ class Statistic:
 
     Attributes:
         low, high: bounds of its value.
-        mean, deviation: over rounds of digits episodes under random plans (`measure.py observations`); with them the
-            `"scaled"` observation brings every entry to a like size without a file of statistics.
+        mean, deviation: over rounds of digits episodes under random actions (`results/digits-observations`; where it
+            was constant, 0.1); with them the `"scaled"` observation brings every entry to a like size without a file
+            of statistics.
     """
 
     low: float
@@ -37,26 +38,26 @@ class Statistic:
 
 #: KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
 STATISTICS: dict[str, Statistic] = {
-    "progress": Statistic(0.0, 1.0, 0.5, 0.3),
+    "progress": Statistic(0.0, 1.0, 0.5, 0.31),
     "buffer_fill": Statistic(0.0, 1.0, 1.0, 0.1),
-    "buffer_class_imbalance": Statistic(0.0, 1.0, 0.05, 0.05),
-    "buffer_difficulty_q10": Statistic(0.0, 1.0, 0.03, 0.03),
-    "buffer_difficulty_q50": Statistic(0.0, 1.0, 0.15, 0.1),
-    "buffer_difficulty_q90": Statistic(0.0, 1.0, 0.45, 0.15),
-    "buffer_discrepancy_q10": Statistic(0.0, 1.0, 0.1, 0.1),
-    "buffer_discrepancy_q50": Statistic(0.0, 1.0, 0.25, 0.15),
-    "buffer_discrepancy_q90": Statistic(0.0, 1.0, 0.5, 0.2),
-    "buffer_agreement": Statistic(0.0, 1.0, 0.75, 0.2),
-    "buffer_mean_age": Statistic(0.0, 1.0, 0.3, 0.2),
-    "effective_sample_size": Statistic(0.0, 1.0, 0.6, 0.3),
-    "candidate_confidence": Statistic(0.0, 1.0, 0.75, 0.1),
-    "candidate_discrepancy": Statistic(0.0, 1.0, 0.5, 0.15),
-    "candidate_agreement": Statistic(0.0, 1.0, 0.5, 0.2),
-    "probe_discrepancy": Statistic(0.0, 1.0, 0.5, 0.15),
-    "probe_agreement": Statistic(0.0, 1.0, 0.5, 0.2),
-    "candidate_agreement_trend": Statistic(-1.0, 1.0, 0.02, 0.1),
-    "probe_discrepancy_trend": Statistic(-1.0, 1.0, -0.02, 0.05),
-    "probe_agreement_trend": Statistic(-1.0, 1.0, 0.03, 0.05),
+    "buffer_class_imbalance": Statistic(0.0, 1.0, 0.04, 0.016),
+    "buffer_difficulty_q10": Statistic(0.0, 1.0, 0.03, 0.035),
+    "buffer_difficulty_q50": Statistic(0.0, 1.0, 0.22, 0.074),
+    "buffer_difficulty_q90": Statistic(0.0, 1.0, 0.53, 0.057),
+    "buffer_discrepancy_q10": Statistic(0.0, 1.0, 0.17, 0.14),
+    "buffer_discrepancy_q50": Statistic(0.0, 1.0, 0.46, 0.15),
+    "buffer_discrepancy_q90": Statistic(0.0, 1.0, 0.69, 0.094),
+    "buffer_agreement": Statistic(0.0, 1.0, 0.42, 0.16),
+    "buffer_mean_age": Statistic(0.0, 1.0, 0.47, 0.15),
+    "effective_sample_size": Statistic(0.0, 1.0, 0.34, 0.29),
+    "candidate_confidence": Statistic(0.0, 1.0, 0.74, 0.043),
+    "candidate_discrepancy": Statistic(0.0, 1.0, 0.61, 0.1),
+    "candidate_agreement": Statistic(0.0, 1.0, 0.27, 0.14),
+    "probe_discrepancy": Statistic(0.0, 1.0, 0.59, 0.1),
+    "probe_agreement": Statistic(0.0, 1.0, 0.36, 0.14),
+    "candidate_agreement_trend": Statistic(-1.0, 1.0, 0.02, 0.13),
+    "probe_discrepancy_trend": Statistic(-1.0, 1.0, -0.007, 0.087),
+    "probe_agreement_trend": Statistic(-1.0, 1.0, 0.02, 0.055),
 }
 #: Scaled entries are clipped here, in standard deviations.
 CLIP = 5.0

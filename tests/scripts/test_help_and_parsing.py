@@ -32,7 +32,7 @@ NAMES = (
 )
 #: Scripts with subcommands, whose arguments are a class each.
 SUBCOMMANDS = {
-    "measure": ("Episode", "Budgets", "Sensitivity", "Overhead"),
+    "measure": ("Episode", "Budgets", "Observations", "Overhead"),
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
 #: The option that must be given, where it is not --out.

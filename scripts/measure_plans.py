@@ -1,0 +1,134 @@
+"""How much the sampling plan matters, and whether the data-free rewards rank plans as accuracy on real data does.
+
+Fixed plans (controls, and plans drawn uniformly from the action space) × seeds, at an equal number of synthesised
+images. Says the share of the final accuracy's variance that the plan explains, and the rank correlation of plan means
+between each reward's return and the accuracy.
+
+Example: python scripts/measure_plans.py --out results/digits-plans-full.jsonl --action full --plans 20 --seeds 10
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _cli import launch, parse_settings, refuse_existing
+from tqdm import tqdm
+
+from agents.environments import env_arguments, make_env, use_one_thread
+from agents.machine import machine
+from agents.plans import MEASUREMENT_SEED, better_half, fixed_plans, play_plans, rank_correlation
+from agents.plots import plot_plans, plot_validity
+from agents.runs import append_line, versions
+from agents.statistics import bootstrap_between_group_share, bootstrap_mean
+from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.errors import InvalidInputError
+
+REWARDS = ("probe_agreement", "probe_discrepancy", "candidate_agreement")
+
+
+@dataclass
+class Arguments:
+    """Command line of measure_plans."""
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    action: str = "exponents"
+    """Action scheme."""
+    plans: int = 20
+    """Random plans, beside the controls; a discrete scheme plays every choice."""
+    seeds: int = 10
+    """Episodes of each plan."""
+    env: str = "SSDKD/Digits-v1"
+    """Environment id."""
+    env_kwargs: tuple[str, ...] = ()
+    """Further arguments of the environment, such as 'budget={"rounds": 10}'."""
+    num_envs: int = 32
+    """Episodes side by side."""
+    vector_backend: str = "auto"
+    """How they are stepped: loop, process, grouped or auto."""
+
+
+def main(args: Arguments) -> None:
+    refuse_existing("out", args.out)
+    for name, least in (("plans", 0), ("seeds", 2), ("num_envs", 1)):
+        if getattr(args, name) < least:
+            raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")
+    use_one_thread()
+    kwargs = parse_settings("env-kwargs", args.env_kwargs) | {"action": args.action, "evaluate_every": 10**6}
+    env = make_env(args.env, kwargs)
+    plans = fixed_plans(env, args.plans)
+    seeds = range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds)
+    pool = EnvironmentPool(args.num_envs, env_arguments(args.env, kwargs), args.vector_backend, None)
+    print(f"environments: {pool.count}, {pool.choice}")
+    try:
+        lines = []
+        for line in tqdm(play_plans(pool, env, plans, seeds), total=len(plans) * len(seeds), unit="episode"):
+            append_line(args.out, line)
+            lines.append(line)
+    finally:
+        pool.close()
+    settings = {name: value for name, value in asdict(args).items() if name != "out"}
+    summary = summarize(lines) | {"backend": str(pool.choice), "versions": versions(), "machine": machine(env.device)}
+    append_line(args.out, {"settings": settings, **summary})
+    report(lines, summary, args.out)
+
+
+def by_plan(lines: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(plans, seeds) of the final accuracy, or of a score's gain."""
+    labels = list(dict.fromkeys(line["label"] for line in lines))
+    value = {
+        (line["label"], line["seed"]): line["final"]["accuracy"] if name == "accuracy" else line["gains"][name]
+        for line in lines
+    }
+    return np.array([[value[label, seed] for seed in sorted({line["seed"] for line in lines})] for label in labels])
+
+
+def summarize(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Share of the variance, and how each reward ranks the plans: all of them, and the better half alone."""
+    accuracy = by_plan(lines, "accuracy")
+    half = better_half(accuracy)
+    summary: dict[str, Any] = {
+        "plan_share_of_accuracy": vars(bootstrap_between_group_share(accuracy.tolist())),
+        "plan_share_of_accuracy_better_half": vars(bootstrap_between_group_share(accuracy[half].tolist())),
+        "seed_deviation_median": float(np.median(accuracy.std(axis=1, ddof=1))),
+        "synthesized": sorted({line["final"]["synthesized"] for line in lines}),
+    }
+    for name in REWARDS:
+        gains = by_plan(lines, name)
+        summary[name] = {
+            "rank_correlation": vars(rank_correlation(gains, accuracy)),
+            "rank_correlation_better_half": vars(rank_correlation(gains[half], accuracy[half])),
+            "plan_share": vars(bootstrap_between_group_share(gains.tolist())),
+        }
+    return summary
+
+
+def report(lines: list[dict[str, Any]], summary: dict[str, Any], out: Path) -> None:
+    """Print the tables and draw the pictures."""
+    labels = list(dict.fromkeys(line["label"] for line in lines))
+    accuracy = dict(zip(labels, by_plan(lines, "accuracy").tolist(), strict=True))
+    gains = {name: dict(zip(labels, by_plan(lines, name).tolist(), strict=True)) for name in REWARDS}
+    print("| plan | accuracy on real data | " + " | ".join(f"return, {name}" for name in REWARDS) + " |")
+    print("|---|---|" + "---|" * len(REWARDS))
+    for label in sorted(labels, key=lambda label: -float(np.mean(accuracy[label]))):
+        cells = [label, *(str(bootstrap_mean(values[label])) for values in (accuracy, *gains.values()))]
+        print("| " + " | ".join(cells) + " |")
+    print("\n| | all plans | better half |\n|---|---|---|")
+    shares = (summary["plan_share_of_accuracy"], summary["plan_share_of_accuracy_better_half"])
+    print(f"| share of the accuracy's variance between plans | {_shown(shares[0])} | {_shown(shares[1])} |")
+    for name in REWARDS:
+        pair = (summary[name]["rank_correlation"], summary[name]["rank_correlation_better_half"])
+        print(f"| rank correlation of plan means, {name} | {_shown(pair[0])} | {_shown(pair[1])} |")
+    plot_plans(accuracy, out.with_suffix(".png"))
+    plot_validity(accuracy, gains, out.with_name(f"{out.stem}-validity.png"))
+
+
+def _shown(interval: dict[str, float]) -> str:
+    return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)
