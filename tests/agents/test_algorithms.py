@@ -24,8 +24,8 @@ from agents.algorithms import (
     TRAINING_KEYS,
     build_model,
     load_hyperparameters,
-    normalization_options,
 )
+from agents.normalization import normalization_options
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.stand_in import OFF_POLICY, StandIn, environments
 from tests.envs.episodes import make
