@@ -7,7 +7,7 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
-DEMO_STEPS ?= 1152
+DEMO_STEPS ?= 1280
 DEMO_EPISODES ?= 6
 
 .PHONY: help install demo test lint types check clean

@@ -109,26 +109,6 @@ def check_action_space(algorithm: str, space: spaces.Space[Any]) -> None:
         )
 
 
-def normalization_options(hyperparameters: dict[str, Any]) -> dict[str, Any] | None:
-    """Arguments of `VecNormalize` that the hyper-parameters mean; None for no normalisation.
-
-    As in RL Zoo, `normalize` is true, false or a mapping such as `{norm_obs: true, norm_reward: false}`, and the
-    returns are discounted by the algorithm's `gamma`. RL Zoo's third form, Python source in a string, is refused.
-
-    Raises:
-        InvalidInputError: when `normalize` is none of these.
-    """
-    given = hyperparameters.get("normalize", False)
-    if not isinstance(given, bool | dict):
-        raise InvalidInputError(
-            f"hyperparameters['normalize']={given!r}: expected true, false or a mapping of VecNormalize's arguments, "
-            'such as {"norm_obs": true, "norm_reward": false}'
-        )
-    if given is False:
-        return None
-    return {"gamma": float(hyperparameters.get("gamma", 0.99))} | (given if isinstance(given, dict) else {})
-
-
 def _with_objects(given: dict[str, Any], space: spaces.Space[Any]) -> dict[str, Any]:
     """Hyper-parameters with RL Zoo's spellings of schedules, noise and pairs replaced by what they mean."""
     options = copy.deepcopy(given)  # because algorithms add to policy_kwargs what JSON cannot hold

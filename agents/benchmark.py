@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agents.experiments import HELD_OUT_SEED, EpisodeConfig, play, validate
+from agents.experiments import EpisodeConfig, play, validate
 from agents.report import write_report
 from agents.runs import RunFolder, append_line
+from agents.seeds import HELD_OUT_SEED
 from agents.stopping import Stopper
 from agents.suites import DEFAULT_ENV, SAMPLERS_SUITE, Entry, find_suite, grid, sampler_entries, with_face
 from agents.workers import Outcome, run_jobs

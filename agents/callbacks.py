@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Image, TensorBoardOutputFormat
+from stable_baselines3.common.vec_env import unwrap_vec_wrapper
+
+from agents.recording import StepRecorder
 
 #: Tag → key of info after the last round of an episode, averaged over the episodes that ended since the last log.
 EPISODE_TAGS = {
@@ -49,7 +53,10 @@ class DistillationCallback(BaseCallback):
     | `student/diverged`      | share of the episodes that ended with a diverged student                        |
     | `buffer/*`              | mean over the rounds; `replaced` in images, `mean_age` in rounds                |
     | `action/<part>`         | mean over the rounds of each part of the action, as the environment received it |
+    |                         | (of a discrete scheme: the share of the rounds in which each was chosen)        |
     | `buffer/images`         | buffer of the first environment one round before the end of an episode          |
+
+    ARS hides its steps from callbacks; with it, place a `StepRecorder` around `VecMonitor`, as `train` does.
 
     The picture comes one round early because vectorised environments reset in the same call in which an episode ends.
 
@@ -68,9 +75,13 @@ class DistillationCallback(BaseCallback):
         self._episodes = 0
         self._picture_round: int | None = None
         self._action_names: tuple[str, ...] = ()
+        self._recorder: StepRecorder | None = None
+        self._seen = 0
 
     def _on_training_start(self) -> None:
         env = self.training_env
+        self._recorder = unwrap_vec_wrapper(env, StepRecorder)
+        self._seen = 0 if self._recorder is None else self._recorder.steps
         if env.has_attr("action_names"):
             self._action_names = tuple(env.get_attr("action_names", indices=[0])[0])
         tensorboard = next((o for o in self.logger.output_formats if isinstance(o, TensorBoardOutputFormat)), None)
@@ -87,15 +98,17 @@ class DistillationCallback(BaseCallback):
             self.logger.record("hparams", HParam(settings, dict.fromkeys(METRICS, 0.0)), exclude=TEXT_OUTPUTS)
 
     def _on_step(self) -> bool:
-        infos: list[dict[str, Any]] = self.locals["infos"]
-        dones: NDArray[np.bool_] = self.locals["dones"]
+        step = self._new_step()
+        if step is None:
+            return True
+        infos, dones, actions = step
         for info, done in zip(infos, dones, strict=True):
             for tag, key in ROUND_TAGS.items():
                 self._record_mean(tag, info.get(key))
             if done:
                 for tag, key in EPISODE_TAGS.items():
                     self._record_mean(tag, info.get(key))
-        self._record_actions()
+        self._record_actions(actions)
         self._record_picture(infos[0], bool(dones[0]))
         return True
 
@@ -107,9 +120,23 @@ class DistillationCallback(BaseCallback):
                 self.logger.record(RETURN_TAG, float(np.mean(returns)))
             self.logger.dump(self.num_timesteps)
 
-    def _record_actions(self) -> None:
+    def _new_step(self) -> tuple[list[dict[str, Any]], NDArray[np.bool_], NDArray[Any]] | None:
+        """Infos, ends and actions of the last step; None where it was seen already, or the algorithm hides it."""
+        if self._recorder is not None:
+            if self._recorder.steps == self._seen:
+                return None
+            self._seen = self._recorder.steps
+            return self._recorder.infos, self._recorder.dones, np.asarray(self._recorder.actions)
+        if "infos" not in self.locals:  # ARS shows its callbacks no step
+            return None
         # On-policy algorithms draw outside the box too; "clipped_actions" is what the environment received.
         actions = np.asarray(self.locals.get("clipped_actions", self.locals["actions"]))
+        return self.locals["infos"], self.locals["dones"], actions
+
+    def _record_actions(self, actions: NDArray[Any]) -> None:
+        space = self.training_env.action_space
+        if isinstance(space, spaces.Discrete):  # the mean of its one-hot is the share of each choice
+            actions = np.eye(int(space.n))[actions.reshape(-1)]
         if actions.ndim == 2 and actions.shape[1] == len(self._action_names):
             for name, value in zip(self._action_names, actions.mean(axis=0), strict=True):
                 self._record_mean(f"action/{name}", value)

@@ -26,8 +26,6 @@ from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_json
 
-#: Seeds from here on are for evaluation; training draws its seeds below.
-HELD_OUT_SEED = 1_000_000
 #: Seconds between two checkpoints of a long episode: what a killed process loses.
 SAVE_EVERY = 120.0
 

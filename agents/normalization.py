@@ -15,6 +15,26 @@ from ssdkd_env.errors import InvalidInputError
 OPTIONS = ("norm_obs", "norm_reward", "clip_obs", "epsilon")
 
 
+def normalization_options(hyperparameters: dict[str, Any]) -> dict[str, Any] | None:
+    """Arguments of `VecNormalize` that the hyper-parameters mean; None for no normalisation.
+
+    As in RL Zoo, `normalize` is true, false or a mapping such as `{norm_obs: true, norm_reward: false}`, and the
+    returns are discounted by the algorithm's `gamma`. RL Zoo's third form, Python source in a string, is refused.
+
+    Raises:
+        InvalidInputError: when `normalize` is none of these.
+    """
+    given = hyperparameters.get("normalize", False)
+    if not isinstance(given, bool | dict):
+        raise InvalidInputError(
+            f"hyperparameters['normalize']={given!r}: expected true, false or a mapping of VecNormalize's arguments, "
+            'such as {"norm_obs": true, "norm_reward": false}'
+        )
+    if given is False:
+        return None
+    return {"gamma": float(hyperparameters.get("gamma", 0.99))} | (given if isinstance(given, dict) else {})
+
+
 def normalization_state(environment: VecNormalize) -> dict[str, Any]:
     """Settings and statistics: `options`, and mean, variance (float64 tensors) and count of observation and return."""
     statistics: dict[str, Any] = {"observation": None, "return": _statistics(environment.ret_rms)}

@@ -18,7 +18,14 @@ import ssdkd_env
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_atomically, write_json
 
-PACKAGES = ("ssdkd-env", "torch", "gymnasium", "stable-baselines3", "numpy")
+PACKAGES = ("ssdkd-env", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "cma", "numpy")
+
+#: In the folder of a training or a search: a line an episode, and a line a validation.
+EPISODES_FILE, EVALUATIONS_FILE = "episodes.jsonl", "evaluations.jsonl"
+#: The checkpoint with the highest mean validation return.
+BEST_FILE = "best.safetensors"
+#: A plan found by a search.
+CONSTANT_FILE = "constant.json"
 
 
 def versions() -> dict[str, str]:

@@ -15,24 +15,23 @@ from tqdm import tqdm
 
 from agents.callbacks import RETURN_TAG
 from agents.environments import env_arguments, make_env, use_one_thread
-from agents.runs import RunFolder, read_lines
+from agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RunFolder, read_lines
 from agents.samplers import CONSTANT_PREFIX
 from agents.searchers import (
     SMALLEST_POPULATION,
     STRATEGIES,
-    VALIDATION_SEED,
     Recommendation,
     Searcher,
     Trial,
     make_searcher,
     plain,
 )
+from agents.seeds import VALIDATION_SEED
 from agents.stopping import Stopper
 from ssdkd_env.envs.pool import EnvironmentPool, check_backend
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import write_json
 
-EPISODES, EVALUATIONS, CONSTANT = "episodes.jsonl", "evaluations.jsonl", "constant.json"
 #: Episodes of the mean return in TensorBoard, as many as Stable-Baselines3 takes for an agent.
 RECENT = 100
 
@@ -222,7 +221,7 @@ class _Search:
 
     def _replay(self) -> None:
         """Tell the searcher what has been played; it then asks for what has not."""
-        path = self._folder.path / EPISODES
+        path = self._folder.path / EPISODES_FILE
         lines = read_lines(path, ("timesteps", "return", "seconds", "action", "seed")) if path.is_file() else []
         for line in lines:
             trials = self._searcher.ask(1)
@@ -237,7 +236,7 @@ class _Search:
 
     def _last_evaluation(self) -> tuple[int, dict[str, Any] | None]:
         """Steps before the last evaluation, and its line."""
-        path = self._folder.path / EVALUATIONS
+        path = self._folder.path / EVALUATIONS_FILE
         lines = read_lines(path, ("timesteps", "action", "mean_return")) if path.is_file() else []
         return (lines[-1]["timesteps"], lines[-1]) if lines else (0, None)
 
@@ -258,7 +257,7 @@ class _Search:
             "action": plain(trial.action),
             "seed": trial.seed,
         }
-        self._folder.append(line, file=EPISODES)
+        self._folder.append(line, file=EPISODES_FILE)
 
     def _log(self, curves: SummaryWriter, outcomes: Sequence[Outcome]) -> None:
         scalars = {RETURN_TAG: list(self._recent)}
@@ -303,7 +302,7 @@ class _Search:
                 "action": plain(action),
             }
         self._evaluation = line | {"timesteps": self._steps}
-        self._folder.append(self._evaluation, file=EVALUATIONS)
+        self._folder.append(self._evaluation, file=EVALUATIONS_FILE)
         self._evaluated = self._steps
         curves.add_scalar("eval/mean_reward", line["mean_return"], self._steps)
         curves.flush()
@@ -320,7 +319,7 @@ class _Search:
             "env_id": config.env_id,
             "env_kwargs": config.env_kwargs,
         }
-        write_json(self._folder.path / CONSTANT, value)
+        write_json(self._folder.path / CONSTANT_FILE, value)
 
 
 def constant_name(value: dict[str, Any]) -> str:

@@ -22,14 +22,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.seeds import VALIDATION_SEED
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 #: An action of a `Box(-1, 1)`, (parts,) float32, or a number of a `Discrete` space.
 Action = NDArray[np.float32] | int
 
 STRATEGIES = ("random", "cma")
-#: Validation seeds begin here, held-out ones at 1,000,000; a search draws its own below.
-VALIDATION_SEED = 500_000
 #: Of the candidates that were drawn one in so many is played again, and so on; the same of a bandit's arms.
 KEPT_OF_DRAWN, KEPT_OF_ARMS = 4, 2
 #: Standard deviation of the first generation: a quarter of the box's width, as cma advises.

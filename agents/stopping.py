@@ -24,12 +24,17 @@ class Stopper:
 
     def __init__(self, seconds: float | None = None) -> None:
         self.interrupted = False
+        self._interrupted_at = 0.0
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._previous: Any = None
 
     def __call__(self) -> bool:
         """Whether to stop now."""
         return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+    def waited(self) -> float:
+        """Seconds since Ctrl-C was pressed; 0 when it was not."""
+        return time.monotonic() - self._interrupted_at if self.interrupted else 0.0
 
     def __enter__(self) -> Stopper:
         if threading.current_thread() is threading.main_thread():
@@ -45,4 +50,4 @@ class Stopper:
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
-        self.interrupted = True
+        self.interrupted, self._interrupted_at = True, time.monotonic()

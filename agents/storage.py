@@ -24,16 +24,8 @@ from agents.ars import VectorARS
 from agents.environments import make_env
 from agents.exported import SETTINGS, check_tensors, read_exported
 from agents.normalization import frozen_normalization, load_normalization, normalization_state
-from agents.resume import (
-    counters_state,
-    last_state,
-    load_counters,
-    load_last,
-    load_random,
-    load_replay,
-    random_state,
-    replay_state,
-)
+from agents.resume import counters_state, load_counters, load_replay, replay_state
+from agents.runs import CONSTANT_FILE
 from agents.samplers import (
     CONSTANT_PREFIX,
     RANDOM_REPLACEMENT_PREFIX,
@@ -50,8 +42,6 @@ from ssdkd_env.files import load_state, read_json, save_state
 FloatArray = NDArray[np.float32]
 
 FORMAT = "ssdkd sampler 3"
-#: A plan found by a search, in the run's folder.
-CONSTANT = "constant.json"
 
 
 def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any], with_replay: bool = False) -> None:
@@ -61,8 +51,7 @@ def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any],
         path: the file.
         model: agent on a vector environment, inside `VecNormalize` or not.
         config: JSON-able; needs `algorithm`, `hyperparameters` and `env_id`.
-        with_replay: keep what only a resumption needs too: an off-policy agent's replay buffer, the states of the
-            random generators that agents draw from, and what the agent saw last. See `restore_model`.
+        with_replay: keep an off-policy agent's replay buffer too, which only a resumption needs.
     """
     names, variables = model._get_torch_save_params()
     # A fresh environment, not the model's: after Ctrl-C a worker may be in the middle of a step.
@@ -81,8 +70,6 @@ def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any],
         "variables": {name: recursive_getattr(model, name) for name in variables},
         "normalization": None if environment is None else normalization_state(environment),
         "replay": replay_state(model) if with_replay else None,
-        "random": random_state(model) if with_replay else None,
-        "last": last_state(model) if with_replay else None,
     }
     save_state(path, state)
 
@@ -96,51 +83,27 @@ def read_sampler(path: str | Path) -> dict[str, Any]:
     state = load_state(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InvalidInputError(f"{path} holds no trained sampler; expected a file that train_sampler wrote")
-    parts = {
-        "config",
-        "names",
-        "face",
-        "counters",
-        "parameters",
-        "variables",
-        "normalization",
-        "replay",
-        "random",
-        "last",
-    }
+    parts = {"config", "names", "face", "counters", "parameters", "variables", "normalization", "replay"}
     settings = {"algorithm", "hyperparameters", "env_id"}
     if not parts <= state.keys() or not settings <= state["config"].keys():
         raise InvalidInputError(f"{path} is damaged: a part of the sampler is missing; train or copy it again")
     return state
 
 
-def restore_model(model: BaseAlgorithm, state: dict[str, Any], exact: bool = False) -> None:
+def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
     """Put a saved state into a model that `build_model` made with the same hyper-parameters.
 
     Restored are weights (targets and batch statistics included), optimisers with their moments, entropy coefficient,
-    counters, exploration rate, place in the schedules, normalisation statistics and replay buffer.
-
-    With `exact`, a training goes on as if it had never stopped, bit for bit, under these conditions: the file was saved
-    with `with_replay` where a rollout starts (a callback's `_on_rollout_start`) or after `learn`, with all environments
-    between two episodes; the environments have been put between the same two episodes by the caller, without
-    `VecNormalize.reset`, which would count their first observations twice; the model has as many of them; and this call
-    comes right before `learn(reset_num_timesteps=False)`, because it sets the process's random generators (numpy's,
-    Python's, PyTorch's) and the action space's. Not kept, and empty between two episodes: rollout buffers, memories of
-    recurrent policies, action noise, the running returns of `VecNormalize` and `VecMonitor`.
+    counters, exploration rate, normalisation statistics and replay buffer. What a training needs beside its agent to go
+    on exactly is in `agents.loop_state`.
 
     Args:
         model: on an environment with the same spaces.
         state: of `read_sampler`.
-        exact: restore random generators and the last observations, too.
 
     Raises:
-        InvalidInputError: when the saved weights do not fit the model, or the file has not what `exact` needs.
+        InvalidInputError: when the saved weights do not fit the model.
     """
-    if exact and (state["random"] is None or state["last"] is None):
-        raise InvalidInputError(
-            "the saved sampler has no random state, so its training cannot go on exactly; give a checkpoint of "
-            "train_sampler of this version, or resume without exactness"
-        )
     try:
         model.set_parameters(state["parameters"], device="cpu")
         for name, value in state["variables"].items():
@@ -154,9 +117,6 @@ def restore_model(model: BaseAlgorithm, state: dict[str, Any], exact: bool = Fal
             load_normalization(environment, state["normalization"])
         if state["replay"] is not None:
             load_replay(model, state["replay"])
-        if exact:
-            load_last(model, state["last"])
-            load_random(model, state["random"])
     except InvalidInputError:
         raise
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -272,7 +232,7 @@ def face_of(name: str) -> dict[str, Any]:
     if inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not Path(inner).exists():
         return {}
     file = find_sampler_file(Path(inner))
-    if file.name == CONSTANT:
+    if file.name == CONSTANT_FILE:
         return {"action": _read_constant(file)["env_kwargs"].get("action", "exponents")}
     state = read_exported(file.parent) if file.name == SETTINGS else read_sampler(file)
     return dict(state["face"])
@@ -286,7 +246,7 @@ def find_sampler_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    for name in (CONSTANT, SETTINGS):
+    for name in (CONSTANT_FILE, SETTINGS):
         if (path / name).is_file():
             return path / name
     checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdigit()]
@@ -349,6 +309,6 @@ def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
             "scripts/train_sampler.py makes run folders"
         )
     file = find_sampler_file(path)
-    if file.name == CONSTANT:
+    if file.name == CONSTANT_FILE:
         return load_constant(file, env)
     return TrainedSampler(file.parent if file.name == SETTINGS else file, env)

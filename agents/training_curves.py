@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agents.comparison import mean_score
 from agents.results import Result, is_paper, rows_of, runs_of
-from agents.runs import read_lines
+from agents.runs import EPISODES_FILE, EVALUATIONS_FILE, read_lines
 from agents.statistics import Interval
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json
@@ -20,7 +20,6 @@ from ssdkd_env.files import read_json
 FloatArray: TypeAlias = NDArray[np.float64]
 Lines: TypeAlias = Sequence[Mapping[str, Any]]
 
-EPISODES, EVALUATIONS = "episodes.jsonl", "evaluations.jsonl"
 #: Score of an episode of training → the same in a line of evaluations; the agreement is not written there.
 TRAINING_SCORES = {"return": "returns", "accuracy": "accuracies", "probe_agreement": None}
 #: Places at which the curves of several runs are averaged.
@@ -49,10 +48,10 @@ def read_training(folder: Path) -> tuple[Lines, Lines]:
     Raises:
         InvalidInputError: when the folder holds no training, or none of its episodes is finished.
     """
-    episodes = read_lines(folder / EPISODES, ("timesteps", "return"))
+    episodes = read_lines(folder / EPISODES_FILE, ("timesteps", "return"))
     if not episodes:
         raise InvalidInputError(f"{folder} holds no finished training episode to plot; let its training run for longer")
-    evaluations = folder / EVALUATIONS
+    evaluations = folder / EVALUATIONS_FILE
     return episodes, read_lines(evaluations, ("timesteps", "returns")) if evaluations.exists() else []
 
 
@@ -74,7 +73,7 @@ def episode_curve(runs: Sequence[Lines], score: str, window: int) -> Curve:
     curves = []
     for lines in runs:
         if not all(score in line for line in lines):
-            raise InvalidInputError(f"score={score!r} is not in every line of {EPISODES}; choose return")
+            raise InvalidInputError(f"score={score!r} is not in every line of {EPISODES_FILE}; choose return")
         values: FloatArray = np.array([line[score] for line in lines], dtype=np.float64)
         smooth = np.array([values[max(0, end - window) : end].mean() for end in range(1, len(values) + 1)])
         steps, last = np.unique([line["timesteps"] for line in lines][::-1], return_index=True)
@@ -127,7 +126,7 @@ def _seed_scores(lines: Lines, key: str, steps: FloatArray, grid: FloatArray) ->
     """At each place of the grid the score of each seed, on straight lines between evaluations."""
     seeds = lines[0].get("seeds", range(len(lines[0][key])))
     if any(len(line[key]) != len(seeds) for line in lines):
-        raise InvalidInputError(f"{EVALUATIONS} has lines with different numbers of seeds; plot runs that have not")
+        raise InvalidInputError(f"{EVALUATIONS_FILE} has lines with different numbers of seeds; plot others")
     scores: FloatArray = np.array([line[key] for line in lines], dtype=np.float64)
     columns = np.array([np.interp(grid, steps, column) for column in scores.T])
     return [dict(zip(seeds, place, strict=True)) for place in columns.T.tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -28,6 +29,7 @@ class DistillationVecEnv(VecEnv):
 
     Attributes:
         choice: backend and processes, and why.
+        device: of the environments' networks.
 
     Raises:
         InvalidInputError: when an argument does not fit.
@@ -40,6 +42,7 @@ class DistillationVecEnv(VecEnv):
         self.choice = self._pool.choice
         self._actions: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         first = self._pool.first
+        self.device = first.device
         super().__init__(num_envs, first.observation_space, first.action_space)
         self.metadata = SSDKDEnv.metadata  # with the frames per second of a video
 
@@ -71,6 +74,29 @@ class DistillationVecEnv(VecEnv):
             infos[index]["terminal_observation"] = observations[index]
             observations[index], self.reset_infos[index] = observation, info
         return np.stack(observations), rewards, dones, infos
+
+    def save_episodes(self, folder: Path) -> None:
+        """Write every environment's episode into a file of `folder`, between two steps.
+
+        Raises:
+            ResetNeeded: before the first reset.
+            InvalidInputError: when the folder cannot be written.
+        """
+        self._pool.call_each("save", self._episode_files(folder))
+
+    def load_episodes(self, folder: Path) -> None:
+        """Go on with the episodes that `save_episodes` wrote; no reset is needed, and seeds given before are forgotten.
+
+        On the CPU each goes on bit-identically, its later episodes too, as far as the backend repeats itself.
+
+        Raises:
+            InvalidInputError: when a file is missing or belongs to an environment with other arguments.
+        """
+        self._take(self._pool.call_each("load", self._episode_files(folder)))
+        self._reset_seeds()
+
+    def _episode_files(self, folder: Path) -> dict[int, tuple[Path]]:
+        return {index: (folder / f"{index}.safetensors",) for index in range(self.num_envs)}
 
     def close(self) -> None:
         """End all environments."""

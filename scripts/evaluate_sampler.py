@@ -15,9 +15,10 @@ from pathlib import Path
 from _cli import launch, parse_settings
 from tqdm import tqdm
 
-from agents.experiments import HELD_OUT_SEED, EpisodeConfig, run_episodes, validate
+from agents.experiments import EpisodeConfig, run_episodes, validate
 from agents.runs import RunFolder
 from agents.sampler_report import NOTE, make_sampler_table
+from agents.seeds import HELD_OUT_SEED
 from agents.storage import face_of
 from agents.suites import sampler_runs
 from ssdkd_env.errors import InvalidInputError

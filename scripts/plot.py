@@ -19,7 +19,7 @@ from _cli import launch
 from agents.comparison_plots import plot_training_curves
 from agents.plots import SMOOTHING, plot_reward_curves
 from agents.results import read_results
-from agents.runs import read_lines
+from agents.runs import EPISODES_FILE, read_lines
 from agents.suites import sampler_runs
 from agents.training_curves import TRAINING_SCORES, algorithm_of, read_training
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -61,7 +61,7 @@ def plot_each(args: Arguments) -> None:
     names = [folder.name for folder in folders]
     labels = [folder.name if names.count(folder.name) == 1 else str(folder) for folder in folders]
     curves = {
-        label: read_lines(folder / "episodes.jsonl", ("timesteps", "return"))
+        label: read_lines(folder / EPISODES_FILE, ("timesteps", "return"))
         for label, folder in zip(labels, folders, strict=True)
     }
     results = read_lines(args.results, ("sampler", "return")) if args.results else []

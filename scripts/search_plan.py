@@ -20,8 +20,8 @@ from pathlib import Path
 
 from _cli import launch, parse_settings
 
-from agents.runs import RunFolder
-from agents.search import CONSTANT, SearchConfig, config_of_search, constant_name, search, searcher_of
+from agents.runs import CONSTANT_FILE, RunFolder
+from agents.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 from ssdkd_env.files import read_json
 
 
@@ -84,8 +84,8 @@ def main(args: Arguments) -> None:
     if outcome == "interrupted":
         print(f"interrupted; continue with: python scripts/search_plan.py --out {folder.path} --resume")
         sys.exit(130)
-    best = read_json(folder.path / CONSTANT)
-    print(f"finished; best action, mean return {best['mean_return']:.4f}: {folder.path / CONSTANT}")
+    best = read_json(folder.path / CONSTANT_FILE)
+    print(f"finished; best action, mean return {best['mean_return']:.4f}: {folder.path / CONSTANT_FILE}")
     print(f"name for evaluate_sampler: '{constant_name(best)}'")
 
 

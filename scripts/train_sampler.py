@@ -6,8 +6,13 @@ Examples:
   python scripts/train_sampler.py --out runs/ppo --resume --timesteps 20000
   tensorboard --logdir runs
 
-Writes checkpoints/, tensorboard logs, episodes.jsonl, config.json and command.txt into the folder. Ctrl-C saves a
-checkpoint first; --resume continues from the last one.
+Writes checkpoints/ (the last two), best.safetensors, tensorboard logs, episodes.jsonl, evaluations.jsonl, config.json,
+machine.json, outcome.json and command.txt into the folder. Every --evaluate-every steps the deterministic policy plays
+the same few episodes on seeds of their own; the checkpoint with the highest mean return is the best one.
+
+Ctrl-C waits up to five seconds for the rollout in progress; --resume continues from the last checkpoint, and gives on
+the CPU the same curve as a run that was never interrupted or killed. With more --timesteps it lengthens a finished run;
+learning rates that depend on the number of steps then follow the new number.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from pathlib import Path
 
 from _cli import launch, parse_settings
 
-from agents.runs import RunFolder
+from agents.runs import BEST_FILE, RunFolder
 from agents.training import TrainingConfig, check_settings, config_of_run, train
 
 
@@ -31,7 +36,8 @@ class Arguments:
     env: str = "SSDKD/Digits-v1"
     """Environment id."""
     algo: str = "ppo"
-    """ppo or sac."""
+    """a2c, ars, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what is not
+    among these four, where --env-kwargs action=strategies."""
     timesteps: int = 0
     """Environment steps in all; 0 takes the number from the hyper-parameter file."""
     seed: int = 0
@@ -40,12 +46,19 @@ class Arguments:
     """Arguments of the environment, such as reward=probe_discrepancy 'budget={"rounds": 10}'."""
     hyperparameters: tuple[str, ...] = ()
     """Values that replace the file's, such as learning_rate=0.0003 n_envs=4."""
-    checkpoint_every: int = 400
-    """Environment steps between checkpoints."""
+    checkpoint_every: int = 128
+    """Environment steps between checkpoints; each is taken between an update and the next rollout."""
+    evaluate_every: int = 1280
+    """Environment steps between validations, which add about an eighth to the time; 0 for none."""
+    evaluation_episodes: int = 8
+    """Episodes of a validation."""
+    patience: int = 0
+    """Validations without a higher mean return after which training ends; 0 for never."""
     image_every: int = 20
     """Episodes between pictures of the buffer in TensorBoard."""
     vector_backend: str = "auto"
-    """How several environments are stepped: loop, process, grouped, or auto, which tries what is fastest here."""
+    """How several environments are stepped: loop, process (as SubprocVecEnv does, one torch thread each), grouped, or
+    auto, which tries what is fastest here."""
     resume: bool = False
     """Continue the run in --out, with its own settings; only --timesteps is taken from this command."""
     progress_bar: bool = True
@@ -66,6 +79,9 @@ def main(args: Arguments) -> None:
             env_kwargs=parse_settings("env-kwargs", args.env_kwargs),
             hyperparameters=parse_settings("hyperparameters", args.hyperparameters),
             checkpoint_every=args.checkpoint_every,
+            evaluate_every=args.evaluate_every,
+            evaluation_episodes=args.evaluation_episodes,
+            patience=args.patience,
             image_every=args.image_every,
             vector_backend=args.vector_backend,
         )
@@ -74,6 +90,8 @@ def main(args: Arguments) -> None:
     print(f"curves: tensorboard --logdir {folder.path}")
     outcome = train(config, folder, args.resume, args.progress_bar)
     print(f"{outcome}; last checkpoint in {folder.path / 'checkpoints'}")
+    if (folder.path / BEST_FILE).exists():
+        print(f"best in validation: {folder.path / BEST_FILE}")
     if outcome == "interrupted":
         print(f"continue with: python scripts/train_sampler.py --out {folder.path} --resume")
         sys.exit(130)

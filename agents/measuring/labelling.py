@@ -38,6 +38,7 @@ from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.updates import FastUpdate
 from ssdkd_env.distillation.work import AnswerWork, SynthesisWork, TrainingWork, Work
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.observations import Observer
 from ssdkd_env.networks.grouping import NetworkGroup
 
 #: The phases that a run, or an environment, writes as generators of work: owner, method, phase.
@@ -79,7 +80,8 @@ CALLS: tuple[tuple[Any, str, str | None, str | None], ...] = (
     (NetworkGroup, "scatter", None, "grouping"),
     (grouped, "_by_minibatch", None, "grouping"),
     (run_module, "make_report", "observation", "report"),
-    *((SSDKDEnv, name, "observation", None) for name in ("_score_now", "_curve_point", "_observe", "_info")),
+    *((SSDKDEnv, name, "observation", None) for name in ("_score_now", "_curve_point", "_info")),
+    *((Observer, name, "observation", None) for name in ("begin", "see", "observation")),
 )
 
 

@@ -63,7 +63,8 @@ class LocalMembers:
     def end(self) -> dict[int, Any]:
         """Do what was asked for."""
         method, arguments = self._asked
-        done: dict[int, Any] = getattr(self, method)(arguments)
+        with torch.enable_grad():  # whatever the agent is doing: ARS plays its episodes without gradients
+            done: dict[int, Any] = getattr(self, method)(arguments)
         return done
 
     def reset(self, arguments: Mapping[int, Mapping[str, Any]]) -> dict[int, ResetResult]:

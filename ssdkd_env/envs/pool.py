@@ -89,6 +89,10 @@ class EnvironmentPool:
         results = self._ask("call", dict.fromkeys(indices, (name, args, kwargs)))
         return [results[index] for index in indices]
 
+    def call_each(self, name: str, arguments: Mapping[int, Sequence[Any]]) -> dict[int, Any]:
+        """What a method of some members gives, each with arguments of its own, by number."""
+        return self._ask("call", {index: (name, args, {}) for index, args in arguments.items()})
+
     def get(self, indices: Sequence[int], name: str) -> list[Any]:
         """An attribute of some members; from another process it comes as a copy."""
         results = self._ask("get", dict.fromkeys(indices, name))

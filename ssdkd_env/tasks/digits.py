@@ -47,7 +47,7 @@ DIGITS = TaskSpec(
     teacher_options={"channels": (16, 32, 64)},
     teacher_weights=str(ASSETS / "digits_teacher.safetensors"),
     student_arch="convnet",
-    student_options={"channels": (8, 16, 32)},
+    student_options={"channels": (12, 24, 48)},
     generator_options={"channels": 32},
     latent_dim=64,
     budget=Budget(
@@ -55,7 +55,7 @@ DIGITS = TaskSpec(
         warmup_rounds=6,
         candidates=32,
         inversion_steps=10,
-        student_steps=44,
+        student_steps=22,
         batch_size=64,
         buffer_capacity=180,
     ),

@@ -24,8 +24,8 @@ from agents.algorithms import (
     TRAINING_KEYS,
     build_model,
     load_hyperparameters,
-    normalization_options,
 )
+from agents.normalization import normalization_options
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.stand_in import OFF_POLICY, StandIn, environments
 from tests.envs.episodes import make
@@ -57,7 +57,7 @@ def test_files_are_plain_data(algorithm: str) -> None:
     for values in table.values():
         assert isinstance(values["n_envs"], int)
         assert isinstance(values["n_timesteps"], int)
-        assert isinstance(values["normalize"], bool)
+        assert isinstance(values["normalize"], bool | dict)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -12,8 +12,9 @@ import pytest
 
 from agents import suites
 from agents.benchmark import Benchmark, Job, Plan, Settings, make_plan
-from agents.experiments import HELD_OUT_SEED, run_episode
 from agents.experiments import play as play_episode
+from agents.experiments import run_episode
+from agents.seeds import HELD_OUT_SEED
 from agents.stopping import Stopper
 from agents.suites import ABLATION_SUITE, Entry
 from ssdkd_env.errors import InvalidInputError

@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-u
 import ssdkd_env  # noqa: F401 — registers the ids
 from agents.callbacks import EPISODE_TAGS, METRICS, ROUND_TAGS, DistillationCallback
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.strategy_actions import STRATEGIES
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE
 
 ID = "ssdkd_env:SSDKD/Digits-v1"
@@ -45,10 +46,12 @@ class Witness(BaseCallback):
         self.infos: list[dict[str, Any]] = []
         self.ends: list[dict[str, Any]] = []
         self.actions: list[Any] = []
+        self.choices: list[Any] = []
 
     def _on_step(self) -> bool:
         self.infos += self.locals["infos"]
         self.ends += [info for info in self.locals["infos"] if "terminal_observation" in info]
+        self.choices += list(self.locals["actions"])
         self.actions += list(np.clip(self.locals["actions"], -1.0, 1.0))
         return True
 
@@ -106,6 +109,18 @@ def layout_of(events: EventAccumulator) -> dict[str, list[str]]:
     (event,) = events.Tensors("custom_scalars__config__")
     message = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     return {c.title: [tag for chart in c.chart for tag in chart.multiline.tag] for c in message.category}
+
+
+def test_choices_of_a_discrete_scheme_are_logged_as_shares(tmp_path: Path) -> None:
+    witness = Witness()
+    ppo(environments(2, action="strategies"), tmp_path, 3).learn(6, callback=[DistillationCallback(SETTINGS), witness])
+    events = written(tmp_path)
+    shares = {name: values(events, f"action/{name}") for name in STRATEGIES}
+    chosen = [int(action) for action in witness.choices]
+    assert len(chosen) == 6
+    for number, name in enumerate(STRATEGIES):
+        assert shares[name] == pytest.approx([chosen.count(number) / 6])
+    assert {f"action/{name}" for name in STRATEGIES} <= {tag for tags in layout_of(events).values() for tag in tags}
 
 
 def test_ppo_writes_scalars_pictures_settings_and_layout(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from gymnasium import spaces
 
 from agents.environments import make_env
 from agents.experiments import (
-    HELD_OUT_SEED,
     Episode,
     EpisodeConfig,
     play,
@@ -25,6 +24,7 @@ from agents.experiments import (
 from agents.machine import machine
 from agents.runs import versions
 from agents.samplers import SAMPLERS, RandomSampler
+from agents.seeds import HELD_OUT_SEED
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET

@@ -14,11 +14,12 @@ from agents import search as module
 from agents.experiments import EpisodeConfig, run_episode
 from agents.runs import RunFolder, read_lines
 from agents.search import SearchConfig, config_of_search, constant_name, play_constants, search, searcher_of
-from agents.searchers import VALIDATION_SEED, Trial
+from agents.searchers import Trial
+from agents.seeds import VALIDATION_SEED
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError
-from tests.agents.test_training import interrupt_after, scalars
+from tests.agents.trainings import interrupt_after, scalars
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 
 ENV_KWARGS: dict[str, Any] = {"budget": BUDGET | {"rounds": 2}, "probe": SMALL_PROBE}

@@ -10,7 +10,6 @@ import pytest
 from gymnasium import Space, spaces
 
 from agents.searchers import (
-    VALIDATION_SEED,
     Action,
     Recommendation,
     Searcher,
@@ -21,6 +20,7 @@ from agents.searchers import (
     plain,
     random_rungs,
 )
+from agents.seeds import VALIDATION_SEED
 from ssdkd_env.errors import InvalidInputError
 
 BOX = spaces.Box(-1.0, 1.0, (5,), np.float32)

@@ -151,7 +151,16 @@ def test_settings_of_the_normalisation_come_back(options: dict[str, Any], tmp_pa
         np.testing.assert_array_equal(actions, expected)
 
 
-def test_environment_with_other_entries_is_refused(agents: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["observation", "action"])
+def test_environment_with_other_entries_is_refused(what: str, agents: Any, tmp_path: Path) -> None:
+    other = world("ppo")
+    setattr(other, f"{what}_names", getattr(make(), f"{what}_names"))
     for path in both(tmp_path, *agents["ppo"]):
-        with pytest.raises(InvalidInputError, match="was trained with other observation entries"):
+        with pytest.raises(InvalidInputError, match=f"was trained with other {what} entries"):
+            load_sampler(str(path), other)
+
+
+def test_environment_with_another_face_is_refused(agents: Any, tmp_path: Path) -> None:
+    for path in both(tmp_path, *agents["ppo"]):
+        with pytest.raises(InvalidInputError, match=r"made with action='stand-in', this .*; make it with action="):
             load_sampler(str(path), make())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize, VecVideoRecorder
@@ -315,3 +317,44 @@ def test_environments_are_made_by_id() -> None:
 def test_unusable_id_is_refused(env_id: str, env_kwargs: dict[str, Any], match: str) -> None:
     with pytest.raises(InvalidInputError, match=match):
         make_vec_env(env_id, env_kwargs, 2, "loop")
+
+
+# --- going on ---
+
+
+def test_saved_episodes_go_on_exactly_through_later_resets(three: DistillationVecEnv, tmp_path: Path) -> None:
+    """In the same environments, which have meanwhile been elsewhere, and were given seeds that no longer count."""
+    three.seed(3)
+    three.reset()
+    three.step(step_actions(0, 3))
+    three.save_episodes(tmp_path)
+    expected = [three.step(step_actions(index, 3)) for index in range(1, 2 * ROUNDS)]
+    three.seed(99)
+    three.load_episodes(tmp_path)
+    for index, (observations, rewards, dones, infos) in enumerate(expected, start=1):
+        answer = three.step(step_actions(index, 3))
+        np.testing.assert_array_equal(answer[0], observations)
+        np.testing.assert_array_equal(answer[1], rewards)
+        np.testing.assert_array_equal(answer[2], dones)
+        assert_same_infos(answer[3], infos)
+    assert [info["round"] for info in three.reset_infos] == [0, 0, 0]
+
+
+def test_missing_episode_is_named(tmp_path: Path) -> None:
+    envs = make_vec(2)
+    envs.reset()
+    envs.save_episodes(tmp_path)
+    (tmp_path / "1.safetensors").unlink()
+    with pytest.raises(InvalidInputError, match=r"1\.safetensors"):
+        envs.load_episodes(tmp_path)
+
+
+def test_it_works_where_gradients_are_switched_off() -> None:
+    """ARS plays its episodes so."""
+    envs = make_vec(1)
+    envs.seed(0)
+    expected = envs.reset()
+    envs.seed(0)
+    with torch.no_grad():
+        np.testing.assert_array_equal(envs.reset(), expected)
+        envs.step(step_actions(0, 1))

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from agents.benchmark import Benchmark
-from agents.experiments import HELD_OUT_SEED, EpisodeConfig, play, run_episode
+from agents.experiments import EpisodeConfig, play, run_episode
 from agents.report import make_table
 from agents.runs import read_lines
+from agents.seeds import HELD_OUT_SEED
 from tests.agents.test_experiments import timeless
 from tests.scripts.commands import (
     BUDGET,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agents.algorithms import ALGORITHMS
 from ssdkd_env.errors import InvalidInputError
 from tests.scripts.commands import SCRIPTS, in_process_of_its_own, in_this_process
 
@@ -20,8 +21,11 @@ NAMES = (
     "evaluate_sampler",
     "export_sampler",
     "leaderboard",
+    "make_probe_set",
     "measure_scaling",
     "plot",
+    "profile_step",
+    "replay",
     "search_plan",
     "train_sampler",
     "train_teacher",
@@ -31,6 +35,8 @@ SUBCOMMANDS = {
     "measure": ("Episode", "Budgets", "Observations", "Overhead"),
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
+#: The option that must be given, where it is not --out.
+REQUIRED = {"profile_step": "--trace", "replay": "--results"}
 #: Script, its subcommand if it has any, class of the arguments.
 COMMANDS = [
     *((name, (), "Arguments") for name in NAMES),
@@ -42,9 +48,9 @@ COMMANDS = [
 def test_help_shows_an_example_that_parses(script: str) -> None:
     result = in_this_process(script, "--help")
     assert result.code == 0, result.stderr
-    examples = re.findall(rf"python scripts/{script}\.py[^\n]*--out", result.stdout)
-    assert examples
-    assert "--out" in result.stdout
+    option = REQUIRED.get(script, "--out")
+    assert re.findall(rf"python scripts/{script}\.py[^\n]*{option}", result.stdout)
+    assert option in result.stdout
 
 
 def test_help_works_from_the_command_line() -> None:
@@ -52,6 +58,16 @@ def test_help_works_from_the_command_line() -> None:
     assert result.code == 0, result.stderr
     assert "python scripts/train_sampler.py --out runs/ppo" in result.stdout
     assert result.stderr == ""
+
+
+def test_every_script_is_tested_here() -> None:
+    scripts = {path.stem for path in SCRIPTS.glob("*.py") if not path.stem.startswith("_")}
+    assert scripts == {*NAMES, *SUBCOMMANDS}
+
+
+def test_help_of_training_names_every_algorithm() -> None:
+    shown = re.sub(r"[^a-z0-9_]+", " ", in_this_process("train_sampler", "--help").stdout)
+    assert set(ALGORITHMS) <= set(shown.split())
 
 
 @pytest.mark.parametrize(("script", "subcommand", "kind"), COMMANDS)
@@ -74,11 +90,12 @@ def test_help_explains_every_argument(script: str, subcommand: tuple[str, ...], 
 def test_missing_and_unknown_arguments_exit_with_2(
     script: str, subcommand: tuple[str, ...], kind: str, tmp_path: Path
 ) -> None:
-    for arguments in ((), ("--out", tmp_path / "out", "--bogus", "1")):
+    option = REQUIRED.get(script, "--out")
+    for arguments, complaint in (((), option), ((option, tmp_path / "out", "--bogus", "1"), "--bogus")):
         result = in_this_process(script, *subcommand, *arguments)
         assert result.code == 2
         assert "Traceback" not in result.stderr
-        assert "--out" in result.stderr or "--bogus" in result.stderr
+        assert complaint in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -37,7 +37,7 @@ def test_operations_of_the_minibatches_are_those_of_the_layers() -> None:
         pairs = zip((1, *widths[:-1]), widths, pixels, strict=True)
         return [2 * 9 * before * after * size for before, after, size in pairs] + [2 * widths[-1] * 10]
 
-    teacher, student = layers((16, 32, 64)), layers((8, 16, 32))
+    teacher, student = layers((16, 32, 64)), layers((12, 24, 48))
     image = sum(teacher) + 3 * sum(student) - student[0]
     assert cost.flops == pytest.approx(12 * 16 * image)
     assert cost.nbytes > 0
