@@ -47,8 +47,8 @@ class DistillationVecEnv(VecEnv):
         self.metadata = SSDKDEnv.metadata  # with the frames per second of a video
 
     def reset(self) -> NDArray[np.float32]:
-        """Reset all environments with the seeds that `seed` gave, if it did."""
-        results = self._pool.reset(dict(enumerate(self._seeds)))
+        """Reset all environments with the seeds and options that `seed` and `set_options` gave, if they did."""
+        results = self._pool.reset(dict(enumerate(self._seeds)), dict(enumerate(self._options)))
         self._reset_seeds()
         self._reset_options()
         return self._take(results)

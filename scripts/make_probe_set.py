@@ -4,18 +4,18 @@ Examples:
   python scripts/make_probe_set.py --task digits --out ssdkd_env/tasks/assets
   python scripts/make_probe_set.py --task mypkg.tasks:spec --teacher my_teacher.safetensors --out probes
 
-The file's name is a hash of teacher and settings. A task finds it through its `probe_sets`.
+The file's name is a hash of teacher and settings. A task finds it where its `probe_sets` names that folder.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from _cli import launch, refuse_existing
 
-from ssdkd_env.distillation.probe import ProbeSet, fingerprint
+from ssdkd_env.distillation.probe import file_name, synthesize
 from ssdkd_env.files import save_state
 from ssdkd_env.tasks import load_task
 
@@ -35,10 +35,9 @@ class Arguments:
 def main(args: Arguments) -> None:
     torch.set_num_threads(1)  # the number of threads changes the rounding
     task = load_task(args.task, args.teacher)
-    path = args.out / f"probe-{fingerprint(task)}.safetensors"
+    path = args.out / file_name(task)
     refuse_existing("out", path)
-    task.spec = replace(task.spec, probe_sets="")
-    images = ProbeSet(task, torch.device("cpu")).images
+    images = synthesize(task, torch.device("cpu"))
     save_state(path, {"images": images})
     print(f"{path}: {len(images)} images")
 

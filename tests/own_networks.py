@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env.distillation.probe import ProbeSettings
 from ssdkd_env.tasks import Budget, TaskSpec
+from ssdkd_env.tasks.digits import DIGITS
 
 NUMBER = 3
 
@@ -148,3 +151,10 @@ def identity_generator(latent_dim: int, image_shape: tuple[int, int, int]) -> nn
 
 def deaf_generator(latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Module:
     return nn.Linear(latent_dim + 1, 2)
+
+
+#: Digits with a probe set that is made in no time.
+SMALL_PROBE_TASK = replace(
+    DIGITS,
+    probe=ProbeSettings("meta_generator+noisy_labels+pixels", generators=1, batches=2, kept=1, batch_size=8, steps=1),
+)

@@ -58,7 +58,7 @@ class Environments:
 
         A compiler compiles anew what has been wrapped.
         """
-        self._members.reset(self._seeds)
+        self._members.reset({index: {"seed": seed} for index, seed in self._seeds.items()})
         with labelled(labels, self.runs) if labels is not None else nullcontext():
             for _ in range(UNMEASURED):
                 self.once()

@@ -22,13 +22,14 @@ ResultT = TypeVar("ResultT")
 
 
 class GroupedRuns:
-    """Does the work of several runs of one task and method, which may be at different rounds.
+    """Does the work of several runs of one method, which may be at different rounds.
 
     Runs that ask for equal pieces at the same time are served together: their students and generators are one grouped
     network each, and the teacher inverts and answers for all in one pass (it teaches each its own minibatches, which
     fill a core alone). Weights, moments and random streams stay with the runs, so that each gives what it would give
-    alone, but for rounding. What cannot be done together is done run by run: networks without a grouped form, the plain
-    backend, and methods whose images do not come from a generator that is kept from batch to batch.
+    alone, but for rounding. What cannot be done together is done run by run: runs whose teacher or kind of student no
+    other has (instances of a set), networks without a grouped form, the plain backend, and methods whose images do not
+    come from a generator that is kept from batch to batch.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class GroupedRuns:
         """The networks as one, with their weights; None where they have no grouped form."""
         first = networks[0]
         shapes = tuple(parameter.shape for parameter in first.parameters())
-        key = (type(first), shapes, len(networks))
+        key = (type(first), str(first), shapes, len(networks))
         if key not in self._groups:
             device = next(first.parameters()).device
 

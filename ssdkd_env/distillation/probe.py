@@ -80,8 +80,11 @@ class ProbeSettings:
     steps: int = 20
 
     def __post_init__(self) -> None:
-        for source in self.sources.split("+"):
+        sources = self.sources.split("+")
+        for source in sources:
             check_choice("probe['sources']", source, PROBE_SOURCES)
+        if len(set(sources)) < len(sources):
+            raise InvalidInputError(f"probe['sources']={self.sources!r} names one twice; name each once, as in 'a+b'")
         for setting in fields(self)[1:]:
             if getattr(self, setting.name) < 1:
                 raise InvalidInputError(
@@ -120,25 +123,21 @@ class ProbeSet:
     def __init__(self, task: Task, device: torch.device) -> None:
         self.teacher = task.teacher_on(device)
         normalize = Normalize(task.spec.mean, task.spec.std, device)
-        shipped = Path(task.spec.probe_sets) / f"probe-{fingerprint(task)}.safetensors"
-        made_here = f"probe-{fingerprint(task, torch.__version__, device.type)}.safetensors"
-        path = shipped if task.spec.probe_sets and shipped.is_file() else cache_folder() / made_here
-        try:
-            images = load_state(path)["images"].to(device)
-        except (InvalidInputError, KeyError, TypeError):  # missing, or damaged: make it anew
-            # Layers such as dropout draw from the global generators.
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                images = _synthesize(task, device)
+        made_here = cache_folder() / f"probe-{fingerprint(task, torch.__version__, device.type)}.safetensors"
+        images = _read(Path(task.spec.probe_sets) / file_name(task), task) if task.spec.probe_sets else None
+        images = _read(made_here, task) if images is None else images
+        if images is None:
+            images = synthesize(task, device)
             try:
-                save_state(path, {"images": images})
+                save_state(made_here, {"images": images})
             except InvalidInputError as error:
                 warnings.warn(
                     f"the probe set is made anew in every process: {error} (set SSDKD_CACHE to such a folder)",
                     stacklevel=2,
                 )
-        self.images: Tensor = images
+        self.images: Tensor = images.to(device)
         self._normalize = normalize
-        self._teacher_logits = answer(self.teacher, images, normalize)
+        self._teacher_logits = answer(self.teacher, self.images, normalize)
 
     def score(self, student: nn.Module) -> ProbeScore:
         """Judge a student, which must be in evaluation mode and on the probe set's device."""
@@ -150,6 +149,21 @@ class ProbeSet:
         discrepancy = priority.discrepancy(self._teacher_logits, student_logits).mean()
         agreement_value, discrepancy_value = torch.stack([agreement, discrepancy]).tolist()
         return ProbeScore(agreement_value, discrepancy_value)
+
+
+def file_name(task: Task) -> str:
+    """Name of the task's probe set in its folder `probe_sets`."""
+    return f"probe-{fingerprint(task)}.safetensors"
+
+
+def _read(path: Path, task: Task) -> Tensor | None:
+    """The images of a file; None where it is missing or damaged, so that they are made anew."""
+    try:
+        images = load_state(path)["images"]
+    except (InvalidInputError, KeyError, TypeError):
+        return None
+    fits = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.shape[1:] == task.spec.image_shape
+    return images if fits else None
 
 
 def fingerprint(task: Task, *machine: str) -> str:
@@ -164,16 +178,18 @@ def fingerprint(task: Task, *machine: str) -> str:
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 
 
-def _synthesize(task: Task, device: torch.device) -> Tensor:
-    """Images (sources · generators · kept · batch_size, C, H, W) uint8, on `device`."""
+def synthesize(task: Task, device: torch.device) -> Tensor:
+    """Make the task's probe set: (sources · generators · kept · batch_size, C, H, W) uint8, on `device`."""
     settings = task.spec.probe
-    return torch.cat(
-        [
-            _generate(task, device, PROBE_SOURCES[name], PROBE_SEED + number)
-            for name in settings.sources.split("+")
-            for number in range(settings.generators)
-        ]
-    )
+    # Layers such as dropout draw from the global generators.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return torch.cat(
+            [
+                _generate(task, device, PROBE_SOURCES[name], PROBE_SEED + number)
+                for name in settings.sources.split("+")
+                for number in range(settings.generators)
+            ]
+        )
 
 
 def _generate(task: Task, device: torch.device, source: ProbeSource, seed: int) -> Tensor:

@@ -137,6 +137,9 @@ class DistillationRun:
         self.synthesized_class_counts = nothing.class_counts
         self.synthesized_difficulty = nothing.difficulty_histogram
         self._refreshed = 0
+        # Runs may do equal work together where all this is equal; rounds and buffer may differ.
+        use = (spec.mean, spec.std, spec.padding, spec.flip, spec.student, self.inversion.batch_size)
+        self._kind = (id(self.teacher), str(self.student), self.inversion.steps, *use)
 
     @property
     def done(self) -> bool:
@@ -258,7 +261,9 @@ class DistillationRun:
         share, count = self.buffer.mean_class_share(), self._sizes.candidates
         together = self.backend != "plain"
         random = self._layer_random()
-        images, losses = yield SynthesisWork(self.inversion, student, share, count, emphasis, random, together)
+        images, losses = yield SynthesisWork(
+            self.inversion, student, share, count, emphasis, random, together, self._kind
+        )
         self.synthesized += len(images)
         entries, agreement = yield from self._entries(to_uint8(images), born)
         synthesis = Synthesis.of(entries, agreement, losses)
@@ -329,7 +334,7 @@ class DistillationRun:
             probabilities, student_steps * batch_size, self._random["sampling"]
         ).view(student_steps, batch_size)
         total: Tensor = yield TrainingWork(
-            self.trainer, residents.images, draws, weights, self.round, self._layer_random()
+            self.trainer, residents.images, draws, weights, self.round, self._layer_random(), self._kind
         )
         return total
 
@@ -360,7 +365,8 @@ class DistillationRun:
         return LayerRandom(int(torch.randint(2**62, (1,), generator=self._random["layers"])), self.device)
 
     def _question(self, network: torch.nn.Module, images: Tensor) -> AnswerWork:
-        return AnswerWork(network, images, self._normalize, self._layer_random(), together=self.backend != "plain")
+        together = self.backend != "plain"
+        return AnswerWork(network, images, self._normalize, self._layer_random(), together, self._kind)
 
     def student_course(self, images: Tensor) -> Course[Tensor]:
         """Logits of the student for images (N, C, H, W) uint8 on the run's device, as a generator of work."""

@@ -52,7 +52,7 @@ class Work(Protocol):
 
     @property
     def key(self) -> Hashable:
-        """Pieces with equal keys, of runs of one task and method, may be done together."""
+        """Pieces with equal keys, of runs of one method, may be done together."""
         ...
 
     def alone(self) -> Any:
@@ -76,6 +76,7 @@ class SynthesisWork:
         emphasis: on φ's terms and the adversary.
         random: of the layers.
         together: whether it may be done together with others'.
+        kind: of the run; only runs of one kind do it together.
     """
 
     inversion: Inversion
@@ -85,6 +86,7 @@ class SynthesisWork:
     emphasis: Emphasis
     random: LayerRandom
     together: bool = True
+    kind: Hashable = None
 
     @property
     def key(self) -> Hashable:
@@ -92,7 +94,7 @@ class SynthesisWork:
         if not self.together:
             return id(self)
         statistics = self.inversion.objective.statistics
-        return "synthesis", self.student is None, statistics.past is None, self.count
+        return "synthesis", self.kind, self.student is None, statistics.past is None, self.count
 
     def alone(self) -> tuple[Tensor, Tensor]:
         """Do it."""
@@ -111,6 +113,7 @@ class TrainingWork:
         weights: (N,) float32.
         round_index: position in the schedule.
         random: of the layers.
+        kind: of the run; only runs of one kind do it together.
     """
 
     trainer: StudentTrainer
@@ -119,11 +122,12 @@ class TrainingWork:
     weights: Tensor
     round_index: int
     random: LayerRandom
+    kind: Hashable = None
 
     @property
     def key(self) -> Hashable:
         """As many minibatches of one size."""
-        return "training", tuple(self.draws.shape)
+        return "training", self.kind, tuple(self.draws.shape)
 
     def alone(self) -> Tensor:
         """Do it."""
@@ -141,6 +145,7 @@ class AnswerWork:
         normalize: from image range to network input.
         random: of the layers.
         together: whether it may be done together with others'.
+        kind: of the run; only runs of one kind do it together.
     """
 
     network: nn.Module
@@ -148,6 +153,7 @@ class AnswerWork:
     normalize: Normalize
     random: LayerRandom
     together: bool = True
+    kind: Hashable = None
 
     @property
     def key(self) -> Hashable:
@@ -155,7 +161,7 @@ class AnswerWork:
         if not self.together:
             return id(self)
         frozen = not any(parameter.requires_grad for parameter in self.network.parameters())  # a teacher, that is
-        return "answer", type(self.network), frozen, len(self.images)
+        return "answer", self.kind, type(self.network), frozen, len(self.images)
 
     def alone(self) -> Tensor:
         """Do it."""

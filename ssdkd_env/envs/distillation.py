@@ -242,7 +242,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             "probe": probe,
         }
         self.instances = InstanceDraw(instances, fixed)
-        self.task = self.instances.load(0)
+        self.task = self.instances.tasks[0]
         if self.method.memory == "real":
             self.task.training_images()  # refuses here, not at the first reset, where there are none
         self.reward_name = check_choice("reward", reward, REWARDS)
@@ -327,9 +327,10 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     def reset_course(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Course[ResetResult]:
         """`reset` as a generator of work, of which several environments do equal pieces together."""
+        self.instances.wanted(options)  # before the random stream begins anew
         super().reset(seed=seed)
         self._take_task(self.instances.choose(self.np_random, options))
-        self.run = self._make_run(int(self.np_random.integers(2**62)))
+        self.run = self._make_run(self.task, int(self.np_random.integers(2**62)))
         self._last_action = np.zeros(len(self.action_scheme.observed_names), dtype=np.float32)
         self._snapshot = self._previous = yield from self._look((yield from self.run.warm_up_course()))
         self._score = self._paid = self._score_now()
@@ -416,8 +417,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         load_episode(self, path)
         return self._observer.observation(), self._info()
 
-    def _make_run(self, seed: int) -> DistillationRun:
-        return DistillationRun(self.task, self.method, seed, self.device, self.backend, self.precision)
+    def _make_run(self, task: Task, seed: int) -> DistillationRun:
+        return DistillationRun(task, self.method, seed, self.device, self.backend, self.precision)
 
     def _look(self, report: RoundReport) -> Course[Snapshot]:
         """Score the student after a round, on the probe set and on the real data that are there to report."""

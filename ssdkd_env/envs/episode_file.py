@@ -52,23 +52,22 @@ def load_episode(env: SSDKDEnv, path: str | Path) -> None:
         InvalidInputError: when the file is unreadable or belongs to an environment with other arguments.
     """
     state = load_state(path)
-    before = env.instances.index
-    instance = state.get("instance") if isinstance(state, dict) else None
-    task = env.task
-    if isinstance(instance, int) and 0 <= instance < len(env.instances):
-        task = env.instances.load(instance)
-    if not isinstance(state, dict) or state.get("arguments") != _fingerprint(env, task):
-        env.instances.index = before
+    number = state.get("instance") if isinstance(state, dict) else None
+    task = env.instances.tasks[number] if isinstance(number, int) and 0 <= number < len(env.instances) else None
+    if task is None or state.get("arguments") != _fingerprint(env, task):
         raise InvalidInputError(
             f"{path} was saved by an environment with other arguments; make this one with the same task, networks, "
             "method, budget, backend, precision, kind of device, observation, action and reward"
         )
+    run = env._make_run(task, state["seed"])
+    run.load_state_dict(state["run"])
+    previous, snapshot = map(Snapshot.from_state, state["snapshots"])
+    # From here on nothing fails, so that a file that does not fit leaves the environment as it was.
+    env.instances.index = state["instance"]
     env._take_task(task)
     env.np_random.bit_generator.state = state["np_random"]
-    env.run = env._make_run(state["seed"])
-    env.run.load_state_dict(state["run"])
+    env.run, env._previous, env._snapshot = run, previous, snapshot
     env._last_action = np.array(state["last_action"], dtype=np.float32)
-    env._previous, env._snapshot = map(Snapshot.from_state, state["snapshots"])
     env._score, env._paid, env.curve = state["score"], state["paid"], state["curve"]
     env._observer.frames = [np.array(frame, dtype=np.float32) for frame in state["frames"]]
 

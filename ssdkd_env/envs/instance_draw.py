@@ -10,59 +10,92 @@ import numpy as np
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Instance, Task, find_instances, load_task
 
+#: What an instance may choose, by the names of `load_task`'s arguments; beside these, settings of the budget.
+CHOSEN = ("teacher", "student_arch", "buffer_scale")
+
 
 class InstanceDraw:
     """Draws the instances of a set; without a set there is one, the task as the arguments make it.
+
+    All of them are made here, so that none is refused in the middle of a training.
 
     Args:
         name: of the instance set; None for none.
         fixed: arguments of `load_task` that all instances share.
 
     Attributes:
+        name: of the set.
+        tasks: of each instance; those with the same teacher share it.
         index: number of the instance that was chosen last.
 
     Raises:
-        InvalidInputError: when there is no such set, or an argument is given that its instances choose.
+        InvalidInputError: when there is no such set, an argument is given that its instances choose, or a task cannot
+            be made.
     """
 
     def __init__(self, name: str | None, fixed: Mapping[str, Any]) -> None:
         self.name = name
         self.index = 0
-        self._fixed = dict(fixed)
-        self._instances: tuple[Instance, ...] = (
-            (Instance(),) if name is None else find_instances(name, str(fixed["task"]))
-        )
-        for argument in ("teacher", "student_arch", "buffer_scale"):
-            chosen = any(getattr(instance, argument) is not None for instance in self._instances)
-            if chosen and fixed[argument] is not None:
-                raise InvalidInputError(
-                    f"{argument}={fixed[argument]!r}: the instances of {name!r} choose it; leave one of them out"
-                )
+        instances = (Instance(),) if name is None else find_instances(name, str(fixed["task"]))
+        _refuse_conflicts(name, instances, fixed)
+        self.tasks = [self._make(number, instance, fixed) for number, instance in enumerate(instances)]
 
     def __len__(self) -> int:
-        return len(self._instances)
+        return len(self.tasks)
 
-    def load(self, index: int) -> Task:
-        """The task of an instance, from now on the chosen one."""
-        instance, arguments = self._instances[index], dict(self._fixed)
-        for argument in ("teacher", "student_arch", "buffer_scale"):
-            if getattr(instance, argument) is not None:
-                arguments[argument] = getattr(instance, argument)
-        if instance.budget:
-            arguments["budget"] = {**(arguments["budget"] or {}), **instance.budget}
-        self.index = index
-        return load_task(**arguments)
+    def _make(self, number: int, instance: Instance, fixed: Mapping[str, Any]) -> Task:
+        own = {argument: value for argument in CHOSEN if (value := getattr(instance, argument)) is not None}
+        shared = fixed["budget"] or {}
+        if instance.budget and isinstance(shared, Mapping):  # what is none is refused by `load_task`
+            own["budget"] = {**shared, **instance.budget}
+        try:
+            return load_task(**{**fixed, **own})
+        except InvalidInputError as error:
+            if self.name is None:
+                raise
+            raise InvalidInputError(f"instances={self.name!r}, number {number}: {error}") from error
 
     def choose(self, random: np.random.Generator, options: Mapping[str, Any] | None) -> Task:
-        """Draw an instance, or take the one that `options["instance"]` names.
+        """Draw an instance, or take the one that `options["instance"]` names; returns its task.
+
+        Raises:
+            InvalidInputError: when there is no such instance; nothing has been drawn then.
+        """
+        wanted = self.wanted(options)
+        if wanted is None:
+            # A single instance draws nothing, so that seeds mean the same with a set and without.
+            wanted = int(random.integers(len(self))) if len(self) > 1 else 0
+        self.index = wanted
+        return self.tasks[wanted]
+
+    def wanted(self, options: Mapping[str, Any] | None) -> int | None:
+        """The number of the instance that a reset's options ask for; None where it is to be drawn.
 
         Raises:
             InvalidInputError: when there is no such instance.
         """
         wanted = (options or {}).get("instance")
         if wanted is None:
-            # A single instance draws nothing, so that seeds mean the same with a set and without.
-            return self.load(int(random.integers(len(self))) if len(self) > 1 else 0)
-        if not isinstance(wanted, int | np.integer) or not 0 <= wanted < len(self):
+            return None
+        whole = isinstance(wanted, int | np.integer) and not isinstance(wanted, bool)
+        if not whole or not 0 <= wanted < len(self):
             raise InvalidInputError(f"options['instance']={wanted!r}: expected a number from 0 to {len(self) - 1}")
-        return self.load(int(wanted))
+        return int(wanted)
+
+
+def _refuse_conflicts(name: str | None, instances: tuple[Instance, ...], fixed: Mapping[str, Any]) -> None:
+    """Refuse what the user fixes and an instance would choose otherwise."""
+    chosen = {argument for argument in CHOSEN if any(getattr(each, argument) is not None for each in instances)}
+    budget = {setting for each in instances for setting in each.budget}
+    given: dict[str, Any] = {argument: fixed[argument] for argument in chosen if fixed[argument] is not None}
+    # Not in general: weights of one's own may need a network to be named for all of them.
+    if any(each.teacher is None for each in instances) and "teacher" in chosen and fixed["teacher_arch"] is not None:
+        given["teacher_arch"] = fixed["teacher_arch"]
+    if "buffer_scale" in chosen:
+        budget.add("buffer_capacity")
+    if "buffer_capacity" in budget and fixed["buffer_scale"] is not None:
+        given["buffer_scale"] = fixed["buffer_scale"]
+    if isinstance(fixed["budget"], Mapping):
+        given |= {f"budget[{key!r}]": value for key, value in fixed["budget"].items() if key in budget}
+    for argument, value in sorted(given.items()):
+        raise InvalidInputError(f"{argument}={value!r}: the instances of {name!r} choose it; leave one of them out")

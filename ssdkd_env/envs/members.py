@@ -67,9 +67,9 @@ class LocalMembers:
             done: dict[int, Any] = getattr(self, method)(arguments)
         return done
 
-    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, ResetResult]:
-        """Reset some members with their seeds; None goes on with the member's own random stream."""
-        return self._together({index: self.envs[index].reset_course(seed=seed) for index, seed in seeds.items()})
+    def reset(self, arguments: Mapping[int, Mapping[str, Any]]) -> dict[int, ResetResult]:
+        """Reset some members with the arguments of `SSDKDEnv.reset`."""
+        return self._together({index: self.envs[index].reset_course(**given) for index, given in arguments.items()})
 
     def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
         """Step some members."""

@@ -57,9 +57,22 @@ class EnvironmentPool:
             else [RemoteMembers(kwargs, size, grouped) for size in sizes]
         )
 
-    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, ResetResult]:
-        """Reset some members, with seeds by number; None goes on with the member's own random stream."""
-        return self._ask("reset", seeds)
+    def reset(
+        self, seeds: Mapping[int, int | None], options: Mapping[int, dict[str, Any]] | None = None
+    ) -> dict[int, ResetResult]:
+        """Reset some members, with seeds by number; None goes on with the member's own random stream.
+
+        Args:
+            seeds: of each member that is reset.
+            options: of the members that are to be given some; see `SSDKDEnv.reset`.
+
+        Raises:
+            InvalidInputError: when there is no instance that the options ask for; no member has been reset then.
+        """
+        given = {index: (options or {}).get(index) for index in seeds}
+        for each in given.values():
+            self.first.instances.wanted(each)
+        return self._ask("reset", {index: {"seed": seed, "options": given[index]} for index, seed in seeds.items()})
 
     def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
         """Step some members, with actions by number.

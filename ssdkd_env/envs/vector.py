@@ -80,14 +80,16 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
 
         Args:
             seed: of the first environment, the others have the next ones; or a list; or None.
-            options: `reset_mask`, (num_envs,) bool, chooses which environments are reset.
+            options: `reset_mask`, (num_envs,) bool, chooses which environments are reset. All others are those of
+                `SSDKDEnv.reset`, for every environment.
 
         Raises:
-            InvalidInputError: when a list of seeds or a mask has another length.
+            InvalidInputError: when a list of seeds or a mask has another length, or an option is refused.
         """
         mask = self._mask(options)
         chosen = dict(enumerate(self._seeds(seed)))
-        results = self._pool.reset({index: chosen[index] for index in np.flatnonzero(mask).tolist()})
+        seeds = {index: chosen[index] for index in np.flatnonzero(mask).tolist()}
+        results = self._pool.reset(seeds, dict.fromkeys(seeds, options or {}))
         infos: dict[str, Any] = {}
         for index, (observation, info) in results.items():
             self._observations[index] = observation

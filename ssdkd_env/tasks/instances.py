@@ -94,6 +94,8 @@ def find_instances(name: str, task: str) -> tuple[Instance, ...]:
     Raises:
         InvalidInputError: when there is none, it is empty, or it belongs to another task.
     """
+    if not isinstance(name, str):
+        raise InvalidInputError(f"instances={name!r}: expected a name such as 'digits-train', or an import path")
     if ":" in name:
         found: Any = resolve_import_path("instances", name)
         if not isinstance(found, InstanceSet):

@@ -24,6 +24,8 @@ from ssdkd_env.tasks.task import Budget, LabelledImages, Task, TaskSpec, build_t
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100)}
 
 _loaded: dict[str, Task] = {}
+#: The first task of each teacher: later ones share it, as the instances of a set do.
+_taught: dict[str, Task] = {}
 
 
 def register_task(spec: TaskSpec) -> None:
@@ -136,9 +138,13 @@ def load_task(
     stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
     key = repr((spec, stamps))
     if key not in _loaded:
-        network = build_teacher(spec, seed=0)
-        load_weights("teacher", path, network)
-        loaded = Task(spec, network)
+        network_key = (spec.teacher_arch, spec.teacher_options, spec.image_shape, spec.num_classes)
+        teacher_key = repr((network_key, path, stamps))
+        if teacher_key not in _taught:
+            network = build_teacher(spec, seed=0)
+            load_weights("teacher", path, network)
+            _taught[teacher_key] = Task(spec, network)
+        loaded = _taught[teacher_key].with_spec(spec)
         loaded.build_student(seed=0)  # refuses what does not fit here, not at the first reset
         loaded.build_generator(seed=0)
         if evaluation is not None:

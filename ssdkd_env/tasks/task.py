@@ -140,6 +140,13 @@ class Task:
         task.spec = replace(self.spec, budget=budget)
         return task
 
+    def with_spec(self, spec: TaskSpec) -> Task:
+        """Another task with the same teacher, which both then share, on every device."""
+        task = copy.copy(self)
+        task.spec = spec
+        task._evaluations, task._real = {}, None
+        return task
+
     def teacher_on(self, device: torch.device, folded: bool = False) -> nn.Module:
         """The frozen teacher on `device`; moved once, then shared by all runs of the process.
 

@@ -13,6 +13,7 @@ from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.methods import make_method
+from ssdkd_env.distillation.run import DistillationRun
 from ssdkd_env.distillation.work import (
     AnswerWork,
     Course,
@@ -23,6 +24,8 @@ from ssdkd_env.distillation.work import (
     perform,
 )
 from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.tasks import load_task
+from ssdkd_env.tasks.digits import ASSETS
 from tests.distillation.test_inversion import UNIFORM, frozen_teacher, make_inversion, make_student
 from tests.distillation.test_student import make_trainer, training_data
 
@@ -179,3 +182,34 @@ def test_work_that_is_not_for_sharing_has_a_key_of_its_own() -> None:
     ):
         assert not same(first, second)
         assert same(first, first)
+
+
+def test_runs_of_different_kinds_do_nothing_together() -> None:
+    """The kind says what the key does not see: teacher, student, steps of inversion."""
+    student = ConvNet(4, 2, (4,))
+    for work in (answer_work(student), synthesis_work(), training_work(3, 5)):
+        assert same(replace(work, kind="a"), replace(work, kind="a"))
+        assert not same(replace(work, kind="a"), replace(work, kind="b"))
+
+
+def test_kind_of_a_run_is_its_networks_and_their_use_but_not_seed_rounds_or_buffer() -> None:
+    def kind_of(seed: int = 0, **arguments: Any) -> Any:
+        return DistillationRun(load_task("digits", **arguments), make_method("ssdkd"), seed)._kind
+
+    alike = [
+        kind_of(1),
+        kind_of(budget={"rounds": 3}),
+        kind_of(buffer_scale=0.05),
+        kind_of(budget={"warmup_rounds": 2}),
+    ]
+    assert all(each == kind_of() for each in alike)
+    narrow = str(ASSETS / "digits_teacher_narrow.safetensors")
+    others: list[dict[str, Any]] = [
+        {"teacher": narrow},
+        {"student_arch": "convnet6"},
+        {"student": {"lr": 0.1}},
+        {"budget": {"inversion_steps": 3}},
+    ]
+    kinds = [kind_of(**arguments) for arguments in others]
+    assert kind_of() not in kinds and len(set(kinds)) == len(kinds)
+    assert kind_of(teacher=narrow) == kinds[0], "loaded again, it is the same teacher"

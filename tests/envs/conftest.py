@@ -30,6 +30,7 @@ def empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("SSDKD_CACHE", str(folder))
     monkeypatch.setattr(probe, "_probe_sets", {})
     monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(registry, "_taught", {})
     return folder
 
 

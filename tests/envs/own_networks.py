@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.tasks import Budget, TaskSpec
-from ssdkd_env.tasks.digits import DIGITS
+from ssdkd_env.tasks import Budget, Instance, InstanceSet, TaskSpec
+from ssdkd_env.tasks.digits import ASSETS, DIGITS
+from ssdkd_env.tasks.instances import grid
 from ssdkd_env.tasks.task import LabelledImages
 
 
@@ -101,3 +102,16 @@ DIGITS_WITHOUT_DATA = replace(DIGITS, evaluation=None)
 #: Digits taught by a network without BatchNorm; its weights come as `teacher=`.
 DIGITS_WITHOUT_BATCH_NORM = replace(DIGITS, teacher_options={"channels": (8, 16), "batch_norm": False})
 NO_TASK = 3
+#: Two teachers, students of two sizes, episodes of two lengths.
+SMALL_SET = InstanceSet(
+    "for tests",
+    "digits",
+    grid([None, str(ASSETS / "digits_teacher_narrow.safetensors")], ("convnet6", "convnet8"), (None,), (2, 3)),
+)
+#: One instance draws nothing, whatever it is.
+ONE_INSTANCE = InstanceSet("for tests", "digits", (Instance(budget={"rounds": 3}),))
+EMPTY_SET = InstanceSet("for tests", "digits", ())
+#: The last one cannot be made.
+BROKEN_SET = InstanceSet("for tests", "digits", (Instance(), Instance(student_arch="convnet7")))
+#: Half of them have a memory of their own.
+BUFFERS = InstanceSet("for tests", "digits", (Instance(), Instance(budget={"buffer_capacity": 30})))

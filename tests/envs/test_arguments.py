@@ -63,7 +63,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "teacher_arch without teacher": ({"teacher_arch": "convnet"}, "teacher_arch='convnet'", "give teacher="),
     "probe setting": ({"probe": {"batch": 3}}, "probe has no setting 'batch'", "batch_size"),
     "probe of nothing": ({"probe": {"generators": 0}}, "probe['generators']=0", "at least 1"),
-    "probe of more than is made": ({"probe": {"kept": 13}}, "probe['kept']=13", "keep fewer"),
+    "probe of more than is made": ({"probe": {"kept": 49}}, "probe['kept']=49", "keep fewer"),
     "real images where there are none": (
         {"task": f"{HERE}:DIGITS_WITHOUT_DATA", "method": "vanilla_kd", "data_root": "/no/such"},
         "data_root='/no/such'",

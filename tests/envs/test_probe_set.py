@@ -89,7 +89,7 @@ def test_default_environment_judges_by_images_of_every_class() -> None:
         shares = teacher((probe.images.float() / 255 - spec.mean[0]) / spec.std[0]).softmax(1)
     assert len(probe.images) >= 200
     assert (shares.argmax(1).bincount(minlength=10) > 0).all()
-    assert shares.amax(1).mean() > 0.8  # the teacher is sure of what it sees
+    assert shares.amax(1).mean() > 0.7  # the teacher is sure of most that it sees
     assert len({image.numpy().tobytes() for image in probe.images}) > 0.9 * len(probe.images)
     assert probe.score(teacher).agreement == 1.0
     assert probe.score(teacher).discrepancy == pytest.approx(0.0, abs=1e-6)

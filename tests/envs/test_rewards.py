@@ -90,7 +90,8 @@ def test_each_reward_is_the_gain_of_its_own_step(reward: str) -> None:
 @pytest.mark.parametrize("reward", REWARD_NAMES)
 def test_terminal_reward_pays_in_the_last_step_what_the_other_pays_on_the_way(reward: str) -> None:
     """Two episodes, of which the second owes nothing to the first; all but the reward is the same."""
-    env, other = make(reward=f"terminal_{reward}"), make(reward=reward)
+    budget = {"student_steps": 20}  # enough to gain something
+    env, other = make(reward=f"terminal_{reward}", budget=budget), make(reward=reward, budget=budget)
     for seed in (3, None):
         late, soon = (episode(each, seed, actions_of(5)) for each in (env, other))
         assert [moment.reward for moment in late[:-1]] == [0.0] * 3

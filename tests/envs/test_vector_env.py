@@ -572,7 +572,7 @@ def test_process_has_one_thread_and_serves_until_the_other_end_is_closed(argumen
 
     def ask() -> None:
         for number, method in ((1, "reset"), (2, "no_such_method")):
-            ours.send((number, method, {0: 5}))
+            ours.send((number, method, {0: {"seed": 5}}))
             answers.append(ours.recv())
         ours.close()
 

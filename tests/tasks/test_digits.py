@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.statistics import batch_norm_layers
 from ssdkd_env.tasks import load_task
-from ssdkd_env.tasks.digits import TEACHER_TEST_IMAGES, load_digits_data, split_digits
+from ssdkd_env.tasks.digits import ASSETS, TEACHER_TEST_IMAGES, load_digits_data, split_digits
 from ssdkd_env.tasks.task import check_images
 
 CPU = torch.device("cpu")
@@ -55,3 +58,30 @@ def test_the_shipped_teacher_knows_98_percent_of_the_held_out_digits() -> None:
         accuracy = (teacher(normalize(images)).argmax(dim=1) == labels).double().mean().item()
     assert accuracy >= 0.98
     assert batch_norm_layers(teacher), "inversion needs the statistics of BatchNorm layers"
+
+
+@pytest.mark.parametrize("name", ["digits_teacher", "digits_teacher_b", "digits_teacher_wide", "digits_teacher_narrow"])
+def test_cards_of_the_shipped_teachers_tell_the_truth(name: str) -> None:
+    card = json.loads((ASSETS / f"{name}.json").read_text())
+    assert card["weights"] == f"{name}.safetensors"
+    task = load_task("digits", str(ASSETS / card["weights"]))
+    teacher, spec = task.teacher_on(CPU), task.spec
+    mean, std = card["normalization"]["mean"][0], card["normalization"]["std"][0]
+    assert (spec.mean, spec.std) == ((mean,), (std,))
+    for part, (images, labels) in zip(("train", "test"), split_digits(), strict=True):
+        with torch.no_grad():
+            right = teacher((images.float() / 255 - mean) / std).argmax(dim=1) == labels
+        assert card["top1"][part] == pytest.approx(right.double().mean().item(), abs=1e-7)
+    assert card["top1"]["test_images"] == TEACHER_TEST_IMAGES
+    parameters = sum(parameter.numel() for parameter in teacher.parameters())
+    if "arch" in card:
+        assert card["parameters"] == parameters
+        assert card["arch"] == spec.teacher_arch
+        assert f"--teacher-arch {card['arch']} --settings.seed {card['settings']['seed']}" in card["command"]
+    else:
+        assert f"{parameters:,} parameters" in card["architecture"]
+
+
+def test_shipped_teachers_are_four_different_ones() -> None:
+    files = sorted(ASSETS.glob("digits_teacher*.safetensors"))
+    assert len({load_task("digits", str(file)).teacher_digest() for file in files}) == len(files) == 4
