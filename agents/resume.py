@@ -26,8 +26,8 @@ def counters_state(model: BaseAlgorithm) -> dict[str, int | float]:
 
 
 def load_counters(model: BaseAlgorithm, state: dict[str, int | float]) -> None:
-    """Set them."""
-    for name in ("num_timesteps", "n_updates", *state):
+    """Set them; a file may name others, of an earlier version."""
+    for name in {"num_timesteps", "n_updates"} | (COUNTERS.keys() & state.keys()):
         if not isinstance(state[name], int | float):
             raise ValueError(f"the counter {name} is no number")
         setattr(model, COUNTERS[name], state[name])

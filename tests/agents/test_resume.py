@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from agents.algorithms import ALGORITHMS
 from agents.runs import RunFolder, read_lines
 from agents.storage import find_sampler_file, read_sampler
 from ssdkd_env.envs import SSDKDEnv
@@ -20,6 +21,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import save_state
 from tests.agents.trainings import PPO, SAC, checkpoints, curves, go_on, interrupt_after, run
 
+OFF_POLICY = {"learning_starts": 4, "batch_size": 4, "buffer_size": 15}
 #: Rollouts of four steps end in the middle of episodes of three.
 SHORT = {"n_envs": 1, "n_steps": 4, "batch_size": 4, "n_epochs": 2}
 CASES = {
@@ -47,6 +49,29 @@ CASES = {
         checkpoint_every=8,
     ),
 }
+TINY: dict[str, dict[str, Any]] = {
+    "a2c": {"n_steps": 4},
+    "ars": {"n_delta": 1, "n_top": 1, "n_envs": 2, "normalize": True},
+    "crossq": OFF_POLICY | {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [8]}}},
+    "dqn": OFF_POLICY | {"target_update_interval": 5, "exploration_fraction": 0.9},
+    "recurrent_ppo": {"n_steps": 4, "batch_size": 4, "n_epochs": 2},
+    "td3": OFF_POLICY | {"noise_type": "ornstein-uhlenbeck", "noise_std": 0.3},
+    "tqc": OFF_POLICY,
+    "trpo": {"n_steps": 4, "batch_size": 4},
+}
+CASES |= {
+    algorithm: replace(
+        PPO,
+        algorithm=algorithm,
+        timesteps=20,
+        env_kwargs=PPO.env_kwargs | ({"action": "strategies"} if algorithm == "dqn" else {}),
+        hyperparameters={"n_envs": 1, "learning_rate": "lin_0.01"} | options,
+        checkpoint_every=8,
+        vector_backend="loop",
+    )
+    for algorithm, options in TINY.items()
+}
+assert {case.algorithm for case in CASES.values()} == set(ALGORITHMS)
 #: What differs between equal runs.
 CLOCKS = ("seconds",)
 

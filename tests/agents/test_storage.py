@@ -314,6 +314,15 @@ def test_damaged_file_is_refused(edit: Edit, saved: Path) -> None:
     refused(saved, ".")
 
 
+def test_counters_of_an_earlier_version_do_not_matter(agents: Any, saved: Path) -> None:
+    state = read_sampler(saved)
+    state["counters"]["total_timesteps"] = 99
+    other = fresh(agents["ppo"][1])
+    restore_model(other, state)
+    assert other.num_timesteps == agents["ppo"][0].num_timesteps == 8
+    assert other._total_timesteps == 0
+
+
 @pytest.mark.parametrize("what", ["observation", "action"])
 def test_environment_with_other_entries_is_refused(what: str, saved: Path) -> None:
     env = make()
