@@ -22,6 +22,7 @@ NAMES = (
     "leaderboard",
     "measure_scaling",
     "plot",
+    "plot_policy",
     "search_plan",
     "train_sampler",
     "train_teacher",
