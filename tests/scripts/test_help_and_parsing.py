@@ -20,6 +20,7 @@ NAMES = (
     "evaluate_sampler",
     "export_sampler",
     "leaderboard",
+    "measure_importance",
     "measure_scaling",
     "plot",
     "plot_policy",
