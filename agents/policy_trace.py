@@ -154,7 +154,7 @@ def _make_scheme(env_id: str, env_kwargs: str, instance: int) -> ActionScheme:
     env = _make_env(env_id, env_kwargs)
     if instance >= len(env.instances):
         raise InvalidInputError(f"instance={instance} is none of the {len(env.instances)} that the line's set has")
-    spec = env.instances.load(instance).spec
+    spec = env.instances.tasks[instance].spec
     return ACTION_SCHEMES[env.face["action"]](spec.budget, env.method, spec.num_classes)
 
 

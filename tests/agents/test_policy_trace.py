@@ -141,7 +141,7 @@ def test_range_of_replacement_is_that_of_the_instance() -> None:
     env = make_env(DIGITS, kwargs)
     shares = []
     for index in range(len(env.instances)):
-        budget = env.instances.load(index).spec.budget
+        budget = env.instances.tasks[index].spec.budget
         shares.append(min(1.0, budget.candidates / budget.buffer_capacity))
     low, high = int(np.argmin(shares)), int(np.argmax(shares))
     assert shares[low] < shares[high]

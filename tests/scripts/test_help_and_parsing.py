@@ -23,6 +23,7 @@ NAMES = (
     "leaderboard",
     "make_probe_set",
     "measure_importance",
+    "measure_plans",
     "measure_scaling",
     "plot",
     "plot_policy",
