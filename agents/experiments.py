@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agents.environments import make_env, start_worker
 from agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
 from agents.runs import versions
-from agents.samplers import CONSTANT_PREFIX, SAMPLERS, Sampler, decide, write_decision
+from agents.samplers import CONSTANT_PREFIX, RANDOM_REPLACEMENT_PREFIX, SAMPLERS, Sampler, decide, write_decision
 from agents.storage import find_sampler_file, load_sampler
 from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.envs import SSDKDEnv
@@ -205,13 +205,14 @@ class Episode:
 
 
 def sampler_file(name: str) -> Path | None:
-    """The file of a trained sampler; None for a control.
+    """The file of a trained sampler, or of the one that a control is made of; None for any other control.
 
     Raises:
         InvalidInputError: when `name` is a run folder without a checkpoint.
     """
-    control = name in SAMPLERS or name.startswith(CONSTANT_PREFIX) or not Path(name).exists()
-    return None if control else find_sampler_file(Path(name))
+    inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
+    control = inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not Path(inner).exists()
+    return None if control else find_sampler_file(Path(inner))
 
 
 def sampler_digest(name: str) -> str | None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from agents.samplers import write_decision
-from agents.statistics import Interval
+from agents.statistics import Interval, spearman
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.rewards import DIVERGED_SCORE
 from ssdkd_env.envs.strategy_actions import STRATEGIES
 
 #: Controls that are compared beside random plans: sensible ones, and such that should do badly.
@@ -51,13 +51,15 @@ def fixed_plans(env: SSDKDEnv, count: int) -> list[FixedPlan]:
 
 
 def scores_of(info: Mapping[str, Any]) -> dict[str, float]:
-    """The scores whose gains are the rewards of `ssdkd_env.envs.rewards`, from an info."""
-    return {
+    """The scores whose gains are the rewards of `ssdkd_env.envs.rewards`, from an info, and the real accuracy."""
+    rewarded = {
         "probe_agreement": info["probe_agreement"],
         "probe_discrepancy": 1.0 / (1.0 + info["probe_discrepancy"]),
         "candidate_agreement": info["candidate_agreement"],
-        "accuracy": info["accuracy"],
     }
+    if info["diverged"]:  # an info has 0 in place of NaN, which would be the best discrepancy
+        rewarded = dict.fromkeys(rewarded, DIVERGED_SCORE)
+    return rewarded | {"accuracy": info["accuracy"]}
 
 
 def play_plans(
@@ -108,9 +110,9 @@ def rank_correlation(values: NDArray[np.float64], truth: NDArray[np.float64], co
     random = np.random.default_rng(0)
     count = values.shape[1]
     chosen = random.integers(count, size=(RESAMPLES, count))
-    resampled = [float(spearmanr(values[:, c].mean(1), truth[:, c].mean(1)).statistic) for c in chosen]
+    resampled = [spearman(values[:, c].mean(1), truth[:, c].mean(1)) for c in chosen]
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(spearmanr(values.mean(1), truth.mean(1)).statistic), float(low), float(high))
+    return Interval(spearman(values.mean(1), truth.mean(1)), float(low), float(high))
 
 
 def better_half(truth: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -15,13 +15,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
 from agents.results import SCORES, common_score, score_of
-from agents.statistics import Interval, bootstrap_mean
+from agents.statistics import Interval, bootstrap_mean, spearman
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
 #: Episodes of the moving average over a training curve.
 SMOOTHING = 20
 COLOURS = ("#3d6fb4", "#d1603d", "#3f8f5b", "#8a5fa8", "#b8902f", "#5f6b73")
+#: Marks of a benchmark's entries: every colour, then the same colours with other shapes.
+ENTRY_COLOURS = ("#3d6fb4", "#d1603d", "#3f8f5b", "#8a5fa8", "#b8902f", "#222222", "#c4528f", "#2a9aa8")
+ENTRY_SHAPES = ("o", "s", "^", "D", "v", "P")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -112,32 +115,34 @@ def plot_validity(
     """Mean accuracy of each plan against its mean return, a panel for each reward; below, the better half alone.
 
     Args:
-        accuracies: plan → accuracy of every seed.
+        accuracies: plan → accuracy of every seed. Plans named `random` and a number are one entry of the legend.
         gains: reward → plan → return of every seed.
         path: PNG to write.
     """
-    figure = Figure(figsize=(3.6 * len(gains), 6.4), layout="constrained")
-    panels = figure.subplots(2, len(gains), squeeze=False)
+    figure = Figure(figsize=(3.3 * len(gains) + 1.8, 6.4), layout="constrained")
+    panels = figure.subplots(2, len(gains), squeeze=False, sharey="row")
     better = sorted(accuracies, key=lambda plan: -float(np.mean(accuracies[plan])))[: (len(accuracies) + 1) // 2]
-    for row, plans in zip(panels, (list(accuracies), better), strict=True):
+    named = [plan for plan in accuracies if not plan.startswith("random ")]
+    marks = dict(zip(named, zip(cycle(ENTRY_COLOURS), cycle(ENTRY_SHAPES)), strict=False))
+    for which, row, plans in zip(("all plans", "better half"), panels, (list(accuracies), better), strict=True):
+        truth = [float(np.mean(accuracies[plan])) for plan in plans]
         for axes, (reward, returns) in zip(row, gains.items(), strict=True):
-            for plan in plans:
-                named = not plan.startswith("random")
+            for plan in sorted(plans, key=named.count):  # the named ones on top
+                colour, shape = marks.get(plan, ("#a8b0b6", "."))
                 x, y = (bootstrap_mean(values[plan]) for values in (returns, accuracies))
-                bars = ([[z.mean - z.low], [z.high - z.mean]] for z in (y, x))
-                colour = COLOURS[1] if named else COLOURS[0]
-                yerr, xerr = bars
-                axes.errorbar(x.mean, y.mean, yerr, xerr, fmt="o", color=colour, markersize=4, elinewidth=0.7)
-                if named:
-                    axes.annotate(plan, (x.mean, y.mean), (4, 3), textcoords="offset points", fontsize=7)
-            axes.set(xlabel=f"return, {reward}", ylabel="accuracy on real images")
+                yerr, xerr = ([[z.mean - z.low], [z.high - z.mean]] for z in (y, x))
+                label = plan if plan in marks else "random plans"
+                axes.errorbar(x.mean, y.mean, yerr, xerr, shape, color=colour, ms=6, elinewidth=0.7, label=label)
+            correlation = spearman(np.array([float(np.mean(returns[plan])) for plan in plans]), np.array(truth))
+            axes.set_title(f"{which}, rank correlation {correlation:.2f}", fontsize=9)
+            axes.set_xlabel(f"return, {reward}")
             plain_axes(axes)
+        row[0].set_ylabel("accuracy on real images (mean, 95 %)")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    entries = dict(zip(labels, handles, strict=True))
+    order = [*named, *sorted(set(entries) - set(named))]
+    figure.legend([entries[name] for name in order], order, loc="outside right upper", frameon=False, fontsize=9)
     save_figure(figure, path)
-
-
-#: Marks of a benchmark's entries: every colour, then the same colours with other shapes.
-ENTRY_COLOURS = ("#3d6fb4", "#d1603d", "#3f8f5b", "#8a5fa8", "#b8902f", "#222222", "#c4528f", "#2a9aa8")
-ENTRY_SHAPES = ("o", "s", "^", "D", "v", "P")
 
 
 #: Height of the class panels, in equal shares.

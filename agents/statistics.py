@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 #: Resamples of a bootstrap interval.
 BOOTSTRAP_RESAMPLES = 10_000
@@ -90,3 +91,10 @@ def bootstrap_between_group_share(
     ]
     low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(between_group_share(groups), float(low), float(high))
+
+
+def spearman(values: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Spearman's rank correlation; 0 where all values or all truths are equal, which rank nothing."""
+    if np.ptp(values) == 0 or np.ptp(truth) == 0:
+        return 0.0
+    return float(spearmanr(values, truth).statistic)

@@ -229,7 +229,7 @@ def face_of(name: str) -> dict[str, Any]:
         InvalidInputError: when a file or folder is no sampler's.
     """
     inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
-    if inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not Path(inner).exists():
+    if inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not inner or not Path(inner).exists():
         return {}
     file = find_sampler_file(Path(inner))
     if file.name == CONSTANT_FILE:
@@ -302,9 +302,9 @@ def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
     if name.startswith(RANDOM_REPLACEMENT_PREFIX):
         return RandomReplacement(load_sampler(name.removeprefix(RANDOM_REPLACEMENT_PREFIX), env, seed))
     path = Path(name)
-    if not path.exists():
+    if not name or not path.exists():
         raise InvalidInputError(
-            f"sampler={name!r} is neither a file, a run folder, constant:[...], nor one of: "
+            f"sampler={name!r} is neither a file, a run folder, constant:[...], random_at_rate:NAME, nor one of: "
             f"{', '.join(sorted(SAMPLERS))}; "
             "scripts/train_sampler.py makes run folders"
         )

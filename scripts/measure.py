@@ -34,6 +34,7 @@ from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.observations import STATISTICS
 from ssdkd_env.envs.vector import SSDKDVectorEnv
+from ssdkd_env.errors import InvalidInputError
 
 ENV_ID = "SSDKD/Digits-v1"
 
@@ -97,6 +98,9 @@ class Overhead:
 
 def main(args: Episode | Budgets | Observations | Overhead) -> None:
     refuse_existing("out", args.out)
+    for name in ("seeds", "episodes"):
+        if getattr(args, name, 1) < 1:
+            raise InvalidInputError(f"--{name} {getattr(args, name)}: expected at least 1")
     use_one_thread()
     if isinstance(args, Episode):
         measure_episode(args)

@@ -57,8 +57,14 @@ def main(args: Arguments) -> None:
         if getattr(args, name) < least:
             raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")
     use_one_thread()
-    kwargs = parse_settings("env-kwargs", args.env_kwargs) | {"action": args.action, "evaluate_every": 10**6}
+    kwargs = parse_settings("env-kwargs", args.env_kwargs)
+    for name, remedy in (("action", "give --action"), ("evaluate_every", "leave it out: only ends are measured")):
+        if name in kwargs:
+            raise InvalidInputError(f"--env-kwargs {name}={kwargs[name]}: {remedy}")
+    kwargs |= {"action": args.action, "evaluate_every": 10**6}
     env = make_env(args.env, kwargs)
+    if env.task.spec.evaluation is None:
+        raise InvalidInputError(f"--env {args.env}: no real images to measure accuracy on; give evaluation=")
     plans = fixed_plans(env, args.plans)
     seeds = range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds)
     pool = EnvironmentPool(args.num_envs, env_arguments(args.env, kwargs), args.vector_backend, None)

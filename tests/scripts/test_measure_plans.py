@@ -1,0 +1,122 @@
+"""`measure_plans` and `measure`, end to end with tiny runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.vector.utils import batch_space
+from scipy.stats import spearmanr
+
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.observations import STATISTICS
+from ssdkd_env.envs.strategy_actions import STRATEGIES
+from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
+
+SMALL = ("--env-kwargs", ENV_BUDGET, 'probe={"generators": 1, "batches": 2, "kept": 1, "steps": 2}')
+
+
+def measure(out: Path, *arguments: object) -> Result:
+    return in_this_process("measure_plans", "--out", out, "--seeds", 2, "--num-envs", 4, *SMALL, *arguments)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    path = tmp_path_factory.mktemp("plans") / "plans.jsonl"
+    result = measure(path, "--plans", 3, "--vector-backend", "loop")
+    assert result.code == 0, result.stderr
+    return path, result
+
+
+def test_every_plan_meets_every_seed_at_as_many_images(out: tuple[Path, Result]) -> None:
+    *lines, summary = map(json.loads, out[0].read_text().splitlines())
+    assert len(lines) == 8 * 2 == len({(line["label"], line["seed"]) for line in lines})
+    assert {line["seed"] for line in lines} == {2_000_000, 2_000_001}
+    assert summary["synthesized"] == [4 * 16]
+    assert summary["settings"]["plans"] == 3 and "out" not in summary["settings"]
+    assert summary["backend"].startswith("loop")
+
+
+def test_summary_and_tables_follow_from_the_lines(out: tuple[Path, Result]) -> None:
+    *lines, summary = map(json.loads, out[0].read_text().splitlines())
+    accuracy: dict[str, list[float]] = {}
+    gains: dict[str, list[float]] = {}
+    for line in lines:
+        accuracy.setdefault(line["label"], []).append(line["final"]["accuracy"])
+        gains.setdefault(line["label"], []).append(line["gains"]["probe_discrepancy"])
+    means = [np.array([np.mean(values[label]) for label in accuracy]) for values in (gains, accuracy)]
+    assert summary["probe_discrepancy"]["rank_correlation"]["mean"] == pytest.approx(spearmanr(*means).statistic)
+    deviation = float(np.median([np.std(values, ddof=1) for values in accuracy.values()]))
+    assert summary["seed_deviation_median"] == pytest.approx(deviation)
+    table = out[1].stdout
+    best = max(accuracy, key=lambda label: float(np.mean(accuracy[label])))
+    assert f"| {best} | {np.mean(accuracy[best]):.4f} [" in table.splitlines()[3]
+    assert f"| rank correlation of plan means, probe_discrepancy | {spearmanr(*means).statistic:.2f} [" in table
+    for picture in ("plans.png", "plans-validity.png"):
+        assert (out[0].parent / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_discrete_scheme_plays_every_strategy_in_a_group(tmp_path: Path) -> None:
+    result = measure(tmp_path / "plans.jsonl", "--action", "strategies", "--vector-backend", "grouped")
+    assert result.code == 0, result.stderr
+    *lines, _ = map(json.loads, (tmp_path / "plans.jsonl").read_text().splitlines())
+    assert [line["label"] for line in lines[: len(STRATEGIES)]] == list(STRATEGIES)
+    assert [line["action"] for line in lines[: len(STRATEGIES)]] == list(range(len(STRATEGIES)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("--plans", -1), "--plans -1: expected at least 0"),
+        (("--seeds", 1), "--seeds 1: expected at least 2"),
+        (("--num-envs", 0), "--num-envs 0: expected at least 1"),
+        (("--action", "exponent"), "action='exponent' is unknown"),
+        (("--env", "SSDKD/None-v1"), "env='SSDKD/None-v1' is unknown"),
+        (("--vector-backend", "groups"), "vector_backend='groups' is unknown"),
+        (("--env-kwargs", "action=full"), "--env-kwargs action=full: give --action"),
+        (("--env-kwargs", "evaluate_every=2"), "--env-kwargs evaluate_every=2: leave it out"),
+        (("--env-kwargs", "task=tests.envs.own_networks:DIGITS_WITHOUT_DATA"), "no real images to measure accuracy on"),
+        (("--env-kwargs", "rounds"), "--env-kwargs 'rounds': expected NAME=VALUE"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused_before_anything_is_played(
+    arguments: tuple[object, ...], match: str, tmp_path: Path
+) -> None:
+    assert_refused(in_this_process("measure_plans", "--out", tmp_path / "x.jsonl", *arguments), match)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_not_written_over(out: tuple[Path, Result]) -> None:
+    before = out[0].read_bytes()
+    assert_refused(measure(out[0]), "exists; choose another file")
+    assert out[0].read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("episode", "seeds"), ("budgets", "seeds"), ("observations", "episodes"), ("overhead", "episodes")],
+)
+def test_measurements_of_nothing_are_refused(kind: str, count: str, tmp_path: Path) -> None:
+    result = in_this_process("measure", kind, "--out", tmp_path / "x.jsonl", f"--{count}", 0)
+    assert_refused(result, f"--{count} 0: expected at least 1")
+
+
+def test_constants_of_observations_are_mean_and_deviation_of_an_episode_alone(tmp_path: Path) -> None:
+    result = in_this_process("measure", "observations", "--out", tmp_path / "o.jsonl", "--episodes", 1)
+    assert result.code == 0, result.stderr
+    *lines, about = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
+    assert "torch" in about["versions"]
+    assert [line["entry"] for line in lines] == list(STATISTICS)
+    env = SSDKDEnv(observation="statistics")
+    actions = batch_space(env.action_space, 1)
+    actions.seed(0)
+    seen = [env.reset(seed=2_000_000)[0]]
+    seen += [env.step(actions.sample()[0])[0] for _ in range(env.budget.rounds)]
+    for line, column in zip(lines, np.array(seen, dtype=np.float64).T, strict=False):
+        assert line["mean"] == pytest.approx(sum(column) / len(column), abs=1e-5)
+        squares = ((column - column.mean()) ** 2).sum() / len(column)
+        assert line["deviation"] == pytest.approx(squares**0.5, abs=1e-5)
+        assert f"| {line['entry']} | {line['mean']:.3f} | {line['deviation']:.3f} |" in result.stdout
