@@ -22,6 +22,7 @@ NAMES = (
     "export_sampler",
     "leaderboard",
     "make_probe_set",
+    "measure_plans",
     "measure_scaling",
     "plot",
     "profile_step",
