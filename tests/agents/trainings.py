@@ -23,13 +23,15 @@ PPO = TrainingConfig(
     algorithm="ppo",
     timesteps=12,
     env_kwargs={"budget": BUDGET, "probe": SMALL_PROBE},
-    hyperparameters={"n_envs": 1, "n_steps": 6, "batch_size": 6, "n_epochs": 2},
+    hyperparameters={"n_envs": 1, "n_steps": 6, "batch_size": 6, "n_epochs": 2, "normalize": True},
     checkpoint_every=5,
     image_every=1,
     evaluate_every=0,
 )
 SAC = replace(
-    PPO, algorithm="sac", hyperparameters={"n_envs": 1, "learning_starts": 4, "batch_size": 4, "buffer_size": 100}
+    PPO,
+    algorithm="sac",
+    hyperparameters={"n_envs": 1, "learning_starts": 4, "batch_size": 4, "buffer_size": 100, "normalize": True},
 )
 
 
