@@ -199,6 +199,19 @@ def test_what_comes_after_an_episodes_end_does_not_count(name: str, env: SSDKDEn
     assert change.mean.min() > 0.01
 
 
+def test_shorter_episode_is_compared_with_those_that_last(env: SSDKDEnv) -> None:
+    """With all three at first, then with the other long one."""
+    read, recording = column_of(env, "probe_agreement"), recording_of(env, episodes=3, rounds=3, lengths=[3, 1, 3])
+    values = recording.observations[:, :, read].astype(np.float64)
+    apart = np.abs(values[:, None] - values[None])  # (episodes, episodes, rounds)
+    first, later = apart[:, :, 0].sum(axis=1) / 2, apart[0, 2, 1:].sum()
+    expected = [(first[0] + later) / 3, first[1], (first[2] + later) / 3]
+    change = change_of(Reader(lambda seen: seen[:, read]), env, recording, read)
+    np.testing.assert_allclose(change.parts[:, 1], expected, rtol=1e-6)
+    # What a recurrent sampler answers after the end is of no account: the short episode is at its first answer.
+    assert change_of(Rememberer(read), env, recording, read).mean[1] == 0.0
+
+
 def test_constant_sampler_reads_nothing(env: SSDKDEnv) -> None:
     recording = recording_of(env)
     for columns in groups_of(env.observation_names).values():
@@ -296,8 +309,18 @@ def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: 
     shown = shown_to(disturbed)
     others = [column for column in range(shown.shape[2]) if column not in columns]
     np.testing.assert_array_equal(shown[:, :, columns], recording.observations[[1, 2, 0]][:, :, columns])
+    np.testing.assert_array_equal(Recording.of(played).observations[:, 0], recording.observations[:, 0])
     np.testing.assert_array_equal(shown[:, :, others], Recording.of(played).observations[:, :, others])
     assert [episode.gained for episode in played] != [episode.gained for episode in calm]
+
+
+def test_state_is_handed_from_round_to_round(pool: EnvironmentPool) -> None:
+    """The first action of an episode is 0 in each part, the second what was seen in the first round."""
+    read = column_of(pool.first, "probe_agreement")
+    last = [column for column, name in enumerate(pool.first.observation_names) if name.startswith("last_action_")]
+    for episode in play(pool, Rememberer(read), SEEDS):
+        np.testing.assert_array_equal(episode.observations[1, last], np.zeros(5))
+        np.testing.assert_array_equal(episode.observations[2, last], np.repeat(episode.observations[0, read], 5))
 
 
 def test_what_is_not_read_can_be_replaced_without_effect(pool: EnvironmentPool) -> None:

@@ -101,7 +101,9 @@ def test_choices_are_stacked_to_one(results: Path, tmp_path: Path, figures: list
     bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     heights = np.zeros(ROUNDS)
     for bar in bars:
-        heights[round(bar.get_x() + bar.get_width() / 2) - 1] += bar.get_height()
+        place = round(bar.get_x() + bar.get_width() / 2) - 1
+        assert bar.get_y() == pytest.approx(heights[place])
+        heights[place] += bar.get_height()
     np.testing.assert_allclose(heights, 1.0)
     lines = [json.loads(text) for text in results.read_text().splitlines()]
     made = {choice for one in lines if one["sampler"] == "runs/dqn" for choice in one["actions"]}
