@@ -70,9 +70,9 @@ def test_files_have_no_key_that_rl_zoo_would_hand_to_the_algorithm_in_vain(algor
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_files_suit_short_trainings_in_sixteen_environments(algorithm: str) -> None:
+def test_files_suit_short_trainings_in_a_few_environments(algorithm: str) -> None:
     values = load_hyperparameters(algorithm, DIGITS)
-    assert values["n_envs"] == 16
+    assert values["n_envs"] in (4, 16), "of which a group makes good use"
     assert values["n_timesteps"] <= MOST_STEPS
     if algorithm in OFF_POLICY:
         assert values["buffer_size"] >= values["n_timesteps"]
