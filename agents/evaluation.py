@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.loop_state import random_streams_kept
+from agents.playing import PlayedEpisode, play_side_by_side
+from agents.samplers import State
 from agents.seeds import VALIDATION_SEED
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.envs.tuning import Choice
@@ -77,40 +79,31 @@ class Validation:
         """
         started = time.perf_counter()
         with random_streams_kept():
-            ends = self._play(model, stop)
-        if ends is None:
+            episodes = self._play(model, stop)
+        if episodes is None:
             return None
-        returns, infos = ends
         return Evaluation(
             timesteps=model.num_timesteps,
             seeds=self._seeds,
-            returns=returns,
-            accuracies=[info.get("accuracy") for info in infos],
+            returns=[episode.total for episode in episodes],
+            accuracies=[episode.final.get("accuracy") for episode in episodes],
             seconds=time.perf_counter() - started,
         )
 
-    def _play(self, model: BaseAlgorithm, stop: Callable[[], bool]) -> tuple[list[float], list[dict[str, Any]]] | None:
-        """Returns and last infos of the episodes."""
+    def _play(self, model: BaseAlgorithm, stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
         count = len(self._seeds)
         if self._pool is None:  # made when first needed: processes take seconds to start
             backend, processes = self._choice.backend, min(self._choice.processes, count)
             self._pool = EnvironmentPool(count, self._kwargs, backend, processes)
-        begun = self._pool.reset(dict(enumerate(self._seeds)))
-        observations = np.stack([begun[index][0] for index in range(count)])
-        infos = [begun[index][1] for index in range(count)]
-        returns, going = [0.0] * count, set(range(count))
-        state, starts = None, np.ones(count, dtype=bool)
-        while going:
-            if stop():
-                return None
+        state: State = None
+
+        def decide(observations: NDArray[np.float32], round_index: int) -> NDArray[Any]:
+            nonlocal state
+            starts = np.full(count, round_index == 0)
             actions, state = model.predict(_normalized(model, observations), state, starts, deterministic=True)
-            starts = np.zeros(count, dtype=bool)
-            for index, step in self._pool.step({index: actions[index] for index in going}).items():
-                observations[index], reward, terminated, truncated, infos[index] = step
-                returns[index] += reward
-                if terminated or truncated:
-                    going.remove(index)
-        return returns, infos
+            return actions
+
+        return play_side_by_side(self._pool, self._seeds, decide, stop)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End the environments."""

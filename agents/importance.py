@@ -7,10 +7,9 @@ information worth? An entry that the sampler reads may be worth nothing.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from agents.playing import Decide, PlayedEpisode, play_side_by_side
 from agents.samplers import PlanningSampler, Sampler, State
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import EnvironmentPool
@@ -53,28 +53,10 @@ def groups_of(entries: Sequence[str]) -> dict[str, list[int]]:
     return {name: columns for name, columns in groups.items() if columns} | {EVERYTHING: list(range(len(entries)))}
 
 
-@dataclass(frozen=True)
-class Played:
-    """An episode of a sampler.
-
-    Attributes:
-        seed: of the episode.
-        observations: (rounds, entries) float32, what the environment showed before each round.
-        gained: the return.
-        final: the last info.
-        held_out_accuracy: see `SSDKDEnv.held_out_accuracy`.
-    """
-
-    seed: int
-    observations: FloatArray
-    gained: float
-    final: Mapping[str, Any]
-    held_out_accuracy: float | None
-
-    def scores(self) -> dict[str, float]:
-        """What disturbed episodes are compared by: the return, and the accuracies where there are real data."""
-        real = {"held_out_accuracy": self.held_out_accuracy, "accuracy": self.final.get("accuracy")}
-        return {"return": self.gained} | {name: value for name, value in real.items() if value is not None}
+def scores_of(episode: PlayedEpisode) -> dict[str, float]:
+    """What disturbed episodes are compared by: the return, and the accuracies where there are real data."""
+    real = {"held_out_accuracy": episode.held_out_accuracy, "accuracy": episode.final.get("accuracy")}
+    return {"return": episode.total} | {name: value for name, value in real.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -90,7 +72,7 @@ class Recording:
     lengths: NDArray[np.int64]
 
     @classmethod
-    def of(cls, episodes: Sequence[Played]) -> Recording:
+    def of(cls, episodes: Sequence[PlayedEpisode]) -> Recording:
         """The observations of played episodes."""
         lengths = np.array([len(episode.observations) for episode in episodes])
         longest = lengths.max()
@@ -140,7 +122,7 @@ class Replacement:
 
 def play(
     pool: EnvironmentPool, sampler: Sampler, seeds: Sequence[int], replacement: Replacement | None = None
-) -> Iterator[Played]:
+) -> Iterator[PlayedEpisode]:
     """Play a sampler deterministically, an episode a seed, as many side by side as the pool has environments.
 
     Equal seeds meet in equal batches, so that two calls differ by nothing but what the sampler does, also where
@@ -154,46 +136,28 @@ def play(
     """
     first = 0
     for batch in np.array_split(np.asarray(seeds), math.ceil(len(seeds) / pool.count)):
-        yield from _play_batch(pool, sampler, batch.tolist(), replacement, first)
+        played = play_side_by_side(
+            pool, batch.tolist(), _decide(sampler, pool.first, replacement, first), held_out=True
+        )
+        assert played is not None
+        yield from played
         first += len(batch)
 
 
-def _play_batch(
-    pool: EnvironmentPool, sampler: Sampler, seeds: Sequence[int], replacement: Replacement | None, first: int
-) -> list[Played]:
-    count = len(seeds)
-    begun = pool.reset(dict(enumerate(seeds)))
-    observations = np.stack([begun[index][0] for index in range(count)])
-    seen: list[list[FloatArray]] = [[] for _ in seeds]
-    gained = np.zeros(count)
-    final: dict[int, Mapping[str, Any]] = {}
+def _decide(sampler: Sampler, env: SSDKDEnv, replacement: Replacement | None, first: int) -> Decide:
+    """The sampler, which in the episodes from number `first` on sees what the replacement shows."""
     state: State = None
-    for round_index in itertools.count():
-        active = [index for index in range(count) if index not in final]
-        if not active:
-            break
+
+    def decide(observations: FloatArray, round_index: int) -> list[Any]:
+        nonlocal state
         shown = observations if replacement is None else replacement.apply(observations, first, round_index)
-        begins = np.full(count, round_index == 0)
-        # Those that have ended are asked along, because a recurrent state has a row for each.
+        begins = np.full(len(shown), round_index == 0)
         actions, state = sampler.predict(shown, state, begins, deterministic=True)
-        for index in active:
-            seen[index].append(observations[index])
-        decisions = {index: _decision(sampler, pool.first, actions[index]) for index in active}
-        observations = observations.copy()
-        for index, (observation, reward, terminated, truncated, info) in pool.step(decisions).items():
-            observations[index] = observation
-            gained[index] += reward
-            if terminated or truncated:
-                final[index] = info
-    held_out = pool.call(range(count), "held_out_accuracy")
-    return [
-        Played(seed, np.stack(seen[index]), float(gained[index]), final[index], held_out[index])
-        for index, seed in enumerate(seeds)
-    ]
+        if isinstance(sampler, PlanningSampler):
+            return [sampler.plan_for(env, action) for action in actions]
+        return list(actions)
 
-
-def _decision(sampler: Sampler, env: SSDKDEnv, action: Any) -> Any:
-    return sampler.plan_for(env, action) if isinstance(sampler, PlanningSampler) else action
+    return decide
 
 
 @dataclass(frozen=True)

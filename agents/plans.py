@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from agents.playing import play_side_by_side
 from agents.samplers import write_decision
 from agents.statistics import Interval, spearman
 from ssdkd_env.envs import SSDKDEnv
@@ -22,8 +23,6 @@ from ssdkd_env.envs.strategy_actions import STRATEGIES
 NAMED = ("paper", "uniform", "hard_first", "easy_first", "class_balanced")
 #: Seed of the random plans.
 PLAN_SEED = 7
-#: First seed of the episodes: beyond those of training, validation and evaluation, because rewards are chosen by them.
-MEASUREMENT_SEED = 2_000_000
 RESAMPLES = 2000
 
 
@@ -72,28 +71,19 @@ def play_plans(
     """
     jobs = [(plan, seed) for seed in seeds for plan in plans]  # a drift of the machine meets every plan alike
     for first in range(0, len(jobs), pool.count):
-        batch = dict(enumerate(jobs[first : first + pool.count]))
-        begun = {
-            index: scores_of(info) for index, (_, info) in pool.reset({i: s for i, (_, s) in batch.items()}).items()
-        }
-        last: dict[int, Any] = {}
-        active = dict(batch)
-        while active:
-            results = pool.step({index: plan.decision for index, (plan, _) in active.items()})  # type: ignore[misc]
-            for index, (_, _, terminated, _, info) in results.items():
-                if terminated:
-                    last[index] = info
-                    del active[index]
-        held_out = pool.call(list(batch), "held_out_accuracy")
-        for index, (plan, seed) in batch.items():
-            ended = scores_of(last[index])
+        batch = jobs[first : first + pool.count]
+        decisions = [plan.decision for plan, _ in batch]
+        played = play_side_by_side(pool, [seed for _, seed in batch], lambda *_: decisions, held_out=True)  # noqa: B023
+        assert played is not None
+        for (plan, _), episode in zip(batch, played, strict=True):
+            begun, ended = scores_of(episode.begun), scores_of(episode.final)
             yield {
                 "label": plan.label,
                 "action": write_decision(env, plan.decision),
-                "seed": seed,
-                "gains": {name: ended[name] - begun[index][name] for name in ended},
-                "final": last[index],
-                "held_out_accuracy": held_out[index],
+                "seed": episode.seed,
+                "gains": {name: ended[name] - begun[name] for name in ended},
+                "final": episode.final,
+                "held_out_accuracy": episode.held_out_accuracy,
             }
 
 

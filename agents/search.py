@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from agents.callbacks import RETURN_TAG
 from agents.environments import env_arguments, make_env, use_one_thread
+from agents.playing import PlayedEpisode, play_side_by_side
 from agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RunFolder, read_lines
 from agents.samplers import CONSTANT_PREFIX
 from agents.searchers import (
@@ -28,6 +29,7 @@ from agents.searchers import (
 )
 from agents.seeds import VALIDATION_SEED
 from agents.stopping import Stopper
+from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import EnvironmentPool, check_backend
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import write_json
@@ -93,14 +95,24 @@ def config_of_search(folder: RunFolder) -> SearchConfig:
     return SearchConfig(**settings)
 
 
-def searcher_of(config: SearchConfig) -> Searcher:
+def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
     """The searcher that a config means, before any episode.
 
+    Args:
+        config: of the search.
+        env: whose actions are searched.
+
     Raises:
-        InvalidInputError: when the environment or one of its arguments is unusable, or the strategy does not fit.
+        InvalidInputError: when the strategy does not fit.
     """
-    space = make_env(config.env_id, config.env_kwargs).action_space
+    space = env.action_space
     return make_searcher(config.strategy, space, config.episodes, config.seed, config.final_share, config.population)
+
+
+def _play(pool: EnvironmentPool, trials: Sequence[Trial], stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
+    """One episode for each trial, in their order; None when stopped."""
+    actions = [trial.action for trial in trials]
+    return play_side_by_side(pool, [trial.seed for trial in trials], lambda *_: actions, stop)  # type: ignore[arg-type]
 
 
 def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -> str:
@@ -128,55 +140,13 @@ def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -
     return "interrupted" if stop.interrupted and not work.finished else "finished"
 
 
-@dataclass
-class Outcome:
-    """What an episode gave.
-
-    Attributes:
-        total: its return.
-        rounds: environment steps.
-        info: of the last round.
-    """
-
-    total: float = 0.0
-    rounds: int = 0
-    info: dict[str, Any] = field(default_factory=dict)
-
-
-def play_constants(pool: EnvironmentPool, trials: Sequence[Trial], stop: Callable[[], bool]) -> list[Outcome] | None:
-    """Play one episode for each trial side by side; a diverged student ends its own early.
-
-    Args:
-        pool: of at least as many environments.
-        trials: actions and seeds.
-        stop: asked before every round.
-
-    Returns:
-        The outcomes in the order of the trials, or None when stopped.
-    """
-    pool.reset({index: trial.seed for index, trial in enumerate(trials)})
-    outcomes = [Outcome() for _ in trials]
-    active = dict(enumerate(trials))
-    while active:
-        if stop():
-            return None
-        results = pool.step({index: trial.action for index, trial in active.items()})  # type: ignore[misc]
-        for index, (_, reward, terminated, truncated, info) in results.items():
-            outcome = outcomes[index]
-            outcome.total += float(reward)
-            outcome.rounds += 1
-            outcome.info = info
-            if terminated or truncated:
-                del active[index]
-    return outcomes
-
-
 class _Search:
     """A search in progress; see `search`."""
 
     def __init__(self, config: SearchConfig, folder: RunFolder) -> None:
         self._config, self._folder = config, folder
-        self._searcher = searcher_of(config)
+        self._env = make_env(config.env_id, config.env_kwargs)
+        self._searcher = searcher_of(config, self._env)
         self._steps, self._episodes, self._seconds = 0, 0, 0.0
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._replay()
@@ -202,13 +172,13 @@ class _Search:
         ):
             self._evaluate_if_due(self._pool, curves, stop)
             while not stop() and (trials := self._searcher.ask(count)):
-                outcomes = play_constants(self._pool, trials, stop)
-                if outcomes is None:
+                episodes = _play(self._pool, trials, stop)
+                if episodes is None:
                     break
-                for trial, outcome in zip(trials, outcomes, strict=True):
-                    self._take(trial, outcome)
+                for trial, episode in zip(trials, episodes, strict=True):
+                    self._take(trial, episode)
                 self._write_constant()
-                self._log(curves, outcomes)
+                self._log(curves, episodes)
                 bar.set_postfix(best=self._searcher.recommendation().mean_return)
                 bar.update(len(trials))
                 self._evaluate_if_due(self._pool, curves, stop)
@@ -243,26 +213,26 @@ class _Search:
     def _is_finished(self) -> bool:
         return not self._searcher.ask(1) and not self._evaluation_is_due()
 
-    def _take(self, trial: Trial, outcome: Outcome) -> None:
-        self._searcher.tell(outcome.total)
-        self._recent.append(outcome.total)
+    def _take(self, trial: Trial, episode: PlayedEpisode) -> None:
+        self._searcher.tell(episode.total)
+        self._recent.append(episode.total)
         self._episodes += 1
-        self._steps += outcome.rounds
+        self._steps += len(episode.rewards)
         line = {
             "timesteps": self._steps,
-            "return": outcome.total,
-            "accuracy": outcome.info.get("accuracy"),
-            "probe_agreement": outcome.info["probe_agreement"],
+            "return": episode.total,
+            "accuracy": episode.final.get("accuracy"),
+            "probe_agreement": episode.final["probe_agreement"],
             "seconds": time.time() - self._started,
             "action": plain(trial.action),
             "seed": trial.seed,
         }
         self._folder.append(line, file=EPISODES_FILE)
 
-    def _log(self, curves: SummaryWriter, outcomes: Sequence[Outcome]) -> None:
+    def _log(self, curves: SummaryWriter, episodes: Sequence[PlayedEpisode]) -> None:
         scalars = {RETURN_TAG: list(self._recent)}
         for name in ("accuracy", "probe_agreement"):
-            scalars[f"student/{name}"] = [o.info[name] for o in outcomes if name in o.info]
+            scalars[f"student/{name}"] = [episode.final[name] for episode in episodes if name in episode.final]
         best = self._searcher.recommendation().mean_return
         scalars["search/best"] = [] if best is None else [best]
         for tag, values in scalars.items():
@@ -285,18 +255,18 @@ class _Search:
         line = self._evaluation
         if line is None or line["action"] != plain(action):
             started = time.perf_counter()
-            outcomes: list[Outcome] = []
+            episodes: list[PlayedEpisode] = []
             trials = [Trial(action, VALIDATION_SEED + i) for i in range(self._config.evaluation_episodes)]
             for first in range(0, len(trials), pool.count):
-                played = play_constants(pool, trials[first : first + pool.count], stop)
+                played = _play(pool, trials[first : first + pool.count], stop)
                 if played is None:
                     return
-                outcomes += played
-            returns = [outcome.total for outcome in outcomes]
+                episodes += played
+            returns = [episode.total for episode in episodes]
             line = {
                 "seeds": [trial.seed for trial in trials],
                 "returns": returns,
-                "accuracies": [outcome.info.get("accuracy") for outcome in outcomes],
+                "accuracies": [episode.final.get("accuracy") for episode in episodes],
                 "seconds": time.perf_counter() - started,
                 "mean_return": float(np.mean(returns)),
                 "action": plain(action),
@@ -312,7 +282,7 @@ class _Search:
         config = self._config
         value = asdict(recommendation) | {
             "action": plain(recommendation.action),
-            "action_names": list(make_env(config.env_id, config.env_kwargs).action_names),
+            "action_names": list(self._env.action_names),
             "strategy": config.strategy,
             "episodes": self._episodes,
             "timesteps": self._steps,

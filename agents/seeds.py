@@ -4,3 +4,5 @@
 VALIDATION_SEED = 500_000
 #: The final comparison begins here.
 HELD_OUT_SEED = 1_000_000
+#: Episodes by which rewards, budgets and observations are chosen begin here, beyond all of the others.
+MEASUREMENT_SEED = 2_000_000

@@ -25,10 +25,9 @@ from tqdm import tqdm
 from agents.environments import make_env, use_one_thread
 from agents.experiments import EpisodeConfig, run_episode
 from agents.machine import machine
-from agents.plans import MEASUREMENT_SEED
 from agents.plots import plot_budgets
 from agents.runs import append_line, versions
-from agents.seeds import HELD_OUT_SEED
+from agents.seeds import HELD_OUT_SEED, MEASUREMENT_SEED
 from agents.statistics import bootstrap_mean
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from _cli import launch, parse_settings
 
+from agents.environments import make_env
 from agents.runs import CONSTANT_FILE, RunFolder
 from agents.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 from ssdkd_env.files import read_json
@@ -77,7 +78,7 @@ def main(args: Arguments) -> None:
             evaluate_every=args.evaluate_every,
             evaluation_episodes=args.evaluation_episodes,
         )
-        searcher_of(config)
+        searcher_of(config, make_env(config.env_id, config.env_kwargs))  # refuses what cannot be searched
         folder = RunFolder(args.out, asdict(config))
     print(f"curves: tensorboard --logdir {folder.path}")
     outcome = search(config, folder, args.progress_bar)

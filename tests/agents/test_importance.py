@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from agents.importance import (
     EVERYTHING,
     PERMUTATIONS,
-    Played,
     Recording,
     Replacement,
     answers,
@@ -20,7 +20,9 @@ from agents.importance import (
     groups_of,
     permuted_change,
     play,
+    scores_of,
 )
+from agents.playing import PlayedEpisode
 from agents.samplers import ConstantSampler, PlanSampler, RandomSampler, State
 from agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
@@ -289,11 +291,11 @@ def test_episodes_are_those_of_the_environment_alone(pool: EnvironmentPool) -> N
             observation, reward, terminated, _, info = env.step(plan)
             rewards.append(reward)
         assert terminated
-        assert episode.gained == pytest.approx(sum(rewards))
+        assert episode.total == pytest.approx(sum(rewards))
         assert episode.final == info
         assert episode.held_out_accuracy == env.held_out_accuracy()
-        scores = {"return": episode.gained, "accuracy": info["accuracy"]}
-        assert episode.scores().items() >= scores.items()
+        scores = {"return": episode.total, "accuracy": info["accuracy"]}
+        assert scores_of(episode).items() >= scores.items()
 
 
 def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: EnvironmentPool) -> None:
@@ -311,7 +313,7 @@ def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: 
     np.testing.assert_array_equal(shown[:, :, columns], recording.observations[[1, 2, 0]][:, :, columns])
     np.testing.assert_array_equal(Recording.of(played).observations[:, 0], recording.observations[:, 0])
     np.testing.assert_array_equal(shown[:, :, others], Recording.of(played).observations[:, :, others])
-    assert [episode.gained for episode in played] != [episode.gained for episode in calm]
+    assert [episode.total for episode in played] != [episode.total for episode in calm]
 
 
 def test_state_is_handed_from_round_to_round(pool: EnvironmentPool) -> None:
@@ -329,7 +331,7 @@ def test_what_is_not_read_can_be_replaced_without_effect(pool: EnvironmentPool) 
     columns = [column for column in range(len(pool.first.observation_names)) if column != read]
     replacement = Replacement.of(Recording.of(calm), columns, across_rounds=False)
     disturbed = play(pool, Reader(lambda seen: seen[:, read]), SEEDS, replacement)
-    assert [episode.scores() for episode in disturbed] == [episode.scores() for episode in calm]
+    assert [scores_of(episode) for episode in disturbed] == [scores_of(episode) for episode in calm]
 
 
 def test_progress_comes_from_half_an_episode_away(env: SSDKDEnv) -> None:
@@ -343,9 +345,13 @@ def test_progress_comes_from_half_an_episode_away(env: SSDKDEnv) -> None:
             assert not shown[0, 1:].any()
 
 
+def episode_of(observations: np.ndarray[Any, np.dtype[np.float32]]) -> PlayedEpisode:
+    return PlayedEpisode(0, {}, observations, [0.0] * len(observations), {})
+
+
 def test_longer_episode_goes_on_with_the_last_that_was_recorded() -> None:
-    short = Played(0, np.full((2, 3), 0.5, dtype=np.float32), 0.0, {}, None)
-    long = Played(1, np.arange(12, dtype=np.float32).reshape(4, 3), 0.0, {}, None)
+    short = episode_of(np.full((2, 3), 0.5, dtype=np.float32))
+    long = episode_of(np.arange(12, dtype=np.float32).reshape(4, 3))
     recording = Recording.of([long, short])
     assert recording.lengths.tolist() == [4, 2]
     np.testing.assert_array_equal(recording.observations[1], np.full((4, 3), 0.5))
@@ -356,10 +362,10 @@ def test_longer_episode_goes_on_with_the_last_that_was_recorded() -> None:
 
 
 def test_episodes_without_real_data_have_no_accuracy() -> None:
-    assert Played(0, np.zeros((1, 1), dtype=np.float32), 0.5, {}, None).scores() == {"return": 0.5}
-    assert Played(0, np.zeros((1, 1), dtype=np.float32), 0.5, {"accuracy": 0.1}, 0.2).scores() == {
-        "return": 0.5, "held_out_accuracy": 0.2, "accuracy": 0.1,
-    }  # fmt: skip
+    episode = replace(episode_of(np.zeros((2, 1), dtype=np.float32)), rewards=[0.25, 0.25])
+    assert scores_of(episode) == {"return": 0.5}
+    measured = replace(episode, final={"accuracy": 0.1}, held_out_accuracy=0.2)
+    assert scores_of(measured) == {"return": 0.5, "held_out_accuracy": 0.2, "accuracy": 0.1}
 
 
 def test_recurrent_agent_plays_side_by_side_as_alone(pool: EnvironmentPool) -> None:

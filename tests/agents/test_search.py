@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from agents import search as module
+from agents.environments import make_env
 from agents.experiments import EpisodeConfig, run_episode
 from agents.runs import RunFolder, read_lines
-from agents.search import SearchConfig, config_of_search, constant_name, play_constants, search, searcher_of
-from agents.searchers import Trial
+from agents.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 from agents.seeds import VALIDATION_SEED
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.trainings import interrupt_after, scalars
 from tests.envs.episodes import BUDGET, SMALL_PROBE
@@ -119,7 +118,8 @@ def test_constant_is_the_recommendation(strategy: str, finished: dict[str, Path]
     assert (value["strategy"], value["episodes"], value["timesteps"]) == (strategy, 10, 20)
     assert (value["env_id"], value["env_kwargs"]) == (RANDOM.env_id, ENV_KWARGS)
     lines = read_lines(finished[strategy] / "episodes.jsonl")
-    replayed = searcher_of(CONFIGS[strategy])
+    config = CONFIGS[strategy]
+    replayed = searcher_of(config, make_env(config.env_id, config.env_kwargs))
     for line in lines:
         replayed.ask(1)
         replayed.tell(line["return"])
@@ -175,23 +175,6 @@ def test_number_of_environments_does_not_change_what_is_played(finished: dict[st
     grouped, alone = (read_lines(path / "episodes.jsonl") for path in (tmp_path / "run", finished["cma"]))
     assert [line["seed"] for line in grouped] == [line["seed"] for line in alone]
     assert [line["action"] for line in grouped[:4]] == [line["action"] for line in alone[:4]]
-
-
-def test_diverged_student_ends_its_episode_early_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = SSDKDEnv.step_course
-
-    def step_course(self: SSDKDEnv, action: Any) -> Any:
-        observation, reward, terminated, truncated, info = yield from original(self, action)
-        return observation, reward, terminated or action[0] < 0, truncated, info
-
-    monkeypatch.setattr(SSDKDEnv, "step_course", step_course)
-    pool = EnvironmentPool(3, ENV_KWARGS, "loop", None)
-    trials = [Trial(np.full(5, value, dtype=np.float32), 7) for value in (0.5, -0.5, 0.5)]
-    outcomes = play_constants(pool, trials, lambda: False)
-    assert outcomes is not None
-    assert [outcome.rounds for outcome in outcomes] == [2, 1, 2]
-    assert outcomes[0] == outcomes[2]
-    assert outcomes[1].info["round"] == 1
 
 
 # --- going on ---

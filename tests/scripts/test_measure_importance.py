@@ -11,8 +11,8 @@ import torch
 from matplotlib import image
 
 from agents.algorithms import build_model
-from agents.plans import MEASUREMENT_SEED
 from agents.runs import read_lines
+from agents.seeds import MEASUREMENT_SEED
 from agents.statistics import bootstrap_mean
 from agents.storage import save_sampler
 from agents.vec_env import DistillationVecEnv

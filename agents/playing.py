@@ -1,0 +1,92 @@
+"""Whole episodes side by side, an episode a seed: the one loop of validation, search and measurement."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssdkd_env.envs.distillation import Action
+from ssdkd_env.envs.pool import EnvironmentPool
+
+FloatArray = NDArray[np.float32]
+#: From the (episodes, entries) observations and the number of the round: what each episode does next.
+Decide = Callable[[FloatArray, int], Sequence[Action]]
+
+
+@dataclass(frozen=True)
+class PlayedEpisode:
+    """An episode from its reset to its end; a diverged student ends its own early.
+
+    Attributes:
+        seed: of the episode.
+        begun: info of the reset.
+        observations: (rounds, entries) float32, what the environment showed before each round.
+        rewards: one a round.
+        final: the last info.
+        held_out_accuracy: see `SSDKDEnv.held_out_accuracy`; None too where it was not asked for.
+    """
+
+    seed: int
+    begun: Mapping[str, Any]
+    observations: FloatArray
+    rewards: Sequence[float]
+    final: Mapping[str, Any]
+    held_out_accuracy: float | None = None
+
+    @property
+    def total(self) -> float:
+        """The return."""
+        return float(sum(self.rewards))
+
+
+def play_side_by_side(
+    pool: EnvironmentPool,
+    seeds: Sequence[int],
+    decide: Decide,
+    stop: Callable[[], bool] = lambda: False,
+    held_out: bool = False,
+) -> list[PlayedEpisode] | None:
+    """Play one episode a seed in the first environments of a pool.
+
+    Args:
+        pool: of at least as many environments as there are seeds.
+        seeds: of the episodes.
+        decide: asked once a round for all episodes; for those that have ended too, with what they showed last, because
+            a recurrent sampler's state has a row for each.
+        stop: asked before every round.
+        held_out: measure the held-out accuracy at the end.
+
+    Returns:
+        The episodes in the order of the seeds; None when stopped.
+    """
+    count = len(seeds)
+    begun = pool.reset(dict(enumerate(seeds)))
+    observations = np.stack([begun[index][0] for index in range(count)])
+    seen: list[list[FloatArray]] = [[] for _ in seeds]
+    rewards: list[list[float]] = [[] for _ in seeds]
+    final: dict[int, Mapping[str, Any]] = {}
+    for round_index in itertools.count():
+        active = [index for index in range(count) if index not in final]
+        if not active:
+            break
+        if stop():
+            return None
+        decisions = decide(observations, round_index)
+        for index in active:
+            seen[index].append(observations[index])
+        observations = observations.copy()
+        for index, step in pool.step({index: decisions[index] for index in active}).items():  # type: ignore[misc]
+            observations[index], reward, terminated, truncated, info = step
+            rewards[index].append(float(reward))
+            if terminated or truncated:
+                final[index] = info
+    accuracies = pool.call(range(count), "held_out_accuracy") if held_out else [None] * count
+    return [
+        PlayedEpisode(seed, begun[index][1], np.stack(seen[index]), rewards[index], final[index], accuracies[index])
+        for index, seed in enumerate(seeds)
+    ]
