@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.markdown import escaped, markdown_table
 from agents.plots import plot_accuracy_seconds, plot_distributions, plot_scale
 from agents.sampler_report import NOTE as SAMPLERS_NOTE
 from agents.sampler_report import make_sampler_table, write_sampler_pictures
@@ -70,7 +71,7 @@ def make_table(results: Sequence[Result]) -> str:
     groups = {label: [result for result in results if result["label"] == label] for label in labels}
     first = _held_out(groups[labels[0]])
     rows = [_row(label, lines, {} if label == labels[0] else first) for label, lines in groups.items()]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows))
+    return markdown_table(COLUMNS, rows)
 
 
 def describe(results: Sequence[Result], planned: int, note: str = NOTE) -> str:
@@ -94,7 +95,7 @@ def _row(label: str, lines: Sequence[Result], first: Mapping[int, float]) -> tup
     held_out = _held_out(lines)
     diverged = sum(line["final"]["diverged"] for line in lines)
     return (
-        label.replace("|", "\\|"),
+        escaped(label),
         f"{len(lines)}" + (f" ({diverged} diverged)" if diverged else ""),
         _mean(list(held_out.values())),
         _mean(list(_accuracies(lines).values())),

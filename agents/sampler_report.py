@@ -15,6 +15,7 @@ from agents.comparison import (
     probability_of_improvement,
 )
 from agents.comparison_plots import plot_improvement, plot_profiles
+from agents.markdown import escaped, markdown_table
 from agents.results import (
     ACCURACIES,
     SCORES,
@@ -69,10 +70,10 @@ def _table(results: Sequence[Result], score: str, name: str) -> str:
     paper = paper_lines(results)
     columns = ("sampler", "episodes", f"{name}, IQM", "mean", *AGAINST, "s/episode")
     rows = [
-        (row.replace("|", "\\|"), _episodes(lines), *score_cells(lines, score, paper), _seconds(lines))
+        (escaped(row), _episodes(lines), *score_cells(lines, score, paper), _seconds(lines))
         for row, lines in rows_of(results).items()
     ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, ("---",) * len(columns), *rows))
+    return markdown_table(columns, rows)
 
 
 def score_cells(lines: Sequence[Result], score: str, paper: Sequence[Result]) -> tuple[str, ...]:

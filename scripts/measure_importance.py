@@ -22,7 +22,6 @@ from agents.experiments import sampler_digest
 from agents.importance import (
     PROGRESS,
     Change,
-    Played,
     Recording,
     Replacement,
     answers,
@@ -30,12 +29,15 @@ from agents.importance import (
     groups_of,
     permuted_change,
     play,
+    scores_of,
 )
 from agents.importance_plots import plot_importance
 from agents.machine import machine
-from agents.plans import MEASUREMENT_SEED
+from agents.markdown import markdown_table
+from agents.playing import PlayedEpisode
 from agents.runs import append_line, versions
 from agents.samplers import Sampler
+from agents.seeds import MEASUREMENT_SEED
 from agents.statistics import Interval, bootstrap_mean, paired_differences
 from agents.storage import face_of, load_sampler
 from ssdkd_env.envs import SSDKDEnv
@@ -102,17 +104,19 @@ def main(args: Arguments) -> None:
     report(entries, groups, differences, args.out)
 
 
-def play_all(pool: EnvironmentPool, sampler: Sampler, seeds: Sequence[int], out: Path) -> dict[str, list[Played]]:
+def play_all(
+    pool: EnvironmentPool, sampler: Sampler, seeds: Sequence[int], out: Path
+) -> dict[str, list[PlayedEpisode]]:
     """Episodes of the sampler undisturbed, and of each group of entries that is shown from elsewhere."""
     groups = groups_of(pool.first.observation_names)
-    episodes: dict[str, list[Played]] = {}
+    episodes: dict[str, list[PlayedEpisode]] = {}
     with tqdm(total=(1 + len(groups)) * len(seeds), unit="episode") as bar:
 
         def play_one(name: str, replacement: Replacement | None) -> None:
             episodes[name] = []
             for episode in play(pool, sampler, seeds, replacement):
                 episodes[name].append(episode)
-                scores = {"scores": episode.scores(), "final": dict(episode.final)}
+                scores = {"scores": scores_of(episode), "final": dict(episode.final)}
                 append_line(out, {"replaced": name, "seed": episode.seed, **scores})
                 bar.update()
 
@@ -129,9 +133,9 @@ def permuted(env: SSDKDEnv, sampler: Sampler, recording: Recording, columns: Seq
     return permuted_change(sampler, env, recording, columns, across_rounds=progress)
 
 
-def differences_of(episodes: Mapping[str, Sequence[Played]]) -> dict[str, dict[str, Interval]]:
+def differences_of(episodes: Mapping[str, Sequence[PlayedEpisode]]) -> dict[str, dict[str, Interval]]:
     """Score → group → difference to the undisturbed episodes of the same seeds."""
-    by_seed = {name: {episode.seed: episode.scores() for episode in played} for name, played in episodes.items()}
+    by_seed = {name: {episode.seed: scores_of(episode) for episode in played} for name, played in episodes.items()}
     calm = by_seed.pop(UNDISTURBED)
     names = next(iter(calm.values()))
 
@@ -165,15 +169,16 @@ def report(
     """Print the tables and draw the picture."""
     discrete = next(iter(entries.values())).discrete
     unit = "share of rounds with another choice" if discrete else "change of the action, of 2"
-    print(f"| entry permuted | {unit} | part that changes most |\n|---|---|---|")
-    for name in sorted(entries, key=lambda name: -float(entries[name].mean.mean())):
-        print(f"| {name} | {bootstrap_mean(entries[name].mean)} | {most_of(entries[name])} |")
-    print(f"\n| group | permuted: {unit} | part that changes most | ", end="")
-    print(" | ".join(f"from another episode: difference of {score}" for score in differences) + " |")
-    print("|---|---|---|" + "---|" * len(differences))
-    for name, change in groups.items():
-        cells = [name, str(bootstrap_mean(change.mean)), most_of(change)]
-        print("| " + " | ".join(cells + [str(row[name]) for row in differences.values()]) + " |")
+    ranked = sorted(entries, key=lambda name: -float(entries[name].mean.mean()))
+    permuted_alone = [[name, str(bootstrap_mean(entries[name].mean)), most_of(entries[name])] for name in ranked]
+    print(markdown_table(["entry permuted", unit, "part that changes most"], permuted_alone))
+    columns = ["group", f"permuted: {unit}", "part that changes most"]
+    columns += [f"from another episode: difference of {score}" for score in differences]
+    rows = [
+        [name, str(bootstrap_mean(change.mean)), most_of(change), *(str(row[name]) for row in differences.values())]
+        for name, change in groups.items()
+    ]
+    print("\n" + markdown_table(columns, rows))
     shown = {name: (group_of(name), bootstrap_mean(change.mean)) for name, change in entries.items()}
     plot_importance(shown, differences, out.with_suffix(".png"), unit)
 

@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 from agents.environments import env_arguments, make_env, use_one_thread
 from agents.machine import machine
-from agents.plans import MEASUREMENT_SEED, better_half, fixed_plans, play_plans, rank_correlation
+from agents.markdown import markdown_table
+from agents.plans import better_half, fixed_plans, play_plans, rank_correlation
 from agents.plots import plot_plans, plot_validity
 from agents.runs import append_line, versions
+from agents.seeds import MEASUREMENT_SEED
 from agents.statistics import bootstrap_between_group_share, bootstrap_mean
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError
@@ -117,17 +119,15 @@ def report(lines: list[dict[str, Any]], summary: dict[str, Any], out: Path) -> N
     labels = list(dict.fromkeys(line["label"] for line in lines))
     accuracy = dict(zip(labels, by_plan(lines, "accuracy").tolist(), strict=True))
     gains = {name: dict(zip(labels, by_plan(lines, name).tolist(), strict=True)) for name in REWARDS}
-    print("| plan | accuracy on real data | " + " | ".join(f"return, {name}" for name in REWARDS) + " |")
-    print("|---|---|" + "---|" * len(REWARDS))
-    for label in sorted(labels, key=lambda label: -float(np.mean(accuracy[label]))):
-        cells = [label, *(str(bootstrap_mean(values[label])) for values in (accuracy, *gains.values()))]
-        print("| " + " | ".join(cells) + " |")
-    print("\n| | all plans | better half |\n|---|---|---|")
+    ranked = sorted(labels, key=lambda label: -float(np.mean(accuracy[label])))
+    plans = [[label, *(str(bootstrap_mean(of[label])) for of in (accuracy, *gains.values()))] for label in ranked]
+    print(markdown_table(["plan", "accuracy on real data", *(f"return, {name}" for name in REWARDS)], plans))
     shares = (summary["plan_share_of_accuracy"], summary["plan_share_of_accuracy_better_half"])
-    print(f"| share of the accuracy's variance between plans | {_shown(shares[0])} | {_shown(shares[1])} |")
+    facts = [["share of the accuracy's variance between plans", *map(_shown, shares)]]
     for name in REWARDS:
         pair = (summary[name]["rank_correlation"], summary[name]["rank_correlation_better_half"])
-        print(f"| rank correlation of plan means, {name} | {_shown(pair[0])} | {_shown(pair[1])} |")
+        facts.append([f"rank correlation of plan means, {name}", *map(_shown, pair)])
+    print("\n" + markdown_table(["", "all plans", "better half"], facts))
     plot_plans(accuracy, out.with_suffix(".png"))
     plot_validity(accuracy, gains, out.with_name(f"{out.stem}-validity.png"))
 

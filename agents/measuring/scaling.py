@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from agents.machine import MIB, forget_peak_memory, peak_memory_mib
+from agents.markdown import markdown_table
 from agents.measuring.growth import FEWEST_SIZES, Growth, fit_growth, power
 from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
@@ -324,7 +325,7 @@ def table_of(sweep: Sweep, measurements: Sequence[Measurement], growths: Mapping
     """Markdown: a row a size with median milliseconds of processor time, and the growth of each part below."""
     head = [sweep.unit, *(f"{part} ms" for part in sweep.parts), "clock / processor"]
     head += ["MiB", "MiB by arithmetic", "process grew by MiB"]
-    rows = [head, ["---"] * len(head)]
+    rows: list[list[str]] = []
     for m in measurements:
         clock = np.median(np.sum([m.wall[part] for part in sweep.parts], axis=0))
         processor = np.median(np.sum([m.cpu[part] for part in sweep.parts], axis=0))
@@ -334,4 +335,4 @@ def table_of(sweep: Sweep, measurements: Sequence[Measurement], growths: Mapping
         rows[-1] += [f"{m.nbytes / MIB:,.2f}", f"{m.expected_bytes / MIB:,.2f}", f"{m.grown_mib:,.0f}"]
     rows.append(["growth", *(power(growths[part].exponent) for part in sweep.parts), *[""] * 4])
     rows.append(["from the last but one", *(power(growths[part].last_exponent) for part in sweep.parts), *[""] * 4])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown_table(head, rows)
