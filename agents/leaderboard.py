@@ -10,20 +10,34 @@ from typing import Any
 import numpy as np
 
 from agents.comparison import interquartile_mean, paired_probability_of_improvement, probability_of_improvement
+from agents.markdown import escaped, markdown_table
 from agents.results import ACCURACIES, SCORES, Result, common_score, is_paper, row_name, runs_of, score_of, wall_seconds
 
 HEAD = """# Leaderboard
 
 Made by `scripts/leaderboard.py` from the result files that the rows name; do not edit it by hand. Episodes are
-comparable within a section only: one environment with one budget and one action scheme. Rows stand in the order of the
-interquartile mean (IQM) of the accuracy. P is the probability of scoring above the paper's sampler in accuracy (a tie
-counts half; above 0.5 is better): on the same seeds, and of all pairs. It was played in the same file where possible,
-and with the same budget in any action scheme. Intervals are 95 % bootstrap intervals over seeds, and over training runs
-where a row has several. Seconds are the median wall time of an episode on whatever machine it ran.
+comparable within a section only: one environment with one budget. The action scheme is what a sampler can say, so that
+samplers of several meet in a section. Rows stand in the order of the interquartile mean (IQM) of the accuracy. P is the
+probability of scoring above the paper's sampler in accuracy (a tie counts half; above 0.5 is better): on the same
+seeds, and of all pairs. It was played in the same file where possible. Intervals are 95 % bootstrap intervals over
+seeds, and over training runs where a row has several. Seconds are the median wall time of an episode on whatever
+machine it ran.
 """
 COLUMNS = ("P, same seeds", "P, all pairs", "return, IQM", "seeds", "s/episode", "made with", "file")
-#: Arguments that change neither what an episode's scores mean nor how they compare.
-NEUTRAL = ("method", "method_options", "device", "backend", "clock", "render_mode", "data_root", "evaluate_every")
+#: Arguments that change neither what an episode's scores mean nor how they compare, and those with a column.
+NEUTRAL = (
+    "method",
+    "method_options",
+    "action",
+    "observation",
+    "history",
+    "device",
+    "backend",
+    "clock",
+    "render_mode",
+    "data_root",
+    "evaluate_every",
+)
 EMPTY = "–"
 #: Versions that a row names.
 VERSIONS = ("ssdkd-env", "source", "torch")
@@ -35,6 +49,7 @@ class _Row:
 
     file: str
     name: str
+    action: str
     method: str
     lines: tuple[Result, ...]
 
@@ -45,11 +60,11 @@ def make_leaderboard(files: Mapping[str, Sequence[Result]]) -> str:
     Args:
         files: name, as a link from the leaderboard → result lines.
     """
-    sections: dict[tuple[str, str], dict[tuple[str, str, str], list[Result]]] = {}
+    sections: dict[tuple[str, str], dict[tuple[str, str, str, str], list[Result]]] = {}
     for file in sorted(files):
         for line in files[file]:
             rows = sections.setdefault((_environment(line), _settings(line)), {})
-            rows.setdefault((file, row_name(line), _method(line)), []).append(line)
+            rows.setdefault((file, row_name(line), _action(line), _method(line)), []).append(line)
     parts = [HEAD]
     for (environment, settings), rows in sorted(sections.items(), key=_defaults_first):
         made = [_Row(*key, tuple(sorted(lines, key=_order))) for key, lines in sorted(rows.items())]
@@ -69,17 +84,17 @@ def _defaults_first(section: tuple[tuple[str, str], Any]) -> tuple[str, bool, st
 def _is_reference(line: Result, environment: str, settings: str) -> bool:
     """Whether a line is of the paper's sampler in SSD-KD as it is, in this environment with this budget."""
     plain = _environment(line) == environment and _method(line) == "ssdkd" and is_paper(line)
-    return plain and _settings(line, "action") == _without_action(settings)
+    return plain and _settings(line) == settings
 
 
 def _table(rows: Sequence[_Row], paper: Mapping[str, Sequence[Result]]) -> str:
     lines = [line for row in rows for line in row.lines]
     score = common_score(lines, ACCURACIES)
     ranked = sorted(rows, key=lambda row: -interquartile_mean(runs_of(row.lines, score or "return")).mean)
-    columns = ("#", "sampler", "method", f"{SCORES[score] if score else 'accuracy'}, IQM", *COLUMNS)
-    table = [columns, ("---",) * len(columns)]
-    table += [(str(rank), *_cells(row, score, paper)) for rank, row in enumerate(ranked, start=1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    columns = ("#", "sampler", "action", "method", f"{SCORES[score] if score else 'accuracy'}, IQM", *COLUMNS)
+    return markdown_table(
+        columns, [(str(rank), *_cells(row, score, paper)) for rank, row in enumerate(ranked, start=1)]
+    )
 
 
 def _cells(row: _Row, score: str | None, paper: Mapping[str, Sequence[Result]]) -> tuple[str, ...]:
@@ -93,8 +108,9 @@ def _cells(row: _Row, score: str | None, paper: Mapping[str, Sequence[Result]]) 
         probabilities = (str(paired) if paired else EMPTY, str(probability_of_improvement(runs, against)))
     training_runs = f" × {len(runs)} runs" if len(runs) > 1 else ""
     return (
-        row.name.replace("|", "\\|"),
-        row.method.replace("|", "\\|"),
+        escaped(row.name),
+        row.action,
+        escaped(row.method),
         str(interquartile_mean(runs)) if score else EMPTY,
         *probabilities,
         str(interquartile_mean(runs_of(row.lines, "return"))),
@@ -114,16 +130,14 @@ def _environment(line: Result) -> str:
     return str(line["env_id"]).rpartition(":")[2]  # without the module that registers it
 
 
-def _settings(line: Result, *dropped: str) -> str:
+def _settings(line: Result) -> str:
     """What makes episodes comparable, as JSON."""
-    kept = {name: value for name, value in line["env_kwargs"].items() if name not in (*NEUTRAL, *dropped)}
+    kept = {name: value for name, value in line["env_kwargs"].items() if name not in NEUTRAL}
     return json.dumps(kept, sort_keys=True)
 
 
-def _without_action(settings: str) -> str:
-    values: dict[str, Any] = json.loads(settings)
-    values.pop("action", None)
-    return json.dumps(values, sort_keys=True)
+def _action(line: Result) -> str:
+    return str(line["env_kwargs"].get("action", "default"))
 
 
 def _method(line: Result) -> str:
