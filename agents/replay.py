@@ -15,7 +15,7 @@ from agents.experiments import Episode, EpisodeConfig
 from agents.machine import machine
 from agents.results import Result
 from agents.runs import versions
-from agents.samplers import CONSTANT_PREFIX, SAMPLERS, FloatArray, read_decision
+from agents.samplers import CONSTANT_PREFIX, SAMPLERS, FloatArray, State, read_decision
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError
@@ -67,10 +67,10 @@ class TraceSampler:
     def predict(
         self,
         observation: FloatArray,
-        state: tuple[FloatArray, ...] | None = None,
+        state: State = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[Any, tuple[FloatArray, ...] | None]:
+    ) -> tuple[Any, State]:
         """The next action, whatever is observed."""
         written = self._left[0]
         return np.array(written["action"] if isinstance(written, dict) else written), state

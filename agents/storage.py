@@ -33,6 +33,7 @@ from agents.samplers import (
     ConstantSampler,
     RandomReplacement,
     Sampler,
+    State,
     make_sampler,
 )
 from ssdkd_env.envs import SSDKDEnv
@@ -164,10 +165,10 @@ class TrainedSampler:
     def predict(
         self,
         observation: FloatArray,
-        state: tuple[FloatArray, ...] | None = None,
+        state: State = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[FloatArray, tuple[FloatArray, ...] | None]:
+    ) -> tuple[NDArray[Any], State]:
         """The policy's action for raw observations."""
         if self._normalize is not None:
             observation = self._normalize.normalize_obs(observation)  # type: ignore[assignment]

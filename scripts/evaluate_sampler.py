@@ -50,8 +50,9 @@ def main(args: Arguments) -> None:
         raise InvalidInputError("--episodes and --processes must be at least 1")
     env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
     rows = {run: name for name, runs in sampler_runs(args.samplers).items() for run in runs}
+    kwargs = {run: {**face_of(run), **env_kwargs} for run in rows}
     configs = [
-        EpisodeConfig(args.env, run, args.first_seed + index, {**face_of(run), **env_kwargs})
+        EpisodeConfig(args.env, run, args.first_seed + index, kwargs[run])
         for index in range(args.episodes)
         for run in rows
     ]

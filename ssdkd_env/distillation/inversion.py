@@ -89,7 +89,7 @@ class Inversion:
         """
         targets = self.draw_targets(buffer_share.device)
         adversary = None if student is None else self.execution.of(student)
-        emphases = [emphasis or Emphasis.of(self.method)]
+        emphases = [] if emphasis is None else [emphasis]
         parts = improve(self.source, self.objective, targets, adversary, buffer_share[None], emphases, self.steps)
         return self.source.finish(count or self.batch_size), parts[0]
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.exponent_actions import Exponents
-from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Budget
 from tests.envs.episodes import BUDGET, actions_of, assert_same, episode, make, reset, steps
 
@@ -71,12 +70,6 @@ def test_action_and_plan_are_inverse(action: NDArray[np.float32]) -> None:
 def test_plan_outside_the_range_becomes_the_nearest_action() -> None:
     plan = SamplingPlan(discrepancy_exponent=9.0, diversity_exponent=-9.0, replaced_share=1.0)
     np.testing.assert_allclose(SCHEME.from_plan(plan), [1, -1, 0, -0.2, 1], atol=1e-6)
-
-
-def test_action_outside_the_box_is_clipped() -> None:
-    far = SCHEME.to_plan(np.array([7.0, -7.0, 0.0, 1.5, -1.5], np.float32))
-    near = SCHEME.to_plan(np.array([1.0, -1.0, 0.0, 1.0, -1.0], np.float32))
-    assert parts(far) == parts(near)
 
 
 @pytest.mark.parametrize(("candidates", "capacity"), [(16, 24), (5, 3), (1, 49), (3, 47)])
@@ -137,42 +130,10 @@ def test_named_actions_are_valid_and_fresh() -> None:
         assert not np.array_equal(getattr(env, name), action)
 
 
-@pytest.mark.parametrize("value", [-1.0, 1.0])
-def test_extreme_actions_run(value: float) -> None:
-    moments = episode(make(), 3, np.full((3, 5), value, np.float32))
-    assert moments[-1].terminated
-    assert not moments[-1].info["diverged"]
-
-
 def test_lowest_share_replaces_nothing_once_the_buffer_is_full() -> None:
     """The first step fills the free slots, which is no replacement."""
     moments = episode(make(), 3, np.full((3, 5), -1.0, np.float32))
     assert [moment.info["replaced"] for moment in moments] == [0, 0, 0, 0]
-
-
-BAD_ACTIONS = {
-    "too long": np.zeros(6, np.float32),
-    "too short": np.zeros(4, np.float32),
-    "a batch": np.zeros((2, 5), np.float32),
-    "a number": 0.0,
-    "NaN": np.array([0, 0, np.nan, 0, 0], np.float32),
-    "infinite": np.array([0, 0, np.inf, 0, 0], np.float32),
-    "None": None,
-    "text": "paper",
-    "many numbers": np.linspace(0, 1, 40, dtype=np.float32),
-}
-
-
-@pytest.mark.parametrize("action", BAD_ACTIONS.values(), ids=BAD_ACTIONS)
-def test_bad_action_is_refused_in_one_line_and_the_episode_goes_on(action: Any) -> None:
-    env = make()
-    moments = [reset(env, 3), *steps(env, actions_of(5)[:1])]
-    with pytest.raises(InvalidInputError, match="action") as caught:
-        env.step(action)
-    assert "\n" not in str(caught.value)
-    assert "discrepancy_exponent" in str(caught.value)
-    moments += steps(env, actions_of(5)[1:])
-    assert_same(moments, episode(make(), 3, actions_of(5)))
 
 
 def test_list_of_numbers_serves_as_action() -> None:
@@ -225,23 +186,6 @@ def engine_probabilities(env: SSDKDEnv) -> NDArray[np.float64]:
     return np.asarray(unnormalised / unnormalised.sum())
 
 
-def test_paper_action_samples_by_priority_and_weighs_by_importance() -> None:
-    """P ∝ |δ| + ε with δ = w · KL, w = (N·P)^(−0.4) / max; from the second step on the weights are not 1."""
-    env = make()
-    reset(env, 3)
-    for _ in range(3):
-        before = forget_nothing(env)
-        steps(env, [env.paper_action])
-        expected = probabilities_by_hand(env, before, lambda delta: np.abs(delta) + EPSILON)
-        np.testing.assert_allclose(engine_probabilities(env), expected, rtol=2e-4)
-        weights = (len(expected) * expected) ** -0.4
-        assert env.run is not None
-        np.testing.assert_allclose(
-            env.run.buffer.residents.importance_weight.numpy(), weights / weights.max(), rtol=2e-4
-        )
-    assert expected.max() > 1.5 * expected.min()  # the priorities did differ
-
-
 def test_exponent_of_the_action_is_the_exponent_of_the_priority() -> None:
     env = make()
     reset(env, 3)
@@ -251,14 +195,3 @@ def test_exponent_of_the_action_is_the_exponent_of_the_priority() -> None:
     steps(env, [action])
     expected = probabilities_by_hand(env, before, lambda delta: (np.abs(delta) + EPSILON) ** -1.5)
     np.testing.assert_allclose(engine_probabilities(env), expected, rtol=2e-4)
-
-
-def test_uniform_action_gives_equal_weights() -> None:
-    env = make()
-    reset(env, 3)
-    for moment in steps(env, [env.uniform_action] * 3):
-        assert env.run is not None
-        residents = env.run.buffer.residents
-        assert (residents.log_weight == residents.log_weight[0]).all()
-        assert (residents.importance_weight == 1).all()
-        assert moment.info["effective_sample_size"] == pytest.approx(1.0)
