@@ -57,3 +57,14 @@ def refuse_existing(argument: str, path: Path) -> None:
     """
     if path.exists():
         raise InvalidInputError(f"--{argument} {path} exists; choose another file, or delete it first")
+
+
+def check_lines_file(argument: str, path: Path) -> None:
+    """Refuse a place for JSON lines that is taken, or beside which a picture or table would be written over them.
+
+    Raises:
+        InvalidInputError: when `path` exists or does not end in `.jsonl`.
+    """
+    if path.suffix != ".jsonl":
+        raise InvalidInputError(f"--{argument} {path}: expected a name that ends in .jsonl")
+    refuse_existing(argument, path)

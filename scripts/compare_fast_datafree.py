@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from _cli import launch, refuse_existing
+from _cli import check_lines_file, launch
 from tqdm import tqdm
 
 from agents.environments import use_one_thread
@@ -106,7 +106,7 @@ def check(args: Arguments) -> None:
     Raises:
         InvalidInputError: then.
     """
-    refuse_existing("out", args.out)
+    check_lines_file("out", args.out)
     for name, number in asdict(args.size).items():
         if isinstance(number, int) and number < 1:
             raise InvalidInputError(f"--{name.replace('_', '-')} {number}: expected at least 1")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cli import launch, refuse_existing
+from _cli import check_lines_file, launch
 from tqdm import tqdm
 
 from agents.environments import make_env, use_one_thread
@@ -96,7 +96,7 @@ class Overhead:
 
 
 def main(args: Episode | Budgets | Observations | Overhead) -> None:
-    refuse_existing("out", args.out)
+    check_lines_file("out", args.out)
     for name in ("seeds", "episodes"):
         if getattr(args, name, 1) < 1:
             raise InvalidInputError(f"--{name} {getattr(args, name)}: expected at least 1")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from _cli import launch, parse_settings, refuse_existing
+from _cli import check_lines_file, launch, parse_settings
 from tqdm import tqdm
 
 from agents.environments import env_arguments, make_env, use_one_thread
@@ -70,7 +70,7 @@ class Arguments:
 
 
 def main(args: Arguments) -> None:
-    refuse_existing("out", args.out)
+    check_lines_file("out", args.out)
     for name, least in (("seeds", 2), ("num_envs", 1)):
         if getattr(args, name) < least:
             raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")

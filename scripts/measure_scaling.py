@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from _cli import launch, refuse_existing
+from _cli import check_lines_file, launch
 from tqdm import tqdm
 
 from agents.environments import use_one_thread
@@ -50,7 +50,7 @@ class Arguments:
 
 
 def main(args: Arguments) -> None:
-    refuse_existing("out", args.out)
+    check_lines_file("out", args.out)
     if args.repeats < FEWEST_REPEATS:
         raise InvalidInputError(f"--repeats {args.repeats}: expected at least {FEWEST_REPEATS}, for a median")
     if args.batch_size < 2:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _cli import launch, parse_settings, refuse_existing
+from _cli import check_lines_file, launch, parse_settings
 from tqdm import tqdm
 
 from agents.environments import env_arguments, make_env, use_one_thread
@@ -94,7 +94,7 @@ class Peak:
 
 
 def main(args: Runs | Versions | Peak) -> None:
-    refuse_existing("out", args.out)
+    check_lines_file("out", args.out)
     use_one_thread()
     if isinstance(args, Runs):
         measure_runs(args)

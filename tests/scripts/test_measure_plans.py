@@ -95,6 +95,12 @@ def test_results_are_not_written_over(out: tuple[Path, Result]) -> None:
     assert out[0].read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["plans.png", "plans", "plans.json"])
+def test_results_are_not_drawn_over(name: str, tmp_path: Path) -> None:
+    assert_refused(measure(tmp_path / name), "expected a name that ends in .jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "count"),
     [("episode", "seeds"), ("budgets", "seeds"), ("observations", "episodes"), ("overhead", "episodes")],
