@@ -72,11 +72,11 @@ def test_files_have_no_key_that_rl_zoo_would_hand_to_the_algorithm_in_vain(algor
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_files_suit_short_trainings_in_a_few_environments(algorithm: str) -> None:
     values = load_hyperparameters(algorithm, DIGITS)
-    assert values["n_envs"] in (4, 16), "of which a group makes good use"
+    assert values["n_envs"] in (8, 16), "of which a group makes good use"
     assert values["n_timesteps"] <= MOST_STEPS
     if algorithm in OFF_POLICY:
         assert values["buffer_size"] >= values["n_timesteps"]
-        assert values["gradient_steps"] <= values["n_envs"] * values["train_freq"]
+        assert values["gradient_steps"] <= 2 * values["n_envs"] * values["train_freq"]
         assert values["learning_starts"] == ROUNDS * values["n_envs"]
     elif algorithm == "ars":
         assert 2 * values["n_delta"] == values["n_envs"]
