@@ -24,6 +24,8 @@ PACKAGES = ("ssdkd-env", "torch", "gymnasium", "stable-baselines3", "sb3-contrib
 EPISODES_FILE, EVALUATIONS_FILE = "episodes.jsonl", "evaluations.jsonl"
 #: The checkpoint with the highest mean validation return.
 BEST_FILE = "best.safetensors"
+#: Mean return of the last episodes in TensorBoard, as Stable-Baselines3 calls it.
+RETURN_TAG = "rollout/ep_rew_mean"
 #: A plan found by a search.
 CONSTANT_FILE = "constant.json"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from _cli import launch, parse_settings
 from tqdm import tqdm
 
-from agents.benchmark import Benchmark, Job, Settings
+from agents.benchmarking.benchmark import Benchmark, Job, Settings
 from agents.environments import use_one_thread
 from agents.stopping import Stopper
 from agents.workers import Outcome

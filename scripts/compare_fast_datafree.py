@@ -28,12 +28,12 @@ import tyro
 from _cli import check_lines_file, launch
 from tqdm import tqdm
 
+from agents.analysis.statistics import bootstrap_mean
 from agents.environments import use_one_thread
 from agents.machine import machine
 from agents.measuring.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
 from agents.measuring.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
 from agents.runs import append_line, versions
-from agents.statistics import bootstrap_mean
 from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Task

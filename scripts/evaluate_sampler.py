@@ -15,12 +15,12 @@ from pathlib import Path
 from _cli import launch, parse_settings
 from tqdm import tqdm
 
-from agents.experiments import EpisodeConfig, run_episodes, validate
+from agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
+from agents.benchmarking.sampler_report import NOTE, make_sampler_table
+from agents.benchmarking.suites import sampler_runs
+from agents.policies.storage import face_of
 from agents.runs import RunFolder
-from agents.sampler_report import NOTE, make_sampler_table
 from agents.seeds import HELD_OUT_SEED
-from agents.storage import face_of
-from agents.suites import sampler_runs
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 

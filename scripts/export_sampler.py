@@ -20,10 +20,10 @@ from typing import Any
 
 from _cli import launch, parse_settings
 
-from agents.algorithms import ALGORITHMS, load_hyperparameters
 from agents.environments import make_env
-from agents.exported import read_archive, write_exported
-from agents.storage import TrainedSampler, find_sampler_file, load_policy, read_sampler, untrained_model
+from agents.policies.algorithms import ALGORITHMS, load_hyperparameters
+from agents.policies.exported import read_archive, write_exported
+from agents.policies.storage import TrainedSampler, find_sampler_file, load_policy, read_sampler, untrained_model
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 

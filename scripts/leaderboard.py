@@ -16,8 +16,8 @@ from pathlib import Path
 
 from _cli import launch
 
-from agents.leaderboard import make_leaderboard
-from agents.results import read_results
+from agents.analysis.results import read_results
+from agents.benchmarking.leaderboard import make_leaderboard
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 

@@ -22,13 +22,13 @@ import numpy as np
 from _cli import check_lines_file, launch
 from tqdm import tqdm
 
+from agents.analysis.statistics import bootstrap_mean
+from agents.benchmarking.experiments import EpisodeConfig, run_episode
 from agents.environments import make_env, use_one_thread
-from agents.experiments import EpisodeConfig, run_episode
 from agents.machine import machine
-from agents.plots import plot_budgets
+from agents.plotting.plots import plot_budgets
 from agents.runs import append_line, versions
 from agents.seeds import HELD_OUT_SEED, MEASUREMENT_SEED
-from agents.statistics import bootstrap_mean
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.observations import STATISTICS

@@ -17,9 +17,12 @@ import numpy as np
 from _cli import check_lines_file, launch, parse_settings
 from tqdm import tqdm
 
+from agents.analysis.markdown import markdown_table
+from agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
+from agents.benchmarking.experiments import sampler_digest
 from agents.environments import env_arguments, make_env, use_one_thread
-from agents.experiments import sampler_digest
-from agents.importance import (
+from agents.machine import machine
+from agents.measuring.importance import (
     PROGRESS,
     Change,
     Recording,
@@ -31,15 +34,12 @@ from agents.importance import (
     play,
     scores_of,
 )
-from agents.importance_plots import plot_importance
-from agents.machine import machine
-from agents.markdown import markdown_table
 from agents.playing import PlayedEpisode
+from agents.plotting.importance_plots import plot_importance
+from agents.policies.storage import face_of, load_sampler
 from agents.runs import append_line, versions
 from agents.samplers import Sampler
 from agents.seeds import MEASUREMENT_SEED
-from agents.statistics import Interval, bootstrap_mean, paired_differences
-from agents.storage import face_of, load_sampler
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError

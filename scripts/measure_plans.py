@@ -17,14 +17,14 @@ import numpy as np
 from _cli import check_lines_file, launch, parse_settings
 from tqdm import tqdm
 
+from agents.analysis.markdown import markdown_table
+from agents.analysis.statistics import bootstrap_between_group_share, bootstrap_mean
 from agents.environments import env_arguments, make_env, use_one_thread
 from agents.machine import machine
-from agents.markdown import markdown_table
-from agents.plans import better_half, fixed_plans, play_plans, rank_correlation
-from agents.plots import plot_plans, plot_validity
+from agents.measuring.plans import better_half, fixed_plans, play_plans, rank_correlation
+from agents.plotting.plots import plot_plans, plot_validity
 from agents.runs import append_line, versions
 from agents.seeds import MEASUREMENT_SEED
-from agents.statistics import bootstrap_between_group_share, bootstrap_mean
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError
 

@@ -22,6 +22,7 @@ import torch
 from _cli import check_lines_file, launch, parse_settings
 from tqdm import tqdm
 
+from agents.analysis.statistics import Interval, bootstrap_mean
 from agents.environments import env_arguments, make_env, use_one_thread
 from agents.machine import machine
 from agents.measuring.plots import plot_runs
@@ -36,7 +37,6 @@ from agents.measuring.speed import (
     sides,
 )
 from agents.runs import append_line, versions
-from agents.statistics import Interval, bootstrap_mean
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import usable_cores

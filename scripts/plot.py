@@ -16,12 +16,12 @@ from pathlib import Path
 
 from _cli import launch
 
-from agents.comparison_plots import plot_training_curves
-from agents.plots import SMOOTHING, plot_reward_curves
-from agents.results import read_results
+from agents.analysis.results import read_results
+from agents.analysis.training_curves import TRAINING_SCORES, algorithm_of, read_training
+from agents.benchmarking.suites import sampler_runs
+from agents.plotting.comparison_plots import plot_training_curves
+from agents.plotting.plots import SMOOTHING, plot_reward_curves
 from agents.runs import EPISODES_FILE, read_lines
-from agents.suites import sampler_runs
-from agents.training_curves import TRAINING_SCORES, algorithm_of, read_training
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 

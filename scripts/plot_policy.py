@@ -13,9 +13,9 @@ from pathlib import Path
 
 from _cli import launch
 
-from agents.policy_plots import plot_policy
-from agents.policy_trace import read_traces
-from agents.results import read_results
+from agents.analysis.policy_trace import read_traces
+from agents.analysis.results import read_results
+from agents.plotting.policy_plots import plot_policy
 
 
 @dataclass

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from _cli import launch
 
-from agents.replay import Replayed, check_replayable, is_control, other_versions, replay
-from agents.results import Result, check_result, row_name
+from agents.analysis.results import Result, check_result, row_name
+from agents.benchmarking.replay import Replayed, check_replayable, is_control, other_versions, replay
 from agents.runs import read_lines
 from ssdkd_env.errors import InvalidInputError
 

@@ -22,7 +22,7 @@ from _cli import launch, parse_settings
 
 from agents.environments import make_env
 from agents.runs import CONSTANT_FILE, RunFolder
-from agents.search import SearchConfig, config_of_search, constant_name, search, searcher_of
+from agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 from ssdkd_env.files import read_json
 
 

@@ -24,7 +24,8 @@ from pathlib import Path
 from _cli import launch, parse_settings
 
 from agents.runs import BEST_FILE, RunFolder
-from agents.training import TrainingConfig, check_settings, config_of_run, train
+from agents.training.config import TrainingConfig, check_settings, config_of_run
+from agents.training.train import train
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""Measuring speed, growth and memory: of the engine, of many environments, and beside public code."""
+"""Measuring speed, growth and memory, and what plans and observations are worth."""

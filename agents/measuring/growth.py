@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.statistics import Interval
+from agents.analysis.statistics import Interval
 
 #: An exponent whose interval ends here or below counts as linear; caches and page faults take their share of time.
 MOST_LINEAR = 1.15

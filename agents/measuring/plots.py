@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
-from agents.plots import COLOURS, ENTRY_SHAPES, save_figure
-from agents.statistics import Interval
+from agents.analysis.statistics import Interval
+from agents.plotting.plots import COLOURS, ENTRY_SHAPES, save_figure
 
 
 def plot_growth(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], path: str | Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from agents.analysis.statistics import Interval, bootstrap_mean
 from agents.environments import env_arguments, make_env
 from agents.machine import MIB
 from agents.measuring.labelling import labelled
 from agents.measuring.stopwatch import OTHER, PHASES, Label, Labels, Stopwatch, TraceMarks
-from agents.statistics import Interval, bootstrap_mean
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.distillation import StepResult
 from ssdkd_env.envs.members import LocalMembers

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from agents.analysis.markdown import markdown_table
 from agents.machine import MIB, forget_peak_memory, peak_memory_mib
-from agents.markdown import markdown_table
 from agents.measuring.growth import FEWEST_SIZES, Growth, fit_growth, power
 from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer

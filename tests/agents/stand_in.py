@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from agents.algorithms import ALGORITHMS, DISCRETE, build_model, load_hyperparameters
+from agents.policies.algorithms import ALGORITHMS, DISCRETE, build_model, load_hyperparameters
 
 DIGITS = "SSDKD/Digits-v1"
 STEPS = 4

@@ -13,7 +13,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from agents.runs import RunFolder
-from agents.training import TrainingConfig, train
+from agents.training.config import TrainingConfig
+from agents.training.train import train
 from ssdkd_env.envs import SSDKDEnv
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 

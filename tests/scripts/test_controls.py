@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.experiments import sampler_digest
+from agents.benchmarking.experiments import sampler_digest
 from agents.runs import read_lines
 from tests.scripts.commands import BUDGET, ENV_BUDGET, Result, assert_refused, in_this_process
 

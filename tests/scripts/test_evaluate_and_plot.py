@@ -11,10 +11,10 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from agents import plots
-from agents.experiments import EpisodeConfig, run_episode
+from agents.benchmarking.experiments import EpisodeConfig, run_episode
+from agents.benchmarking.sampler_report import make_sampler_table
+from agents.plotting import plots
 from agents.runs import read_lines
-from agents.sampler_report import make_sampler_table
 from agents.seeds import HELD_OUT_SEED
 from tests.scripts.commands import (
     ENV_BUDGET,

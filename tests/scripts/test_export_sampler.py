@@ -12,9 +12,9 @@ import pytest
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from agents.storage import load_sampler, save_sampler
-from tests.agents.test_storage import config_of, trained
-from tests.agents.test_unpickled import WRITERS
+from agents.policies.storage import load_sampler, save_sampler
+from tests.agents.policies.test_storage import config_of, trained
+from tests.agents.policies.test_unpickled import WRITERS
 from tests.envs.episodes import make
 from tests.scripts.bad_files import Evil, marker
 from tests.scripts.commands import Result, assert_refused, in_process_of_its_own, in_this_process

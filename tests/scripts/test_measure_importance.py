@@ -10,13 +10,13 @@ import pytest
 import torch
 from matplotlib import image
 
-from agents.algorithms import build_model
+from agents.analysis.statistics import bootstrap_mean
+from agents.policies.algorithms import build_model
+from agents.policies.storage import save_sampler
 from agents.runs import read_lines
 from agents.seeds import MEASUREMENT_SEED
-from agents.statistics import bootstrap_mean
-from agents.storage import save_sampler
 from agents.vec_env import DistillationVecEnv
-from tests.agents.test_storage import config_of
+from tests.agents.policies.test_storage import config_of
 from tests.envs.episodes import BUDGET, SMALL_PROBE, make
 from tests.scripts.commands import Result, assert_refused, in_this_process
 

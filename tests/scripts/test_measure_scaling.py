@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents.test_plots import assert_picture
+from tests.agents.plotting.test_plots import assert_picture
 from tests.scripts.commands import assert_refused, in_process_of_its_own, in_this_process
 
 SMALL = ("--sweeps", "buffer", "candidates", "--largest", 5000, "--repeats", 3, "--batch-size", 2)

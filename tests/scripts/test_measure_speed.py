@@ -12,7 +12,7 @@ from agents.measuring import speed
 from agents.measuring.speed import Side, grouped_error, sides
 from ssdkd_env.distillation import grouped
 from ssdkd_env.envs import SSDKDEnv
-from tests.agents.test_plots import assert_picture
+from tests.agents.plotting.test_plots import assert_picture
 from tests.scripts.commands import ENV_BUDGET, ROOT, assert_refused, in_this_process
 
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from agents.environments import make_env
 from agents.samplers import write_decision
 from ssdkd_env.envs.strategy_actions import STRATEGIES
-from tests.agents.test_policy_trace import DIGITS, SIZES, line
+from tests.agents.analysis.test_policy_trace import DIGITS, SIZES, line
 from tests.scripts.commands import Result, assert_refused, in_this_process
 
 ROUNDS = 4

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.experiments import run_episode
+from agents.benchmarking.experiments import run_episode
 from agents.runs import append_line
-from tests.agents.test_experiments import CONFIG
+from tests.agents.benchmarking.test_experiments import CONFIG
 from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
 
 

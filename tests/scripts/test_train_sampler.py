@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.policies.storage import find_sampler_file, read_sampler
 from agents.runs import read_lines
-from agents.storage import find_sampler_file, read_sampler
 from tests.scripts.commands import (
     ENV_BUDGET,
     SMALL_PPO,

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from agents.analysis.statistics import Interval
 from agents.measuring.growth import Growth, fit_growth
-from agents.statistics import Interval
 
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000, 10_000_000)
 

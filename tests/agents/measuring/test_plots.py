@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from agents.measuring import plots
 from agents.measuring.plots import plot_growth
-from tests.agents.test_plots import assert_picture
+from tests.agents.plotting.test_plots import assert_picture
 
 POINTS: list[dict[str, Any]] = [
     {"sweep": sweep, "point": {"size": size}, "cpu": {"work": [1e-6 * size, 2e-6 * size, 3e-6 * size]}}

@@ -1,0 +1,1 @@
+"""What result lines say: statistics over seeds and training runs, traces, tables."""

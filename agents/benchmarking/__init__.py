@@ -1,0 +1,1 @@
+"""Playing episodes into result files, and what is made of the files: tables, a leaderboard, replays."""

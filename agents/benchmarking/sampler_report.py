@@ -1,0 +1,112 @@
+"""What result lines say of samplers: a table in the manner of rliable, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agents.analysis.comparison import (
+    Runs,
+    interquartile_mean,
+    mean_score,
+    paired_probability_of_improvement,
+    probability_of_improvement,
+)
+from agents.analysis.markdown import escaped, markdown_table
+from agents.analysis.results import (
+    ACCURACIES,
+    SCORES,
+    Result,
+    common_score,
+    paper_lines,
+    row_name,
+    rows_of,
+    runs_of,
+    wall_seconds,
+)
+from agents.plotting.comparison_plots import plot_improvement, plot_profiles
+
+NOTE = (
+    "IQM: interquartile mean. 95 % bootstrap intervals over seeds, in a row of several training runs over these and "
+    "the seeds, so that they cover the noise of training. P: probability that an episode of the row scores above one "
+    "of the paper's sampler, a tie counting half: on the same seeds, and of all pairs as in rliable (Agarwal et al. "
+    "2021); above 0.5 is better. The difference is the mean on the same seeds. The return is the gain of the reward's "
+    "score, made without real data unless an oracle was asked for. Seconds are medians of the wall time. Intervals are "
+    "not corrected for the number of rows. Held-out accuracy is on real images that neither the task's "
+    "own teacher nor a student was trained on."
+)
+EMPTY = "–"
+#: Columns that compare with the paper's sampler.
+AGAINST = ("− paper's", "P, same seeds", "P, all pairs")
+
+
+def write_sampler_pictures(results: Sequence[Result], folder: Path) -> None:
+    """Write `profiles.png` and, where the paper's sampler was played beside others, `improvement.png`."""
+    rows, scores = rows_of(results), scores_of(results)
+    paper = paper_lines(results)
+    name_of_paper = row_name(paper[0]) if paper else None
+    runs = {name: {row: runs_of(lines, key) for row, lines in rows.items()} for key, name in scores.items()}
+    plot_profiles(runs, folder / "profiles.png", name_of_paper)
+    others = {score: {row: of for row, of in made.items() if row != name_of_paper} for score, made in runs.items()}
+    if paper and others["return"]:
+        references = {name: runs_of(paper, key) for key, name in scores.items()}
+        plot_improvement(others, references, folder / "improvement.png")
+
+
+def scores_of(results: Sequence[Result]) -> dict[str, str]:
+    """The accuracy that all lines have, where there is one, and the return: key → name."""
+    accuracy = common_score(results, ACCURACIES)
+    return ({accuracy: SCORES[accuracy]} if accuracy else {}) | {"return": "return"}
+
+
+def make_sampler_table(results: Sequence[Result]) -> str:
+    """A Markdown table for each score, a row for each sampler or group of training runs in the order of the lines."""
+    return "\n\n".join(_table(results, score, name) for score, name in scores_of(results).items())
+
+
+def _table(results: Sequence[Result], score: str, name: str) -> str:
+    paper = paper_lines(results)
+    columns = ("sampler", "episodes", f"{name}, IQM", "mean", *AGAINST, "s/episode")
+    rows = [
+        (escaped(row), _episodes(lines), *score_cells(lines, score, paper), _seconds(lines))
+        for row, lines in rows_of(results).items()
+    ]
+    return markdown_table(columns, rows)
+
+
+def score_cells(lines: Sequence[Result], score: str, paper: Sequence[Result]) -> tuple[str, ...]:
+    """Interquartile mean, mean, and the columns `AGAINST` of a row, with intervals."""
+    runs = runs_of(lines, score)
+    against = (EMPTY,) * len(AGAINST)
+    if paper and row_name(paper[0]) != row_name(lines[0]):
+        against = _against(runs, runs_of(paper, score))
+    return str(interquartile_mean(runs)), str(mean_score(runs)), *against
+
+
+def _episodes(lines: Sequence[Result]) -> str:
+    runs = len({line["sampler"] for line in lines})
+    diverged = sum(bool(line["final"].get("diverged")) for line in lines)
+    odd = ([f"{runs} training runs"] if runs > 1 else []) + ([f"{diverged} diverged"] if diverged else [])
+    return f"{len(lines)}" + (f" ({', '.join(odd)})" if odd else "")
+
+
+def _against(runs: Runs, reference: Runs) -> tuple[str, ...]:
+    """Paired difference, paired and unpaired probability; what has no seed in common stays empty."""
+    differences = paired_runs(runs, reference[0])
+    paired = paired_probability_of_improvement(runs, reference)
+    return (
+        str(mean_score(differences)) if any(differences) else EMPTY,
+        str(paired) if paired else EMPTY,
+        str(probability_of_improvement(runs, reference)),
+    )
+
+
+def paired_runs(runs: Runs, reference: Mapping[int, float]) -> list[dict[int, float]]:
+    """Each run less `reference`, seed by seed, over the seeds that both have."""
+    return [{seed: value - reference[seed] for seed, value in run.items() if seed in reference} for run in runs]
+
+
+def _seconds(lines: Sequence[Result]) -> str:
+    return f"{np.median([wall_seconds(line) for line in lines]):.1f}"

@@ -1,0 +1,1 @@
+"""Learning algorithms by name, and their policies in files: saved, exported, read again."""

@@ -1,0 +1,1 @@
+"""Searching constant plans: what a trained agent has to beat."""

@@ -1,0 +1,1 @@
+"""Training an agent: the loop, its checkpoints, validation, and what is logged."""

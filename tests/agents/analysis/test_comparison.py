@@ -1,0 +1,176 @@
+"""Comparisons of samplers, against brute force, scipy and closed forms."""
+
+from __future__ import annotations
+
+from itertools import product
+from statistics import NormalDist, fmean, stdev
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu, trim_mean
+
+from agents.analysis.comparison import (
+    Runs,
+    interquartile_mean,
+    mean_score,
+    paired_probability_of_improvement,
+    performance_profile,
+    probability_of_improvement,
+    weighted_interquartile_mean,
+)
+from agents.analysis.statistics import Interval, bootstrap_mean
+
+#: Few different values, so that there are ties.
+RUN = st.dictionaries(st.integers(0, 9), st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1)
+RUNS = st.lists(RUN, min_size=1, max_size=3)
+
+
+def drawn(seed: int, count: int, mean: float = 0.0, spread: float = 1.0) -> dict[int, float]:
+    return dict(enumerate(np.random.default_rng(seed).normal(mean, spread, count).tolist()))
+
+
+def pooled(runs: Runs) -> list[float]:
+    return [value for run in runs for value in run.values()]
+
+
+# --- estimates ---
+
+
+def test_middle_half_by_hand() -> None:
+    """Of eight, the four in the middle; of three, all."""
+    assert interquartile_mean([dict(enumerate([9.0, 1, 2, 3, 4, -50, 5, 100]))]).mean == fmean([2, 3, 4, 5])
+    assert interquartile_mean([{1: 0.0, 2: 1.0, 3: 5.0}]).mean == 2.0
+
+
+@given(RUNS)
+def test_estimates_are_those_of_scipy(runs: Runs) -> None:
+    assert interquartile_mean(runs).mean == pytest.approx(trim_mean(pooled(runs), 0.25))
+    assert mean_score(runs).mean == pytest.approx(fmean(pooled(runs)))
+
+
+@given(
+    st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 5)), min_size=1).filter(lambda rows: any(w for _, w in rows))
+)
+def test_weighted_middle_half_is_that_of_the_repeated_values(rows: list[tuple[float, int]]) -> None:
+    values, weights = (np.array(column, dtype=np.float64) for column in zip(*sorted(rows), strict=True))
+    repeated = np.repeat(values, weights.astype(int))
+    (found,) = weighted_interquartile_mean(values, weights[None])
+    assert found == pytest.approx(trim_mean(repeated, 0.25), abs=1e-12)
+
+
+def test_nothing_drawn_is_no_number() -> None:
+    assert np.isnan(weighted_interquartile_mean(np.array([1.0]), np.array([[0.0]]))).all()
+
+
+@given(RUNS, RUNS)
+def test_unpaired_probability_is_that_of_all_pairs_and_of_mann_whitney(first: Runs, second: Runs) -> None:
+    x, y = pooled(first), pooled(second)
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in product(x, y)]
+    found = probability_of_improvement(first, second).mean
+    assert found == pytest.approx(fmean(pairs))
+    assert found == pytest.approx(mannwhitneyu(x, y).statistic / (len(x) * len(y)))
+
+
+@given(RUNS, RUNS)
+def test_paired_probability_is_that_of_pairs_on_one_seed(first: Runs, second: Runs) -> None:
+    pairs = [
+        1.0 if a[seed] > b[seed] else 0.5 if a[seed] == b[seed] else 0.0
+        for a, b in product(first, second)
+        for seed in a
+        if seed in b
+    ]
+    found = paired_probability_of_improvement(first, second)
+    assert found is None if not pairs else found is not None and found.mean == pytest.approx(fmean(pairs))
+
+
+def test_pairing_takes_the_luck_of_the_seed_out() -> None:
+    """Always a little better on the same seed, while the seeds differ a lot."""
+    reference = drawn(0, 40, spread=10.0)
+    better = [{seed: value + 0.1 for seed, value in reference.items()}]
+    assert paired_probability_of_improvement(better, [reference]) == Interval(1.0, 1.0, 1.0)
+    unpaired = probability_of_improvement(better, [reference])
+    assert unpaired.low < 0.5 < unpaired.mean < 0.55 < unpaired.high
+
+
+@given(RUNS, RUNS)
+def test_improvement_and_its_reverse_add_up_to_one(first: Runs, second: Runs) -> None:
+    there, back = probability_of_improvement(first, second), probability_of_improvement(second, first)
+    assert there.mean + back.mean == pytest.approx(1)
+    assert probability_of_improvement(first, first).mean == pytest.approx(0.5)
+
+
+@given(RUNS)
+def test_profile_is_the_share_of_scores_above(runs: Runs) -> None:
+    thresholds = np.array([-1.0, 0.0, 0.3, 0.5, 1.0])
+    found = performance_profile(runs, thresholds)
+    values = pooled(runs)
+    assert found.share == pytest.approx([fmean(value > threshold for value in values) for threshold in thresholds])
+    assert (found.low <= found.high).all()
+    assert found.share[0] == found.low[0] == 1.0
+    assert found.share[-1] == found.high[-1] == 0.0, "above means strictly above"
+
+
+# --- intervals ---
+
+
+def test_mean_of_one_run_has_the_interval_of_the_plain_bootstrap() -> None:
+    run = drawn(1, 30)
+    plain, found = bootstrap_mean(run.values()), mean_score([run])
+    assert (found.mean, found.low, found.high) == pytest.approx((plain.mean, plain.low, plain.high), abs=0.02)
+
+
+def test_interval_of_a_probability_is_that_of_a_binomial() -> None:
+    """30 of 50 seeds won: the bootstrap of a share has the binomial's spread."""
+    reference = dict.fromkeys(range(50), 0.0)
+    found = paired_probability_of_improvement([{seed: 1.0 if seed < 30 else -1.0 for seed in range(50)}], [reference])
+    half = 1.96 * (0.6 * 0.4 / 50) ** 0.5
+    assert found is not None
+    assert (found.low, found.mean, found.high) == pytest.approx((0.6 - half, 0.6, 0.6 + half), abs=0.02)
+
+
+def test_noise_of_training_widens_the_interval() -> None:
+    """Runs that differ by far more than seeds do: the spread is that of the means of the runs."""
+    levels = np.random.default_rng(0).normal(0.0, 5.0, 12)
+    runs = [drawn(index, 40, level, 0.1) for index, level in enumerate(levels)]
+    found = mean_score(runs)
+    half = NormalDist().inv_cdf(0.975) * stdev([fmean(run.values()) for run in runs]) * (11 / 12) ** 0.5 / 12**0.5
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.1)
+    assert interquartile_mean(runs).high - interquartile_mean(runs).low > 10 * (mean_score(runs[:1]).high - levels[0])
+
+
+def test_shared_seeds_are_resampled_together() -> None:
+    """Four equal runs know no more than one of them."""
+    run = drawn(3, 20)
+    one, four = mean_score([run]), mean_score([run] * 4)
+    assert (four.low, four.high) == pytest.approx((one.low, one.high), abs=0.03)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    """Of a normal sample, whose interquartile mean is its mean."""
+    intervals = [interquartile_mean([drawn(seed, 25, 2.0)], seed=seed) for seed in range(120)]
+    assert 0.87 <= fmean(interval.low <= 2.0 <= interval.high for interval in intervals) <= 0.99
+
+
+def test_runs_that_lack_seeds_are_resampled_all_the_same() -> None:
+    """Two runs without a common seed: some resamples hold nothing, and do not count."""
+    found = mean_score([{1: 0.0}, {2: 1.0}])
+    assert (found.low, found.mean, found.high) == (0.0, 0.5, 1.0)
+
+
+def test_equal_scores_have_no_width_and_everything_repeats() -> None:
+    assert interquartile_mean([dict.fromkeys(range(9), 0.25)]) == Interval(0.25, 0.25, 0.25)
+    first, second = [drawn(0, 9), drawn(1, 9)], [drawn(2, 9)]
+    assert interquartile_mean(first) == interquartile_mean([dict(reversed(run.items())) for run in first])
+    assert probability_of_improvement(first, second) == probability_of_improvement(first, second)
+    assert interquartile_mean(first, seed=1) != interquartile_mean(first)
+
+
+@pytest.mark.parametrize("runs", [[], [{}]])
+def test_nothing_is_no_sample(runs: Runs) -> None:
+    with pytest.raises(ValueError, match="at least one score"):
+        interquartile_mean(runs)
+    with pytest.raises(ValueError, match="at least one score"):
+        probability_of_improvement([{1: 0.0}], runs)
+    assert paired_probability_of_improvement([{1: 0.0}], [{2: 0.0}]) is None

@@ -1,0 +1,384 @@
+"""What a sampler reads is found, exactly; what it does not read changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from agents.measuring.importance import (
+    EVERYTHING,
+    PERMUTATIONS,
+    Recording,
+    Replacement,
+    answers,
+    group_of,
+    groups_of,
+    permuted_change,
+    play,
+    scores_of,
+)
+from agents.playing import PlayedEpisode
+from agents.samplers import ConstantSampler, PlanSampler, RandomSampler, State
+from agents.vec_env import DistillationVecEnv
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.errors import InvalidInputError
+from tests.agents.stand_in import SMALL
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, make
+
+FloatArray = NDArray[np.float32]
+SEEDS = (5, 6, 7)
+
+
+class Reader:
+    """Part 1 of its action is what `look` makes of (n, entries) observations; it remembers what it was shown.
+
+    Args:
+        look: gives (n,) numbers in [−1, 1].
+        shape: of an action; () is a choice.
+    """
+
+    def __init__(self, look: Callable[[FloatArray], Any], shape: tuple[int, ...] = (5,)) -> None:
+        self._look, self._shape = look, shape
+        self.shown: list[FloatArray] = []
+
+    def predict(
+        self, observation: FloatArray, state: State = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[NDArray[Any], State]:
+        assert deterministic
+        self.shown.append(observation.copy())
+        seen = np.asarray(self._look(observation))
+        if not self._shape:
+            return seen.astype(np.int64), state
+        action = np.full((len(observation), *self._shape), 0.25, dtype=np.float32)
+        action[:, 1] = seen
+        return action, state
+
+
+class Rememberer:
+    """Answers with an entry of the round before, which its state holds; nothing at first."""
+
+    def __init__(self, column: int) -> None:
+        self._column = column
+
+    def predict(
+        self, observation: FloatArray, state: State = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[NDArray[Any], State]:
+        assert episode_start.shape == (len(observation),)
+        assert episode_start.all() if state is None else not episode_start.any()
+        remembered = np.zeros(len(observation), np.float32) if state is None else state[0]
+        return np.repeat(remembered[:, None], 5, axis=1), (observation[:, self._column].copy(),)
+
+
+@pytest.fixture(scope="module")
+def env() -> SSDKDEnv:
+    return make(observation="statistics")
+
+
+def recording_of(env: SSDKDEnv, episodes: int = 4, rounds: int = 6, lengths: Sequence[int] | None = None) -> Recording:
+    """Random numbers, with a progress that is the same in every episode."""
+    seen = np.random.default_rng(1).uniform(0, 1, (episodes, rounds, len(env.observation_names))).astype(np.float32)
+    seen[:, :, 0] = np.arange(rounds) / rounds
+    return Recording(seen, np.array(lengths or [rounds] * episodes))
+
+
+def column_of(env: SSDKDEnv, name: str) -> int:
+    return env.observation_names.index(name)
+
+
+def change_of(sampler: Any, env: SSDKDEnv, recording: Recording, *columns: int) -> Any:
+    return permuted_change(sampler, env, recording, columns, across_rounds=columns == (0,))
+
+
+# --- entries and groups ---
+
+
+@pytest.mark.parametrize("scheme", ACTION_SCHEMES)
+@pytest.mark.parametrize("history", [1, 3])
+def test_every_entry_belongs_to_one_group(scheme: str, history: int) -> None:
+    names = make(action=scheme, history=history).observation_names
+    groups = groups_of(names)
+    assert groups.pop(EVERYTHING) == list(range(len(names)))
+    assert sorted(column for columns in groups.values() for column in columns) == list(range(len(names)))
+    assert set(groups) == {
+        "progress", "last_action", "trends", "buffer", "effective_sample_size", "candidate", "probe",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entry", "group"),
+    [
+        ("progress", "progress"),
+        ("progress_minus_2", "progress"),
+        ("buffer_mean_age", "buffer"),
+        ("candidate_agreement", "candidate"),
+        ("candidate_agreement_trend", "trends"),
+        ("probe_agreement_trend_minus_1", "trends"),
+        ("probe_agreement_minus_11", "probe"),
+        ("last_action_replaced_share", "last_action"),
+        ("something_new", "other"),
+    ],
+)
+def test_group_is_that_of_the_name(entry: str, group: str) -> None:
+    assert group_of(entry) == group
+
+
+# --- permuted ---
+
+
+@pytest.mark.parametrize("name", ["progress", "buffer_agreement", "probe_discrepancy", "last_action_replaced_share"])
+def test_only_the_entry_that_is_read_matters(name: str, env: SSDKDEnv) -> None:
+    read, recording = column_of(env, name), recording_of(env)
+    sampler = Reader(lambda seen: seen[:, read])
+    for column in range(len(env.observation_names)):
+        change = change_of(sampler, env, recording, column)
+        if column != read:
+            np.testing.assert_array_equal(change.parts, 0.0)
+            assert change.most is None
+        else:
+            assert change.mean.min() > 0.01
+            assert change.names[change.most] == env.action_names[1]
+            np.testing.assert_array_equal(np.delete(change.parts, 1, axis=1), 0.0)
+
+
+def test_change_is_the_mean_distance_to_the_other_episodes(env: SSDKDEnv) -> None:
+    read, recording = column_of(env, "probe_agreement"), recording_of(env)
+    values = recording.observations[:, :, read].astype(np.float64)
+    apart = np.abs(values[:, None] - values[None]).mean(axis=2)  # (episodes, episodes)
+    change = change_of(Reader(lambda seen: seen[:, read]), env, recording, read)
+    np.testing.assert_allclose(change.parts[:, 1], apart.sum(axis=1) / (len(values) - 1), rtol=1e-6)
+    np.testing.assert_allclose(change.mean, change.parts[:, 1] / 5)
+
+
+def test_change_of_progress_is_the_mean_distance_to_the_other_rounds(env: SSDKDEnv) -> None:
+    recording = recording_of(env)
+    values = recording.observations[:, :, 0].astype(np.float64)
+    apart = np.abs(values[:, :, None] - values[:, None]).sum(axis=2).mean(axis=1) / (values.shape[1] - 1)
+    change = change_of(Reader(lambda seen: seen[:, 0]), env, recording, 0)
+    np.testing.assert_allclose(change.parts[:, 1], apart, rtol=1e-6)
+
+
+def test_large_samples_have_a_part_of_the_permutations(env: SSDKDEnv) -> None:
+    recording, read = recording_of(env, episodes=3 * PERMUTATIONS), column_of(env, "probe_agreement")
+    sampler = Reader(lambda seen: seen[:, read])
+    assert change_of(sampler, env, recording, read).mean.mean() == pytest.approx(1 / 3 / 5, rel=0.1)
+    assert max(len(shown) for shown in sampler.shown) == 3 * PERMUTATIONS * PERMUTATIONS
+
+
+def test_values_stay_in_their_round(env: SSDKDEnv) -> None:
+    """What is alike in all episodes at a round changes nothing, however it changes with the rounds."""
+    read, recording = column_of(env, "buffer_mean_age"), recording_of(env)
+    recording.observations[:, :, read] = np.linspace(0, 1, 6) ** 2
+    np.testing.assert_array_equal(change_of(Reader(lambda seen: seen[:, read]), env, recording, read).parts, 0.0)
+
+
+def test_columns_are_permuted_together(env: SSDKDEnv) -> None:
+    """A difference of two entries that are the same stays 0 when both come from the same episode."""
+    one, other = column_of(env, "probe_agreement"), column_of(env, "candidate_agreement")
+    recording = recording_of(env)
+    recording.observations[:, :, one] = recording.observations[:, :, other]
+    sampler = Reader(lambda seen: seen[:, one] - seen[:, other])
+    assert change_of(sampler, env, recording, one).mean.min() > 0
+    np.testing.assert_array_equal(change_of(sampler, env, recording, one, other).parts, 0.0)
+
+
+@pytest.mark.parametrize("name", ["progress", "probe_agreement"])
+def test_what_comes_after_an_episodes_end_does_not_count(name: str, env: SSDKDEnv) -> None:
+    read, lengths = column_of(env, name), [6, 3, 4, 6]
+    recording = recording_of(env, lengths=lengths)
+    sampler = Reader(lambda seen: seen[:, read])
+    change = change_of(sampler, env, recording, read)
+    for episode, length in enumerate(lengths):
+        recording.observations[episode, length:] = -0.9
+    np.testing.assert_allclose(change_of(sampler, env, recording, read).parts, change.parts, rtol=1e-6)
+    assert change.mean.min() > 0.01
+
+
+def test_shorter_episode_is_compared_with_those_that_last(env: SSDKDEnv) -> None:
+    """With all three at first, then with the other long one."""
+    read, recording = column_of(env, "probe_agreement"), recording_of(env, episodes=3, rounds=3, lengths=[3, 1, 3])
+    values = recording.observations[:, :, read].astype(np.float64)
+    apart = np.abs(values[:, None] - values[None])  # (episodes, episodes, rounds)
+    first, later = apart[:, :, 0].sum(axis=1) / 2, apart[0, 2, 1:].sum()
+    expected = [(first[0] + later) / 3, first[1], (first[2] + later) / 3]
+    change = change_of(Reader(lambda seen: seen[:, read]), env, recording, read)
+    np.testing.assert_allclose(change.parts[:, 1], expected, rtol=1e-6)
+    # What a recurrent sampler answers after the end is of no account: the short episode is at its first answer.
+    assert change_of(Rememberer(read), env, recording, read).mean[1] == 0.0
+
+
+def test_constant_sampler_reads_nothing(env: SSDKDEnv) -> None:
+    recording = recording_of(env)
+    for columns in groups_of(env.observation_names).values():
+        np.testing.assert_array_equal(change_of(ConstantSampler(env.paper_action), env, recording, *columns).parts, 0.0)
+
+
+def test_recurrent_sampler_is_asked_round_by_round(env: SSDKDEnv) -> None:
+    read, recording = column_of(env, "probe_agreement"), recording_of(env)
+    values = recording.observations[:, :-1, read].astype(np.float64)  # the last is never answered
+    apart = np.abs(values[:, None] - values[None]).sum(axis=2) / 6
+    change = change_of(Rememberer(read), env, recording, read)
+    np.testing.assert_allclose(change.mean, apart.sum(axis=1) / 3, rtol=1e-6)
+    np.testing.assert_array_equal(change_of(Rememberer(read), env, recording, read + 1).parts, 0.0)
+
+
+def test_change_of_choices_is_the_share_of_rounds_with_another_one() -> None:
+    env = make(action="strategies", observation="statistics")
+    read, recording = column_of(env, "probe_agreement"), recording_of(env)
+    values = recording.observations[:, :, read] > 0.5
+    other = (values[:, None] != values[None]).mean(axis=2).sum(axis=1) / 3
+    change = change_of(Reader(lambda seen: np.where(seen[:, read] > 0.5, 7, 2), ()), env, recording, read)
+    np.testing.assert_allclose(change.mean, other)
+    np.testing.assert_allclose(change.parts[:, [2, 7]], np.stack([other, other], axis=1))
+    np.testing.assert_array_equal(np.delete(change.parts, [2, 7], axis=1), 0.0)
+
+
+def test_actions_outside_their_range_are_what_the_environment_takes_them_for(env: SSDKDEnv) -> None:
+    read, recording = column_of(env, "probe_agreement"), recording_of(env)
+    change = change_of(Reader(lambda seen: 2.0 + seen[:, read]), env, recording, read)
+    np.testing.assert_array_equal(change.parts, 0.0)
+
+
+def test_single_round_has_no_other_round(env: SSDKDEnv) -> None:
+    np.testing.assert_array_equal(
+        change_of(Reader(lambda seen: seen[:, 0]), env, recording_of(env, rounds=1), 0).parts, 0.0
+    )
+
+
+def test_sampler_that_draws_is_refused(env: SSDKDEnv) -> None:
+    with pytest.raises(InvalidInputError, match="answers the same observations in another way the second time"):
+        answers(RandomSampler(env.action_space), env, recording_of(env).observations)
+
+
+# --- played ---
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[EnvironmentPool]:
+    """Of two environments, so that three seeds are two batches."""
+    kwargs = {"budget": BUDGET, "probe": SMALL_PROBE, "observation": "statistics", "evaluate_every": 10**6}
+    pool = EnvironmentPool(2, kwargs, "loop", None)
+    yield pool
+    pool.close()
+
+
+def shown_to(sampler: Reader, episodes: int = len(SEEDS)) -> FloatArray:
+    """(episodes, rounds, entries) that a sampler was shown by `play`, in batches."""
+    batches = [
+        np.stack(sampler.shown[first : first + ROUNDS], axis=1) for first in range(0, len(sampler.shown), ROUNDS)
+    ]
+    shown = np.concatenate(batches)
+    assert len(shown) == episodes
+    return shown
+
+
+def test_episodes_are_those_of_the_environment_alone(pool: EnvironmentPool) -> None:
+    env, plan = make(observation="statistics"), STRATEGIES["fifo"]
+    played = list(play(pool, PlanSampler(plan, env), SEEDS))
+    assert [episode.seed for episode in played] == list(SEEDS)
+    for episode in played:
+        observation, _ = env.reset(seed=episode.seed)
+        rewards = []
+        for seen in episode.observations:
+            np.testing.assert_array_equal(seen, observation)
+            observation, reward, terminated, _, info = env.step(plan)
+            rewards.append(reward)
+        assert terminated
+        assert episode.total == pytest.approx(sum(rewards))
+        assert episode.final == info
+        assert episode.held_out_accuracy == env.held_out_accuracy()
+        scores = {"return": episode.total, "accuracy": info["accuracy"]}
+        assert scores_of(episode).items() >= scores.items()
+
+
+def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: EnvironmentPool) -> None:
+    read = column_of(pool.first, "probe_agreement")
+    sampler = Reader(lambda seen: seen[:, read])
+    calm = list(play(pool, sampler, SEEDS))
+    recording = Recording.of(calm)
+    np.testing.assert_array_equal(shown_to(sampler), recording.observations)
+    columns = groups_of(pool.first.observation_names)["probe"]
+    assert read in columns
+    disturbed = Reader(lambda seen: seen[:, read])
+    played = list(play(pool, disturbed, SEEDS, Replacement.of(recording, columns, across_rounds=False)))
+    shown = shown_to(disturbed)
+    others = [column for column in range(shown.shape[2]) if column not in columns]
+    np.testing.assert_array_equal(shown[:, :, columns], recording.observations[[1, 2, 0]][:, :, columns])
+    np.testing.assert_array_equal(Recording.of(played).observations[:, 0], recording.observations[:, 0])
+    np.testing.assert_array_equal(shown[:, :, others], Recording.of(played).observations[:, :, others])
+    assert [episode.total for episode in played] != [episode.total for episode in calm]
+
+
+def test_state_is_handed_from_round_to_round(pool: EnvironmentPool) -> None:
+    """The first action of an episode is 0 in each part, the second what was seen in the first round."""
+    read = column_of(pool.first, "probe_agreement")
+    last = [column for column, name in enumerate(pool.first.observation_names) if name.startswith("last_action_")]
+    for episode in play(pool, Rememberer(read), SEEDS):
+        np.testing.assert_array_equal(episode.observations[1, last], np.zeros(5))
+        np.testing.assert_array_equal(episode.observations[2, last], np.repeat(episode.observations[0, read], 5))
+
+
+def test_what_is_not_read_can_be_replaced_without_effect(pool: EnvironmentPool) -> None:
+    read = column_of(pool.first, "probe_agreement")
+    calm = list(play(pool, Reader(lambda seen: seen[:, read]), SEEDS))
+    columns = [column for column in range(len(pool.first.observation_names)) if column != read]
+    replacement = Replacement.of(Recording.of(calm), columns, across_rounds=False)
+    disturbed = play(pool, Reader(lambda seen: seen[:, read]), SEEDS, replacement)
+    assert [scores_of(episode) for episode in disturbed] == [scores_of(episode) for episode in calm]
+
+
+def test_progress_comes_from_half_an_episode_away(env: SSDKDEnv) -> None:
+    recording = recording_of(env, episodes=2, lengths=[6, 4])
+    replacement = Replacement.of(recording, [0], across_rounds=True)
+    own = np.zeros((1, len(env.observation_names)), dtype=np.float32)
+    for episode, rounds in ((0, (3, 4, 5, 0, 1, 2)), (1, (2, 3, 0, 1))):
+        for now, then in enumerate(rounds):
+            shown = replacement.apply(own, episode, now)
+            assert shown[0, 0] == recording.observations[episode, then, 0]
+            assert not shown[0, 1:].any()
+
+
+def episode_of(observations: np.ndarray[Any, np.dtype[np.float32]]) -> PlayedEpisode:
+    return PlayedEpisode(0, {}, observations, [0.0] * len(observations), {})
+
+
+def test_longer_episode_goes_on_with_the_last_that_was_recorded() -> None:
+    short = episode_of(np.full((2, 3), 0.5, dtype=np.float32))
+    long = episode_of(np.arange(12, dtype=np.float32).reshape(4, 3))
+    recording = Recording.of([long, short])
+    assert recording.lengths.tolist() == [4, 2]
+    np.testing.assert_array_equal(recording.observations[1], np.full((4, 3), 0.5))
+    replacement = Replacement.of(recording, [1], across_rounds=False)
+    zeros = np.zeros((2, 3), dtype=np.float32)
+    np.testing.assert_array_equal(replacement.apply(zeros, 0, 9), [[0, 0.5, 0], [0, 10, 0]])
+    assert not zeros.any()
+
+
+def test_episodes_without_real_data_have_no_accuracy() -> None:
+    episode = replace(episode_of(np.zeros((2, 1), dtype=np.float32)), rewards=[0.25, 0.25])
+    assert scores_of(episode) == {"return": 0.5}
+    measured = replace(episode, final={"accuracy": 0.1}, held_out_accuracy=0.2)
+    assert scores_of(measured) == {"return": 0.5, "held_out_accuracy": 0.2, "accuracy": 0.1}
+
+
+def test_recurrent_agent_plays_side_by_side_as_alone(pool: EnvironmentPool) -> None:
+    """Its state has a row for each environment."""
+    from agents.policies.algorithms import build_model, load_hyperparameters
+
+    kwargs = {"budget": BUDGET, "probe": SMALL_PROBE, "observation": "statistics"}
+    venv = DistillationVecEnv(1, kwargs, "loop")
+    hyperparameters = load_hyperparameters("recurrent_ppo", "SSDKD/Digits-v1", SMALL["recurrent_ppo"] | {"n_envs": 1})
+    model = build_model("recurrent_ppo", venv, hyperparameters, seed=0)
+    together = list(play(pool, model, SEEDS))
+    one = EnvironmentPool(1, kwargs, "loop", None)
+    for side_by_side, alone in zip(together, play(one, model, SEEDS), strict=True):
+        np.testing.assert_allclose(side_by_side.observations, alone.observations, atol=1e-4)
+    one.close()
+    venv.close()
