@@ -13,7 +13,7 @@ DEMO_EPISODES ?= 6
 .PHONY: help install demo test lint types check clean
 
 help:
-	@echo "make demo   train PPO for a short while, compare it with the paper's sampler, draw the curve"
+	@echo "make demo   train CrossQ for a short while, compare it with the paper's sampler, draw the curve"
 	@echo "make test   run the whole test-suite"
 	@echo "make lint   ruff"
 	@echo "make types  mypy"
@@ -27,9 +27,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	$(BIN)/python scripts/train_sampler.py --out $(DEMO)/ppo --timesteps $(DEMO_STEPS)
-	$(BIN)/python scripts/evaluate_sampler.py --out $(DEMO)/evaluation --samplers $(DEMO)/ppo paper uniform --episodes $(DEMO_EPISODES)
-	$(BIN)/python scripts/plot.py --out $(DEMO)/curve.png --runs $(DEMO)/ppo --results $(DEMO)/evaluation/results.jsonl
+	$(BIN)/python scripts/train_sampler.py --out $(DEMO)/crossq --algo crossq --env-kwargs action=full --timesteps $(DEMO_STEPS)
+	$(BIN)/python scripts/evaluate_sampler.py --out $(DEMO)/evaluation --samplers $(DEMO)/crossq paper uniform --episodes $(DEMO_EPISODES)
+	$(BIN)/python scripts/plot.py --out $(DEMO)/curve.png --runs $(DEMO)/crossq --results $(DEMO)/evaluation/results.jsonl
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir $(DEMO)"
 
 test: install
