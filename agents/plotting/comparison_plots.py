@@ -144,17 +144,18 @@ def plot_training_curves(
     training = {name: episode_curve([run for run, _ in runs], score, window) for name, runs in groups.items()}
     evaluated = {name: evaluation_curve([run for _, run in runs], score) for name, runs in groups.items()}
     validation = {name: curve for name, curve in evaluated.items() if curve is not None}
-    panels = [(f"training (mean of the last {window} episodes)", training, "-")]
+    panels = [(f"training (mean of the last {window} episodes)", training, "")]
     if validation:
-        panels.append(("evaluations", validation, "o-"))
+        panels.append(("evaluations", validation, "o"))
     figure = Figure(figsize=(4.8 * len(panels) + 3.0, 4.4), layout="constrained")
     axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     styles = {name: line_style(index) for index, name in enumerate(groups)}
     for axes, (title, curves, mark) in zip(axes_of, panels, strict=True):
         for name, curve in curves.items():
-            colour, _ = styles[name]
+            colour, dashes = styles[name]
             runs = f"{curve.runs} run" + ("s" if curve.runs > 1 else "")
-            axes.plot(curve.steps, curve.mean, mark, color=colour, linewidth=2, markersize=4, label=f"{name} ({runs})")
+            drawn = {"color": colour, "linestyle": dashes, "linewidth": 2, "label": f"{name} ({runs})"}
+            axes.plot(curve.steps, curve.mean, marker=mark, markersize=4, **drawn)
             axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         _draw_references(axes, results, score)
         axes.set(xlabel="environment steps")
