@@ -60,8 +60,10 @@ def plot_reward_curves(
         steps = np.array([line["timesteps"] for line in lines])
         returns = np.array([line["return"] for line in lines])
         axes.plot(steps, returns, ".", color=colours[label], alpha=0.2, markersize=4)
-        smooth = [returns[max(0, end - window) : end].mean() for end in range(1, len(returns) + 1)]
-        axes.plot(steps, smooth, color=colours[label], linewidth=2, label=f"{label} in training")
+        # Of episodes that end together, the mean after the last of them.
+        ends = np.append(np.flatnonzero(np.diff(steps)), len(steps) - 1) + 1
+        smooth = [returns[max(0, end - window) : end].mean() for end in ends]
+        axes.plot(steps[ends - 1], smooth, color=colours[label], linewidth=2, label=f"{label} in training")
     others = cycle(("#222222", "#8a8a8a", "#b8902f", "#8a5fa8"))
     for sampler in dict.fromkeys(result["sampler"] for result in results):
         interval = bootstrap_mean(result["return"] for result in results if result["sampler"] == sampler)
