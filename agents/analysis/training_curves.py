@@ -75,11 +75,25 @@ def episode_curve(runs: Sequence[Lines], score: str, window: int) -> Curve:
         if not all(score in line for line in lines):
             raise InvalidInputError(f"score={score!r} is not in every line of {EPISODES_FILE}; choose return")
         values: FloatArray = np.array([line[score] for line in lines], dtype=np.float64)
-        smooth = np.array([values[max(0, end - window) : end].mean() for end in range(1, len(values) + 1)])
-        steps, last = np.unique([line["timesteps"] for line in lines][::-1], return_index=True)
-        curves.append((steps.astype(np.float64), smooth[::-1][last]))  # of episodes that end together, the last mean
+        curves.append(moving_average([line["timesteps"] for line in lines], values, window))
     grid = np.linspace(*_common_range([steps for steps, _ in curves]), GRID)
     return _curve(grid, [[{0: value} for value in np.interp(grid, *curve).tolist()] for curve in curves])
+
+
+def moving_average(steps: Sequence[int], values: FloatArray, window: int) -> tuple[FloatArray, FloatArray]:
+    """Means of the last `window` values; of episodes that end at the same step, the mean after the last of them.
+
+    Args:
+        steps: (episodes,) at which each ended.
+        values: (episodes,) float64, in the same order.
+        window: how many values a mean has at most.
+
+    Returns:
+        Different steps, ascending, and the mean at each.
+    """
+    means = np.array([values[max(0, end - window) : end].mean() for end in range(1, len(values) + 1)])
+    different, last = np.unique(steps[::-1], return_index=True)
+    return different.astype(np.float64), means[::-1][last]
 
 
 def evaluation_curve(runs: Sequence[Lines], score: str) -> Curve | None:

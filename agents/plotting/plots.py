@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from agents.analysis.results import SCORES, common_score, score_of
 from agents.analysis.statistics import Interval, bootstrap_mean, spearman
+from agents.analysis.training_curves import moving_average
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
@@ -57,13 +58,11 @@ def plot_reward_curves(
     axes = figure.add_subplot()
     colours = dict(zip(curves, cycle(COLOURS), strict=False))
     for label, lines in curves.items():
-        steps = np.array([line["timesteps"] for line in lines])
+        steps = [line["timesteps"] for line in lines]
         returns = np.array([line["return"] for line in lines])
         axes.plot(steps, returns, ".", color=colours[label], alpha=0.2, markersize=4)
-        # Of episodes that end together, the mean after the last of them.
-        ends = np.append(np.flatnonzero(np.diff(steps)), len(steps) - 1) + 1
-        smooth = [returns[max(0, end - window) : end].mean() for end in ends]
-        axes.plot(steps[ends - 1], smooth, color=colours[label], linewidth=2, label=f"{label} in training")
+        smooth = moving_average(steps, returns, window)
+        axes.plot(*smooth, color=colours[label], linewidth=2, label=f"{label} in training")
     others = cycle(("#222222", "#8a8a8a", "#b8902f", "#8a5fa8"))
     for sampler in dict.fromkeys(result["sampler"] for result in results):
         interval = bootstrap_mean(result["return"] for result in results if result["sampler"] == sampler)

@@ -61,6 +61,12 @@ def labelled(figure: Figure) -> dict[str, Line2D]:
     }
 
 
+def test_episodes_that_end_together_are_one_point_of_the_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = [{"timesteps": 10, "return": value} for value in (0.0, 4.0)] + [{"timesteps": 20, "return": 8.0}]
+    line = labelled(drawn(monkeypatch, {"ppo": together}))["ppo in training"]
+    assert np.asarray(line.get_xydata()).tolist() == [[10, 2], [20, 4]]
+
+
 def test_reward_curves_are_written_as_png(tmp_path: Path) -> None:
     plot_reward_curves({"ppo": curve(60), "sac": curve(3)}, RESULTS, tmp_path / "new" / "curve.png")
     assert_picture(tmp_path / "new" / "curve.png")
