@@ -107,7 +107,7 @@ def main(args: Arguments) -> None:
             for part, value in info.pop("seconds").items():
                 seconds[part] += value
             bar.set_postfix({key: f"{info[key]:.3f}" for key in ("probe_agreement", "accuracy") if key in info})
-            bar.update()
+            bar.update(info["round"] - bar.n)
 
     assert env.run is not None
     save_weights(folder.path / "student.safetensors", env.run.student)

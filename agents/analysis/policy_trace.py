@@ -91,9 +91,7 @@ def _trace(row: str, lines: Sequence[Result]) -> Trace:
     if len({(type(scheme), scheme.names) for scheme in schemes}) > 1:
         raise InvalidInputError(f"{row}: its episodes have different action schemes; evaluate them with one of them")
     try:
-        said = [
-            [_say(scheme, written) for written in line["actions"]] for scheme, line in zip(schemes, lines, strict=True)
-        ]
+        said = [_say_by_round(scheme, line) for scheme, line in zip(schemes, lines, strict=True)]
     except (InvalidInputError, KeyError, TypeError, ValueError, IndexError) as error:
         raise InvalidInputError(
             f"{row}: an action is none of the environment that its line names ({error}); give results of this version"
@@ -110,6 +108,13 @@ def _trace(row: str, lines: Sequence[Result]) -> Trace:
     limits = np.mean([_limits(scheme) for scheme in schemes], axis=0)
     ranges = {name: Range(*limit) for name, limit in zip(names, limits.T.tolist(), strict=True)}
     return NumberTrace({name: padded[:, :, part] for part, name in enumerate(names)}, ranges, note)
+
+
+def _say_by_round(scheme: ActionScheme, line: Result) -> list[list[float]]:
+    """What an episode did in each of its rounds, of which several may follow one action."""
+    held = int(line["env_kwargs"].get("rounds_per_step", 1))
+    said = [_say(scheme, written) for written in line["actions"] for _ in range(held)]
+    return said if held == 1 else said[: line["final"]["round"]]  # the last step may have fewer rounds left
 
 
 def _say(scheme: ActionScheme, written: Any) -> list[float]:

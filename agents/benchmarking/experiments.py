@@ -69,11 +69,11 @@ class Trace:
     """What has happened in an episode so far, JSON-able.
 
     Attributes:
-        observations: what the sampler saw, one a round.
+        observations: what the sampler saw, one a step.
         actions: what it answered: lists of numbers, one whole number each from a discrete scheme, or plans that no
             action can say; see `samplers.write_decision`.
-        rewards: what each round gave.
-        curve: after the warm-up and after each round: `probe_agreement`, `accuracy` (where there are real data) and
+        rewards: what each step gave.
+        curve: after the warm-up and after each step: `probe_agreement`, `accuracy` (where there are real data) and
             `seconds`, the wall time since the start of the episode.
         seconds: wall time of `synthesis` (warm-up included), of `distillation`, and of all of it (`wall`).
         peak_memory_mib: largest resident memory of a process that played a part of the episode.
@@ -90,7 +90,7 @@ class Trace:
 
 
 class Episode:
-    """An episode that can be put down after any round, and picked up by another process with the same result.
+    """An episode that can be put down after any step, and picked up by another process with the same result.
 
     Call `start` or `load`, then `advance` until `finished`, then `result`. Clock values are the only ones that
     differ between two episodes of the same config.
@@ -123,7 +123,7 @@ class Episode:
         self._record(started)
 
     def advance(self) -> None:
-        """Play one round."""
+        """Play one step: a round, or several with `rounds_per_step`."""
         started = time.perf_counter()
         decision = self._ask(self._observation)
         self.trace.observations.append(self._observation.tolist())
@@ -176,7 +176,7 @@ class Episode:
             raise InvalidInputError(f"{path} belongs to another episode; delete it to start over")
         self._observation, self._info = self._env.load(path)
         self.trace = Trace(**saved["trace"])
-        if self._info["round"] != len(self.trace.actions):
+        if self._info["round"] != len(self.trace.actions) * self._env.rounds_per_step:
             raise InvalidInputError(f"{path} and the trace beside it are of different rounds; delete both")
         for observation, action in zip(self.trace.observations, self.trace.actions, strict=True):
             again = self._ask(np.array(observation, dtype=np.float32))

@@ -41,6 +41,7 @@ NEUTRAL = (
     "action",
     "observation",
     "history",
+    "rounds_per_step",
     "device",
     "backend",
     "clock",

@@ -210,7 +210,7 @@ def check_face(path: Path, face: dict[str, Any], env: SSDKDEnv) -> None:
     """Refuse an environment that shows or takes something else than a sampler is used to.
 
     Raises:
-        InvalidInputError: when it has another action scheme, form of observation or history.
+        InvalidInputError: when it has another action scheme, form of observation, history or number of rounds a step.
     """
     for name, value in face.items():
         if env.face.get(name) != value:
@@ -221,7 +221,7 @@ def check_face(path: Path, face: dict[str, Any], env: SSDKDEnv) -> None:
 
 
 def face_of(name: str) -> dict[str, Any]:
-    """Arguments of an environment that a sampler needs as it was made with: action scheme, observation, history.
+    """Arguments of an environment that a sampler needs as it was made with; see `SSDKDEnv.face`.
 
     Args:
         name: as `load_sampler` takes it. Controls need nothing.

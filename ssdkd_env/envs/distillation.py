@@ -47,7 +47,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     inverts the teacher into images; a small replay buffer keeps some of them; the student studies minibatches
     drawn from the buffer. An episode is one such run, a step is one round: synthesise candidates → update the
     buffer → distil → refresh the priorities. The agent says how to sample in that round: which candidates enter
-    the buffer, which residents leave, which images the student studies and with which weights.
+    the buffer, which residents leave, which images the student studies and with which weights. With
+    `rounds_per_step` it says so for several rounds.
 
     Inversion, buffer, priority δ and modulation φ follow SSD-KD (CVPR 2024, arXiv 2406.07876), reconstructed
     where its equations were not available. The Markov decision process (observation, action, reward) is ours.
@@ -121,7 +122,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     ## Episode End
 
-    1. Termination: the budget of `rounds` steps is used up (the budget is the task; `truncated` is never set).
+    1. Termination: the budget of `rounds` is used up (the budget is the task; `truncated` is never set).
     2. Termination: the student has diverged (NaN). The score falls to 0 and `info["diverged"]` is true.
 
     ## Info
@@ -146,7 +147,10 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             draws its teacher, student, buffer and budget from it. None: every episode plays the same task.
         action: action scheme.
         observation: `"scaled"` or `"statistics"`; see above.
-        history: observations of so many rounds are stacked, the newest first.
+        history: observations of so many steps are stacked, the newest first.
+        rounds_per_step: rounds of a step, which all follow its action (of the last step, those that are left). With few
+            decisions an episode, an agent sees better what each of them did; with all rounds in one step the problem
+            is a bandit's. Observation and info are of the step's last round; a control's plan does the same at any.
         reward: score whose gain is the reward.
         device: `"auto"` (CUDA where present), or a torch device.
         teacher: weights file in place of the task's teacher.
@@ -199,6 +203,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         action: str = "exponents",
         observation: str = "scaled",
         history: int = 1,
+        rounds_per_step: int = 1,
         reward: str = "probe_agreement",
         device: str = "auto",
         teacher: str | None = None,
@@ -217,9 +222,11 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         clock: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        if not isinstance(evaluate_every, int) or evaluate_every < 1:
-            raise InvalidInputError(f"evaluate_every={evaluate_every!r}: expected a whole number of at least 1")
-        self.evaluate_every = evaluate_every
+        counts = {"history": history, "rounds_per_step": rounds_per_step, "evaluate_every": evaluate_every}
+        for name, count in counts.items():
+            if not isinstance(count, int) or count < 1:
+                raise InvalidInputError(f"{name}={count!r}: expected a whole number of at least 1")
+        self.evaluate_every, self.rounds_per_step = evaluate_every, rounds_per_step
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
@@ -257,10 +264,13 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.action_space = self.action_scheme.space
         self.action_names = self.action_scheme.names
         check_choice("observation", observation, OBSERVATIONS)
-        if not isinstance(history, int) or history < 1:
-            raise InvalidInputError(f"history={history!r}: expected a whole number of at least 1")
         #: Arguments that an agent must find as it was trained with.
-        self.face: dict[str, Any] = {"action": action, "observation": observation, "history": history}
+        self.face: dict[str, Any] = {
+            "action": action,
+            "observation": observation,
+            "history": history,
+            "rounds_per_step": rounds_per_step,
+        }
         self._observer = Observer(observation, history, self.action_scheme.observed_names)
         self.observation_names = self._observer.names
         self.observation_space = self._observer.space
@@ -306,7 +316,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         return perform(self.reset_course(seed=seed, options=options))
 
     def step(self, action: Action) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
-        """Do one round with the sampling plan that `action` means; see the class.
+        """Do one round (`rounds_per_step` of them) with the sampling plan that `action` means; see the class.
 
         A `SamplingPlan` may be given in place of an action, for what the scheme cannot say; the observation then
         repeats the action that comes nearest.
@@ -347,7 +357,12 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 f"the budget of {self.budget.rounds} rounds is used up; call env.reset() to start a new episode"
             )
         plan = self.plan_of(action)
-        report = yield from self.run.step_course(plan)
+        if plan.logits is not None and self.rounds_per_step > 1:
+            raise InvalidInputError(
+                "SamplingPlan.logits are of the images of one round; give a scorer, or make the environment with "
+                "rounds_per_step=1"
+            )
+        report = yield from self._rounds(self.run, plan)
         self._last_action = self.action_scheme.observed(self.action_of(action))
         self._previous, self._snapshot = self._snapshot, (yield from self._look(report))
         self._score = self._score_now()
@@ -355,6 +370,21 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self._observer.see(self._snapshot, self._previous, self.budget.rounds, self._last_action)
         self.curve.append(self._curve_point())
         return self._observer.observation(), self._pay(terminated), terminated, False, self._info()
+
+    def _rounds(self, run: DistillationRun, plan: SamplingPlan) -> Course[RoundReport]:
+        """The rounds of a step: the last one's report, with the seconds of all."""
+        report = yield from run.step_course(plan)
+        for _ in range(self.rounds_per_step - 1):
+            if run.done or report.diverged:
+                break
+            earlier = report
+            report = yield from run.step_course(plan)
+            report = replace(
+                report,
+                seconds_synthesis=earlier.seconds_synthesis + report.seconds_synthesis,
+                seconds_distillation=earlier.seconds_distillation + report.seconds_distillation,
+            )
+        return report
 
     def _pay(self, terminated: bool) -> float:
         """The gain of the score that has not been paid yet, or 0 when it is not due."""

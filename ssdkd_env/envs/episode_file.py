@@ -57,7 +57,7 @@ def load_episode(env: SSDKDEnv, path: str | Path) -> None:
     if task is None or state.get("arguments") != _fingerprint(env, task):
         raise InvalidInputError(
             f"{path} was saved by an environment with other arguments; make this one with the same task, networks, "
-            "method, budget, backend, precision, kind of device, observation, action and reward"
+            "method, budget, backend, precision, kind of device, observation, action, rounds_per_step and reward"
         )
     run = env._make_run(task, state["seed"])
     run.load_state_dict(state["run"])
@@ -77,5 +77,5 @@ def _fingerprint(env: SSDKDEnv, task: Task) -> str:
     # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
     spec = replace(task.spec, teacher_weights=task.teacher_digest(), evaluation=None, teacher_data=None)
     engine = (env.method, env.backend, env.precision, env.device.type)
-    face = (env.instances.name, env.reward_name, type(env.action_scheme).__name__)
+    face = (env.instances.name, env.reward_name, type(env.action_scheme).__name__, env.rounds_per_step)
     return repr((spec, *engine, *face, env.observation_names, env.observation_space))

@@ -223,7 +223,10 @@ def _draw_curve(axes: Axes, env: SSDKDEnv) -> None:
     for key, name, color, side in _CURVES:
         if key in env.curve[0]:
             values = [point[key] for point in env.curve]
-            axes.plot(values, color=color, linewidth=1.8, marker="o", markersize=4.5, markevery=[-1], clip_on=False)
+            done = [min(step * env.rounds_per_step, rounds) for step in range(len(values))]
+            axes.plot(
+                done, values, color=color, linewidth=1.8, marker="o", markersize=4.5, markevery=[-1], clip_on=False
+            )
             head = f"{name} {values[-1]:.3f}"
             axes.set_title(head, loc=side, y=1.0, pad=7, fontsize=_MEDIUM, color=color)
 

@@ -16,7 +16,7 @@ from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.strategy_actions import STRATEGIES
 from ssdkd_env.errors import InvalidInputError
-from tests.envs.episodes import BUDGET
+from tests.envs.episodes import BUDGET, actions_of
 
 DIGITS = "SSDKD/Digits-v1"
 #: A third of the buffer are candidates, so that ρ is at most 1/3.
@@ -182,3 +182,16 @@ def test_unknown_row_is_refused() -> None:
     env = environment()
     with pytest.raises(InvalidInputError, match="samplers='sac' is not in the results; choose from: paper, uniform"):
         read_traces([line(name, env, [env.paper_action]) for name in ("paper", "uniform")], ("sac",))
+
+
+def test_action_of_several_rounds_is_seen_in_each_of_them() -> None:
+    """Three rounds, two of them in the first step."""
+    env = environment(rounds_per_step=2)
+    actions = actions_of(0, 2)
+    held = line("runs/ppo", env, list(actions), rounds_per_step=2)
+    held["final"] = {"instance": 0, "round": 3}
+    by_round = line("runs/ppo", environment(), [actions[0], actions[0], actions[1]])
+    trace, expected = (numbers(read_traces([lines], ())["runs/ppo"]) for lines in (held, by_round))
+    assert trace.values.keys() == expected.values.keys()
+    for part, values in trace.values.items():
+        np.testing.assert_array_equal(values, expected.values[part])

@@ -27,7 +27,7 @@ from agents.samplers import SAMPLERS, RandomSampler
 from agents.seeds import HELD_OUT_SEED
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
-from tests.envs.episodes import BUDGET
+from tests.envs.episodes import BUDGET, ROUNDS
 
 CONFIG = EpisodeConfig("SSDKD/Digits-v1", "paper", HELD_OUT_SEED, {"budget": BUDGET})
 
@@ -191,6 +191,16 @@ def test_stopped_episode_ends_as_an_uninterrupted_one(rounds: int, sampler: str,
     assert line is not None
     assert timeless(line) == timeless(run_episode(config))
     assert json.loads(json.dumps(line)) == line
+
+
+def test_episode_with_several_rounds_a_step_goes_on_too(tmp_path: Path) -> None:
+    config = replace(CONFIG, sampler="random", env_kwargs=CONFIG.env_kwargs | {"rounds_per_step": 2})
+    assert play(config, tmp_path / "episode", stop_after(1)) is None
+    resumed = play(config, tmp_path / "episode", lambda: False)
+    assert resumed is not None
+    assert timeless(resumed) == timeless(run_episode(config))
+    assert len(resumed["actions"]) == 2
+    assert resumed["final"]["round"] == ROUNDS
 
 
 def test_stopped_twice_is_no_different(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_environments_and_budgets_are_sections_of_their_own() -> None:
 
 
 def test_trained_samplers_meet_the_controls_whatever_they_see_and_say() -> None:
-    face = {"action": "full", "observation": "scaled", "history": 4}
+    face = {"action": "full", "observation": "scaled", "history": 4, "rounds_per_step": 2}
     (rows,) = sections({"a": lines("paper", 0.5) + lines("runs/ppo", 0.6, env_kwargs=face)}).values()
     assert [(row["sampler"], row["action"], row["P, same seeds"][:6]) for row in rows] == [
         ("runs/ppo", "full", "1.0000"),
