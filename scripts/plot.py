@@ -17,7 +17,7 @@ from pathlib import Path
 from _cli import launch
 
 from agents.analysis.results import read_results
-from agents.analysis.training_curves import TRAINING_SCORES, algorithm_of, read_training
+from agents.analysis.training_curves import TRAINING_SCORES, algorithm_of, in_rounds, read_training
 from agents.benchmarking.suites import sampler_runs
 from agents.plotting.comparison_plots import plot_training_curves
 from agents.plotting.plots import SMOOTHING, plot_reward_curves
@@ -61,7 +61,7 @@ def plot_each(args: Arguments) -> None:
     names = [folder.name for folder in folders]
     labels = [folder.name if names.count(folder.name) == 1 else str(folder) for folder in folders]
     curves = {
-        label: read_lines(folder / EPISODES_FILE, ("timesteps", "return"))
+        label: in_rounds(read_lines(folder / EPISODES_FILE, ("timesteps", "return")), folder)
         for label, folder in zip(labels, folders, strict=True)
     }
     results = read_lines(args.results, ("sampler", "return")) if args.results else []

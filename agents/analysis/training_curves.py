@@ -31,7 +31,7 @@ class Curve:
     """Mean over training runs, with a pointwise 95 % bootstrap band.
 
     Attributes:
-        steps, mean, low, high: (T,) float64; steps are environment steps of training, over which all runs have values.
+        steps, mean, low, high: (T,) float64; steps are rounds of training, over which all runs have values.
         runs: how many training runs.
     """
 
@@ -43,7 +43,7 @@ class Curve:
 
 
 def read_training(folder: Path) -> tuple[Lines, Lines]:
-    """Lines of the training episodes and of the evaluations, which may be missing.
+    """Lines of the training episodes and of the evaluations, which may be missing; their `timesteps` count rounds.
 
     Raises:
         InvalidInputError: when the folder holds no training, or none of its episodes is finished.
@@ -51,15 +51,27 @@ def read_training(folder: Path) -> tuple[Lines, Lines]:
     episodes = read_lines(folder / EPISODES_FILE, ("timesteps", "return"))
     if not episodes:
         raise InvalidInputError(f"{folder} holds no finished training episode to plot; let its training run for longer")
-    evaluations = folder / EVALUATIONS_FILE
-    return episodes, read_lines(evaluations, ("timesteps", "returns")) if evaluations.exists() else []
+    file = folder / EVALUATIONS_FILE
+    evaluations = read_lines(file, ("timesteps", "returns")) if file.exists() else []
+    return in_rounds(episodes, folder), in_rounds(evaluations, folder)
+
+
+def in_rounds(lines: Lines, folder: Path) -> Lines:
+    """Lines whose `timesteps` are rounds, so that trainings with other numbers of rounds a step can be compared."""
+    config = _config_of(folder)
+    rounds = config["env_kwargs"].get("rounds_per_step", 1) if isinstance(config.get("env_kwargs"), dict) else 1
+    return [dict(line) | {"timesteps": line["timesteps"] * rounds} for line in lines]
 
 
 def algorithm_of(folder: Path) -> str:
     """The algorithm that a run's `config.json` names, or else the folder's name."""
+    return str(_config_of(folder).get("algorithm", folder.name))
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     config = read_json(path) if path.exists() else {}
-    return str(config.get("algorithm", folder.name)) if isinstance(config, dict) else folder.name
+    return config if isinstance(config, dict) else {}
 
 
 def episode_curve(runs: Sequence[Lines], score: str, window: int) -> Curve:

@@ -20,7 +20,7 @@ from agents.analysis.comparison import (
 from agents.analysis.results import Result, common_score, paper_lines, runs_of
 from agents.analysis.statistics import Interval
 from agents.analysis.training_curves import Lines, best_constant, episode_curve, evaluation_curve
-from agents.plotting.plots import SMOOTHING, plain_axes, save_figure
+from agents.plotting.plots import ROUNDS_LABEL, SMOOTHING, plain_axes, save_figure
 from ssdkd_env.errors import InvalidInputError
 
 #: Okabe and Ito's colours, which are told apart by the colour-blind, without the yellow that paper swallows.
@@ -126,7 +126,7 @@ def plot_training_curves(
     score: str = "return",
     window: int = SMOOTHING,
 ) -> None:
-    """Sample efficiency: mean over the training runs of each algorithm with its band, over environment steps.
+    """Sample efficiency: mean over the training runs of each algorithm with its band, over rounds.
 
     The second panel is of the evaluations, where every run has them. Horizontal lines are of `results`: the paper's
     sampler and the best constant plan.
@@ -158,7 +158,7 @@ def plot_training_curves(
             axes.plot(curve.steps, curve.mean, marker=mark, markersize=4, **drawn)
             axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         _draw_references(axes, results, score)
-        axes.set(xlabel="environment steps")
+        axes.set(xlabel=ROUNDS_LABEL)
         axes.set_title(title, fontsize=10)
         plain_axes(axes)
     axes_of[0].set_ylabel(f"{score} (mean over runs, 95 %)")

@@ -20,6 +20,8 @@ from agents.analysis.training_curves import moving_average
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
+#: Of the axis on which trainings are compared, whatever the rounds of their steps.
+ROUNDS_LABEL = "environment steps, in rounds"
 #: Episodes of the moving average over a training curve.
 SMOOTHING = 20
 COLOURS = ("#3d6fb4", "#d1603d", "#3f8f5b", "#8a5fa8", "#b8902f", "#5f6b73")
@@ -35,15 +37,15 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def plot_reward_curves(
-    curves: Mapping[str, Sequence[dict[str, Any]]],
+    curves: Mapping[str, Sequence[Mapping[str, Any]]],
     results: Sequence[dict[str, Any]],
     path: str | Path,
     window: int = SMOOTHING,
 ) -> None:
-    """Training returns over environment steps, beside what the controls reach on held-out seeds.
+    """Training returns over environment steps, counted in rounds, beside what the controls reach on held-out seeds.
 
     Args:
-        curves: label → lines of `episodes.jsonl`.
+        curves: label → lines of `episodes.jsonl`, whose `timesteps` are rounds.
         results: lines of `evaluate_sampler`; the mean return of each is a horizontal line with its interval.
         path: PNG to write.
         window: episodes of the moving average.
@@ -70,7 +72,7 @@ def plot_reward_curves(
         colour, style = (colours[name], "--") if name in colours else (next(others), "-")
         axes.axhline(interval.mean, color=colour, linestyle=style, label=f"{name}, held-out seeds")
         axes.axhspan(interval.low, interval.high, color=colour, alpha=0.1, linewidth=0)
-    axes.set(xlabel="environment steps", ylabel="episode return (gain on the probe set)")
+    axes.set(xlabel=ROUNDS_LABEL, ylabel="episode return (gain on the probe set)")
     axes.set_title(f"Training returns (mean of the last {window} episodes) and held-out seeds", fontsize=10)
     plain_axes(axes)
     figure.legend(loc="outside right center", frameon=False, fontsize=9)

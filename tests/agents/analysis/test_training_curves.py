@@ -109,6 +109,15 @@ def test_folder_of_a_training_is_read(tmp_path: Path) -> None:
         read_training(tmp_path / "b")
 
 
+def test_steps_of_several_rounds_are_counted_in_rounds(tmp_path: Path) -> None:
+    settings = {"algorithm": "ppo", "env_kwargs": {"rounds_per_step": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "episodes.jsonl").write_text('{"timesteps": 4, "return": 0.5}\n')
+    (tmp_path / "evaluations.jsonl").write_text('{"timesteps": 8, "returns": [0.5]}\n')
+    episodes, evaluations = read_training(tmp_path)
+    assert (episodes[0]["timesteps"], evaluations[0]["timesteps"]) == (16, 32)
+
+
 def test_picture_has_a_line_a_group_and_the_references(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     figures: list[Figure] = []
     monkeypatch.setattr(comparison_plots, "save_figure", lambda figure, path: figures.append(figure))
