@@ -16,7 +16,7 @@ from _cli import launch, parse_settings
 from tqdm import tqdm
 
 from agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
-from agents.benchmarking.sampler_report import NOTE, make_sampler_table
+from agents.benchmarking.sampler_report import make_sampler_table, note
 from agents.benchmarking.suites import sampler_runs
 from agents.policies.storage import face_of
 from agents.runs import RunFolder
@@ -64,7 +64,7 @@ def main(args: Arguments) -> None:
         folder.append(line)
         results.append(line)
     table = make_sampler_table(results)
-    write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(f"{table}\n\n{NOTE}\n"))
+    write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(f"{table}\n\n{note()}\n"))
     print(table)
 
 

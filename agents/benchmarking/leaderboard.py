@@ -74,7 +74,7 @@ def make_leaderboard(files: Mapping[str, Sequence[Result]]) -> str:
     sections: dict[tuple[str, str], dict[tuple[str, str, str, str], list[Result]]] = {}
     for file in sorted(files):
         for line in files[file]:
-            rows = sections.setdefault((_environment(line), _settings(line)), {})
+            rows = sections.setdefault((environment_of(line), settings_of(line)), {})
             rows.setdefault((file, row_name(line), _action(line), _method(line)), []).append(line)
     parts = [HEAD]
     for (environment, settings), rows in sorted(sections.items(), key=_defaults_first):
@@ -94,8 +94,8 @@ def _defaults_first(section: tuple[tuple[str, str], Any]) -> tuple[str, bool, st
 
 def _is_reference(line: Result, environment: str, settings: str) -> bool:
     """Whether a line is of the paper's sampler in SSD-KD as it is, in this environment with this budget."""
-    plain = _environment(line) == environment and _method(line) == "ssdkd" and is_paper(line)
-    return plain and _settings(line) == settings
+    plain = environment_of(line) == environment and _method(line) == "ssdkd" and is_paper(line)
+    return plain and settings_of(line) == settings
 
 
 def _table(rows: Sequence[_Row], paper: Mapping[str, Sequence[Result]]) -> str:
@@ -137,11 +137,12 @@ def _is_paper_row(row: _Row) -> bool:
     return row.method == "ssdkd" and is_paper(row.lines[0])
 
 
-def _environment(line: Result) -> str:
+def environment_of(line: Result) -> str:
+    """The environment's id."""
     return str(line["env_id"]).rpartition(":")[2]  # without the module that registers it
 
 
-def _settings(line: Result) -> str:
+def settings_of(line: Result) -> str:
     """What makes episodes comparable, as JSON."""
     kept = {name: value for name, value in line["env_kwargs"].items() if name not in NEUTRAL}
     return json.dumps(kept, sort_keys=True)

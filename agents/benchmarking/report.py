@@ -11,8 +11,8 @@ import numpy as np
 
 from agents.analysis.markdown import escaped, markdown_table
 from agents.analysis.statistics import bootstrap_mean, paired_differences
-from agents.benchmarking.sampler_report import NOTE as SAMPLERS_NOTE
 from agents.benchmarking.sampler_report import make_sampler_table, write_sampler_pictures
+from agents.benchmarking.sampler_report import note as note_on_samplers
 from agents.plotting.plots import plot_accuracy_seconds, plot_distributions, plot_scale
 from ssdkd_env.files import write_atomically
 
@@ -53,7 +53,7 @@ def write_report(results: Sequence[Result], planned: int, folder: Path, scale: b
         samplers: whether the entries differ in nothing but their samplers.
     """
     if samplers:
-        table = f"{make_sampler_table(results)}\n\n{describe(results, planned, SAMPLERS_NOTE)}"
+        table = f"{make_sampler_table(results)}\n\n{describe(results, planned, note_on_samplers())}"
         write_sampler_pictures(results, folder)
     else:
         table = f"{make_table(results)}\n\n{describe(results, planned)}"

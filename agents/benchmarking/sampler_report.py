@@ -27,19 +27,20 @@ from agents.analysis.results import (
     wall_seconds,
 )
 from agents.plotting.comparison_plots import plot_improvement, plot_profiles
+from ssdkd_env.errors import InvalidInputError, check_choice
 
 NOTE = (
     "IQM: interquartile mean. 95 % bootstrap intervals over seeds, in a row of several training runs over these and "
     "the seeds, so that they cover the noise of training. P: probability that an episode of the row scores above one "
-    "of the paper's sampler, a tie counting half: on the same seeds, and of all pairs as in rliable (Agarwal et al. "
+    "of {reference}, a tie counting half: on the same seeds, and of all pairs as in rliable (Agarwal et al. "
     "2021); above 0.5 is better. The difference is the mean on the same seeds. The return is the gain of the reward's "
     "score, made without real data unless an oracle was asked for. Seconds are medians of the wall time. Intervals are "
     "not corrected for the number of rows. Held-out accuracy is on real images that neither the task's "
     "own teacher nor a student was trained on."
 )
 EMPTY = "–"
-#: Columns that compare with the paper's sampler.
-AGAINST = ("− paper's", "P, same seeds", "P, all pairs")
+#: How the note and the columns call the row that the others are compared with, if none is asked for.
+PAPER, PAPERS = "the paper's sampler", "paper's"
 
 
 def write_sampler_pictures(results: Sequence[Result], folder: Path) -> None:
@@ -61,28 +62,51 @@ def scores_of(results: Sequence[Result]) -> dict[str, str]:
     return ({accuracy: SCORES[accuracy]} if accuracy else {}) | {"return": "return"}
 
 
-def make_sampler_table(results: Sequence[Result]) -> str:
-    """A Markdown table for each score, a row for each sampler or group of training runs in the order of the lines."""
-    return "\n\n".join(_table(results, score, name) for score, name in scores_of(results).items())
+def make_sampler_table(results: Sequence[Result], against: str | None = None) -> str:
+    """A Markdown table for each score, a row for each sampler or group of training runs in the order of the lines.
+
+    Args:
+        results: lines of one environment with one budget.
+        against: row that the others are compared with; None takes the paper's sampler, where it was played.
+
+    Raises:
+        InvalidInputError: when there is no such row, or it has several training runs.
+    """
+    rows = rows_of(results)
+    if against is None:
+        reference = paper_lines(results)
+    else:
+        check_choice("against", against, rows)
+        reference = rows[against]
+        if len(runs_of(reference, "return")) > 1:
+            raise InvalidInputError(f"against={against!r} is several training runs; give a row of one sampler")
+    title = f"− {PAPERS if against is None else escaped(against)}"
+    return "\n\n".join(_table(rows, reference, title, score, name) for score, name in scores_of(results).items())
 
 
-def _table(results: Sequence[Result], score: str, name: str) -> str:
-    paper = paper_lines(results)
-    columns = ("sampler", "episodes", f"{name}, IQM", "mean", *AGAINST, "s/episode")
-    rows = [
-        (escaped(row), _episodes(lines), *score_cells(lines, score, paper), _seconds(lines))
-        for row, lines in rows_of(results).items()
+def note(against: str | None = None) -> str:
+    """What the columns of the table mean."""
+    return NOTE.format(reference=PAPER if against is None else against)
+
+
+def _table(
+    rows: Mapping[str, Sequence[Result]], reference: Sequence[Result], difference: str, score: str, name: str
+) -> str:
+    columns = ("sampler", "episodes", f"{name}, IQM", "mean", difference, "P, same seeds", "P, all pairs", "s/episode")
+    made = [
+        (escaped(row), _episodes(lines), *_score_cells(lines, score, reference), _seconds(lines))
+        for row, lines in rows.items()
     ]
-    return markdown_table(columns, rows)
+    return markdown_table(columns, made)
 
 
-def score_cells(lines: Sequence[Result], score: str, paper: Sequence[Result]) -> tuple[str, ...]:
-    """Interquartile mean, mean, and the columns `AGAINST` of a row, with intervals."""
+def _score_cells(lines: Sequence[Result], score: str, reference: Sequence[Result]) -> tuple[str, ...]:
+    """Interquartile mean, mean, and how a row compares with the reference, with intervals."""
     runs = runs_of(lines, score)
-    against = (EMPTY,) * len(AGAINST)
-    if paper and row_name(paper[0]) != row_name(lines[0]):
-        against = _against(runs, runs_of(paper, score))
-    return str(interquartile_mean(runs)), str(mean_score(runs)), *against
+    compared: tuple[str, ...] = (EMPTY,) * 3
+    if reference and row_name(reference[0]) != row_name(lines[0]):
+        compared = _compare(runs, runs_of(reference, score))
+    return str(interquartile_mean(runs)), str(mean_score(runs)), *compared
 
 
 def _episodes(lines: Sequence[Result]) -> str:
@@ -92,7 +116,7 @@ def _episodes(lines: Sequence[Result]) -> str:
     return f"{len(lines)}" + (f" ({', '.join(odd)})" if odd else "")
 
 
-def _against(runs: Runs, reference: Runs) -> tuple[str, ...]:
+def _compare(runs: Runs, reference: Runs) -> tuple[str, ...]:
     """Paired difference, paired and unpaired probability; what has no seed in common stays empty."""
     differences = paired_runs(runs, reference[0])
     paired = paired_probability_of_improvement(runs, reference)

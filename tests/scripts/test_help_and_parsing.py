@@ -17,6 +17,7 @@ NAMES = (
     "benchmark",
     "cifar_protocol",
     "compare_fast_datafree",
+    "compare_samplers",
     "distill",
     "evaluate_sampler",
     "export_sampler",
@@ -39,7 +40,7 @@ SUBCOMMANDS = {
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
 #: The option that must be given, where it is not --out.
-REQUIRED = {"profile_step": "--trace", "replay": "--results"}
+REQUIRED = {"compare_samplers": "--results", "profile_step": "--trace", "replay": "--results"}
 #: Script, its subcommand if it has any, class of the arguments.
 COMMANDS = [
     *((name, (), "Arguments") for name in NAMES),

@@ -1,0 +1,69 @@
+"""Compare samplers of several result files with one of them: differences and probabilities, with intervals.
+
+Examples:
+  python scripts/compare_samplers.py --results runs/a/results.jsonl runs/b/results.jsonl
+  python scripts/compare_samplers.py --results runs/a/results.jsonl --against uniform --out table.md
+
+Takes any row for the reference, where evaluate_sampler compares with the paper's sampler. Of an episode that several
+files have, the first one's counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from _cli import launch
+
+from agents.analysis.results import Result, read_results, row_name
+from agents.benchmarking.leaderboard import environment_of, settings_of
+from agents.benchmarking.sampler_report import make_sampler_table, note
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import write_atomically
+
+
+@dataclass
+class Arguments:
+    """Command line of compare_samplers."""
+
+    results: tuple[Path, ...]
+    """results.jsonl files of evaluate_sampler or benchmark, under any name."""
+    against: str | None = None
+    """Row that the others are compared with; without it the paper's sampler."""
+    out: Path | None = None
+    """Markdown file to write, beside printing it."""
+
+
+def main(args: Arguments) -> None:
+    if not args.results:
+        raise InvalidInputError("--results: none given; name at least one results.jsonl")
+    table = make_sampler_table(merge(args.results), args.against)
+    print(table)
+    if args.out is not None:
+        text = f"{table}\n\n{note(args.against)}\n"
+        write_atomically(args.out, lambda temporary: temporary.write_text(text))
+
+
+def merge(paths: tuple[Path, ...]) -> list[Result]:
+    """Lines of all files, each episode once.
+
+    Raises:
+        InvalidInputError: when they are of different environments or budgets.
+    """
+    lines: dict[tuple[str, str, int], Result] = {}
+    played: dict[tuple[str, str], Path] = {}
+    for path in paths:
+        for line in read_results(path):
+            played.setdefault((environment_of(line), settings_of(line)), path)
+            lines.setdefault((row_name(line), line["sampler"], line["seed"]), line)
+    if len(played) > 1:
+        (first, at), (second, other) = list(played.items())[:2]
+        raise InvalidInputError(
+            f"--results: {at} has episodes of {' '.join(first)}, {other} of {' '.join(second)}, which cannot be "
+            "compared; give files of one environment with one budget"
+        )
+    return list(lines.values())
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)

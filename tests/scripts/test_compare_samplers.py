@@ -1,0 +1,59 @@
+"""`compare_samplers`: any row of several result files as the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from agents.benchmarking.sampler_report import make_sampler_table
+from agents.runs import append_line
+from tests.agents.benchmarking.test_sampler_report import line
+from tests.scripts.commands import Result, assert_refused, contents, in_this_process
+
+
+def compare(*arguments: object) -> Result:
+    return in_this_process("compare_samplers", *arguments)
+
+
+def write(path: Path, *lines: dict[str, Any]) -> Path:
+    for content in lines:
+        append_line(path, content | {"actions": []})
+    return path
+
+
+def rows(sampler: str, accuracy: float, **changes: Any) -> list[dict[str, Any]]:
+    return [line(sampler, seed, accuracy + 0.1 * seed, **changes) for seed in range(3)]
+
+
+def test_files_are_one_comparison_and_an_episode_counts_once(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", *rows("paper", 0.2), *rows("x", 0.3))
+    other = rows("paper", 0.6)[:1]  # the same episode, which cannot have had another accuracy
+    second = write(tmp_path / "b.jsonl", *other, *rows("y", 0.4))
+    out = tmp_path / "table.md"
+    result = compare("--results", first, second, "--out", out)
+    assert result.code == 0, result.stderr
+    expected = make_sampler_table([*rows("paper", 0.2), *rows("x", 0.3), *rows("y", 0.4)])
+    assert result.stdout.strip() == expected
+    assert out.read_text().startswith(expected)
+    assert "above one of the paper's sampler" in out.read_text()
+
+
+def test_any_row_can_be_the_reference(tmp_path: Path) -> None:
+    results = write(tmp_path / "a.jsonl", *rows("paper", 0.2), *rows("x", 0.3), *rows("runs/1", 0.5, group="ppo"))
+    result = compare("--results", results, "--against", "x", "--out", tmp_path / "table.md")
+    cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in result.stdout.splitlines()[:5]]
+    assert cells[0][4] == "− x"
+    assert {row[0]: row[4][:7] for row in cells[2:]} == {"paper": "-0.1000", "x": "–", "ppo": "0.2000 "}
+    assert "above one of x, a tie" in (tmp_path / "table.md").read_text()
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    results = write(tmp_path / "a.jsonl", *rows("paper", 0.2), *rows("1", 0.5, group="g"), *rows("2", 0.5, group="g"))
+    other = write(tmp_path / "b.jsonl", *rows("paper", 0.2, env_kwargs={"budget": {"rounds": 3}}))
+    before = contents(tmp_path)
+    out = ("--out", tmp_path / "table.md")
+    assert_refused(compare("--results", results, "--against", "uniform", *out), "against='uniform'")
+    assert_refused(compare("--results", results, "--against", "g", *out), "several training runs")
+    assert_refused(compare("--results", results, other, *out), "one environment with one budget")
+    assert_refused(compare("--results", *out), "--results: none given")
+    assert contents(tmp_path) == before
