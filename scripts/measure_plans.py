@@ -1,10 +1,12 @@
 """How much the sampling plan matters, and whether the data-free rewards rank plans as accuracy on real data does.
 
 Fixed plans (controls, and plans drawn uniformly from the action space) × seeds, at an equal number of synthesised
-images. Says the share of the final accuracy's variance that the plan explains, and the rank correlation of plan means
-between each reward's return and the accuracy.
+images. Says the share of the variance of the final accuracy, and of each reward's return, that the plan explains, and
+the rank correlation of plan means between each return and the accuracy.
 
-Example: python scripts/measure_plans.py --out results/digits-plans-full.jsonl --action full --plans 20 --seeds 10
+Examples:
+  python scripts/measure_plans.py --out results/digits-plans-full.jsonl --action full --plans 20 --seeds 10
+  python scripts/measure_plans.py --out results/digits-plans-full.jsonl --again
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from agents.environments import env_arguments, make_env, use_one_thread
 from agents.machine import machine
 from agents.measuring.plans import better_half, fixed_plans, play_plans, rank_correlation
 from agents.plotting.plots import plot_plans, plot_validity
-from agents.runs import append_line, versions
+from agents.runs import append_line, read_lines, versions
 from agents.seeds import MEASUREMENT_SEED
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError
@@ -36,7 +38,9 @@ class Arguments:
     """Command line of measure_plans."""
 
     out: Path
-    """JSON-lines file to write; must not exist."""
+    """JSON-lines file to write; must not exist, unless --again."""
+    again: bool = False
+    """Play nothing: tables and pictures anew, from the episodes that --out has."""
     action: str = "exponents"
     """Action scheme."""
     plans: int = 20
@@ -54,6 +58,11 @@ class Arguments:
 
 
 def main(args: Arguments) -> None:
+    if args.again:
+        lines = [line for line in read_lines(args.out) if "label" in line]
+        check_played(lines, args.out)
+        report(lines, summarize(lines), args.out)
+        return
     check_lines_file("out", args.out)
     for name, least in (("plans", 0), ("seeds", 2), ("num_envs", 1)):
         if getattr(args, name) < least:
@@ -84,6 +93,18 @@ def main(args: Arguments) -> None:
     report(lines, summary, args.out)
 
 
+def check_played(lines: list[dict[str, Any]], path: Path) -> None:
+    """Refuse what is no whole measurement.
+
+    Raises:
+        InvalidInputError: when an episode is missing, or its scores.
+    """
+    seeds = {(line["label"], line.get("seed")) for line in lines}
+    whole = len({label for label, _ in seeds}) * len({seed for _, seed in seeds})
+    if not lines or len(seeds) != whole or not all({"gains", "final"} <= line.keys() for line in lines):
+        raise InvalidInputError(f"--out {path} holds no whole measurement; measure again without --again, elsewhere")
+
+
 def by_plan(lines: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(plans, seeds) of the final accuracy, or of a score's gain."""
     labels = list(dict.fromkeys(line["label"] for line in lines))
@@ -110,6 +131,7 @@ def summarize(lines: list[dict[str, Any]]) -> dict[str, Any]:
             "rank_correlation": vars(rank_correlation(gains, accuracy)),
             "rank_correlation_better_half": vars(rank_correlation(gains[half], accuracy[half])),
             "plan_share": vars(bootstrap_between_group_share(gains.tolist())),
+            "plan_share_better_half": vars(bootstrap_between_group_share(gains[half].tolist())),
         }
     return summary
 
@@ -124,6 +146,9 @@ def report(lines: list[dict[str, Any]], summary: dict[str, Any], out: Path) -> N
     print(markdown_table(["plan", "accuracy on real data", *(f"return, {name}" for name in REWARDS)], plans))
     shares = (summary["plan_share_of_accuracy"], summary["plan_share_of_accuracy_better_half"])
     facts = [["share of the accuracy's variance between plans", *map(_shown, shares)]]
+    for name in REWARDS:
+        pair = (summary[name]["plan_share"], summary[name]["plan_share_better_half"])
+        facts.append([f"share of the return's variance between plans, {name}", *map(_shown, pair)])
     for name in REWARDS:
         pair = (summary[name]["rank_correlation"], summary[name]["rank_correlation_better_half"])
         facts.append([f"rank correlation of plan means, {name}", *map(_shown, pair)])

@@ -10,6 +10,7 @@ import pytest
 from gymnasium.vector.utils import batch_space
 from scipy.stats import spearmanr
 
+from agents.analysis.statistics import between_group_share
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.observations import STATISTICS
 from ssdkd_env.envs.strategy_actions import STRATEGIES
@@ -50,12 +51,39 @@ def test_summary_and_tables_follow_from_the_lines(out: tuple[Path, Result]) -> N
     assert summary["probe_discrepancy"]["rank_correlation"]["mean"] == pytest.approx(spearmanr(*means).statistic)
     deviation = float(np.median([np.std(values, ddof=1) for values in accuracy.values()]))
     assert summary["seed_deviation_median"] == pytest.approx(deviation)
+    shares = between_group_share(list(gains.values()))
+    assert summary["probe_discrepancy"]["plan_share"]["mean"] == pytest.approx(shares)
+    better = sorted(accuracy, key=lambda label: -float(np.mean(accuracy[label])))[:4]
+    share = summary["probe_discrepancy"]["plan_share_better_half"]["mean"]
+    assert share == pytest.approx(between_group_share([gains[label] for label in better]))
     table = out[1].stdout
+    assert f"| share of the return's variance between plans, probe_discrepancy | {shares:.2f} [" in table
     best = max(accuracy, key=lambda label: float(np.mean(accuracy[label])))
     assert f"| {best} | {np.mean(accuracy[best]):.4f} [" in table.splitlines()[3]
     assert f"| rank correlation of plan means, probe_discrepancy | {spearmanr(*means).statistic:.2f} [" in table
     for picture in ("plans.png", "plans-validity.png"):
         assert (out[0].parent / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_can_be_made_again_from_the_file_alone(out: tuple[Path, Result], tmp_path: Path) -> None:
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(out[0].read_bytes())
+    again = in_this_process("measure_plans", "--out", copy, "--again")
+    assert again.code == 0, again.stderr
+    table = "| plan | " + out[1].stdout.partition("| plan | ")[2]
+    assert again.stdout == table
+    assert copy.read_bytes() == out[0].read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"copy.jsonl", "copy.png", "copy-validity.png"}
+
+
+def test_report_needs_a_whole_measurement(out: tuple[Path, Result], tmp_path: Path) -> None:
+    part = tmp_path / "part.jsonl"
+    lines = out[0].read_text().splitlines(keepends=True)
+    for content in ("", "".join(lines[1:]), '{"label": "paper", "seed": 1}\n'):
+        part.write_text(content)
+        assert_refused(in_this_process("measure_plans", "--out", part, "--again"), "holds no whole measurement")
+    assert_refused(in_this_process("measure_plans", "--out", tmp_path / "none.jsonl", "--again"), "none.jsonl")
+    assert list(tmp_path.iterdir()) == [part]
 
 
 def test_discrete_scheme_plays_every_strategy_in_a_group(tmp_path: Path) -> None:
