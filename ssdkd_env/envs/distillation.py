@@ -101,7 +101,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     | 14    | candidate_agreement on them, likewise                                    | 0   | 1   |
     | 15    | probe_discrepancy                                                        | 0   | 1   |
     | 16    | probe_agreement                                                          | 0   | 1   |
-    | 17–19 | candidate_agreement_trend, probe_discrepancy_trend, probe_agreement_trend | -1  | 1   |
+    | 17–19 | candidate_agreement_trend, probe_discrepancy_trend, probe_agreement_trend (per round) | -1 | 1 |
     | 20–24 | last_action, part by part (0 after a reset; one-hot of a strategy)       | -1  | 1   |
 
     ## Rewards

@@ -82,9 +82,9 @@ class Observer:
         action_names: numbers of the last action that are repeated.
 
     Attributes:
-        names: of each entry; those of k rounds ago end in `_minus_k`.
+        names: of each entry; those of k steps ago end in `_minus_k`.
         space: the Box that holds every observation.
-        frames: what was seen in the last rounds, newest first, `history` of them; before the first round all alike.
+        frames: what was seen after the last steps, newest first, `history` of them; before the first step all alike.
     """
 
     def __init__(self, form: str, history: int, action_names: Sequence[str]) -> None:
@@ -102,11 +102,11 @@ class Observer:
         self.frames = [self._frame(snapshot, snapshot, rounds, last_action)] * self._history
 
     def see(self, snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: FloatArray) -> None:
-        """Take in a round.
+        """Take in a step.
 
         Args:
-            snapshot: after the round.
-            previous: one round earlier.
+            snapshot: after the step's last round.
+            previous: one step earlier.
             rounds: length of the budget.
             last_action: what is repeated of the agent's.
         """
@@ -129,6 +129,8 @@ class Observer:
 def _values(snapshot: Snapshot, previous: Snapshot, rounds: int) -> list[float]:
     """The entries of `STATISTICS`; what a diverged student leaves may not be finite."""
     report, probe = snapshot.report, snapshot.probe
+    # A step may be of several rounds, and the constants that scale the trends are of one.
+    lasted = max(report.round - previous.report.round, 1)
     return [
         report.round / rounds,
         report.buffer_fill,
@@ -143,7 +145,7 @@ def _values(snapshot: Snapshot, previous: Snapshot, rounds: int) -> list[float]:
         report.candidate_agreement,
         squash(probe.discrepancy),
         probe.agreement,
-        report.candidate_agreement - previous.report.candidate_agreement,
-        squash(probe.discrepancy) - squash(previous.probe.discrepancy),
-        probe.agreement - previous.probe.agreement,
+        (report.candidate_agreement - previous.report.candidate_agreement) / lasted,
+        (squash(probe.discrepancy) - squash(previous.probe.discrepancy)) / lasted,
+        (probe.agreement - previous.probe.agreement) / lasted,
     ]

@@ -43,7 +43,7 @@ def test_step_of_several_rounds_equals_as_many_steps(rounds_per_step: int) -> No
         assert torch.equal(tensor, single.run.student.state_dict()[name])
 
 
-def test_observation_is_of_the_last_round_and_trends_are_of_the_step() -> None:
+def test_observation_is_of_the_last_round_and_trends_are_means_over_the_step() -> None:
     env, single = make(rounds_per_step=3, observation="statistics"), make(observation="statistics")
     actions = actions_of(4, 1)
     first, last = episode(env, 7, actions)
@@ -53,7 +53,7 @@ def test_observation_is_of_the_last_round_and_trends_are_of_the_step() -> None:
     same = [index for index, name in enumerate(names) if not name.endswith("_trend")]
     np.testing.assert_array_equal(last.observation[same], by_round[-1].observation[same])
     assert last.observation[trend] == pytest.approx(
-        last.info["probe_agreement"] - first.info["probe_agreement"], abs=1e-6
+        (last.info["probe_agreement"] - first.info["probe_agreement"]) / 3, abs=1e-6
     )
 
 
