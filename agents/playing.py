@@ -14,7 +14,7 @@ from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.pool import EnvironmentPool
 
 FloatArray = NDArray[np.float32]
-#: From the (episodes, entries) observations and the number of the round: what each episode does next.
+#: From the (episodes, entries) observations and the number of the step: what each episode does next.
 Decide = Callable[[FloatArray, int], Sequence[Action]]
 
 
@@ -25,8 +25,8 @@ class PlayedEpisode:
     Attributes:
         seed: of the episode.
         begun: info of the reset.
-        observations: (rounds, entries) float32, what the environment showed before each round.
-        rewards: one a round.
+        observations: (steps, entries) float32, what the environment showed before each step.
+        rewards: one a step.
         final: the last info.
         held_out_accuracy: see `SSDKDEnv.held_out_accuracy`; None too where it was not asked for.
     """
@@ -56,9 +56,9 @@ def play_side_by_side(
     Args:
         pool: of at least as many environments as there are seeds.
         seeds: of the episodes.
-        decide: asked once a round for all episodes; for those that have ended too, with what they showed last, because
+        decide: asked once a step for all episodes; for those that have ended too, with what they showed last, because
             a recurrent sampler's state has a row for each.
-        stop: asked before every round.
+        stop: asked before every step.
         held_out: measure the held-out accuracy at the end.
 
     Returns:
@@ -70,13 +70,13 @@ def play_side_by_side(
     seen: list[list[FloatArray]] = [[] for _ in seeds]
     rewards: list[list[float]] = [[] for _ in seeds]
     final: dict[int, Mapping[str, Any]] = {}
-    for round_index in itertools.count():
+    for step_index in itertools.count():
         active = [index for index in range(count) if index not in final]
         if not active:
             break
         if stop():
             return None
-        decisions = decide(observations, round_index)
+        decisions = decide(observations, step_index)
         for index in active:
             seen[index].append(observations[index])
         observations = observations.copy()

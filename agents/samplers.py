@@ -198,7 +198,7 @@ def own_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
 
 
 def random_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
-    """A random action every round. What an untrained agent does at the most."""
+    """A random action every step. What an untrained agent does at the most."""
     return RandomSampler(env.action_space, seed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +47,22 @@ def parse_settings(argument: str, pairs: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             settings[name] = text
     return settings
+
+
+def refuse_settings(argument: str, settings: Mapping[str, Any], remedies: Mapping[str, str]) -> None:
+    """Refuse settings that a command decides itself.
+
+    Args:
+        argument: where the settings were given.
+        settings: as `parse_settings` gives them.
+        remedies: setting → what to do instead.
+
+    Raises:
+        InvalidInputError: when one of them is given.
+    """
+    for name, remedy in remedies.items():
+        if name in settings:
+            raise InvalidInputError(f"--{argument} {name}={settings[name]}: {remedy}")
 
 
 def refuse_existing(argument: str, path: Path) -> None:

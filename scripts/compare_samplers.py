@@ -4,20 +4,23 @@ Examples:
   python scripts/compare_samplers.py --results runs/a/results.jsonl runs/b/results.jsonl
   python scripts/compare_samplers.py --results runs/a/results.jsonl --against uniform --out table.md
 
-Takes any row for the reference, where evaluate_sampler compares with the paper's sampler. Of an episode that several
-files have, the first one's counts.
+Takes any row of one sampler for the reference, where evaluate_sampler compares with the paper's sampler. Of an episode
+that several files have, the first one's counts.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from _cli import launch
 
-from agents.analysis.results import Result, read_results, row_name
+from agents.analysis.results import Result, paper_lines, read_results, row_name
 from agents.benchmarking.leaderboard import environment_of, settings_of
 from agents.benchmarking.sampler_report import make_sampler_table, note
+from agents.samplers import CONSTANT_PREFIX
+from ssdkd_env.envs.distillation import FACE
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
@@ -37,7 +40,10 @@ class Arguments:
 def main(args: Arguments) -> None:
     if not args.results:
         raise InvalidInputError("--results: none given; name at least one results.jsonl")
-    table = make_sampler_table(merge(args.results), args.against)
+    lines = merge(args.results)
+    if args.against is None and not paper_lines(lines):
+        raise InvalidInputError("--results: no episode of the paper's sampler; give --against another row")
+    table = make_sampler_table(lines, args.against)
     print(table)
     if args.out is not None:
         text = f"{table}\n\n{note(args.against)}\n"
@@ -48,14 +54,20 @@ def merge(paths: tuple[Path, ...]) -> list[Result]:
     """Lines of all files, each episode once.
 
     Raises:
-        InvalidInputError: when they are of different environments or budgets.
+        InvalidInputError: when they are of different environments or budgets, or a sampler is not the same in all.
     """
     lines: dict[tuple[str, str, int], Result] = {}
     played: dict[tuple[str, str], Path] = {}
+    made: dict[tuple[str, str], tuple[str, Path]] = {}
     for path in paths:
         for line in read_results(path):
+            row, sampler = row_name(line), line["sampler"]
             played.setdefault((environment_of(line), settings_of(line)), path)
-            lines.setdefault((row_name(line), line["sampler"], line["seed"]), line)
+            identity, earlier = made.setdefault((row, sampler), (identity_of(line), path))
+            if identity != identity_of(line):
+                two = f"{identity} in {earlier}, {identity_of(line)} in {path}"
+                raise InvalidInputError(f"--results: {sampler!r} is {two}; compare them apart")
+            lines.setdefault((row, sampler, line["seed"]), line)
     if len(played) > 1:
         (first, at), (second, other) = list(played.items())[:2]
         raise InvalidInputError(
@@ -63,6 +75,15 @@ def merge(paths: tuple[Path, ...]) -> list[Result]:
             "compared; give files of one environment with one budget"
         )
     return list(lines.values())
+
+
+def identity_of(line: Result) -> str:
+    """What a sampler's name leaves open: which file it was, and for what it was asked."""
+    kwargs = line["env_kwargs"]
+    asked = {"method": kwargs.get("method", "ssdkd"), "method_options": kwargs.get("method_options") or {}}
+    if line["sampler"] == "random" or line["sampler"].startswith(CONSTANT_PREFIX):  # other controls can say it in any
+        asked |= {name: kwargs[name] for name in FACE if name in kwargs}
+    return json.dumps([line.get("sampler_digest"), asked], sort_keys=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cli import check_lines_file, launch, parse_settings
+from _cli import check_lines_file, launch, parse_settings, refuse_settings
 from tqdm import tqdm
 
 from agents.analysis.markdown import markdown_table
@@ -59,8 +59,7 @@ class Arguments:
 
 def main(args: Arguments) -> None:
     if args.again:
-        lines = [line for line in read_lines(args.out) if "label" in line]
-        check_played(lines, args.out)
+        lines = played_lines(args.out)
         report(lines, summarize(lines), args.out)
         return
     check_lines_file("out", args.out)
@@ -69,9 +68,15 @@ def main(args: Arguments) -> None:
             raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")
     use_one_thread()
     kwargs = parse_settings("env-kwargs", args.env_kwargs)
-    for name, remedy in (("action", "give --action"), ("evaluate_every", "leave it out: only ends are measured")):
-        if name in kwargs:
-            raise InvalidInputError(f"--env-kwargs {name}={kwargs[name]}: {remedy}")
+    refuse_settings(
+        "env-kwargs",
+        kwargs,
+        {
+            "action": "give --action",
+            "evaluate_every": "leave it out: only ends are measured",
+            "rounds_per_step": "leave it out: the plan of an episode is the same in all rounds",
+        },
+    )
     kwargs |= {"action": args.action, "evaluate_every": 10**6}
     env = make_env(args.env, kwargs)
     if env.task.spec.evaluation is None:
@@ -93,16 +98,19 @@ def main(args: Arguments) -> None:
     report(lines, summary, args.out)
 
 
-def check_played(lines: list[dict[str, Any]], path: Path) -> None:
-    """Refuse what is no whole measurement.
+def played_lines(path: Path) -> list[dict[str, Any]]:
+    """The episodes of a measurement that was finished.
 
     Raises:
-        InvalidInputError: when an episode is missing, or its scores.
+        InvalidInputError: when the file holds no such thing.
     """
-    seeds = {(line["label"], line.get("seed")) for line in lines}
-    whole = len({label for label, _ in seeds}) * len({seed for _, seed in seeds})
-    if not lines or len(seeds) != whole or not all({"gains", "final"} <= line.keys() for line in lines):
-        raise InvalidInputError(f"--out {path} holds no whole measurement; measure again without --again, elsewhere")
+    *lines, last = read_lines(path) or [{}]
+    plans, seeds = ({line.get(name) for line in lines} for name in ("label", "seed"))
+    finished = "settings" in last and len(seeds) == last["settings"].get("seeds")
+    scored = all(line.get("gains", {}).keys() >= {*REWARDS} and "accuracy" in line.get("final", {}) for line in lines)
+    if not finished or not scored or len(lines) != len(plans) * len(seeds):
+        raise InvalidInputError(f"--out {path} holds no finished measurement; measure anew into another file")
+    return lines
 
 
 def by_plan(lines: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:

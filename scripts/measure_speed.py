@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _cli import check_lines_file, launch, parse_settings
+from _cli import check_lines_file, launch, parse_settings, refuse_settings
 from tqdm import tqdm
 
 from agents.analysis.statistics import Interval, bootstrap_mean
@@ -106,6 +106,7 @@ def main(args: Runs | Versions | Peak) -> None:
 
 def measure_runs(args: Runs) -> None:
     kwargs = parse_settings("env-kwargs", args.env_kwargs)
+    refuse_settings("env-kwargs", kwargs, {"rounds_per_step": "leave it out: rounds are what is measured"})
     env, arguments = make_env(args.env, kwargs), env_arguments(args.env, kwargs)
     error = grouped_error(env)
     append_line(args.out, {"gate": error, "tolerance": GATE_TOLERANCE, "versions": versions(), **_machine(env)})

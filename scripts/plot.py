@@ -60,10 +60,10 @@ def plot_each(args: Arguments) -> None:
     folders = [Path(run) for run in args.runs]
     names = [folder.name for folder in folders]
     labels = [folder.name if names.count(folder.name) == 1 else str(folder) for folder in folders]
-    curves = {
-        label: in_rounds(read_lines(folder / EPISODES_FILE, ("timesteps", "return")), folder)
-        for label, folder in zip(labels, folders, strict=True)
-    }
+    curves = {}
+    for label, folder in zip(labels, folders, strict=True):
+        episodes = read_lines(folder / EPISODES_FILE, ("timesteps", "return"))
+        curves[label] = in_rounds(episodes, episodes, folder)
     results = read_lines(args.results, ("sampler", "return")) if args.results else []
     plot_reward_curves(curves, results, args.out, args.window)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from _cli import launch, parse_settings, refuse_existing
+from _cli import launch, parse_settings, refuse_existing, refuse_settings
 from tqdm import tqdm
 
 from agents.environments import use_one_thread
@@ -69,6 +69,7 @@ def main(args: Arguments) -> None:
     check(args)
     use_one_thread()
     env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
+    refuse_settings("env-kwargs", env_kwargs, {"rounds_per_step": "leave it out: rounds are what is measured"})
     marked, plain = (Environments(args.env, env_kwargs, args.num_envs, args.seed) for _ in range(2))
     check_rounds(marked.rounds, args.rounds, args.trace_rounds)
     marked.begin(Stopwatch())

@@ -113,8 +113,8 @@ def _trace(row: str, lines: Sequence[Result]) -> Trace:
 def _say_by_round(scheme: ActionScheme, line: Result) -> list[list[float]]:
     """What an episode did in each of its rounds, of which several may follow one action."""
     held = int(line["env_kwargs"].get("rounds_per_step", 1))
-    said = [_say(scheme, written) for written in line["actions"] for _ in range(held)]
-    return said if held == 1 else said[: line["final"]["round"]]  # the last step may have fewer rounds left
+    said = [_say(scheme, written) for written in line["actions"]]
+    return said if held == 1 else [said[index // held] for index in range(line["final"]["round"])]
 
 
 def _say(scheme: ActionScheme, written: Any) -> list[float]:

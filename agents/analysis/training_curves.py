@@ -53,14 +53,28 @@ def read_training(folder: Path) -> tuple[Lines, Lines]:
         raise InvalidInputError(f"{folder} holds no finished training episode to plot; let its training run for longer")
     file = folder / EVALUATIONS_FILE
     evaluations = read_lines(file, ("timesteps", "returns")) if file.exists() else []
-    return in_rounds(episodes, folder), in_rounds(evaluations, folder)
+    return in_rounds(episodes, episodes, folder), in_rounds(evaluations, episodes, folder)
 
 
-def in_rounds(lines: Lines, folder: Path) -> Lines:
-    """Lines whose `timesteps` are rounds, so that trainings with other numbers of rounds a step can be compared."""
+def in_rounds(lines: Lines, episodes: Lines, folder: Path) -> Lines:
+    """Lines whose `timesteps` are rounds, so that trainings with other numbers of rounds a step can be compared.
+
+    Args:
+        lines: of a training.
+        episodes: its `episodes.jsonl`: with several rounds a step, those of all episodes that had ended are counted.
+        folder: whose `config.json` says how many rounds its steps have.
+    """
     config = _config_of(folder)
-    rounds = config["env_kwargs"].get("rounds_per_step", 1) if isinstance(config.get("env_kwargs"), dict) else 1
-    return [dict(line) | {"timesteps": line["timesteps"] * rounds} for line in lines]
+    held = config["env_kwargs"].get("rounds_per_step", 1) if isinstance(config.get("env_kwargs"), dict) else 1
+    if held == 1:
+        return lines
+    if not all("rounds" in line for line in episodes):  # the first such trainings, whose episodes had no shorter step
+        return [dict(line) | {"timesteps": line["timesteps"] * held} for line in lines]
+    ends = [0, *(line["timesteps"] for line in episodes)]
+    done = np.cumsum([0, *(line["rounds"] for line in episodes)])
+    last = dict(zip(ends, done.tolist(), strict=True))  # of those that end together
+    rounds_at = np.interp([line["timesteps"] for line in lines], list(last), list(last.values()))
+    return [dict(line) | {"timesteps": at} for line, at in zip(lines, rounds_at.tolist(), strict=True)]
 
 
 def algorithm_of(folder: Path) -> str:

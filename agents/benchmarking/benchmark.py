@@ -15,6 +15,7 @@ from agents.runs import RunFolder, append_line
 from agents.seeds import HELD_OUT_SEED
 from agents.stopping import Stopper
 from agents.workers import Outcome, run_jobs
+from ssdkd_env.envs.distillation import FACE
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically, write_json
 
@@ -77,9 +78,9 @@ class Plan:
 
     @property
     def compares_samplers(self) -> bool:
-        """Whether the entries differ in nothing but their samplers, and the action scheme that these need."""
+        """Whether the entries differ in nothing but their samplers, and the arguments that these need."""
         rest = {
-            json.dumps([e.method, dict(e.method_options), {k: v for k, v in e.env_kwargs.items() if k != "action"}])
+            json.dumps([e.method, dict(e.method_options), {k: v for k, v in e.env_kwargs.items() if k not in FACE}])
             for e in self.entries
         }
         return len(rest) == 1 and len({entry.sampler for entry in self.entries}) > 1

@@ -242,7 +242,7 @@ def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool
         config: which episode.
         checkpoint: where to keep it every `SAVE_EVERY` seconds and when it is stopped (a JSON file lies beside it),
             and where to continue from. One that does not fit is not used: the episode then starts over.
-        stop: asked after the warm-up and after every round.
+        stop: asked after the warm-up and after every step.
 
     Returns:
         The result line, or None when the episode was stopped and kept.

@@ -22,6 +22,7 @@ from agents.analysis.results import (
     score_of,
     wall_seconds,
 )
+from ssdkd_env.envs.distillation import FACE
 
 HEAD = """# Leaderboard
 
@@ -38,10 +39,7 @@ COLUMNS = ("P, same seeds", "P, all pairs", "return, IQM", "seeds", "s/episode",
 NEUTRAL = (
     "method",
     "method_options",
-    "action",
-    "observation",
-    "history",
-    "rounds_per_step",
+    *FACE,
     "device",
     "backend",
     "clock",

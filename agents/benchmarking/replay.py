@@ -20,7 +20,7 @@ from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError
 
-#: What of a line is compared, in this order: the curve first, because it tells in which round two episodes part.
+#: What of a line is compared, in this order: the curve first, because it tells in which step two episodes part.
 COMPARED = (
     "curve",
     "actions",
@@ -55,7 +55,7 @@ class Replayed:
 
 
 class TraceSampler:
-    """Gives the actions of a trace, one a round.
+    """Gives the actions of a trace, one a step.
 
     Args:
         actions: as in a result line; see `samplers.write_decision`.
@@ -76,7 +76,7 @@ class TraceSampler:
         return np.array(written["action"] if isinstance(written, dict) else written), state
 
     def plan_for(self, env: SSDKDEnv, action: Any) -> Action:
-        """What was decided in this round."""
+        """What was decided in this step."""
         return read_decision(env, self._left.pop(0))
 
 
@@ -110,7 +110,7 @@ def replay(line: Result, source: str, tolerance: float) -> Replayed:
         while not episode.finished and len(episode.trace.actions) < len(line["actions"]):
             episode.advance()
         if not episode.finished:
-            ends = f"the episode goes on after the {len(line['actions'])} rounds of the line"
+            ends = f"the episode goes on after the {len(line['actions'])} steps of the line"
             return Replayed(source, sum(episode.trace.rewards), ends, not reasons, reasons)
         result = episode.result()
     finally:

@@ -40,7 +40,7 @@ NOTE = (
 )
 EMPTY = "–"
 #: How the note and the columns call the row that the others are compared with, if none is asked for.
-PAPER, PAPERS = "the paper's sampler", "paper's"
+PAPER_NAME, PAPER_COLUMN = "the paper's sampler", "paper's"
 
 
 def write_sampler_pictures(results: Sequence[Result], folder: Path) -> None:
@@ -80,13 +80,13 @@ def make_sampler_table(results: Sequence[Result], against: str | None = None) ->
         reference = rows[against]
         if len(runs_of(reference, "return")) > 1:
             raise InvalidInputError(f"against={against!r} is several training runs; give a row of one sampler")
-    title = f"− {PAPERS if against is None else escaped(against)}"
+    title = f"− {PAPER_COLUMN if against is None else escaped(against)}"
     return "\n\n".join(_table(rows, reference, title, score, name) for score, name in scores_of(results).items())
 
 
 def note(against: str | None = None) -> str:
     """What the columns of the table mean."""
-    return NOTE.format(reference=PAPER if against is None else against)
+    return NOTE.format(reference=PAPER_NAME if against is None else against)
 
 
 def _table(

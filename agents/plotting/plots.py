@@ -21,7 +21,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
 #: Of the axis on which trainings are compared, whatever the rounds of their steps.
-ROUNDS_LABEL = "environment steps, in rounds"
+ROUNDS_LABEL = "rounds of training"
 #: Episodes of the moving average over a training curve.
 SMOOTHING = 20
 COLOURS = ("#3d6fb4", "#d1603d", "#3f8f5b", "#8a5fa8", "#b8902f", "#5f6b73")
@@ -42,7 +42,7 @@ def plot_reward_curves(
     path: str | Path,
     window: int = SMOOTHING,
 ) -> None:
-    """Training returns over environment steps, counted in rounds, beside what the controls reach on held-out seeds.
+    """Training returns over rounds, beside what the controls reach on held-out seeds.
 
     Args:
         curves: label → lines of `episodes.jsonl`, whose `timesteps` are rounds.

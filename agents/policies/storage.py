@@ -212,7 +212,7 @@ def check_face(path: Path, face: dict[str, Any], env: SSDKDEnv) -> None:
     Raises:
         InvalidInputError: when it has another action scheme, form of observation, history or number of rounds a step.
     """
-    for name, value in face.items():
+    for name, value in ({"rounds_per_step": 1} | face).items():  # older files do not name it
         if env.face.get(name) != value:
             raise InvalidInputError(
                 f"{path} was made with {name}={value!r}, this environment has {name}={env.face.get(name)!r}; make it "

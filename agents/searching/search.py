@@ -219,6 +219,7 @@ class _Search:
         self._steps += len(episode.rewards)
         line = {
             "timesteps": self._steps,
+            "rounds": episode.final["round"],
             "return": episode.total,
             "accuracy": episode.final.get("accuracy"),
             "probe_agreement": episode.final["probe_agreement"],

@@ -24,7 +24,7 @@ EPISODE_TAGS = {
     "student/loss": "student_loss",
     "student/diverged": "diverged",
 }
-#: Tag → key of info after each round, averaged over the rounds since the last log.
+#: Tag → key of info after each step (of its last round), averaged over the steps since the last log.
 ROUND_TAGS = {
     "buffer/class_imbalance": "buffer_class_imbalance",
     "buffer/difficulty": "buffer_difficulty",
@@ -51,14 +51,15 @@ class DistillationCallback(BaseCallback):
     | `student/*`             | the student after the last round, mean over the episodes that ended             |
     | `student/accuracy`      | on real data, where the task has them; reported, never trained on               |
     | `student/diverged`      | share of the episodes that ended with a diverged student                        |
-    | `buffer/*`              | mean over the rounds; `replaced` in images, `mean_age` in rounds                |
-    | `action/<part>`         | mean over the rounds of each part of the action, as the environment received it |
-    |                         | (of a discrete scheme: the share of the rounds in which each was chosen)        |
-    | `buffer/images`         | buffer of the first environment one round before the end of an episode          |
+    | `buffer/*`              | mean over the steps; `replaced` in images, `mean_age` in rounds                 |
+    | `action/<part>`         | mean over the steps of each part of the action, as the environment received it  |
+    |                         | (of a discrete scheme: the share of the steps in which each was chosen)         |
+    | `buffer/images`         | buffer of the first environment one step before the end of an episode           |
 
     ARS hides its steps from callbacks; with it, place a `StepRecorder` around `VecMonitor`, as `train` does.
 
-    The picture comes one round early because vectorised environments reset in the same call in which an episode ends.
+    The picture comes one step early because vectorised environments reset in the same call in which an episode ends.
+    An episode of a single step (`rounds_per_step`) has none.
 
     Args:
         hyperparameters: row of the table *HParams*; runs to be compared need the same keys. None: no table.
@@ -90,7 +91,9 @@ class DistillationCallback(BaseCallback):
                 print("TensorBoard is off (give the model tensorboard_log=...): scalars only, no pictures")
             return
         if self.image_every and env.has_attr("buffer_picture"):
-            self._picture_round = max(1, env.get_attr("budget", indices=[0])[0].rounds - 1)
+            rounds = env.get_attr("budget", indices=[0])[0].rounds
+            held = env.get_attr("rounds_per_step", indices=[0])[0]
+            self._picture_round = (rounds - 1) // held * held or None  # of the last step but one
         tensorboard.writer.add_custom_scalars(layout(self._action_names))
         if self.hyperparameters is not None:
             settings = {name: _plain(value) for name, value in self.hyperparameters.items()}
@@ -164,8 +167,8 @@ def layout(action_names: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
             "Student: accuracy on real data": "student/accuracy",
             "Student: agreement on the probe set": "student/probe_agreement",
         },
-        "Action (mean over the rounds)": {_words(name): f"action/{name}" for name in action_names},
-        "Buffer (mean over the rounds)": {_words(tag.removeprefix("buffer/")): tag for tag in ROUND_TAGS},
+        "Action (mean over the steps)": {_words(name): f"action/{name}" for name in action_names},
+        "Buffer (mean over the steps)": {_words(tag.removeprefix("buffer/")): tag for tag in ROUND_TAGS},
     }
     return {
         category: {title: ["Multiline", [tag]] for title, tag in titles.items()} for category, titles in charts.items()

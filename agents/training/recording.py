@@ -78,6 +78,7 @@ class EpisodeLog(BaseCallback):
             if "episode" in info:
                 line = {
                     "timesteps": self.num_timesteps,
+                    "rounds": info["round"],
                     "return": float(info["episode"]["r"]),
                     "accuracy": info.get("accuracy"),
                     "probe_agreement": info["probe_agreement"],

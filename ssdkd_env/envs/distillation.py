@@ -38,6 +38,10 @@ ResetResult = tuple[FloatArray, dict[str, Any]]
 StepResult = tuple[FloatArray, float, bool, bool, dict[str, Any]]
 
 
+#: Arguments that an agent must find as it was trained with.
+FACE = ("action", "observation", "history", "rounds_per_step")
+
+
 class SSDKDEnv(gym.Env[FloatArray, Any]):
     """Data-free knowledge distillation with a sampler to control.
 
@@ -84,7 +88,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     `Box` float32 with finite bounds; `observation_names` holds the names. It sees no real data and does not depend
     on the number of classes. KL divergences d appear as d / (1 + d). With `observation="statistics"` the bounds are
     those of the table; by default (`"scaled"`) entries 0–19 are (value − mean) / deviation with the constants of
-    `STATISTICS`, clipped to ±5, so that an agent needs no statistics of its own. `history` stacks rounds.
+    `STATISTICS`, clipped to ±5, so that an agent needs no statistics of its own. `history` stacks steps.
 
     | Num   | Observation                                                              | Min | Max |
     |-------|--------------------------------------------------------------------------|-----|-----|
@@ -150,7 +154,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         history: observations of so many steps are stacked, the newest first.
         rounds_per_step: rounds of a step, which all follow its action (of the last step, those that are left). With few
             decisions an episode, an agent sees better what each of them did; with all rounds in one step the problem
-            is a bandit's. Observation and info are of the step's last round; a control's plan does the same at any.
+            is a bandit's. Observation and info are of the step's last round (trends are means over its rounds), and
+            whatever stops between steps, such as Ctrl-C in a script, waits for as long.
         reward: score whose gain is the reward.
         device: `"auto"` (CUDA where present), or a torch device.
         teacher: weights file in place of the task's teacher.
@@ -169,7 +174,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             `DistillationRun`.
         precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; see `DistillationRun`.
         evaluate_every: rounds between measurements of the reported `accuracy`, which on CIFAR costs as much as many
-            minibatches; in between the last one is repeated. The last round is always measured.
+            minibatches; in between the last one is repeated. They are made at the ends of steps; the last round is
+            always measured.
         clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
             values differ between equal runs.
         render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
@@ -264,13 +270,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.action_space = self.action_scheme.space
         self.action_names = self.action_scheme.names
         check_choice("observation", observation, OBSERVATIONS)
-        #: Arguments that an agent must find as it was trained with.
-        self.face: dict[str, Any] = {
-            "action": action,
-            "observation": observation,
-            "history": history,
-            "rounds_per_step": rounds_per_step,
-        }
+        #: Argument → value for each of `FACE`.
+        self.face: dict[str, Any] = dict(zip(FACE, (action, observation, history, rounds_per_step), strict=True))
         self._observer = Observer(observation, history, self.action_scheme.observed_names)
         self.observation_names = self._observer.names
         self.observation_space = self._observer.space
@@ -333,7 +334,13 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         Raises:
             InvalidInputError: when the action is unusable.
         """
-        return action if isinstance(action, SamplingPlan) else self.action_scheme.to_plan(action)
+        plan = action if isinstance(action, SamplingPlan) else self.action_scheme.to_plan(action)
+        if plan.logits is not None and self.rounds_per_step > 1:
+            raise InvalidInputError(
+                "SamplingPlan.logits are of the images of one round; give a scorer, or make the environment with "
+                "rounds_per_step=1"
+            )
+        return plan
 
     def reset_course(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Course[ResetResult]:
         """`reset` as a generator of work, of which several environments do equal pieces together."""
@@ -357,11 +364,6 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 f"the budget of {self.budget.rounds} rounds is used up; call env.reset() to start a new episode"
             )
         plan = self.plan_of(action)
-        if plan.logits is not None and self.rounds_per_step > 1:
-            raise InvalidInputError(
-                "SamplingPlan.logits are of the images of one round; give a scorer, or make the environment with "
-                "rounds_per_step=1"
-            )
         report = yield from self._rounds(self.run, plan)
         self._last_action = self.action_scheme.observed(self.action_of(action))
         self._previous, self._snapshot = self._snapshot, (yield from self._look(report))
@@ -462,10 +464,12 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         )
 
     def _accuracy(self, round_index: int) -> Course[float | None]:
-        """The student's on real data; in rounds that are not measured the last measured one."""
+        """The student's on real data; where no multiple of `evaluate_every` has been passed, the last measured one."""
         assert self.run is not None
-        if not self._reward.oracle and round_index % self.evaluate_every and not self.run.done:
-            return self._snapshot.accuracy
+        if round_index and not self._reward.oracle and not self.run.done:
+            last = self._snapshot.report.round
+            if round_index // self.evaluate_every == last // self.evaluate_every:
+                return self._snapshot.accuracy
         real = self.task.evaluation(self.device)
         if real is None:
             return None
@@ -488,4 +492,4 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     def _curve_point(self) -> dict[str, float]:
         """What the rendered learning curve shows of a round."""
         info = self._info()
-        return {key: info[key] for key in ("probe_agreement", "accuracy") if key in info}
+        return {key: info[key] for key in ("round", "probe_agreement", "accuracy") if key in info}

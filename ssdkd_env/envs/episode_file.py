@@ -77,5 +77,7 @@ def _fingerprint(env: SSDKDEnv, task: Task) -> str:
     # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
     spec = replace(task.spec, teacher_weights=task.teacher_digest(), evaluation=None, teacher_data=None)
     engine = (env.method, env.backend, env.precision, env.device.type)
-    face = (env.instances.name, env.reward_name, type(env.action_scheme).__name__, env.rounds_per_step)
+    face: tuple[object, ...] = (env.instances.name, env.reward_name, type(env.action_scheme).__name__)
+    if env.rounds_per_step != 1:  # as all episodes had that were saved before there was a choice
+        face = (*face, env.rounds_per_step)
     return repr((spec, *engine, *face, env.observation_names, env.observation_space))

@@ -223,7 +223,7 @@ def _draw_curve(axes: Axes, env: SSDKDEnv) -> None:
     for key, name, color, side in _CURVES:
         if key in env.curve[0]:
             values = [point[key] for point in env.curve]
-            done = [min(step * env.rounds_per_step, rounds) for step in range(len(values))]
+            done = [point.get("round", index) for index, point in enumerate(env.curve)]  # older files lack it
             axes.plot(
                 done, values, color=color, linewidth=1.8, marker="o", markersize=4.5, markevery=[-1], clip_on=False
             )

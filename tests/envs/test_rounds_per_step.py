@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.distillation.report import RoundReport
-from ssdkd_env.envs import SSDKDVectorEnv
+from ssdkd_env.envs import SSDKDVectorEnv, distillation
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks.task import share_right
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, assert_same, episode, make, steps
 
+REWARD = "probe_agreement"
 #: Rounds of a step → the rounds after which its steps end, of three.
 ENDS = {1: [0, 1, 2, 3], 2: [0, 2, 3], 3: [0, 3], 4: [0, 3], 1000: [0, 3]}
 
@@ -87,24 +90,54 @@ def test_diverged_student_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None
     assert (moment.terminated, moment.info["round"], moment.info["diverged"]) == (True, 2, True)
 
 
-def test_accuracy_is_measured_where_a_step_ends() -> None:
-    env = make(rounds_per_step=2, evaluate_every=2)
-    assert "accuracy" in episode(env, 7, actions_of(4, 2))[1].info
+def test_accuracy_is_measured_after_the_steps_in_which_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps end after rounds 2, 4, 6, 8, 10 and 11; it is due after 4, 8 and the last one."""
+    env = make(rounds_per_step=2, evaluate_every=4, budget={"rounds": 11})
+    other = make(rounds_per_step=2, evaluate_every=3, budget={"rounds": 11})
+    measured: list[int] = []
+
+    def count(logits: Tensor, labels: Tensor) -> float:
+        assert playing.run is not None
+        measured.append(playing.run.round)
+        return share_right(logits, labels)
+
+    monkeypatch.setattr(distillation, "share_right", count)
+    for playing, expected in ((env, [0, 4, 8, 11]), (other, [0, 4, 6, 10, 11])):
+        measured.clear()
+        episode(playing, 7, actions_of(4, 6))
+        episode(playing, 8, actions_of(4, 6))
+        assert measured == 2 * expected
 
 
 def test_picture_of_a_run_has_the_curve_by_rounds() -> None:
-    env = make(rounds_per_step=2, render_mode="rgb_array")
-    single = make(render_mode="rgb_array", evaluate_every=2)
+    env, single = make(rounds_per_step=2, render_mode="rgb_array"), make(render_mode="rgb_array")
     actions = np.stack([actions_of(4, 1)[0]] * 3)
     episode(env, 7, actions[:2])
     episode(single, 7, actions)
-    single.curve = [single.curve[0], *single.curve[2:]]  # what a step of two rounds does not show
-    single.rounds_per_step = 2
     picture = env.render()
     assert picture is not None
-    np.testing.assert_array_equal(picture, single.render())
-    single.rounds_per_step = 1
     assert (picture != single.render()).any()
+    single.curve = [single.curve[0], *single.curve[2:]]  # what a step of two rounds does not show
+    np.testing.assert_array_equal(picture, single.render())
+
+
+def test_terminal_reward_and_history_are_of_steps() -> None:
+    arguments: dict[str, Any] = {"observation": "scaled", "history": 2}
+    env, gaining = (make(rounds_per_step=2, reward=name, **arguments) for name in (f"terminal_{REWARD}", REWARD))
+    actions = actions_of(4, 2)
+    moments, gains = episode(env, 7, actions), episode(gaining, 7, actions)
+    assert [moment.reward for moment in moments] == [0.0, 0.0, pytest.approx(sum(moment.reward for moment in gains))]
+    size = len(env.observation_names) // 2
+    np.testing.assert_array_equal(moments[2].observation[size:], moments[1].observation[:size])
+
+
+def test_scaled_trends_of_long_steps_are_not_clipped() -> None:
+    env = make(rounds_per_step=3, budget={"rounds": 6})
+    first = episode(env, 7, actions_of(4, 1))[1]
+    trends = [index for index, name in enumerate(env.observation_names) if name.endswith("_trend")]
+    single = episode(make(budget={"rounds": 6}), 7, held(actions_of(4, 1), 3))
+    mean = np.mean([moment.observation[trends] for moment in single[1:]], axis=0)
+    np.testing.assert_allclose(first.observation[trends], mean, rtol=1e-4)
 
 
 def test_saved_episode_goes_on_with_as_many_rounds_a_step_alone(tmp_path: Path) -> None:
@@ -133,8 +166,11 @@ def test_vector_environment_gives_what_single_ones_give(backend: str) -> None:
     moments = [episode(env, seed, actions) for env, seed in zip(alone, (5, 6), strict=True)]
     for index, action in enumerate(actions, start=1):
         observations, rewards, ended, *_ = envs.step(np.stack([action] * 2))
-        np.testing.assert_allclose(observations, [moment[index].observation for moment in moments], atol=0.1)
-        np.testing.assert_allclose(rewards, [moment[index].reward for moment in moments], atol=0.1)
+        tolerance = 0.0 if backend == "loop" else 0.1
+        np.testing.assert_allclose(
+            observations, [moment[index].observation for moment in moments], rtol=0, atol=tolerance
+        )
+        np.testing.assert_allclose(rewards, [moment[index].reward for moment in moments], rtol=0, atol=tolerance)
         assert ended.tolist() == [index == 2] * 2
     envs.close()
 
@@ -147,6 +183,12 @@ def test_logits_of_a_rounds_images_are_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"logits.*scorer.*rounds_per_step=1"):
         env.step(SamplingPlan(logits=logits))
     assert env.run.round == 0
+    envs = SSDKDVectorEnv(2, vector_backend="loop", processes=1, budget=BUDGET, probe=SMALL_PROBE, rounds_per_step=2)
+    envs.reset(seed=0)
+    with pytest.raises(InvalidInputError, match="logits"):
+        envs._pool.step({0: env.uniform_action, 1: SamplingPlan(logits=logits)})  # type: ignore[dict-item]
+    assert [run.round for run in envs.get_attr("run")] == [0, 0]
+    envs.close()
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "2", None])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agents.benchmarking.sampler_report import make_sampler_table
 from agents.runs import append_line
 from tests.agents.benchmarking.test_sampler_report import line
@@ -47,6 +49,28 @@ def test_any_row_can_be_the_reference(tmp_path: Path) -> None:
     assert "above one of x, a tie" in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("sampler", "changes"),
+    [
+        ("paper", {"env_kwargs": {"method": "fast5"}}),
+        ("random", {"env_kwargs": {"rounds_per_step": 16}}),
+        ("constant:[0]", {"env_kwargs": {"action": "full"}}),
+        ("runs/ppo", {"sampler_digest": "other"}),
+    ],
+)
+def test_one_name_of_two_samplers_is_refused(sampler: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", *rows(sampler, 0.2))
+    second = write(tmp_path / "b.jsonl", *rows(sampler, 0.6, **changes))
+    for files in ((first, second), (second, first)):
+        assert_refused(compare("--results", *files, "--against", sampler), "compare them apart")
+
+
+def test_control_is_the_same_in_every_scheme(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", *rows("paper", 0.2))
+    second = write(tmp_path / "b.jsonl", *rows("paper", 0.2, env_kwargs={"action": "full", "rounds_per_step": 2}))
+    assert compare("--results", first, second).code == 0
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     results = write(tmp_path / "a.jsonl", *rows("paper", 0.2), *rows("1", 0.5, group="g"), *rows("2", 0.5, group="g"))
     other = write(tmp_path / "b.jsonl", *rows("paper", 0.2, env_kwargs={"budget": {"rounds": 3}}))
@@ -56,4 +80,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     assert_refused(compare("--results", results, "--against", "g", *out), "several training runs")
     assert_refused(compare("--results", results, other, *out), "one environment with one budget")
     assert_refused(compare("--results", *out), "--results: none given")
+    nobody = write(tmp_path / "c.jsonl", *rows("uniform", 0.2))
+    before = contents(tmp_path)
+    assert_refused(compare("--results", nobody, *out), "no episode of the paper's sampler; give --against")
     assert contents(tmp_path) == before

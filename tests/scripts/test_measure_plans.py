@@ -76,12 +76,14 @@ def test_report_can_be_made_again_from_the_file_alone(out: tuple[Path, Result], 
     assert {path.name for path in tmp_path.iterdir()} == {"copy.jsonl", "copy.png", "copy-validity.png"}
 
 
-def test_report_needs_a_whole_measurement(out: tuple[Path, Result], tmp_path: Path) -> None:
+def test_report_needs_a_finished_measurement(out: tuple[Path, Result], tmp_path: Path) -> None:
     part = tmp_path / "part.jsonl"
     lines = out[0].read_text().splitlines(keepends=True)
-    for content in ("", "".join(lines[1:]), '{"label": "paper", "seed": 1}\n'):
-        part.write_text(content)
-        assert_refused(in_this_process("measure_plans", "--out", part, "--again"), "holds no whole measurement")
+    one_seed = [line for line in lines if '"seed": 2000000' in line or '"settings"' in line]
+    unscored = [lines[0].replace("probe_discrepancy", "other"), *lines[1:]]
+    for content in ([], lines[1:], lines[:-1], one_seed, unscored, ['{"label": "paper", "seed": 1}\n']):
+        part.write_text("".join(content))
+        assert_refused(in_this_process("measure_plans", "--out", part, "--again"), "holds no finished measurement")
     assert_refused(in_this_process("measure_plans", "--out", tmp_path / "none.jsonl", "--again"), "none.jsonl")
     assert list(tmp_path.iterdir()) == [part]
 
@@ -104,6 +106,7 @@ def test_discrete_scheme_plays_every_strategy_in_a_group(tmp_path: Path) -> None
         (("--env", "SSDKD/None-v1"), "env='SSDKD/None-v1' is unknown"),
         (("--vector-backend", "groups"), "vector_backend='groups' is unknown"),
         (("--env-kwargs", "action=full"), "--env-kwargs action=full: give --action"),
+        (("--env-kwargs", "rounds_per_step=4"), "--env-kwargs rounds_per_step=4: leave it out"),
         (("--env-kwargs", "evaluate_every=2"), "--env-kwargs evaluate_every=2: leave it out"),
         (("--env-kwargs", "task=tests.envs.own_networks:DIGITS_WITHOUT_DATA"), "no real images to measure accuracy on"),
         (("--env-kwargs", "rounds"), "--env-kwargs 'rounds': expected NAME=VALUE"),

@@ -112,10 +112,19 @@ def test_folder_of_a_training_is_read(tmp_path: Path) -> None:
 def test_steps_of_several_rounds_are_counted_in_rounds(tmp_path: Path) -> None:
     settings = {"algorithm": "ppo", "env_kwargs": {"rounds_per_step": 4}}
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    (tmp_path / "episodes.jsonl").write_text('{"timesteps": 4, "return": 0.5}\n')
-    (tmp_path / "evaluations.jsonl").write_text('{"timesteps": 8, "returns": [0.5]}\n')
+    ends = [(4, 7), (4, 6), (6, 2), (8, 7)]  # steps of up to 4 rounds: two episodes end together, one diverges
+    lines = [json.dumps({"timesteps": end, "rounds": rounds, "return": 0.5}) for end, rounds in ends]
+    (tmp_path / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "evaluations.jsonl").write_text('{"timesteps": 2, "returns": [1]}\n{"timesteps": 6, "returns": [1]}\n')
     episodes, evaluations = read_training(tmp_path)
-    assert (episodes[0]["timesteps"], evaluations[0]["timesteps"]) == (16, 32)
+    assert [line["timesteps"] for line in episodes] == [13, 13, 15, 22]
+    assert [line["timesteps"] for line in evaluations] == [6.5, 15]
+
+
+def test_steps_of_trainings_that_did_not_note_rounds_are_whole(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"algorithm": "ppo", "env_kwargs": {"rounds_per_step": 4}}')
+    (tmp_path / "episodes.jsonl").write_text('{"timesteps": 4, "return": 0.5}\n')
+    assert read_training(tmp_path)[0][0]["timesteps"] == 16
 
 
 def test_picture_has_a_line_a_group_and_the_references(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

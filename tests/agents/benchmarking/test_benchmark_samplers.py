@@ -39,9 +39,12 @@ def test_plan_knows_whether_it_compares_samplers(settings: Settings, compares: b
     assert make_plan(settings).compares_samplers is compares
 
 
-def test_action_scheme_belongs_to_the_sampler() -> None:
-    entries = (Entry("a", sampler="a"), Entry("b", sampler="b", env_kwargs={"action": "other"}))
+def test_what_a_sampler_needs_belongs_to_it() -> None:
+    needs = {"action": "full", "observation": "scaled", "history": 2, "rounds_per_step": 4}
+    entries = (Entry("a", sampler="a"), Entry("b", sampler="b", env_kwargs=needs))
     assert Plan("", "id", {}, entries).compares_samplers
+    other = Entry("b", sampler="b", env_kwargs=needs | {"reward": "candidate_agreement"})
+    assert not Plan("", "id", {}, (entries[0], other)).compares_samplers
 
 
 def test_comparison_of_samplers_has_their_table_and_pictures(tmp_path: Path) -> None:

@@ -195,9 +195,13 @@ def test_stopped_episode_ends_as_an_uninterrupted_one(rounds: int, sampler: str,
 
 def test_episode_with_several_rounds_a_step_goes_on_too(tmp_path: Path) -> None:
     config = replace(CONFIG, sampler="random", env_kwargs=CONFIG.env_kwargs | {"rounds_per_step": 2})
-    assert play(config, tmp_path / "episode", stop_after(1)) is None
-    resumed = play(config, tmp_path / "episode", lambda: False)
-    assert resumed is not None
+    path = kept_episode(tmp_path / "episode", config)
+    episode = Episode(config)
+    episode.load(path)  # where `play` would begin anew with what does not fit
+    assert len(episode.trace.actions) == 1
+    episode.advance()
+    assert episode.finished
+    resumed = episode.result()
     assert timeless(resumed) == timeless(run_episode(config))
     assert len(resumed["actions"]) == 2
     assert resumed["final"]["round"] == ROUNDS

@@ -71,7 +71,7 @@ def test_another_action_gives_another_episode(played: dict[str, Any]) -> None:
 
 def test_trace_of_other_length_is_found(played: dict[str, Any]) -> None:
     shorter = without(played, "actions", value=played["actions"][:-1])
-    assert replay(shorter, "trace", 0.0).difference == "the episode goes on after the 2 rounds of the line"
+    assert replay(shorter, "trace", 0.0).difference == "the episode goes on after the 2 steps of the line"
     longer = without(played, "actions", value=played["actions"] * 2)
     assert replay(longer, "trace", 0.0).difference == "actions: a list of 6 in the line, a list of 3 here"
 

@@ -93,7 +93,9 @@ def test_every_episode_is_a_line_like_a_trainings(strategy: str, finished: dict[
     lines = read_lines(finished[strategy] / "episodes.jsonl")
     assert [line["timesteps"] for line in lines] == list(range(2, 21, 2))
     for line in lines:
-        assert set(line) == {"timesteps", "return", "accuracy", "probe_agreement", "seconds", "action", "seed"}
+        scores = {"return", "accuracy", "probe_agreement"}
+        assert set(line) == scores | {"timesteps", "rounds", "seconds", "action", "seed"}
+        assert line["rounds"] == 2
         assert 0 <= line["accuracy"] <= 1
         assert 0 <= line["seed"] < VALIDATION_SEED
         assert len(line["action"]) == 5

@@ -197,6 +197,14 @@ def test_the_picture_is_the_first_environments_buffer_before_the_last_round(
         np.testing.assert_array_equal(shown, made)
 
 
+def test_picture_is_of_the_last_step_but_one_where_steps_have_several_rounds(tmp_path: Path) -> None:
+    """Three rounds: of two steps the first ends after two rounds, and a single step leaves no picture."""
+    for held, tags in ((2, ["buffer/images"]), (3, [])):
+        folder = tmp_path / str(held)
+        ppo(environments(rounds_per_step=held), folder).learn(6, callback=DistillationCallback(image_every=1))
+        assert written(folder).Tags()["images"] == tags
+
+
 def test_no_picture_is_made_when_none_is_wanted(tmp_path: Path) -> None:
     ppo(environments(), tmp_path).learn(6, callback=DistillationCallback(image_every=0))
     assert written(tmp_path).Tags()["images"] == []

@@ -100,7 +100,7 @@ def test_every_training_episode_is_a_line(finished: Path) -> None:
     lines = read_lines(finished / "episodes.jsonl")
     assert [line["timesteps"] for line in lines] == [ROUNDS * (i + 1) for i in range(12 // ROUNDS)]
     for line in lines:
-        assert set(line) == {"timesteps", "return", "accuracy", "probe_agreement", "seconds"}
+        assert set(line) == {"timesteps", "rounds", "return", "accuracy", "probe_agreement", "seconds"}
         assert -1 <= line["return"] <= line["probe_agreement"] <= 1
         assert 0 <= line["accuracy"] <= 1
     assert sorted(line["seconds"] for line in lines) == [line["seconds"] for line in lines]
