@@ -38,6 +38,7 @@ from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.updates import FastUpdate
 from ssdkd_env.distillation.work import AnswerWork, SynthesisWork, TrainingWork, Work
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.observations import Observer
 from ssdkd_env.networks.grouping import NetworkGroup
 
@@ -47,7 +48,7 @@ COURSES: tuple[tuple[Any, str, str], ...] = (
     (DistillationRun, "_entries", "answers"),
     (DistillationRun, "_distill", "distillation"),
     (DistillationRun, "_refresh", "refresh"),
-    (SSDKDEnv, "_look", "observation"),
+    (Judge, "look", "observation"),
 )
 #: Functions: owner, name, phase (None: that of the caller), part (None: `OTHER`).
 CALLS: tuple[tuple[Any, str, str | None, str | None], ...] = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
 from ssdkd_env.distillation.execution import PRECISIONS
-from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.distillation.run import choose_backend
 from ssdkd_env.distillation.work import Course, perform
@@ -23,12 +21,11 @@ from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.episode_file import load_episode, save_episode
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.instance_draw import InstanceDraw
+from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.observations import OBSERVATIONS, Observer
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, REWARDS
-from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.tasks import Task
-from ssdkd_env.tasks.task import share_right
 
 #: An action of the scheme, or the plan itself.
 Action = FloatArray | np.int64 | SamplingPlan
@@ -232,7 +229,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         for name, count in counts.items():
             if not isinstance(count, int) or count < 1:
                 raise InvalidInputError(f"{name}={count!r}: expected a whole number of at least 1")
-        self.evaluate_every, self.rounds_per_step = evaluate_every, rounds_per_step
+        self.rounds_per_step = rounds_per_step
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
@@ -265,6 +262,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 f"reward={reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
                 "choose a data-free reward such as 'probe_agreement'"
             )
+        self._judge = Judge(self.device, evaluate_every, always=self._reward.oracle)
         self._make_scheme = ACTION_SCHEMES[check_choice("action", action, ACTION_SCHEMES)]
         self._take_task(self.task)
         self.action_space = self.action_scheme.space
@@ -349,7 +347,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self._take_task(self.instances.choose(self.np_random, options))
         self.run = self._make_run(self.task, int(self.np_random.integers(2**62)))
         self._last_action = np.zeros(len(self.action_scheme.observed_names), dtype=np.float32)
-        self._snapshot = self._previous = yield from self._look((yield from self.run.warm_up_course()))
+        report = yield from self.run.warm_up_course()
+        self._snapshot = self._previous = yield from self._judge.look(self.run, report, None)
         self._score = self._paid = self._score_now()
         self._observer.begin(self._snapshot, self.budget.rounds, self._last_action)
         self.curve = [self._curve_point()]
@@ -366,7 +365,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         plan = self.plan_of(action)
         report = yield from self._rounds(self.run, plan)
         self._last_action = self.action_scheme.observed(self.action_of(action))
-        self._previous, self._snapshot = self._snapshot, (yield from self._look(report))
+        self._previous, self._snapshot = self._snapshot, (yield from self._judge.look(self.run, report, self._snapshot))
         self._score = self._score_now()
         terminated = self.run.done or self._snapshot.report.diverged
         self._observer.see(self._snapshot, self._previous, self.budget.rounds, self._last_action)
@@ -451,30 +450,6 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     def _make_run(self, task: Task, seed: int) -> DistillationRun:
         return DistillationRun(task, self.method, seed, self.device, self.backend, self.precision)
-
-    def _look(self, report: RoundReport) -> Course[Snapshot]:
-        """Score the student after a round, on the probe set and on the real data that are there to report."""
-        assert self.run is not None
-        probes = probe_set(self.task, self.device)
-        probe = probes.judge((yield from self.run.student_course(probes.images)))
-        return Snapshot(
-            report=replace(report, diverged=report.diverged or not math.isfinite(probe.discrepancy)),
-            probe=probe,
-            accuracy=(yield from self._accuracy(report.round)),
-        )
-
-    def _accuracy(self, round_index: int) -> Course[float | None]:
-        """The student's on real data; where no multiple of `evaluate_every` has been passed, the last measured one."""
-        assert self.run is not None
-        if round_index and not self._reward.oracle and not self.run.done:
-            last = self._snapshot.report.round
-            if round_index // self.evaluate_every == last // self.evaluate_every:
-                return self._snapshot.accuracy
-        real = self.task.evaluation(self.device)
-        if real is None:
-            return None
-        images, labels = real
-        return share_right((yield from self.run.student_course(images)), labels)
 
     def _score_now(self) -> float:
         if self._snapshot.report.diverged:

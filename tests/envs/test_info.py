@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from ssdkd_env.envs import distillation
+from ssdkd_env.envs import judging
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.task import share_right
 from tests.envs.episodes import REWARD_NAMES, ROUNDS, actions_of, episode, make, reset, steps
@@ -87,7 +87,7 @@ def test_accuracy_may_be_measured_in_some_rounds_only(monkeypatch: pytest.Monkey
         measured.append(some.run.round)
         return share_right(logits, labels)
 
-    monkeypatch.setattr(distillation, "share_right", count)
+    monkeypatch.setattr(judging, "share_right", count)
     stated = [moment.info["accuracy"] for moment in episode(some, 3, actions)]
     assert measured == [0, 3, 5]
     assert stated == [each[0], each[0], each[0], each[3], each[3], each[5]]

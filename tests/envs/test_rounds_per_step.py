@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.distillation.report import RoundReport
-from ssdkd_env.envs import SSDKDVectorEnv, distillation
+from ssdkd_env.envs import SSDKDVectorEnv, judging
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.task import share_right
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, assert_same, episode, make, steps
@@ -101,7 +101,7 @@ def test_accuracy_is_measured_after_the_steps_in_which_it_is_due(monkeypatch: py
         measured.append(playing.run.round)
         return share_right(logits, labels)
 
-    monkeypatch.setattr(distillation, "share_right", count)
+    monkeypatch.setattr(judging, "share_right", count)
     for playing, expected in ((env, [0, 4, 8, 11]), (other, [0, 4, 6, 10, 11])):
         measured.clear()
         episode(playing, 7, actions_of(4, 6))

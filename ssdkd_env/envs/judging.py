@@ -1,0 +1,55 @@
+"""What a run's student is worth after a step: on the probe set, and on the real data that are there to report."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from ssdkd_env.distillation import DistillationRun
+from ssdkd_env.distillation.probe import probe_set
+from ssdkd_env.distillation.report import RoundReport
+from ssdkd_env.distillation.work import Course
+from ssdkd_env.envs.snapshot import Snapshot
+from ssdkd_env.tasks.task import share_right
+
+
+class Judge:
+    """Scores students.
+
+    Args:
+        device: where probe set and real data are.
+        every: rounds between measurements of the accuracy on real data; in between the last one stands.
+        always: measure it after every step all the same, because the reward is made of it.
+    """
+
+    def __init__(self, device: torch.device, every: int, always: bool) -> None:
+        self._device, self._every, self._always = device, every, always
+
+    def look(self, run: DistillationRun, report: RoundReport, last: Snapshot | None) -> Course[Snapshot]:
+        """What is known after a step.
+
+        Args:
+            run: whose student is scored.
+            report: of the step's last round.
+            last: what was known before the step; None at the start of an episode.
+        """
+        probes = probe_set(run.task, self._device)
+        probe = probes.judge((yield from run.student_course(probes.images)))
+        return Snapshot(
+            report=replace(report, diverged=report.diverged or not math.isfinite(probe.discrepancy)),
+            probe=probe,
+            accuracy=(yield from self._accuracy(run, last)),
+        )
+
+    def _accuracy(self, run: DistillationRun, last: Snapshot | None) -> Course[float | None]:
+        """The student's on real data; where no multiple of `every` has been passed since, the last measured one."""
+        fresh = last is None or run.round // self._every > last.report.round // self._every
+        if last is not None and not (fresh or self._always or run.done):
+            return last.accuracy
+        real = run.task.evaluation(self._device)
+        if real is None:
+            return None
+        images, labels = real
+        return share_right((yield from run.student_course(images)), labels)
