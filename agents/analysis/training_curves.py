@@ -139,7 +139,7 @@ def evaluation_curve(runs: Sequence[Lines], score: str) -> Curve | None:
 
 
 def best_constant(results: Sequence[Result], score: str) -> tuple[str, Interval] | None:
-    """Name and mean score of the best row that answered every observation with one action, the paper's apart.
+    """Name and mean score of the best row whose samplers answer every observation with one action, the paper's apart.
 
     The best of several is flattered by its luck on these seeds; the name says of how many.
     """
@@ -155,7 +155,11 @@ def best_constant(results: Sequence[Result], score: str) -> tuple[str, Interval]
 
 
 def _is_constant(lines: Sequence[Result]) -> bool:
-    return len({str(action) for line in lines for action in line["actions"]}) == 1
+    """Whether each sampler of a row, such as the plans of several searches, has one action in all of its episodes."""
+    actions: dict[str, set[str]] = {}
+    for line in lines:
+        actions.setdefault(line["sampler"], set()).update(map(str, line["actions"]))
+    return all(len(of) == 1 for of in actions.values())
 
 
 def _scored(line: Mapping[str, Any], key: str) -> bool:

@@ -148,7 +148,7 @@ def plot_training_curves(
     if validation:
         panels.append(("evaluations", validation, "o"))
     figure = Figure(figsize=(4.8 * len(panels) + 3.0, 4.4), layout="constrained")
-    axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
     styles = {name: line_style(index) for index, name in enumerate(groups)}
     for axes, (title, curves, mark) in zip(axes_of, panels, strict=True):
         for name, curve in curves.items():
@@ -158,10 +158,9 @@ def plot_training_curves(
             axes.plot(curve.steps, curve.mean, marker=mark, markersize=4, **drawn)
             axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         _draw_references(axes, results, score)
-        axes.set(xlabel=ROUNDS_LABEL)
+        axes.set(xlabel=ROUNDS_LABEL, ylabel=f"{score} (mean over runs, 95 %)")
         axes.set_title(title, fontsize=10)
         plain_axes(axes)
-    axes_of[0].set_ylabel(f"{score} (mean over runs, 95 %)")
     handles, names = axes_of[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
     save_figure(figure, path)

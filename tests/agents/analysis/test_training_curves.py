@@ -88,6 +88,11 @@ def test_best_constant_is_found_by_its_actions_not_by_its_name() -> None:
     assert found[0] == "best of 2 constant plans:\nb"
     assert found[1].mean == 0.4
     assert best_constant(lines[:1], "return") is None
+    searches = [result(f"runs/{run}", 1, gain=0.5 + 0.1 * run, actions=[[run]] * 3, group="search") for run in range(2)]
+    found = best_constant([*lines, *searches], "return")
+    assert found is not None
+    assert found[0] == "best of 3 constant plans:\nsearch"
+    assert found[1].mean == pytest.approx(0.55)
 
 
 def training(folder: Path, algorithm: str | None, *lines: dict[str, Any]) -> Path:
