@@ -1,8 +1,8 @@
 """Which entries of the observation carry information for a sampler.
 
-Each entry's values change places between episodes at the same round (those of `progress`: between rounds): how much
+Each entry's values change places between episodes at the same step (those of `progress`: between steps): how much
 does the sampler's action change? Then the episodes are played again while a group of entries is shown as it was in
-another episode at the same round (`progress`: half an episode away): what does the sampler lose?
+another episode at the same step (`progress`: half an episode away): what does the sampler lose?
 
 Example: python scripts/measure_importance.py --sampler runs/ppo --out results/importance.jsonl --seeds 20
 """
@@ -77,6 +77,11 @@ def main(args: Arguments) -> None:
     use_one_thread()
     kwargs = {**face_of(args.sampler), **parse_settings("env-kwargs", args.env_kwargs), "evaluate_every": 10**6}
     env = make_env(args.env, kwargs)
+    if env.rounds_per_step >= env.budget.rounds:
+        raise InvalidInputError(
+            f"--sampler {args.sampler}: it decides once an episode, so that `progress` has no other value to be given; "
+            "measure one with fewer rounds a step"
+        )
     sampler = load_sampler(args.sampler, env)
     env.observation_space.seed(0)
     some = np.stack([env.observation_space.sample() for _ in range(TRIED)])
@@ -123,14 +128,14 @@ def play_all(
         play_one(UNDISTURBED, None)
         recording = Recording.of(episodes[UNDISTURBED])
         for name, columns in groups.items():
-            play_one(name, Replacement.of(recording, columns, across_rounds=name == PROGRESS))
+            play_one(name, Replacement.of(recording, columns, across_steps=name == PROGRESS))
     return episodes
 
 
 def permuted(env: SSDKDEnv, sampler: Sampler, recording: Recording, columns: Sequence[int]) -> Change:
-    """Change of the action when these entries are permuted; those of `progress` alone across rounds."""
+    """Change of the action when these entries are permuted; those of `progress` alone across steps."""
     progress = all(group_of(env.observation_names[column]) == PROGRESS for column in columns)
-    return permuted_change(sampler, env, recording, columns, across_rounds=progress)
+    return permuted_change(sampler, env, recording, columns, across_steps=progress)
 
 
 def differences_of(episodes: Mapping[str, Sequence[PlayedEpisode]]) -> dict[str, dict[str, Interval]]:
@@ -168,7 +173,7 @@ def report(
 ) -> None:
     """Print the tables and draw the picture."""
     discrete = next(iter(entries.values())).discrete
-    unit = "share of rounds with another choice" if discrete else "change of the action, of 2"
+    unit = "share of steps with another choice" if discrete else "change of the action, of 2"
     ranked = sorted(entries, key=lambda name: -float(entries[name].mean.mean()))
     permuted_alone = [[name, str(bootstrap_mean(entries[name].mean)), most_of(entries[name])] for name in ranked]
     print(markdown_table(["entry permuted", unit, "part that changes most"], permuted_alone))

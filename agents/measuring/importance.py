@@ -36,12 +36,12 @@ GROUPS: dict[str, Callable[[str], bool]] = {
     "probe": lambda name: name.startswith("probe_"),
 }
 PROGRESS, EVERYTHING = "progress", "everything"
-#: Permutations of each entry: an entry's values come from so many other episodes, or rounds, at the most.
+#: Permutations of each entry: an entry's values come from so many other episodes, or steps, at the most.
 PERMUTATIONS = 10
 
 
 def group_of(entry: str) -> str:
-    """The group of an entry; those of earlier rounds (`history`) belong to their entry's."""
+    """The group of an entry; those of earlier steps (`history`) belong to their entry's."""
     now = re.sub(r"_minus_\d+$", "", entry)
     return next((name for name, holds in GROUPS.items() if holds(now)), "other")
 
@@ -64,8 +64,8 @@ class Recording:
     """What was shown in several episodes.
 
     Attributes:
-        observations: (episodes, rounds, entries) float32; after an episode's end its last observation is repeated.
-        lengths: (episodes,) rounds of each.
+        observations: (episodes, steps, entries) float32; after an episode's end its last observation is repeated.
+        lengths: (episodes,) steps of each.
     """
 
     observations: FloatArray
@@ -89,33 +89,33 @@ class Replacement:
 
     Attributes:
         columns: of the observation.
-        source: (episodes, rounds, entries) float32; episode i sees the values of `source[i]` at the same round.
+        source: (episodes, steps, entries) float32; episode i sees the values of `source[i]` at the same step.
     """
 
     columns: Sequence[int]
     source: FloatArray
 
     @classmethod
-    def of(cls, recording: Recording, columns: Sequence[int], across_rounds: bool) -> Replacement:
-        """Values of the next episode at the same round; of the last episode, those of the first.
+    def of(cls, recording: Recording, columns: Sequence[int], across_steps: bool) -> Replacement:
+        """Values of the next episode at the same step; of the last episode, those of the first.
 
         Args:
             recording: of the same episodes.
             columns: of the observation.
-            across_rounds: take the same episode's values half an episode away instead, for what is alike in all
-                episodes at the same round.
+            across_steps: take the same episode's values half an episode away instead, for what is alike in all
+                episodes at the same step.
         """
         seen = recording.observations
-        if not across_rounds:
+        if not across_steps:
             return cls(columns, np.roll(seen, -1, axis=0))
-        rounds = np.arange(seen.shape[1])
-        away = [seen[i, (rounds + length // 2) % length] for i, length in enumerate(recording.lengths)]
+        steps = np.arange(seen.shape[1])
+        away = [seen[i, (steps + length // 2) % length] for i, length in enumerate(recording.lengths)]
         return cls(columns, np.stack(away))
 
-    def apply(self, observations: FloatArray, first: int, round_index: int) -> FloatArray:
-        """What is shown in a round in place of (n, entries) observations of the episodes from number `first` on."""
+    def apply(self, observations: FloatArray, first: int, step_index: int) -> FloatArray:
+        """What is shown in a step in place of (n, entries) observations of the episodes from number `first` on."""
         shown = observations.copy()
-        last = min(round_index, self.source.shape[1] - 1)
+        last = min(step_index, self.source.shape[1] - 1)
         shown[:, self.columns] = self.source[first : first + len(shown), last][:, self.columns]
         return shown
 
@@ -130,7 +130,7 @@ def play(
 
     Args:
         pool: environments of the face that the sampler is used to.
-        sampler: asked once a round for all environments.
+        sampler: asked once a step for all environments.
         seeds: of the episodes.
         replacement: what it sees from elsewhere; one episode of its source for each seed.
     """
@@ -148,10 +148,10 @@ def _decide(sampler: Sampler, env: SSDKDEnv, replacement: Replacement | None, fi
     """The sampler, which in the episodes from number `first` on sees what the replacement shows."""
     state: State = None
 
-    def decide(observations: FloatArray, round_index: int) -> list[Any]:
+    def decide(observations: FloatArray, step_index: int) -> list[Any]:
         nonlocal state
-        shown = observations if replacement is None else replacement.apply(observations, first, round_index)
-        begins = np.full(len(shown), round_index == 0)
+        shown = observations if replacement is None else replacement.apply(observations, first, step_index)
+        begins = np.full(len(shown), step_index == 0)
         actions, state = sampler.predict(shown, state, begins, deterministic=True)
         if isinstance(sampler, PlanningSampler):
             return [sampler.plan_for(env, action) for action in actions]
@@ -166,8 +166,8 @@ class Change:
 
     Attributes:
         names: parts of the action, or its choices.
-        parts: (episodes, parts) absolute change of each part, which lies in [−1, 1], as a mean over rounds and
-            permutations; of a choice, the share of rounds in which it is newly made or no longer made.
+        parts: (episodes, parts) absolute change of each part, which lies in [−1, 1], as a mean over steps and
+            permutations; of a choice, the share of steps in which it is newly made or no longer made.
         discrete: whether the action is one of the names.
     """
 
@@ -177,7 +177,7 @@ class Change:
 
     @property
     def mean(self) -> Values:
-        """(episodes,) mean over the parts; of a discrete action, the share of rounds with another choice."""
+        """(episodes,) mean over the parts; of a discrete action, the share of steps with another choice."""
         # Where the choice is another one, two of them change: one is newly made, one no longer.
         mean: Values = self.parts.sum(axis=1) / 2 if self.discrete else self.parts.mean(axis=1)
         return mean
@@ -190,11 +190,11 @@ class Change:
 
 
 def permuted_change(
-    sampler: Sampler, env: SSDKDEnv, recording: Recording, columns: Sequence[int], across_rounds: bool
+    sampler: Sampler, env: SSDKDEnv, recording: Recording, columns: Sequence[int], across_steps: bool
 ) -> Change:
     """How a sampler's answers to recorded observations change when some entries are permuted.
 
-    Values change places between episodes at the same round, so that what is usual at that time stays usual; by
+    Values change places between episodes at the same step, so that what is usual at that time stays usual; by
     cyclic shifts, which take each episode's values whole, so that trends in time stay trends.
 
     Args:
@@ -202,13 +202,13 @@ def permuted_change(
         env: whose names and action space it is used to.
         recording: at least two episodes.
         columns: entries that are permuted together.
-        across_rounds: shift the rounds of each episode instead.
+        across_steps: shift the steps of each episode instead.
     """
     seen, lengths = recording.observations, recording.lengths
     alive = np.arange(seen.shape[1]) < lengths[:, None]
-    most = (int(lengths.max()) if across_rounds else len(seen)) - 1
+    most = (int(lengths.max()) if across_steps else len(seen)) - 1
     shifts = np.unique(np.linspace(min(1, most), most, min(PERMUTATIONS, max(most, 1))).round().astype(int))
-    shuffled = np.concatenate([_shifted(seen, lengths, columns, int(shift), across_rounds) for shift in shifts])
+    shuffled = np.concatenate([_shifted(seen, lengths, columns, int(shift), across_steps) for shift in shifts])
     # Asked as many at once, because a network's rounding may depend on how many rows it is given.
     before = answers(sampler, env, np.tile(seen, (len(shifts), 1, 1)))
     moved = np.abs(_ask(sampler, env, shuffled) - before).reshape(len(shifts), *alive.shape, -1).mean(axis=0)
@@ -217,20 +217,20 @@ def permuted_change(
 
 
 def _shifted(
-    seen: FloatArray, lengths: NDArray[np.int64], columns: Sequence[int], shift: int, across_rounds: bool
+    seen: FloatArray, lengths: NDArray[np.int64], columns: Sequence[int], shift: int, across_steps: bool
 ) -> FloatArray:
-    """A copy of (episodes, rounds, entries) whose columns come from `shift` rounds or episodes further on."""
+    """A copy of (episodes, steps, entries) whose columns come from `shift` steps or episodes further on."""
     shuffled = seen.copy()
-    if across_rounds:
+    if across_steps:
         for index, length in enumerate(lengths):
             source = (np.arange(length) + _within(shift, length)) % length
             shuffled[index, :length, columns] = seen[index, source][:, columns].T
         return shuffled
-    for round_index in range(seen.shape[1]):
-        here = np.flatnonzero(lengths > round_index)
+    for step_index in range(seen.shape[1]):
+        here = np.flatnonzero(lengths > step_index)
         source = np.roll(here, -_within(shift, len(here)))
         for column in columns:
-            shuffled[here, round_index, column] = seen[source, round_index, column]
+            shuffled[here, step_index, column] = seen[source, step_index, column]
     return shuffled
 
 
@@ -240,7 +240,7 @@ def _within(shift: int, count: int) -> int:
 
 
 def answers(sampler: Sampler, env: SSDKDEnv, observations: FloatArray) -> Values:
-    """What a sampler answers to (episodes, rounds, entries): (episodes, rounds, parts), one-hot of discrete choices.
+    """What a sampler answers to (episodes, steps, entries): (episodes, steps, parts), one-hot of discrete choices.
 
     Raises:
         InvalidInputError: when it draws its answers, which then change whatever it sees.
@@ -257,9 +257,9 @@ def answers(sampler: Sampler, env: SSDKDEnv, observations: FloatArray) -> Values
 def _ask(sampler: Sampler, env: SSDKDEnv, observations: FloatArray) -> Values:
     state: State = None
     given = []
-    for round_index in range(observations.shape[1]):
-        begins = np.full(len(observations), round_index == 0)
-        actions, state = sampler.predict(observations[:, round_index], state, begins, deterministic=True)
+    for step_index in range(observations.shape[1]):
+        begins = np.full(len(observations), step_index == 0)
+        actions, state = sampler.predict(observations[:, step_index], state, begins, deterministic=True)
         given.append(actions)
     stacked = np.stack(given, axis=1)
     discrete = isinstance(env.action_space, spaces.Discrete)

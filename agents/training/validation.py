@@ -72,7 +72,7 @@ class Validation:
 
         Args:
             model: asked for its deterministic action; observations are normalised by its statistics as they are now.
-            stop: asked before every round.
+            stop: asked before every step.
 
         Returns:
             What came of it; None when it was stopped.
@@ -97,9 +97,9 @@ class Validation:
             self._pool = EnvironmentPool(count, self._kwargs, backend, processes)
         state: State = None
 
-        def decide(observations: NDArray[np.float32], round_index: int) -> NDArray[Any]:
+        def decide(observations: NDArray[np.float32], step_index: int) -> NDArray[Any]:
             nonlocal state
-            starts = np.full(count, round_index == 0)
+            starts = np.full(count, step_index == 0)
             actions, state = model.predict(_normalized(model, observations), state, starts, deterministic=True)
             return actions
 

@@ -28,7 +28,7 @@ class Budget:
     """How much work a run may do. The number of synthesised images does not depend on the sampling plan.
 
     Attributes:
-        rounds: steps of an episode.
+        rounds: of an episode.
         warmup_rounds: batches synthesised before the student learns, to fill the buffer.
         candidates: images synthesised a round.
         inversion_steps: optimiser steps a batch of candidates.

@@ -130,6 +130,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     assert_refused(measure("paper", out, "--seeds", 1), "--seeds 1: expected at least 2")
     assert_refused(measure("paper", out, "--num-envs", 0), "--num-envs 0: expected at least 1")
     assert_refused(measure("paper", out, "--vector-backend", "warp"), "vector_backend='warp'")
+    assert_refused(measure("paper", out, "--env-kwargs", "rounds_per_step=16"), "it decides once an episode")
     assert not out.exists()
     out.touch()
     assert_refused(measure("paper", out), "exists; choose another file, or delete it first")

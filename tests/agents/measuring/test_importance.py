@@ -94,7 +94,7 @@ def column_of(env: SSDKDEnv, name: str) -> int:
 
 
 def change_of(sampler: Any, env: SSDKDEnv, recording: Recording, *columns: int) -> Any:
-    return permuted_change(sampler, env, recording, columns, across_rounds=columns == (0,))
+    return permuted_change(sampler, env, recording, columns, across_steps=columns == (0,))
 
 
 # --- entries and groups ---
@@ -307,7 +307,7 @@ def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: 
     columns = groups_of(pool.first.observation_names)["probe"]
     assert read in columns
     disturbed = Reader(lambda seen: seen[:, read])
-    played = list(play(pool, disturbed, SEEDS, Replacement.of(recording, columns, across_rounds=False)))
+    played = list(play(pool, disturbed, SEEDS, Replacement.of(recording, columns, across_steps=False)))
     shown = shown_to(disturbed)
     others = [column for column in range(shown.shape[2]) if column not in columns]
     np.testing.assert_array_equal(shown[:, :, columns], recording.observations[[1, 2, 0]][:, :, columns])
@@ -329,14 +329,14 @@ def test_what_is_not_read_can_be_replaced_without_effect(pool: EnvironmentPool) 
     read = column_of(pool.first, "probe_agreement")
     calm = list(play(pool, Reader(lambda seen: seen[:, read]), SEEDS))
     columns = [column for column in range(len(pool.first.observation_names)) if column != read]
-    replacement = Replacement.of(Recording.of(calm), columns, across_rounds=False)
+    replacement = Replacement.of(Recording.of(calm), columns, across_steps=False)
     disturbed = play(pool, Reader(lambda seen: seen[:, read]), SEEDS, replacement)
     assert [scores_of(episode) for episode in disturbed] == [scores_of(episode) for episode in calm]
 
 
 def test_progress_comes_from_half_an_episode_away(env: SSDKDEnv) -> None:
     recording = recording_of(env, episodes=2, lengths=[6, 4])
-    replacement = Replacement.of(recording, [0], across_rounds=True)
+    replacement = Replacement.of(recording, [0], across_steps=True)
     own = np.zeros((1, len(env.observation_names)), dtype=np.float32)
     for episode, rounds in ((0, (3, 4, 5, 0, 1, 2)), (1, (2, 3, 0, 1))):
         for now, then in enumerate(rounds):
@@ -355,7 +355,7 @@ def test_longer_episode_goes_on_with_the_last_that_was_recorded() -> None:
     recording = Recording.of([long, short])
     assert recording.lengths.tolist() == [4, 2]
     np.testing.assert_array_equal(recording.observations[1], np.full((4, 3), 0.5))
-    replacement = Replacement.of(recording, [1], across_rounds=False)
+    replacement = Replacement.of(recording, [1], across_steps=False)
     zeros = np.zeros((2, 3), dtype=np.float32)
     np.testing.assert_array_equal(replacement.apply(zeros, 0, 9), [[0, 0.5, 0], [0, 10, 0]])
     assert not zeros.any()
