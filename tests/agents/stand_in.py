@@ -39,7 +39,7 @@ class StandIn(gym.Env[NDArray[np.float32], Any]):
     """Three numbers that an action moves. Nothing is drawn, so that equal actions give equal episodes."""
 
     observation_names = ("x", "y", "z")
-    face = {"action": "stand-in"}  # noqa: RUF012 (the environment declares it on the instance)
+    face = {"action": "stand-in", "rounds_per_step": 1}  # noqa: RUF012 (the environment declares it on the instance)
 
     def __init__(self, discrete: bool = False) -> None:
         self.observation_space = spaces.Box(-1, 1, (3,), np.float32)

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from agents.policies.algorithms import ALGORITHMS, build_model
 from agents.policies.exported import write_exported
-from agents.policies.storage import TrainedSampler, load_sampler, read_sampler, restore_model, save_sampler
+from agents.policies.storage import TrainedSampler, check_face, load_sampler, read_sampler, restore_model, save_sampler
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.stand_in import OFF_POLICY, STEPS, agent, config_of, environments, stand_in
 from tests.envs.episodes import make
@@ -158,6 +158,13 @@ def test_environment_with_other_entries_is_refused(what: str, agents: Any, tmp_p
     for path in both(tmp_path, *agents["ppo"]):
         with pytest.raises(InvalidInputError, match=f"was trained with other {what} entries"):
             load_sampler(str(path), other)
+
+
+def test_file_that_does_not_name_the_rounds_of_a_step_has_steps_of_one(tmp_path: Path) -> None:
+    """As those that were written before there was a choice."""
+    check_face(tmp_path, {}, make())
+    with pytest.raises(InvalidInputError, match="make it with rounds_per_step=1"):
+        check_face(tmp_path, {}, make(rounds_per_step=2))
 
 
 def test_environment_with_another_face_is_refused(agents: Any, tmp_path: Path) -> None:
