@@ -30,7 +30,8 @@ Made by `scripts/leaderboard.py` from the result files that the rows name; do no
 comparable within a section only: one environment with one budget. The action scheme is what a sampler can say, so that
 samplers of several meet in a section. Rows stand in the order of the interquartile mean (IQM) of the accuracy. P is the
 probability of scoring above the paper's sampler in accuracy (a tie counts half; above 0.5 is better): on the same
-seeds, and of all pairs. It was played in the same file where possible. Intervals are 95 % bootstrap intervals over
+seeds, and of all pairs. It was played in the same file where possible. Where several files have the same episodes of a
+sampler, the first one has the row. Intervals are 95 % bootstrap intervals over
 seeds, and over training runs where a row has several. Seconds are the median wall time of an episode on whatever
 machine it ran.
 """
@@ -76,13 +77,22 @@ def make_leaderboard(files: Mapping[str, Sequence[Result]]) -> str:
             rows.setdefault((file, row_name(line), _action(line), _method(line)), []).append(line)
     parts = [HEAD]
     for (environment, settings), rows in sorted(sections.items(), key=_defaults_first):
-        made = [_Row(*key, tuple(sorted(lines, key=_order))) for key, lines in sorted(rows.items())]
+        made = _different([_Row(*key, tuple(sorted(lines, key=_order))) for key, lines in sorted(rows.items())])
         paper = {
             file: [line for line in files[file] if _is_reference(line, environment, settings)] for file in sorted(files)
         }
         title = f"## {environment}" + (f", `{settings}`" if settings != "{}" else "")
         parts.append(f"{title}\n\n{_table(made, paper)}\n")
     return "\n".join(parts)
+
+
+def _different(rows: Sequence[_Row]) -> list[_Row]:
+    """Rows without those whose episodes an earlier one has already: controls are played again and again."""
+    first: dict[tuple[object, ...], _Row] = {}
+    for row in rows:
+        played = tuple((line["sampler"], line["seed"], line["return"], json.dumps(line["final"])) for line in row.lines)
+        first.setdefault((row.name, row.method, played), row)
+    return list(first.values())
 
 
 def _defaults_first(section: tuple[tuple[str, str], Any]) -> tuple[str, bool, str]:

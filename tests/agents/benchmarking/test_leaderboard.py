@@ -85,6 +85,14 @@ def test_trained_samplers_meet_the_controls_whatever_they_see_and_say() -> None:
     ]
 
 
+def test_sampler_that_files_have_alike_has_one_row() -> None:
+    again = lines("paper", 0.5, env_kwargs={"action": "full"})
+    other = lines("paper", 0.5)
+    other[0]["return"] += 0.25
+    (rows,) = sections({"a": lines("paper", 0.5), "b": again + lines("x", 0.6), "c": other}).values()
+    assert [(row["sampler"], row["file"][:3]) for row in rows] == [("x", "[b]"), ("paper", "[a]"), ("paper", "[c]")]
+
+
 def test_methods_and_training_runs_have_rows() -> None:
     entries = lines("own", 0.5, env_kwargs={"method": "ssdkd"}) + lines("own", 0.6, env_kwargs={"method": "dfq"})
     entries += lines("own", 0.4, env_kwargs={"method": "ssdkd", "method_options": {"gamma": 1}})
