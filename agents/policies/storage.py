@@ -144,7 +144,7 @@ class TrainedSampler:
         path = Path(path)
         exported = (path / SETTINGS).exists()
         state = read_exported(path) if exported else read_sampler(path)
-        check_face(path, state["face"], env)
+        check_face(path, {"rounds_per_step": 1} | state["face"], env)  # which older files do not name
         for what, names in (("observation", env.observation_names), ("action", env.action_names)):
             if list(names) != state["names"].get(what):
                 raise InvalidInputError(
@@ -212,7 +212,7 @@ def check_face(path: Path, face: dict[str, Any], env: SSDKDEnv) -> None:
     Raises:
         InvalidInputError: when it has another action scheme, form of observation, history or number of rounds a step.
     """
-    for name, value in ({"rounds_per_step": 1} | face).items():  # older files do not name it
+    for name, value in face.items():
         if env.face.get(name) != value:
             raise InvalidInputError(
                 f"{path} was made with {name}={value!r}, this environment has {name}={env.face.get(name)!r}; make it "

@@ -94,6 +94,12 @@ def test_plan_is_a_constant_sampler_by_folder_and_file(tmp_path: Path) -> None:
         assert sampler.predict(np.zeros((2, 25), np.float32))[0].tolist() == [ACTION, ACTION]
 
 
+@pytest.mark.parametrize("rounds_per_step", [1, 16])
+def test_plan_of_a_search_is_the_same_at_any_number_of_rounds_a_step(rounds_per_step: int, tmp_path: Path) -> None:
+    searched = plan(tmp_path, env_kwargs={"rounds_per_step": 2})
+    assert isinstance(load_sampler(str(searched), make(rounds_per_step=rounds_per_step)), ConstantSampler)
+
+
 def test_plan_comes_before_checkpoints(tmp_path: Path) -> None:
     plan(checkpoints(tmp_path, "5.safetensors"))
     assert isinstance(load_sampler(str(tmp_path), make()), ConstantSampler)

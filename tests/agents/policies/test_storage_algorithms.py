@@ -12,9 +12,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from agents.policies.algorithms import ALGORITHMS, build_model
 from agents.policies.exported import write_exported
-from agents.policies.storage import TrainedSampler, check_face, load_sampler, read_sampler, restore_model, save_sampler
+from agents.policies.storage import TrainedSampler, load_sampler, read_sampler, restore_model, save_sampler
 from ssdkd_env.errors import InvalidInputError
-from tests.agents.stand_in import OFF_POLICY, STEPS, agent, config_of, environments, stand_in
+from tests.agents.stand_in import OFF_POLICY, STEPS, StandIn, agent, config_of, environments, stand_in
 from tests.envs.episodes import make
 
 #: A part of each agent that a forgetful file would leave at its first values.
@@ -160,11 +160,20 @@ def test_environment_with_other_entries_is_refused(what: str, agents: Any, tmp_p
             load_sampler(str(path), other)
 
 
-def test_file_that_does_not_name_the_rounds_of_a_step_has_steps_of_one(tmp_path: Path) -> None:
+def test_file_that_does_not_name_the_rounds_of_a_step_has_steps_of_one(
+    agents: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As those that were written before there was a choice."""
-    check_face(tmp_path, {}, make())
-    with pytest.raises(InvalidInputError, match="make it with rounds_per_step=1"):
-        check_face(tmp_path, {}, make(rounds_per_step=2))
+    monkeypatch.setattr(StandIn, "face", {"action": "stand-in"})
+    files = both(tmp_path, *agents["ppo"])
+    for rounds in (1, 2):
+        monkeypatch.setattr(StandIn, "face", {"action": "stand-in", "rounds_per_step": rounds})
+        for path in files:
+            if rounds == 1:
+                load_sampler(str(path), world("ppo"))
+                continue
+            with pytest.raises(InvalidInputError, match="make it with rounds_per_step=1"):
+                load_sampler(str(path), world("ppo"))
 
 
 def test_environment_with_another_face_is_refused(agents: Any, tmp_path: Path) -> None:
