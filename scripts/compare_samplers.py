@@ -16,8 +16,8 @@ from pathlib import Path
 
 from _cli import launch
 
-from agents.analysis.results import Result, paper_lines, read_results, row_name
-from agents.benchmarking.leaderboard import environment_of, settings_of
+from agents.analysis.results import SCORES, Result, common_score, paper_lines, read_results, row_name
+from agents.benchmarking.leaderboard import environment_of, method_of, settings_of
 from agents.benchmarking.sampler_report import make_sampler_table, note
 from agents.samplers import CONSTANT_PREFIX
 from ssdkd_env.envs.distillation import FACE
@@ -33,6 +33,8 @@ class Arguments:
     """results.jsonl files of evaluate_sampler or benchmark, under any name."""
     against: str | None = None
     """Row that the others are compared with; without it the paper's sampler."""
+    score: str | None = None
+    """Compare by this score alone, such as accuracy; without it by the most telling accuracy, and the return."""
     out: Path | None = None
     """Markdown file to write, beside printing it."""
 
@@ -43,7 +45,9 @@ def main(args: Arguments) -> None:
     lines = merge(args.results)
     if args.against is None and not paper_lines(lines):
         raise InvalidInputError("--results: no episode of the paper's sampler; give --against another row")
-    table = make_sampler_table(lines, args.against)
+    if args.score is not None and common_score(lines, [args.score]) is None:
+        raise InvalidInputError(f"--score {args.score}: not every episode has it; choose among {', '.join(SCORES)}")
+    table = make_sampler_table(lines, args.against, args.score)
     print(table)
     if args.out is not None:
         text = f"{table}\n\n{note(args.against)}\n"
@@ -63,15 +67,16 @@ def merge(paths: tuple[Path, ...]) -> list[Result]:
         for line in read_results(path):
             row, sampler = row_name(line), line["sampler"]
             played.setdefault((environment_of(line), settings_of(line)), path)
-            identity, earlier = made.setdefault((row, sampler), (identity_of(line), path))
-            if identity != identity_of(line):
-                two = f"{identity} in {earlier}, {identity_of(line)} in {path}"
+            identity = identity_of(line)
+            first, earlier = made.setdefault((row, sampler), (identity, path))
+            if first != identity:
+                two = f"{first} in {earlier}, {identity} in {path}"
                 raise InvalidInputError(f"--results: {sampler!r} is {two}; compare them apart")
             lines.setdefault((row, sampler, line["seed"]), line)
     if len(played) > 1:
-        (first, at), (second, other) = list(played.items())[:2]
+        (one, at), (another, other) = list(played.items())[:2]
         raise InvalidInputError(
-            f"--results: {at} has episodes of {' '.join(first)}, {other} of {' '.join(second)}, which cannot be "
+            f"--results: {at} has episodes of {' '.join(one)}, {other} of {' '.join(another)}, which cannot be "
             "compared; give files of one environment with one budget"
         )
     return list(lines.values())
@@ -79,11 +84,10 @@ def merge(paths: tuple[Path, ...]) -> list[Result]:
 
 def identity_of(line: Result) -> str:
     """What a sampler's name leaves open: which file it was, and for what it was asked."""
-    kwargs = line["env_kwargs"]
-    asked = {"method": kwargs.get("method", "ssdkd"), "method_options": kwargs.get("method_options") or {}}
+    asked = {}
     if line["sampler"] == "random" or line["sampler"].startswith(CONSTANT_PREFIX):  # other controls can say it in any
-        asked |= {name: kwargs[name] for name in FACE if name in kwargs}
-    return json.dumps([line.get("sampler_digest"), asked], sort_keys=True)
+        asked = {name: value for name, value in line["env_kwargs"].items() if name in FACE}
+    return json.dumps([line.get("sampler_digest"), method_of(line), asked], sort_keys=True)
 
 
 if __name__ == "__main__":

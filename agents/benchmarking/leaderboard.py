@@ -74,7 +74,7 @@ def make_leaderboard(files: Mapping[str, Sequence[Result]]) -> str:
     for file in sorted(files):
         for line in files[file]:
             rows = sections.setdefault((environment_of(line), settings_of(line)), {})
-            rows.setdefault((file, row_name(line), _action(line), _method(line)), []).append(line)
+            rows.setdefault((file, row_name(line), _action(line), method_of(line)), []).append(line)
     parts = [HEAD]
     for (environment, settings), rows in sorted(sections.items(), key=_defaults_first):
         made = _different([_Row(*key, tuple(sorted(lines, key=_order))) for key, lines in sorted(rows.items())])
@@ -102,7 +102,7 @@ def _defaults_first(section: tuple[tuple[str, str], Any]) -> tuple[str, bool, st
 
 def _is_reference(line: Result, environment: str, settings: str) -> bool:
     """Whether a line is of the paper's sampler in SSD-KD as it is, in this environment with this budget."""
-    plain = environment_of(line) == environment and _method(line) == "ssdkd" and is_paper(line)
+    plain = environment_of(line) == environment and method_of(line) == "ssdkd" and is_paper(line)
     return plain and settings_of(line) == settings
 
 
@@ -160,7 +160,8 @@ def _action(line: Result) -> str:
     return str(line["env_kwargs"].get("action", "default"))
 
 
-def _method(line: Result) -> str:
+def method_of(line: Result) -> str:
+    """The method, and its options where there are any."""
     method, options = line["env_kwargs"].get("method", "ssdkd"), line["env_kwargs"].get("method_options", {})
     return f"{method} {json.dumps(options, sort_keys=True)}" if options else str(method)
 

@@ -62,12 +62,13 @@ def scores_of(results: Sequence[Result]) -> dict[str, str]:
     return ({accuracy: SCORES[accuracy]} if accuracy else {}) | {"return": "return"}
 
 
-def make_sampler_table(results: Sequence[Result], against: str | None = None) -> str:
+def make_sampler_table(results: Sequence[Result], against: str | None = None, score: str | None = None) -> str:
     """A Markdown table for each score, a row for each sampler or group of training runs in the order of the lines.
 
     Args:
         results: lines of one environment with one budget.
         against: row that the others are compared with; None takes the paper's sampler, where it was played.
+        score: which every line has; None takes those of `scores_of`.
 
     Raises:
         InvalidInputError: when there is no such row, or it has several training runs.
@@ -81,7 +82,8 @@ def make_sampler_table(results: Sequence[Result], against: str | None = None) ->
         if len(runs_of(reference, "return")) > 1:
             raise InvalidInputError(f"against={against!r} is several training runs; give a row of one sampler")
     title = f"− {PAPER_COLUMN if against is None else escaped(against)}"
-    return "\n\n".join(_table(rows, reference, title, score, name) for score, name in scores_of(results).items())
+    scores = scores_of(results) if score is None else {score: SCORES.get(score, score)}
+    return "\n\n".join(_table(rows, reference, title, key, name) for key, name in scores.items())
 
 
 def note(against: str | None = None) -> str:

@@ -49,6 +49,18 @@ def test_any_row_can_be_the_reference(tmp_path: Path) -> None:
     assert "above one of x, a tie" in (tmp_path / "table.md").read_text()
 
 
+def test_one_score_can_be_asked_for(tmp_path: Path) -> None:
+    lines = [*rows("paper", 0.2), *rows("x", 0.3)]
+    for number, content in enumerate(lines):
+        content["final"] = content["final"] | {"accuracy": 0.05 * number}
+    results = write(tmp_path / "a.jsonl", *lines)
+    cells = [row.split(" | ") for row in compare("--results", results, "--score", "accuracy").stdout.splitlines()]
+    assert len(cells) == 4  # one table
+    assert cells[0][2] == "accuracy on real images, IQM"
+    assert cells[3][4].startswith("0.1500 [0.1500, ")
+    assert_refused(compare("--results", results, "--score", "beauty"), "--score beauty: not every episode has it")
+
+
 @pytest.mark.parametrize(
     ("sampler", "changes"),
     [
