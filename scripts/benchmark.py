@@ -42,7 +42,7 @@ class Arguments:
     """Controls by name, files or run folders, or groups of these such as ppo=runs/a,runs/b; further ones of the suite
     samplers; where only methods are given, each method's own."""
     env: str | None = None
-    """Environment id; the suite's own, mostly SSDKD/Digits-v1, where none is given."""
+    """Environment id; the suite's own, mostly SSDKD/Digits-v2, where none is given."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of every environment, such as data_root=data."""
     budget: tuple[str, ...] = ()

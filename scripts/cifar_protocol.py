@@ -127,7 +127,7 @@ def benchmark_command(args: Arguments, teacher: str, student: str, weights: Path
     env_kwargs += [] if args.data_root is None else [f"data_root={args.data_root}"]
     env_kwargs += args.env_kwargs
     command += ["--methods", *args.methods] if args.methods else ["--suite", FAST_SUITES.get(teacher, "protocol")]
-    command += ["--env", {"cifar10": "SSDKD/CIFAR10-v1", "cifar100": "SSDKD/CIFAR100-v1"}[args.task]]
+    command += ["--env", {"cifar10": "SSDKD/CIFAR10-v2", "cifar100": "SSDKD/CIFAR100-v2"}[args.task]]
     command += ["--seeds", str(args.seeds), "--env-kwargs", *env_kwargs]
     return command + (["--budget", *args.budget] if args.budget else [])
 

@@ -37,7 +37,7 @@ class Arguments:
     """Run folder or checkpoint of train_sampler, or an archive (.zip) of Stable-Baselines3."""
     algo: str = ""
     """Algorithm of an archive, such as ppo; a run knows its own."""
-    env: str = "SSDKD/Digits-v1"
+    env: str = "SSDKD/Digits-v2"
     """Environment id of an archive."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment of an archive, such as action=strategies."""

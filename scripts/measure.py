@@ -35,7 +35,7 @@ from ssdkd_env.envs.observations import STATISTICS
 from ssdkd_env.envs.vector import SSDKDVectorEnv
 from ssdkd_env.errors import InvalidInputError
 
-ENV_ID = "SSDKD/Digits-v1"
+ENV_ID = "SSDKD/Digits-v2"
 
 #: Budgets that trade seconds for accuracy; the task's default is among them.
 BUDGETS: dict[str, dict[str, int]] = {

@@ -57,7 +57,7 @@ class Arguments:
     """File or run folder of a trained sampler, or a control that draws nothing."""
     out: Path
     """JSON-lines file to write; must not exist. A picture goes beside it."""
-    env: str = "SSDKD/Digits-v1"
+    env: str = "SSDKD/Digits-v2"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()
     """Further arguments of the environment, such as 'budget={"rounds": 10}'."""

@@ -47,7 +47,7 @@ class Arguments:
     """Random plans, beside the controls; a discrete scheme plays every choice."""
     seeds: int = 10
     """Episodes of each plan."""
-    env: str = "SSDKD/Digits-v1"
+    env: str = "SSDKD/Digits-v2"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()
     """Further arguments of the environment, such as 'budget={"rounds": 10}'."""

@@ -3,7 +3,7 @@
 Examples:
   python scripts/measure_speed.py runs --out results/digits-runs.jsonl
   python scripts/measure_speed.py versions --before ../first --out results/digits-versions.jsonl
-  python scripts/measure_speed.py peak --env SSDKD/CIFAR10-v1 --env-kwargs teacher=t.safetensors data_root=data \
+  python scripts/measure_speed.py peak --env SSDKD/CIFAR10-v2 --env-kwargs teacher=t.safetensors data_root=data \
       backend=compiled precision=bfloat16 --out results/peak.jsonl
 
 Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints a
@@ -52,7 +52,7 @@ class Runs:
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    env: str = "SSDKD/Digits-v1"
+    env: str = "SSDKD/Digits-v2"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, such as data_root=data."""
@@ -87,7 +87,7 @@ class Peak:
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    env: str = "SSDKD/Digits-v1"
+    env: str = "SSDKD/Digits-v2"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, such as backend=compiled precision=bfloat16."""
@@ -165,7 +165,7 @@ def measure_versions(args: Versions) -> None:
                 append_line(args.out, {"side": side} | episode)
                 seconds[side].append(episode["seconds"])
                 accuracies[side].append(episode["accuracy"])
-    append_line(args.out, {"versions": versions(), **_machine(make_env("SSDKD/Digits-v1", {"device": "cpu"}))})
+    append_line(args.out, {"versions": versions(), **_machine(make_env("SSDKD/Digits-v2", {"device": "cpu"}))})
     print("| side | seconds an episode (median) | accuracy |\n|---|---|---|")
     for side in checkouts:
         print(f"| {side} | {np.median(seconds[side]):.2f} | {bootstrap_mean(accuracies[side])} |")

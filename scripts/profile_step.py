@@ -51,7 +51,7 @@ class Arguments:
     """Trace file to write, .json or .json.gz; must not exist."""
     out: Path | None = None
     """JSON-lines file to write the numbers to as well; must not exist."""
-    env: str = "SSDKD/Digits-v1"
+    env: str = "SSDKD/Digits-v2"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, such as 'budget={"rounds": 10}'."""

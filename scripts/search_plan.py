@@ -36,7 +36,7 @@ class Arguments:
     """random (a bandit where actions are numbers) or cma."""
     episodes: int = 400
     """Episodes in all, without those of --evaluate-every."""
-    env: str = "SSDKD/Digits-v1"
+    env: str = "SSDKD/Digits-v2"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()
     """Arguments of the environment, such as reward=probe_discrepancy 'budget={"rounds": 10}'."""

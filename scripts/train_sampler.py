@@ -34,7 +34,7 @@ class Arguments:
 
     out: Path
     """Folder of the run; must be new or empty, unless --resume."""
-    env: str = "SSDKD/Digits-v1"
+    env: str = "SSDKD/Digits-v2"
     """Environment id."""
     algo: str = "ppo"
     """a2c, ars, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what is not

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 for _name, _task in (("Digits", "digits"), ("CIFAR10", "cifar10"), ("CIFAR100", "cifar100")):
     register(
-        id=f"SSDKD/{_name}-v1",
+        id=f"SSDKD/{_name}-v2",
         entry_point="ssdkd_env.envs.distillation:SSDKDEnv",
         vector_entry_point="ssdkd_env.envs.vector:SSDKDVectorEnv",
         kwargs={"task": _task},

@@ -75,12 +75,12 @@ def test_environment_class_loads_torch_but_neither_trainers_nor_plots_nor_data()
 
 
 def test_import_registers_the_id() -> None:
-    code = "import gymnasium, ssdkd_env; print(gymnasium.spec('SSDKD/Digits-v1').entry_point)"
+    code = "import gymnasium, ssdkd_env; print(gymnasium.spec('SSDKD/Digits-v2').entry_point)"
     assert run_python(code).strip() == "ssdkd_env.envs.distillation:SSDKDEnv"
 
 
 def test_prefixed_id_imports_the_package_by_itself() -> None:
-    code = "import gymnasium; print(type(gymnasium.make('ssdkd_env:SSDKD/Digits-v1').unwrapped).__name__)"
+    code = "import gymnasium; print(type(gymnasium.make('ssdkd_env:SSDKD/Digits-v2').unwrapped).__name__)"
     assert run_python(code).strip() == "SSDKDEnv"
 
 

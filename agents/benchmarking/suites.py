@@ -16,7 +16,7 @@ from agents.policies.storage import face_of
 from agents.samplers import SAMPLERS
 from ssdkd_env.errors import InvalidInputError, check_choice
 
-DEFAULT_ENV = "SSDKD/Digits-v1"
+DEFAULT_ENV = "SSDKD/Digits-v2"
 #: Each method's own sampling: SSD-KD's priority sampling, uniform for the others.
 OWN = "own"
 #: The suite of the controls, which takes further samplers beside its own.
@@ -110,6 +110,8 @@ ABLATION_SUITE = (
     Entry("φ off", method_options=PHI_OFF),
     Entry("δ off (uniform)", sampler="uniform"),
     Entry("importance weights off", sampler="paper_unweighted"),
+    Entry("weights by maximum", method_options={"importance_normalization": "maximum"}),
+    Entry("weights plain", method_options={"importance_normalization": "plain"}),
     Entry("full update", method_options={"update": "full"}),
     Entry("all off", method_options=PHI_OFF | {"update": "full"}, sampler="uniform"),
 )
@@ -126,19 +128,26 @@ REAL_VS_SYNTHETIC_SUITE = (
 
 #: What a CPU can do on 32×32 images: small networks and budget, a probe set that takes minutes, few evaluations.
 CIFAR_CPU: dict[str, Any] = {
-    "budget": {"preset": "cpu"},
+    "budget": {"preset": "cpu-long"},
     "student_arch": "resnet8",
     "generator_arch": "generator_small",
     "probe": {"generators": 2, "batches": 20, "kept": 4, "steps": 5},
-    "evaluate_every": 10,
+    "evaluate_every": 12,
 }
 
 CIFAR_CPU_SUITE = (
     Entry("SSD-KD", env_kwargs=CIFAR_CPU),
-    Entry("Fast-5", "fast5", env_kwargs=CIFAR_CPU),
-    Entry("DFQ", "dfq", env_kwargs=CIFAR_CPU),
     Entry("SSD-KD, uniform", sampler="uniform", env_kwargs=CIFAR_CPU),
-    Entry("KD on all real images", "vanilla_kd", {"real_share": 1.0}, env_kwargs=CIFAR_CPU),
+    Entry("Fast-5", "fast5", env_kwargs=CIFAR_CPU),
+)
+
+CIFAR_CPU_PARTS_SUITE = (
+    Entry("φ off", method_options=PHI_OFF, env_kwargs=CIFAR_CPU),
+    Entry("weights by maximum", method_options={"importance_normalization": "maximum"}, env_kwargs=CIFAR_CPU),
+    Entry("Fast-10", "fast10", env_kwargs=CIFAR_CPU),
+    Entry("NAYER, small buffer", "nayer", {"memory": "buffer"}, env_kwargs=CIFAR_CPU),
+    Entry("KD, 10 % real", "vanilla_kd", {"real_share": PAPER_SCALE}, env_kwargs=CIFAR_CPU),
+    Entry("KD, 100 % real", "vanilla_kd", {"real_share": 1.0}, env_kwargs=CIFAR_CPU),
 )
 
 
@@ -152,10 +161,10 @@ def generative_entries(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[Entr
     )
 
 
-def _protocol(**fast_options: float) -> tuple[Entry, ...]:
-    """SSD-KD against Fast, whose authors weigh their losses by the teacher."""
-    fast = (Entry(f"Fast-{steps}", f"fast{steps}", fast_options) for steps in (2, 5, 10))
-    return (Entry("SSD-KD"), *fast)
+def _protocol(**loss_weights: float) -> tuple[Entry, ...]:
+    """SSD-KD against Fast, whose authors weigh their losses by the teacher; SSD-KD, whose loop is Fast's, alike."""
+    fast = (Entry(f"Fast-{steps}", f"fast{steps}", loss_weights) for steps in (2, 5, 10))
+    return (Entry("SSD-KD", method_options=loss_weights), *fast)
 
 
 SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -207,19 +216,24 @@ SUITES = {
     "real-vs-synthetic": Suite("synthetic against real images (the paper's figure 1)", REAL_VS_SYNTHETIC_SUITE),
     "scale": Suite("SSD-KD over the size of the buffer (the paper's figure 4)", scale_entries),
     "generative": Suite("adversarial generators, at the budget's rounds and at four times as many", generative_entries),
-    "protocol": Suite("SSD-KD against Fast, for ResNet-34 teachers", _protocol(), "SSDKD/CIFAR10-v1"),
+    "protocol": Suite("SSD-KD against Fast, for ResNet-34 teachers", _protocol(), "SSDKD/CIFAR10-v2"),
     "protocol-vgg11": Suite(
         "the same for VGG-11 teachers",
         _protocol(adversarial_weight=1.0, one_hot_weight=0.5),
-        "SSDKD/CIFAR10-v1",
+        "SSDKD/CIFAR10-v2",
     ),
     "protocol-wrn40_2": Suite(
         "the same for WRN-40-2 teachers",
         _protocol(adversarial_weight=1.1, one_hot_weight=0.4),
-        "SSDKD/CIFAR10-v1",
+        "SSDKD/CIFAR10-v2",
     ),
     SAMPLERS_SUITE: Suite("every sampler that needs no training, on SSD-KD", control_entries),
-    "cifar-cpu": Suite("five entries that a CPU can play on CIFAR-10", CIFAR_CPU_SUITE, "SSDKD/CIFAR10-v1"),
+    "cifar-cpu": Suite(
+        "SSD-KD, its uniform control and Fast-5 on CIFAR-10, as far as a CPU gets", CIFAR_CPU_SUITE, "SSDKD/CIFAR10-v2"
+    ),
+    "cifar-cpu-parts": Suite(
+        "the same for parts of SSD-KD, dearer methods and real images", CIFAR_CPU_PARTS_SUITE, "SSDKD/CIFAR10-v2"
+    ),
 }
 
 

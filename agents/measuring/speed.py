@@ -165,7 +165,7 @@ import gymnasium, torch
 torch.set_num_threads(1)
 import ssdkd_env
 for seed in map(int, sys.argv[1:]):
-    env = gymnasium.make("SSDKD/Digits-v1", device="cpu").unwrapped
+    env = gymnasium.make("SSDKD/Digits-v2", device="cpu").unwrapped
     started = time.perf_counter()
     env.reset(seed=seed)
     ended = False

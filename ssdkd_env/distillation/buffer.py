@@ -24,7 +24,8 @@ class Entries:
         class_share: (N, classes) float32, the teacher's arg-max classes (one-hot for classification).
         confidence: (N,) float32, p_T.
         discrepancy: (N,) float32, KL(f_T ‖ f_S) in nats when last refreshed.
-        importance_weight: (N,) float32, w of the last draw; 1 for an image that was never drawn from.
+        importance_weight: (N,) float32, w of the last draws; of an image that was never drawn from, what residents
+            of its KL carry (`priority.entering_weights`), and 1 before the first draws.
         log_weight: (N,) float32, unnormalised log P under the round's sampling plan.
         born: (N,) int64, the round in which the image was synthesised.
     """

@@ -85,13 +85,14 @@ class GroupedRuns:
         networks, images = [work.network for work in works], [work.images for work in works]
         count, normalize = len(works), works[0].normalize
         if all(network is networks[0] for network in networks):
-            return list(answer(networks[0], torch.cat(images), normalize).chunk(count))
+            return list(answer(works[0].execution.of(networks[0]), torch.cat(images), normalize).chunk(count))
         group = self._group(networks, images[0].shape[1:])
         if group is None:
             return None
+        forward = works[0].execution.of(group)
         chunks = zip(*(each.split(max(ANSWER_CHUNK // count, 1)) for each in images), strict=True)
         with torch.no_grad():
-            logits = [group(normalize(torch.cat(chunk))).chunk(count) for chunk in chunks]
+            logits = [forward(normalize(torch.cat(chunk))).chunk(count) for chunk in chunks]
         return [torch.cat(parts) for parts in zip(*logits, strict=True)]
 
     def _train(self, works: list[TrainingWork]) -> list[Tensor] | None:

@@ -25,7 +25,7 @@ from ssdkd_env.distillation.losses import (
     total_variation,
 )
 from ssdkd_env.distillation.methods import Method
-from ssdkd_env.distillation.priority import class_share, confidence, difficulty, diversity, target_probability
+from ssdkd_env.distillation.priority import class_share, confidence, modulation, target_probability
 from ssdkd_env.distillation.statistics import BatchNormStatistics
 
 
@@ -156,17 +156,17 @@ class Objective:
         self, logits: Tensor, targets: Tensor, buffer_share: Tensor, emphases: Sequence[Emphasis]
     ) -> Tensor | float:
         """φ(x) of the runs' terms, (runs · N,), without gradient; 1 without any."""
-        phi: Tensor | float = 1.0
+        if not any(each.diversity_exponent or each.difficulty_exponent for each in emphases):
+            return 1.0
         with torch.no_grad():
-            if any(emphasis.diversity_exponent for emphasis in emphases):
-                shares = class_share(logits).chunk(self.runs)
-                terms = zip(shares, buffer_share, emphases, strict=True)
-                phi = torch.cat([diversity(own, share) ** each.diversity_exponent for own, share, each in terms])
-            if any(emphasis.difficulty_exponent for emphasis in emphases):
-                p_teacher = target_probability(logits, targets) if self.method.focal else confidence(logits)
-                parts = zip(p_teacher.chunk(self.runs), emphases, strict=True)
-                phi = phi * torch.cat([difficulty(own, each.difficulty_exponent) for own, each in parts])
-        return phi
+            p_teacher = target_probability(logits, targets) if self.method.focal else confidence(logits)
+            shares, certainties = class_share(logits).chunk(self.runs), p_teacher.chunk(self.runs)
+            return torch.cat(
+                [
+                    modulation(own, share, certain, each.diversity_exponent, each.difficulty_exponent)
+                    for own, share, certain, each in zip(shares, buffer_share, certainties, emphases, strict=True)
+                ]
+            )
 
     def _adversarial_scale(self, emphases: Sequence[Emphasis]) -> Tensor | float:
         """Of each run, (runs,); a number where they agree, so that no graph of the GPU waits for a copy."""

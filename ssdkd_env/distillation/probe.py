@@ -169,7 +169,7 @@ def _read(path: Path, task: Task) -> Tensor | None:
 def fingerprint(task: Task, *machine: str) -> str:
     """Hash of everything that the probe set depends on: the task, and what rounds otherwise, where it matters."""
     spec = task.spec
-    methods = [sorted(asdict(PROBE_SOURCES[name].method).items()) for name in spec.probe.sources.split("+")]
+    methods = [sorted(PROBE_SOURCES[name].method.inversion_settings.items()) for name in spec.probe.sources.split("+")]
     settings = (
         (spec.image_shape, spec.num_classes, spec.mean, spec.std, spec.padding, spec.flip, spec.latent_dim),
         (spec.teacher_arch, spec.generator_arch, sorted(spec.generator_options.items())),

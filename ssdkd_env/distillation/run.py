@@ -13,7 +13,7 @@ from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.emphasis import Emphasis
-from ssdkd_env.distillation.execution import Execution
+from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
@@ -56,8 +56,9 @@ class DistillationRun:
         backend: `"plain"`, the reference; `"fast"`, the same numbers but for rounding, with BatchNorm folded in the
             teacher that answers and less overhead a step; `"compiled"`, the fast one whose hot loops go through
             `torch.compile` (on CUDA as CUDA graphs), whose compilation delays the first round; `"auto"`, `"fast"`.
-        precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; what is measured of images stays in
-            float32.
+        precision: `"float32"`, or `"bfloat16"` for the products in the hot loops and where the student's answer to the
+            whole memory is measured after a round. Logits, losses and divergences are float32, and so is what is
+            measured of fresh images, of the probe set and of real ones.
 
     Attributes:
         buffer: the images that the student studies, whatever memory the method has.
@@ -85,6 +86,8 @@ class DistillationRun:
         self.device = torch.device(device)
         self.backend = choose_backend(backend)
         execution = Execution(precision, "inductor" if self.backend == "compiled" else "")
+        # Of the whole memory, which costs as much as many minibatches.
+        self._measuring = Execution(precision)
         spec, budget = task.spec, task.spec.budget
         seeds = torch.randint(2**62, (7,), generator=torch.Generator().manual_seed(seed)).tolist()
         self._random = {
@@ -295,6 +298,9 @@ class DistillationRun:
         full one takes every candidate in place of the oldest residents.
         """
         residents = self.buffer.residents
+        candidates.importance_weight.copy_(
+            priority.entering_weights(candidates.discrepancy, residents.discrepancy, residents.importance_weight)
+        )
         self._weigh(plan, residents, candidates)
         if self.method.update == "full":
             return self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
@@ -325,7 +331,9 @@ class DistillationRun:
         """Train the student on draws ∝ P with importance weights; returns the sum of the losses, a scalar tensor."""
         batch_size = self.task.spec.budget.batch_size
         residents = self.buffer.residents
-        residents.importance_weight.copy_(priority.importance_weights(probabilities, plan.importance_exponent))
+        residents.importance_weight.copy_(
+            priority.importance_weights(probabilities, plan.importance_exponent, self.method.importance_normalization)
+        )
         weights = residents.importance_weight
         if plan.reweighted:
             weights = (weights * len(probabilities) * probabilities).float()
@@ -356,7 +364,7 @@ class DistillationRun:
             teacher_logits = yield self._question(self._answering_teacher, images)
         else:
             teacher_logits = residents.teacher_logits[rows]
-        student_logits = yield self._question(self.student, images)
+        student_logits = yield self._question(self.student, images, self._measuring)
         residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
         return priority.agreement(teacher_logits, student_logits).mean()
 
@@ -364,9 +372,9 @@ class DistillationRun:
         """For one piece of work. Drawn when it is asked for, so that it does not matter with whom it is done."""
         return LayerRandom(int(torch.randint(2**62, (1,), generator=self._random["layers"])), self.device)
 
-    def _question(self, network: torch.nn.Module, images: Tensor) -> AnswerWork:
+    def _question(self, network: torch.nn.Module, images: Tensor, execution: Execution = EAGER) -> AnswerWork:
         together = self.backend != "plain"
-        return AnswerWork(network, images, self._normalize, self._layer_random(), together, self._kind)
+        return AnswerWork(network, images, self._normalize, self._layer_random(), together, self._kind, execution)
 
     def student_course(self, images: Tensor) -> Course[Tensor]:
         """Logits of the student for images (N, C, H, W) uint8 on the run's device, as a generator of work."""

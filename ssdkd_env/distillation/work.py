@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.emphasis import Emphasis
+from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.student import StudentTrainer
 
@@ -146,6 +147,7 @@ class AnswerWork:
         random: of the layers.
         together: whether it may be done together with others'.
         kind: of the run; only runs of one kind do it together.
+        execution: how the network is called.
     """
 
     network: nn.Module
@@ -154,6 +156,7 @@ class AnswerWork:
     random: LayerRandom
     together: bool = True
     kind: Hashable = None
+    execution: Execution = EAGER
 
     @property
     def key(self) -> Hashable:
@@ -161,12 +164,12 @@ class AnswerWork:
         if not self.together:
             return id(self)
         frozen = not any(parameter.requires_grad for parameter in self.network.parameters())  # a teacher, that is
-        return "answer", self.kind, type(self.network), frozen, len(self.images)
+        return "answer", self.kind, type(self.network), frozen, len(self.images), self.execution
 
     def alone(self) -> Tensor:
         """Do it."""
         with self.random.lent():
-            return answer(self.network, self.images, self.normalize)
+            return answer(self.execution.of(self.network), self.images, self.normalize)
 
 
 def perform(course: Course[ResultT]) -> ResultT:

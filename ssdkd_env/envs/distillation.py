@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdkd_env.devices import select_device
-from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
+from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.execution import PRECISIONS
 from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.distillation.run import choose_backend
@@ -57,7 +57,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     ## Action Space
 
     `Box(-1, 1, (5,), float32)` with the default scheme `"exponents"`; `action_names` holds the names. The plan
-    is ``P(x) ∝ (|δ(x)|+ε)^a · diversity(x)^b · difficulty(x)^c``, importance weights ``w = (N·P)^−β / max``.
+    is ``P(x) ∝ (|δ(x)|+ε)^a · diversity(x)^b · difficulty(x)^c``, importance weights ``w = (N·P)^−β / Σ P·(N·P)^−β``,
+    so that a drawn image has weight 1 on average, whatever β.
 
     | Num | Action                                              | -1 | +1                                   |
     |-----|-----------------------------------------------------|----|--------------------------------------|
@@ -136,7 +137,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     ## Arguments
 
     ```python
-    gymnasium.make("SSDKD/Digits-v1", reward="probe_discrepancy", budget={"rounds": 10})
+    gymnasium.make("SSDKD/Digits-v2", reward="probe_discrepancy", budget={"rounds": 10})
     ```
 
     Args:
@@ -183,10 +184,12 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     ## Vectorized environment
 
     `gymnasium.make_vec` (sync, async) and Stable-Baselines3's `SubprocVecEnv` work unchanged; with one process an
-    environment, give each one torch thread. Spawned workers need the id `"ssdkd_env:SSDKD/Digits-v1"`.
+    environment, give each one torch thread. Spawned workers need the id `"ssdkd_env:SSDKD/Digits-v2"`.
 
     ## Version History
 
+    - v2: importance weights have mean 1 over the draws, where they were divided by their maximum; a candidate enters
+      with the weight of residents of its KL; SSD-KD's constants are the task's, on CIFAR those of Fast.
     - v1: scaled observations; a probe set of several kinds of images.
     - v0: first version, before the package was released.
     """
@@ -237,7 +240,6 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.device = select_device(device)
         self.backend = choose_backend(backend)
         self.precision = check_choice("precision", precision, PRECISIONS)
-        self.method = make_method(method, method_options)
         fixed = {
             "task": task,
             "teacher": teacher,
@@ -253,6 +255,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         }
         self.instances = InstanceDraw(instances, fixed)
         self.task = self.instances.tasks[0]
+        self.method = self.task.make_method(method, method_options)
         if self.method.memory == "real":
             self.task.training_images()  # refuses here, not at the first reset, where there are none
         self.reward_name = check_choice("reward", reward, REWARDS)

@@ -24,7 +24,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
     """`num_envs` environments like `SSDKDEnv`, whose runs are done side by side.
 
     ```python
-    envs = gymnasium.make_vec("SSDKD/Digits-v1", num_envs=16, vectorization_mode="vector_entry_point")
+    envs = gymnasium.make_vec("SSDKD/Digits-v2", num_envs=16, vectorization_mode="vector_entry_point")
     ```
 
     Spaces, rewards and infos are those of `SSDKDEnv`, batched as in Gymnasium's own vector environments. Environment i

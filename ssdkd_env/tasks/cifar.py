@@ -41,6 +41,15 @@ CIFAR10 = TaskSpec(
             "student_steps": 25,
             "batch_size": 128,
         },
+        # Four times as long.
+        "cpu-long": {
+            "rounds": 144,
+            "warmup_rounds": 30,
+            "candidates": 128,
+            "inversion_steps": 5,
+            "student_steps": 25,
+            "batch_size": 128,
+        },
         # Seconds: to see that everything runs.
         "tiny": {
             "rounds": 2,

@@ -19,7 +19,7 @@ from ssdkd_env.tasks.cards import with_card
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
 from ssdkd_env.tasks.data import find_dataset, load_split
 from ssdkd_env.tasks.digits import DIGITS
-from ssdkd_env.tasks.task import Budget, LabelledImages, Task, TaskSpec, build_teacher
+from ssdkd_env.tasks.task import Budget, LabelledImages, Task, TaskSpec, build_teacher, check_methods
 
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100)}
 
@@ -108,6 +108,7 @@ def load_task(
         InvalidInputError: when anything is unknown, missing, unreadable or does not fit.
     """
     spec = find_spec(task)
+    check_methods(spec)
     if teacher is not None:
         spec = with_card(spec, teacher, own_arch=teacher_arch is not None)
     elif teacher_arch is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.methods import METHODS, Method, make_method
 from ssdkd_env.distillation.probe import ProbeSettings
 from ssdkd_env.distillation.student import StudentSettings
-from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.networks.folding import fold_batch_norm
 from ssdkd_env.networks.registry import build_network
 
@@ -72,6 +73,8 @@ class TaskSpec:
         budget: default budget.
         budgets: other budgets by name, as settings to replace in `budget`.
         student: the student's optimiser.
+        methods: settings of methods that are this task's own, by the method's name, such as `{"ssdkd": {"bn_weight":
+            1.0}}`; what is not named here is the preset's, whose constants are its authors' for CIFAR.
         probe: how much work goes into the probe set, on which rewards judge a student.
         probe_sets: folder with probe sets that were made before; empty when a task ships none.
         training_set_size: images of the original data set, of which a buffer's scale is a share (for digits all 1,797,
@@ -100,6 +103,7 @@ class TaskSpec:
     student_options: dict[str, Any] = field(default_factory=dict)
     generator_options: dict[str, Any] = field(default_factory=dict)
     student: StudentSettings = field(default_factory=StudentSettings)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     probe_sets: str = ""
     budgets: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -133,6 +137,14 @@ class Task:
     def dense(self) -> bool:
         """Whether the networks answer for each pixel."""
         return self._output_dims == 4
+
+    def make_method(self, name: str, options: Mapping[str, Any] | None = None) -> Method:
+        """The preset `name` with the task's own settings of it, then the user's `options`.
+
+        Raises:
+            InvalidInputError: when the name or a setting is unknown, or a value does not fit.
+        """
+        return make_method(name, options, self.spec.methods)
 
     def with_budget(self, budget: Budget) -> Task:
         """The same task, networks and data with another budget."""
@@ -298,6 +310,22 @@ def _channels_last(network: nn.Module) -> nn.Module:
 
 def _classifier_options(spec: TaskSpec, options: dict[str, Any]) -> dict[str, Any]:
     return {"num_classes": spec.num_classes, "in_channels": spec.image_shape[0]} | options
+
+
+def check_methods(spec: TaskSpec) -> None:
+    """Refuse settings of methods that no preset knows.
+
+    Raises:
+        InvalidInputError: naming the task, the method and the setting.
+    """
+    try:
+        if not isinstance(spec.methods, Mapping):
+            raise InvalidInputError(f"methods={spec.methods!r}: expected settings by the name of a method")
+        for name in spec.methods:
+            check_choice("methods", name, METHODS)
+            make_method(name, None, spec.methods)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"task {spec.name!r}: {error}") from error
 
 
 def build_teacher(spec: TaskSpec, seed: int) -> nn.Module:

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, Ve
 
 from agents.policies.algorithms import ALGORITHMS, DISCRETE, build_model, load_hyperparameters
 
-DIGITS = "SSDKD/Digits-v1"
+DIGITS = "SSDKD/Digits-v2"
 STEPS = 4
 #: Hyper-parameters with which every algorithm has learnt after a few episodes of two environments.
 SMALL: dict[str, dict[str, Any]] = {

@@ -299,7 +299,7 @@ def test_step_needs_a_reset_and_open_environments() -> None:
 
 
 def test_environments_are_made_by_id() -> None:
-    envs = make_vec_env("SSDKD/Digits-v1", SMALL | {"reward": "probe_discrepancy"}, 2, "grouped", 1)
+    envs = make_vec_env("SSDKD/Digits-v2", SMALL | {"reward": "probe_discrepancy"}, 2, "grouped", 1)
     assert str(envs.choice) == "grouped: as asked for"
     assert envs.get_attr("reward_name") == ["probe_discrepancy"] * 2
     assert envs.get_attr("budget")[1].rounds == ROUNDS
@@ -309,9 +309,9 @@ def test_environments_are_made_by_id() -> None:
 @pytest.mark.parametrize(
     ("env_id", "env_kwargs", "match"),
     [
-        ("SSDKD/Nope-v1", {}, "env='SSDKD/Nope-v1' is unknown"),
+        ("SSDKD/Nope-v2", {}, "env='SSDKD/Nope-v2' is unknown"),
         ("CartPole-v1", {}, "is no distillation environment"),
-        ("SSDKD/Digits-v1", {"bogus": 1}, "env_kwargs.*bogus"),
+        ("SSDKD/Digits-v2", {"bogus": 1}, "env_kwargs.*bogus"),
     ],
 )
 def test_unusable_id_is_refused(env_id: str, env_kwargs: dict[str, Any], match: str) -> None:

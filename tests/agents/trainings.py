@@ -20,7 +20,7 @@ from tests.envs.episodes import BUDGET, SMALL_PROBE
 
 ROUNDS = BUDGET["rounds"]
 PPO = TrainingConfig(
-    env_id="SSDKD/Digits-v1",
+    env_id="SSDKD/Digits-v2",
     algorithm="ppo",
     timesteps=12,
     env_kwargs={"budget": BUDGET, "probe": SMALL_PROBE},

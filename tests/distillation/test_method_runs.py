@@ -445,10 +445,10 @@ def test_the_reset_comes_before_the_rounds_synthesis(name: str, monkeypatch: pyt
 def measured(run: DistillationRun) -> Tensor:
     """Rows of the memory that a round measures anew; their discrepancies are checked."""
     known = len(run.buffer)
-    run.buffer.residents.discrepancy.fill_(-1.0)
+    run.buffer.residents.discrepancy.fill_(777.0)
     run.step(UNIFORM)
     residents = run.buffer.residents
-    rows = torch.nonzero(residents.discrepancy[:known] != -1.0).flatten()
+    rows = torch.nonzero(residents.discrepancy[:known] != 777.0).flatten()
     with torch.no_grad():
         inputs = (residents.images[rows].float() / 255 - run.task.spec.mean[0]) / run.task.spec.std[0]
         p, q = (network(inputs).double().softmax(dim=1) for network in (run.teacher, run.student))

@@ -37,7 +37,7 @@ SYNTHESISING = [name for name in METHODS if name != "vanilla_kd"]
 #: Weights of the terms that make up each method's loss; `parts_by_hand` says what they mean.
 _FAST = {"bn": 10.0, "one_hot": 0.5, "masked_kl": -1.33}
 TERMS: dict[str, dict[str, float]] = {
-    "ssdkd": {"bn": 1.0, "modulated_one_hot": 1.0, "masked_kl": -1.0},
+    "ssdkd": {"bn": 10.0, "modulated_one_hot": 0.5, "masked_kl": -1.33},
     **{f"fast{steps}{kind}": _FAST for steps in (2, 5, 10) for kind in ("", "_plain")},
     "cmi": {"bn": 1.0, "one_hot": 1.0, "masked_kl": -0.5, "contrastive": 0.8},
     "deepinversion": {"bn": 10.0, "one_hot": 1.0, "js": -1.0, "variation": 0.01, "square": 0.001},
@@ -382,8 +382,7 @@ def test_a_loss_without_weight_is_not_computed(name: str, monkeypatch: pytest.Mo
         "activation_loss": {"activation"},
         "total_variation": {"variation"},
         "squared_norm": {"square"},
-        "diversity": {"modulated_one_hot"},
-        "difficulty": {"modulated_one_hot"},
+        "modulation": {"modulated_one_hot"},
     }
     for function, terms in functions.items():
         if not terms & set(TERMS[name]):

@@ -137,7 +137,14 @@ def test_difficulty_is_no_nan_where_rounding_puts_confidence_above_one() -> None
 def test_modulation_is_diversity_times_difficulty() -> None:
     share, buffer_share, p_teacher = torch.eye(3), torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.9, 0.5, 0.2])
     expected = [(1 - b) * (1 - p) ** 2 for b, p in zip([0.5, 0.3, 0.2], [0.9, 0.5, 0.2], strict=True)]
-    close(priority.modulation(share, buffer_share, p_teacher, gamma=2.0), expected)
+    close(priority.modulation(share, buffer_share, p_teacher, difficulty_exponent=2.0), expected)
+
+
+def test_an_exponent_of_zero_switches_a_term_of_modulation_off() -> None:
+    share, buffer_share, p_teacher = torch.eye(3), torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 0.5, 0.2])
+    close(priority.modulation(share, buffer_share, p_teacher, 0.0, 1.0), [0.0, 0.5, 0.8])
+    close(priority.modulation(share, buffer_share, p_teacher, 1.0, 0.0), [0.0, 1.0, 1.0])
+    close(priority.modulation(share, buffer_share, p_teacher, 0.0, 0.0), [1.0, 1.0, 1.0])
 
 
 # --- P ---
@@ -197,38 +204,7 @@ def test_a_million_float32_weights_still_sum_to_one() -> None:
     assert abs(priority.sampling_probabilities(weights).sum().item() - 1) < 1e-12
 
 
-# --- w ---
-
-
-@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=30), st.floats(0.0, 1.0))
-def test_importance_weights_are_the_normalised_inverse_power(raw: list[float], beta: float) -> None:
-    probabilities = [r / math.fsum(raw) for r in raw]
-    powers = [(len(raw) * p) ** -beta for p in probabilities]
-    weights = priority.importance_weights(torch.tensor(probabilities, dtype=torch.float64), beta)
-    assert weights.dtype == torch.float32
-    close(weights, [p / max(powers) for p in powers])
-    assert weights.max() == 1.0
-
-
-def test_beta_zero_switches_importance_weights_off() -> None:
-    assert priority.importance_weights(torch.tensor([0.7, 0.2, 0.1]).double(), beta=0.0).tolist() == [1.0, 1.0, 1.0]
-
-
-def test_beta_one_makes_the_expected_gradient_that_of_uniform_sampling() -> None:
-    probabilities = torch.rand(12, dtype=torch.float64, generator=generator(2)) ** 4
-    probabilities /= probabilities.sum()
-    gradients = torch.randn(12, 5, dtype=torch.float64, generator=generator(3))
-    weights = priority.importance_weights(probabilities, beta=1.0).double()
-    expected = (probabilities[:, None] * weights[:, None] * gradients).sum(dim=0)
-    # Dividing by the largest weight scales the gradient by N·min(P) and does not turn it.
-    scale = 12 * probabilities.min()
-    close(expected / scale, gradients.mean(dim=0).numpy())
-
-
-def test_importance_weights_survive_a_probability_of_zero() -> None:
-    weights = priority.importance_weights(torch.tensor([0.0, 1.0]).double(), beta=1.0)
-    assert weights.isfinite().all()
-    assert weights[0] == 1.0
+# --- what P is like ---
 
 
 def test_effective_sample_size_counts_the_images_that_matter() -> None:

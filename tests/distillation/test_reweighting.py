@@ -29,7 +29,7 @@ def at_second_round(plan: SamplingPlan, **budget: int) -> tuple[DistillationRun,
 
 def weights_by_hand(p: Tensor) -> Tensor:
     weights = (len(p) * p) ** -BETA
-    return weights / weights.max()
+    return weights / (p * weights).sum()
 
 
 def test_weights_are_those_of_the_draws_times_their_probability() -> None:

@@ -366,7 +366,7 @@ def test_weights_of_the_round_follow_the_plan() -> None:
     torch.testing.assert_close(weights[:known], delta + PRIORITY_EPSILON, rtol=1e-4, atol=1e-6)
     p = weights / weights.sum()
     w = (len(p) * p) ** -0.7
-    torch.testing.assert_close(residents.importance_weight.double(), w / w.max(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(residents.importance_weight.double(), w / (p * w).sum(), rtol=1e-4, atol=1e-6)
     assert report.effective_sample_size == pytest.approx(1 / (len(p) * (p**2).sum().item()), rel=1e-4)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -152,30 +152,45 @@ def kl_by_hand(teacher_logits: NDArray[np.float64], student_logits: NDArray[np.f
     return divergence
 
 
-def forget_nothing(env: SSDKDEnv) -> tuple[torch.nn.Module, dict[bytes, float]]:
-    """The student as it is, and the importance weight of every resident, by its image."""
+class Before(NamedTuple):
+    """The student as it was before a step, and each resident's importance weight and KL, by its image."""
+
+    student: torch.nn.Module
+    weights: dict[bytes, float]
+    divergences: dict[bytes, float]
+
+    def entering_weight(self, divergence: float) -> float:
+        """What an image enters with: read off the line through the residents in logarithms."""
+        known = np.log(np.array([self.divergences[image] for image in self.weights]) + EPSILON)
+        logs = np.log(np.array(list(self.weights.values())))
+        slope, offset = np.polyfit(known, logs, 1)
+        return float(np.exp(np.clip(offset + slope * np.log(divergence + EPSILON), logs.min(), logs.max())))
+
+
+def forget_nothing(env: SSDKDEnv) -> Before:
     assert env.run is not None
     residents = env.run.buffer.residents
-    weights = {
-        image.numpy().tobytes(): float(weight)
-        for image, weight in zip(residents.images, residents.importance_weight, strict=True)
-    }
-    return copy.deepcopy(env.run.student), weights
+    images = [image.numpy().tobytes() for image in residents.images]
+    numbers = (residents.importance_weight, residents.discrepancy)
+    weights, divergences = (dict(zip(images, each.tolist(), strict=True)) for each in numbers)
+    return Before(copy.deepcopy(env.run.student), weights, divergences)
 
 
-def probabilities_by_hand(
-    env: SSDKDEnv, before: tuple[torch.nn.Module, dict[bytes, float]], form: Callable[[Any], Any]
-) -> NDArray[np.float64]:
+def probabilities_by_hand(env: SSDKDEnv, before: Before, form: Callable[[Any], Any]) -> NDArray[np.float64]:
     """P over the buffer after a step, from the images, the student before the step and the weights before it."""
-    student, weights = before
     assert env.run is not None
     images = env.run.buffer.residents.images
     inputs = (images.double() / 255 - env.task.spec.mean[0]) / env.task.spec.std[0]
     with torch.no_grad():
         teacher_logits = copy.deepcopy(env.task.teacher_on(env.device)).double()(inputs).numpy()
-        student_logits = student.double()(inputs).numpy()
-    previous = np.array([weights.get(image.numpy().tobytes(), 1.0) for image in images])
-    unnormalised = form(previous * kl_by_hand(teacher_logits, student_logits))
+        student_logits = before.student.double()(inputs).numpy()
+    divergences = kl_by_hand(teacher_logits, student_logits)
+    keys = [image.numpy().tobytes() for image in images]
+    previous = [
+        before.weights[key] if key in before.weights else before.entering_weight(divergence)
+        for key, divergence in zip(keys, divergences, strict=True)
+    ]
+    unnormalised = form(np.array(previous) * divergences)
     return np.asarray(unnormalised / unnormalised.sum())
 
 

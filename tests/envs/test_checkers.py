@@ -20,7 +20,7 @@ SKIP_RENDERING = find_spec("ssdkd_env.envs.rendering") is None
 
 
 def gym_make(**arguments: Any) -> gym.Env:
-    return gym.make("SSDKD/Digits-v1", budget=BUDGET, probe=SMALL_PROBE, **arguments).unwrapped
+    return gym.make("SSDKD/Digits-v2", budget=BUDGET, probe=SMALL_PROBE, **arguments).unwrapped
 
 
 @pytest.mark.parametrize("reward", REWARD_NAMES)
@@ -44,7 +44,7 @@ def test_checkers_pass_with_every_action_scheme(scheme: str) -> None:
 
 def test_checkers_pass_on_own_task_without_evaluation_data(tiny_teacher: str) -> None:
     env = gym.make(
-        "SSDKD/Digits-v1", task="tests.envs.own_networks:TINY", teacher=tiny_teacher, probe=SMALL_PROBE
+        "SSDKD/Digits-v2", task="tests.envs.own_networks:TINY", teacher=tiny_teacher, probe=SMALL_PROBE
     ).unwrapped
     gymnasium_check(env, skip_render_check=SKIP_RENDERING)
     sb3_check(env, warn=True, skip_render_check=True)

@@ -98,7 +98,7 @@ def test_global_random_generators_stay_as_they_were(generator_arch: str | None) 
 
 
 def test_spec_survives_json() -> None:
-    env = gym.make("SSDKD/Digits-v1", budget=BUDGET, probe=SMALL_PROBE, reward="probe_discrepancy", student={"lr": 0.1})
+    env = gym.make("SSDKD/Digits-v2", budget=BUDGET, probe=SMALL_PROBE, reward="probe_discrepancy", student={"lr": 0.1})
     assert env.spec is not None
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert again.spec == env.spec
@@ -107,5 +107,5 @@ def test_spec_survives_json() -> None:
 
 
 def test_global_spec_survives_json() -> None:
-    spec = gym.spec("SSDKD/Digits-v1")
+    spec = gym.spec("SSDKD/Digits-v2")
     assert gym.envs.registration.EnvSpec.from_json(spec.to_json()) == spec

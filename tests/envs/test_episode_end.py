@@ -19,7 +19,7 @@ def test_episode_terminates_when_the_budget_is_used_up_and_is_never_truncated(ro
 
 
 def test_gymnasium_adds_no_time_limit() -> None:
-    assert gym.spec("SSDKD/Digits-v1").max_episode_steps is None
+    assert gym.spec("SSDKD/Digits-v2").max_episode_steps is None
 
 
 def test_step_before_reset_is_refused() -> None:

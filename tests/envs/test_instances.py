@@ -213,7 +213,7 @@ def play_vector(envs: SSDKDVectorEnv, instances: int | None = None) -> tuple[Any
     return np.stack(seen), np.stack(rewards), infos["instance"].tolist()
 
 
-@pytest.mark.parametrize(("backend", "tolerance"), [("loop", 0.0), ("grouped", 2e-3)])
+@pytest.mark.parametrize(("backend", "tolerance"), [("loop", 0.0), ("grouped", 5e-3)])
 def test_vector_environment_gives_what_each_instance_gives_alone(
     backend: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,13 +265,13 @@ def test_stable_baselines_sets_an_instance_for_each() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_checkers_pass_with_instances() -> None:
-    env = gym.make("SSDKD/Digits-v1", render_mode="rgb_array", **ARGUMENTS).unwrapped
+    env = gym.make("SSDKD/Digits-v2", render_mode="rgb_array", **ARGUMENTS).unwrapped
     gymnasium_check(env)
     sb3_check(env, warn=True)
 
 
 def test_description_of_the_environment_survives_json() -> None:
-    env = gym.make("SSDKD/Digits-v1", **ARGUMENTS)
+    env = gym.make("SSDKD/Digits-v2", **ARGUMENTS)
     assert env.spec is not None
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert json.loads(env.spec.to_json())["kwargs"]["instances"] == f"{OWN}SMALL_SET"

@@ -24,7 +24,7 @@ from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, make
 
-ID = "SSDKD/Digits-v1"
+ID = "SSDKD/Digits-v2"
 MODES = list(AutoresetMode)
 #: The environment that `play` begins one step later than the others, so that episodes do not end together.
 LATE = 1

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from ssdkd_env.envs import SSDKDVectorEnv, pool, tuning
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, Moment, actions_of, make, reset, steps
 
-ID = "ssdkd_env:SSDKD/Digits-v1"
+ID = "ssdkd_env:SSDKD/Digits-v2"
 SEEDS = [11, 22]
 #: One step through the end of the first episode and two into the second.
 STEPS = ROUNDS + 3

@@ -12,7 +12,7 @@ from gymnasium.wrappers import NormalizeObservation, RecordEpisodeStatistics, Re
 
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, actions_of, assert_same, episode, make, reset, steps
 
-ID = "ssdkd_env:SSDKD/Digits-v1"
+ID = "ssdkd_env:SSDKD/Digits-v2"
 
 
 @pytest.mark.filterwarnings("error")

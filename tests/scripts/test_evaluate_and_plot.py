@@ -94,7 +94,7 @@ def test_second_evaluation_into_the_folder_is_refused(evaluated: tuple[Path, Res
     [
         (("--samplers", "paper", "nope"), "sampler='nope'"),
         (("--samplers",), "samplers"),
-        (("--env", "SSDKD/Nope-v1"), "env='SSDKD/Nope-v1' is unknown"),
+        (("--env", "SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
         (("--env", "CartPole-v1"), "CartPole-v1"),
         (("--env-kwargs", "foo"), "--env-kwargs 'foo'"),
         (("--env-kwargs", "bogus=1"), "bogus"),

@@ -62,7 +62,7 @@ def test_run_is_exported_and_acts_the_same(run: Path, tmp_path: Path) -> None:
         out = tmp_path / f"mine{index}"
         result = export(out, "--sampler", sampler)
         assert result.code == 0, result.stderr
-        assert f"{out}: ppo for SSDKD/Digits-v1" in result.stdout
+        assert f"{out}: ppo for SSDKD/Digits-v2" in result.stdout
         np.testing.assert_array_equal(answers(out), answers(run))
 
 
@@ -88,7 +88,7 @@ def test_archive_of_plain_code_is_exported(
     np.testing.assert_allclose(answers(tmp_path / "mine"), np.load(archives[name].with_suffix(".npy")), atol=1e-6)
     settings = json.loads((tmp_path / "mine" / "sampler.json").read_text())
     assert settings["normalization"] is None
-    assert settings["env_id"] == "SSDKD/Digits-v1"
+    assert settings["env_id"] == "SSDKD/Digits-v2"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_archive_of_plain_code_is_exported(
         ("ppo", ("--algo", "dqn"), "action=strategies"),
         ("ppo", (), "--algo, such as ppo"),
         ("ppo", ("--algo", "pppo"), "algo='pppo' is unknown"),
-        ("ppo", ("--algo", "ppo", "--env", "SSDKD/None-v1"), "env='SSDKD/None-v1' is unknown"),
+        ("ppo", ("--algo", "ppo", "--env", "SSDKD/None-v2"), "env='SSDKD/None-v2' is unknown"),
         ("ppo", ("--algo", "ppo", "--hyperparameters", "bogus=1"), "bogus"),
     ],
 )

@@ -103,7 +103,7 @@ def test_discrete_scheme_plays_every_strategy_in_a_group(tmp_path: Path) -> None
         (("--seeds", 1), "--seeds 1: expected at least 2"),
         (("--num-envs", 0), "--num-envs 0: expected at least 1"),
         (("--action", "exponent"), "action='exponent' is unknown"),
-        (("--env", "SSDKD/None-v1"), "env='SSDKD/None-v1' is unknown"),
+        (("--env", "SSDKD/None-v2"), "env='SSDKD/None-v2' is unknown"),
         (("--vector-backend", "groups"), "vector_backend='groups' is unknown"),
         (("--env-kwargs", "action=full"), "--env-kwargs action=full: give --action"),
         (("--env-kwargs", "rounds_per_step=4"), "--env-kwargs rounds_per_step=4: leave it out"),

@@ -61,7 +61,7 @@ def test_interrupted_search_says_how_to_go_on_and_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (("--env", "SSDKD/Nope-v1"), "env='SSDKD/Nope-v1' is unknown"),
+        (("--env", "SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
         (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
         (("--strategy", "grid"), "strategy='grid' is unknown; choose one of: cma, random"),
         (("--strategy", "cma", "--episodes", "15"), "episodes=15: expected at least population=16"),
@@ -85,6 +85,6 @@ def test_bad_argument_is_refused_before_anything_is_written(
 
 def test_folder_that_holds_no_search_is_not_resumed(tmp_path: Path) -> None:
     assert_refused(in_this_process("search_plan", "--out", tmp_path, "--resume"), "holds no run")
-    (tmp_path / "config.json").write_text('{"env_id": "SSDKD/Digits-v1", "algorithm": "ppo"}')
+    (tmp_path / "config.json").write_text('{"env_id": "SSDKD/Digits-v2", "algorithm": "ppo"}')
     assert_refused(in_this_process("search_plan", "--out", tmp_path, "--resume"), "was not made by search_plan")
     assert set(contents(tmp_path)) == {"config.json"}

@@ -121,8 +121,8 @@ def test_sac_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (("--env", "SSDKD/Nope-v1"), "env='SSDKD/Nope-v1' is unknown"),
-        (("--env", "no_such_package:SSDKD/Digits-v1"), "env='no_such_package:SSDKD/Digits-v1' is unknown"),
+        (("--env", "SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
+        (("--env", "no_such_package:SSDKD/Digits-v2"), "env='no_such_package:SSDKD/Digits-v2' is unknown"),
         (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
         (("--algo", "dqm"), "algo='dqm' is unknown; choose one of: a2c, ars, "),
         (("--algo", "dqn"), "add --env-kwargs action=strategies"),

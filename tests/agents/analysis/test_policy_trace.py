@@ -18,7 +18,7 @@ from ssdkd_env.envs.strategy_actions import STRATEGIES
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, actions_of
 
-DIGITS = "SSDKD/Digits-v1"
+DIGITS = "SSDKD/Digits-v2"
 #: A third of the buffer are candidates, so that ρ is at most 1/3.
 SIZES = BUDGET | {"candidates": 8, "buffer_capacity": 24}
 

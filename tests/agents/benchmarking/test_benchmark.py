@@ -64,13 +64,13 @@ def test_seeds_are_outermost() -> None:
 
 def test_plan_of_a_suite_and_of_a_grid() -> None:
     plan = make_plan(Settings(suite="ablation"))
-    assert plan == Plan("ablation", "SSDKD/Digits-v1", {}, ABLATION_SUITE, 5, HELD_OUT_SEED)
+    assert plan == Plan("ablation", "SSDKD/Digits-v2", {}, ABLATION_SUITE, 5, HELD_OUT_SEED)
     plan = make_plan(
-        Settings(methods=("dfq",), env="SSDKD/CIFAR10-v1", env_kwargs={"clock": False}, seeds=3, first_seed=1)
+        Settings(methods=("dfq",), env="SSDKD/CIFAR10-v2", env_kwargs={"clock": False}, seeds=3, first_seed=1)
     )
-    assert plan == Plan("", "SSDKD/CIFAR10-v1", {"clock": False}, (Entry("dfq", "dfq"),), 3, 1)
-    assert make_plan(Settings(suite="cifar-cpu")).env_id == "SSDKD/CIFAR10-v1"
-    assert make_plan(Settings(suite="cifar-cpu", env="SSDKD/Digits-v1")).env_id == "SSDKD/Digits-v1"
+    assert plan == Plan("", "SSDKD/CIFAR10-v2", {"clock": False}, (Entry("dfq", "dfq"),), 3, 1)
+    assert make_plan(Settings(suite="cifar-cpu")).env_id == "SSDKD/CIFAR10-v2"
+    assert make_plan(Settings(suite="cifar-cpu", env="SSDKD/Digits-v2")).env_id == "SSDKD/Digits-v2"
 
 
 def test_lines_are_those_of_the_episodes_alone(finished: Benchmark) -> None:
@@ -238,7 +238,7 @@ def test_nothing_to_report_is_refused(tmp_path: Path) -> None:
         (replace(SETTINGS, methods=("nope",)), "method='nope' is unknown"),
         (replace(SETTINGS, methods=("ssdkd", "ssdkd")), "'ssdkd' is given twice"),
         (replace(SETTINGS, samplers=("nope",)), "sampler='nope'"),
-        (replace(SETTINGS, env="SSDKD/Nope-v1"), "env='SSDKD/Nope-v1' is unknown"),
+        (replace(SETTINGS, env="SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
         (replace(SETTINGS, env_kwargs={"bogus": 1}), "bogus"),
         (replace(SETTINGS, env_kwargs={"budget": {"bogus": 1}}), "budget has no setting 'bogus'"),
         (replace(SETTINGS, env_kwargs={"budget": 3}), r"env_kwargs\['budget'\]=3"),
@@ -265,7 +265,7 @@ def test_folder_that_is_not_empty_is_refused(finished: Benchmark) -> None:
         (Settings(methods=("dfq",)), r"methods=\['dfq'\], but .* was made with methods=\['ssdkd'\]"),
         (Settings(samplers=("own",)), "samplers"),
         (Settings(suite="ablation"), "suite='ablation', but .* was made with suite=None"),
-        (Settings(env="SSDKD/CIFAR10-v1"), "env='SSDKD/CIFAR10-v1'"),
+        (Settings(env="SSDKD/CIFAR10-v2"), "env='SSDKD/CIFAR10-v2'"),
         (Settings(env_kwargs={"budget": BUDGET | {"rounds": 2}}), "env_kwargs"),
         (Settings(first_seed=5), "first_seed=5"),
     ],
@@ -279,7 +279,7 @@ def test_other_settings_are_not_resumed(given: Settings, match: str, finished: B
 
 
 def test_the_same_settings_are_resumed(finished: Benchmark) -> None:
-    given = replace(SETTINGS, env="SSDKD/Digits-v1", first_seed=HELD_OUT_SEED)
+    given = replace(SETTINGS, env="SSDKD/Digits-v2", first_seed=HELD_OUT_SEED)
     assert Benchmark.resume(finished.folder, given).plan == finished.plan
 
 

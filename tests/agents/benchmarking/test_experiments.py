@@ -29,7 +29,7 @@ from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, ROUNDS
 
-CONFIG = EpisodeConfig("SSDKD/Digits-v1", "paper", HELD_OUT_SEED, {"budget": BUDGET})
+CONFIG = EpisodeConfig("SSDKD/Digits-v2", "paper", HELD_OUT_SEED, {"budget": BUDGET})
 
 
 def timeless(line: dict[str, Any]) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def test_lines_come_as_they_are_made() -> None:
 
 def test_usable_configs_pass() -> None:
     validate([replace(CONFIG, sampler=sampler, seed=seed) for sampler in SAMPLERS for seed in range(3)])
-    validate([replace(CONFIG, env_id="ssdkd_env:SSDKD/Digits-v1")])
+    validate([replace(CONFIG, env_id="ssdkd_env:SSDKD/Digits-v2")])
 
 
 def test_no_samplers_are_refused() -> None:
@@ -341,10 +341,10 @@ def test_validation_looks_at_every_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "env_id", ["SSDKD/Digitz-v1", "SSDKD/Digits-v9", "Nothing-v0", "", "no_such_module:SSDKD/Digits-v1", "a::b", "/x/"]
+    "env_id", ["SSDKD/Digitz-v2", "SSDKD/Digits-v9", "Nothing-v0", "", "no_such_module:SSDKD/Digits-v2", "a::b", "/x/"]
 )
 def test_unknown_environment_is_refused_with_the_known_ones(env_id: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"env='.*is unknown.*choose one of: .*SSDKD/Digits-v1") as caught:
+    with pytest.raises(InvalidInputError, match=r"env='.*is unknown.*choose one of: .*SSDKD/Digits-v2") as caught:
         validate([replace(CONFIG, env_id=env_id)])
     assert "\n" not in str(caught.value)
 

@@ -64,13 +64,13 @@ def test_environments_and_budgets_are_sections_of_their_own() -> None:
         + lines("paper", 0.4, env_kwargs={**other, "action": "exponents"})
         + lines("x", 0.45, env_kwargs={**other, "action": "strategies"})
         + lines("x", 0.6, env_kwargs={"clock": True, "device": "cpu", "method": "ssdkd"})
-        + lines("x", 0.3, env_id="ssdkd_env:SSDKD/CIFAR10-v1"),
+        + lines("x", 0.3, env_id="ssdkd_env:SSDKD/CIFAR10-v2"),
     }
     found = sections(files)
     assert {title: [row["sampler"] for row in rows] for title, rows in found.items()} == {
-        "SSDKD/CIFAR10-v1": ["x"],
-        "SSDKD/Digits-v1": ["x", "paper"],
-        'SSDKD/Digits-v1, `{"budget": {"rounds": 8}}`': ["x", "paper"],
+        "SSDKD/CIFAR10-v2": ["x"],
+        "SSDKD/Digits-v2": ["x", "paper"],
+        'SSDKD/Digits-v2, `{"budget": {"rounds": 8}}`': ["x", "paper"],
     }
     compared = {title: rows[0]["P, same seeds"][:6] for title, rows in found.items()}
     assert list(compared.values()) == ["–", "1.0000", "1.0000"], "with the paper's of the same budget"

@@ -15,7 +15,7 @@ def line(label: str, seed: int, accuracy: float | None = 0.5, **changes: Any) ->
     """A result line of a benchmark, made up."""
     made: dict[str, Any] = {
         "label": label,
-        "env_id": "SSDKD/Digits-v1",
+        "env_id": "SSDKD/Digits-v2",
         "sampler": "own",
         "seed": seed,
         "env_kwargs": {"method": "ssdkd"},
@@ -119,7 +119,7 @@ def test_label_cannot_break_the_table() -> None:
 
 def test_description_tells_what_is_missing_and_where_it_was_measured() -> None:
     text = describe([line("a", 1)], 8)
-    assert text.startswith("1 of 8 episodes, on SSDKD/Digits-v1.")
+    assert text.startswith("1 of 8 episodes, on SSDKD/Digits-v2.")
     assert "Some CPU (2 cores, Linux), device cpu, torch threads 1; torch 2.5." in text
     assert "single episode has no width" in text
     assert "single" not in describe([line("a", 1), line("a", 2)], 2)

@@ -53,8 +53,8 @@ def labelled(entries: tuple[Entry, ...]) -> dict[str, Entry]:
 def test_entry_becomes_the_config_of_an_episode() -> None:
     entry = Entry("label", "fast5", {"gamma": 2.0}, "uniform", {"buffer_scale": 0.1, "budget": {"warmup_rounds": 7}})
     env_kwargs = {"reward": "probe_discrepancy", "budget": {"rounds": 3, "warmup_rounds": 1}}
-    assert entry.config("SSDKD/Digits-v1", 5, env_kwargs) == EpisodeConfig(
-        "SSDKD/Digits-v1",
+    assert entry.config("SSDKD/Digits-v2", 5, env_kwargs) == EpisodeConfig(
+        "SSDKD/Digits-v2",
         "uniform",
         5,
         {
@@ -142,7 +142,7 @@ def test_real_images_are_compared_at_the_same_share() -> None:
 
 
 def test_suite_of_a_cpu_runs_on_cifar() -> None:
-    assert find_suite("cifar-cpu").env_id == "SSDKD/CIFAR10-v1"
+    assert find_suite("cifar-cpu").env_id == "SSDKD/CIFAR10-v2"
     assert [(entry.method, entry.sampler) for entry in CIFAR_CPU_SUITE] == [
         ("ssdkd", "own"),
         ("fast5", "own"),

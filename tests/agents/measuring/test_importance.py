@@ -374,7 +374,7 @@ def test_recurrent_agent_plays_side_by_side_as_alone(pool: EnvironmentPool) -> N
 
     kwargs = {"budget": BUDGET, "probe": SMALL_PROBE, "observation": "statistics"}
     venv = DistillationVecEnv(1, kwargs, "loop")
-    hyperparameters = load_hyperparameters("recurrent_ppo", "SSDKD/Digits-v1", SMALL["recurrent_ppo"] | {"n_envs": 1})
+    hyperparameters = load_hyperparameters("recurrent_ppo", "SSDKD/Digits-v2", SMALL["recurrent_ppo"] | {"n_envs": 1})
     model = build_model("recurrent_ppo", venv, hyperparameters, seed=0)
     together = list(play(pool, model, SEEDS))
     one = EnvironmentPool(1, kwargs, "loop", None)

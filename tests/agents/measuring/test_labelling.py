@@ -23,7 +23,7 @@ STEPS, MINIBATCHES = BUDGET["inversion_steps"], BUDGET["student_steps"]
 
 def begun(count: int = 1, **kwargs: Any) -> Environments:
     environments = Environments(
-        "SSDKD/Digits-v1", {"budget": BUDGET, "probe": SMALL_PROBE, "device": "cpu"} | kwargs, count, seed=3
+        "SSDKD/Digits-v2", {"budget": BUDGET, "probe": SMALL_PROBE, "device": "cpu"} | kwargs, count, seed=3
     )
     environments.begin()
     return environments

@@ -31,7 +31,7 @@ from tests.agents.stand_in import OFF_POLICY, StandIn, environments
 from tests.envs.episodes import make
 
 FOLDER = Path(agents.__file__).parent / "hyperparameters"
-DIGITS = "SSDKD/Digits-v1"
+DIGITS = "SSDKD/Digits-v2"
 #: Keys that RL Zoo takes out of the hyper-parameters before the algorithm sees them, and that we understand too.
 ZOO_KEYS = {"n_envs", "n_timesteps", "normalize", "noise_type", "noise_std"}
 #: Steps of an episode, environment steps of a training that takes an hour or so.
@@ -128,17 +128,17 @@ def test_prefix_of_the_id_does_not_matter() -> None:
 
 
 def test_environment_without_an_entry_takes_that_of_digits() -> None:
-    assert load_hyperparameters("sac", "SSDKD/Mine-v1") == load_hyperparameters("sac", DIGITS)
-    assert load_hyperparameters("sac", "mine:SSDKD/Mine-v1") == load_hyperparameters("sac", DIGITS)
+    assert load_hyperparameters("sac", "SSDKD/Mine-v2") == load_hyperparameters("sac", DIGITS)
+    assert load_hyperparameters("sac", "mine:SSDKD/Mine-v2") == load_hyperparameters("sac", DIGITS)
 
 
 def test_environment_with_an_entry_takes_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hyperparameters").mkdir()
-    (tmp_path / "hyperparameters" / "ppo.yml").write_text("SSDKD/Digits-v1: {gamma: 1}\nSSDKD/Mine-v1: {gamma: 0.5}\n")
+    (tmp_path / "hyperparameters" / "ppo.yml").write_text("SSDKD/Digits-v2: {gamma: 1}\nSSDKD/Mine-v2: {gamma: 0.5}\n")
     monkeypatch.setattr("agents.policies.algorithms.HYPERPARAMETERS", tmp_path / "hyperparameters")
-    assert load_hyperparameters("ppo", "SSDKD/Mine-v1") == {"gamma": 0.5}
-    assert load_hyperparameters("ppo", "x:SSDKD/Mine-v1") == {"gamma": 0.5}
-    assert load_hyperparameters("ppo", "SSDKD/Other-v1") == {"gamma": 1}
+    assert load_hyperparameters("ppo", "SSDKD/Mine-v2") == {"gamma": 0.5}
+    assert load_hyperparameters("ppo", "x:SSDKD/Mine-v2") == {"gamma": 0.5}
+    assert load_hyperparameters("ppo", "SSDKD/Other-v2") == {"gamma": 1}
 
 
 def test_unknown_algorithm_is_refused_with_the_known_ones() -> None:

@@ -130,7 +130,7 @@ def test_real_environments_and_callbacks_work_with_it() -> None:
     kwargs = {"task": "digits", "budget": BUDGET, "probe": SMALL_PROBE}
     venv = VecNormalize(VecMonitor(DistillationVecEnv(4, kwargs, "grouped", 1)))
     try:
-        hyperparameters = load_hyperparameters("ars", "SSDKD/Digits-v1", {"n_delta": 2, "n_top": 1, "gamma": 0.9})
+        hyperparameters = load_hyperparameters("ars", "SSDKD/Digits-v2", {"n_delta": 2, "n_top": 1, "gamma": 0.9})
         model = build_model("ars", venv, hyperparameters, seed=0)
         watch = Watch()
         model.learn(12, callback=CallbackList([watch, DistillationCallback()]))

@@ -27,7 +27,7 @@ from ssdkd_env.files import save_state
 from ssdkd_env.networks.checkpoints import save_weights
 from tests.envs.episodes import make
 
-DIGITS = "SSDKD/Digits-v1"
+DIGITS = "SSDKD/Digits-v2"
 SMALL: dict[str, dict[str, Any]] = {
     "ppo": {"n_steps": 4, "batch_size": 4, "n_epochs": 2},
     "sac": {"learning_starts": 2, "batch_size": 4, "buffer_size": 50},

@@ -23,7 +23,7 @@ from tests.envs.episodes import BUDGET, SMALL_PROBE
 
 ENV_KWARGS: dict[str, Any] = {"budget": BUDGET | {"rounds": 2}, "probe": SMALL_PROBE}
 RANDOM = SearchConfig(
-    env_id="SSDKD/Digits-v1",
+    env_id="SSDKD/Digits-v2",
     strategy="random",
     episodes=10,
     env_kwargs=ENV_KWARGS,
@@ -276,6 +276,6 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, Any], match: str) -
 
 
 def test_folder_of_another_command_is_refused(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run", {"env_id": "SSDKD/Digits-v1", "strategy": "cma"})
+    RunFolder(tmp_path / "run", {"env_id": "SSDKD/Digits-v2", "strategy": "cma"})
     with pytest.raises(InvalidInputError, match="was not made by search_plan"):
         config_of_search(RunFolder(tmp_path / "run", None))

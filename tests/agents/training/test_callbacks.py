@@ -26,7 +26,7 @@ from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.strategy_actions import STRATEGIES
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE
 
-ID = "ssdkd_env:SSDKD/Digits-v1"
+ID = "ssdkd_env:SSDKD/Digits-v2"
 ACTION_NAMES = (
     "discrepancy_exponent",
     "diversity_exponent",
