@@ -49,6 +49,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "student not finite": ({"student": {"lr": float("nan")}}, "student['lr']=nan", "expected a finite number"),
     "student negative": ({"student": {"lr": -0.1}}, "student['lr']=-0.1", "expected"),
     "unknown method key": ({"method_options": {"beta": 1.0}}, "method_options has no setting", "choose among:"),
+    "unknown normalisation": (
+        {"method_options": {"importance_normalization": "max"}},
+        "method_options['importance_normalization']='max'",
+        "choose one of: maximum, mean, plain",
+    ),
     "method text": ({"method_options": {"gamma": "1"}}, "method_options['gamma']='1'", "expected float"),
     "method not finite": ({"method_options": {"gamma": float("inf")}}, "method_options['gamma']", "expected a finite"),
     "unknown student arch": ({"student_arch": "resnet"}, "student_arch='resnet'", "choose one of:"),

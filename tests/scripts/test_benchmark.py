@@ -156,7 +156,10 @@ def test_failed_episode_is_reported_and_retried(
     ("arguments", "match"),
     [
         ((), "nothing to compare; give --suite"),
-        (("--suite", "nope"), "suite='nope' is unknown; choose one of: ablation, cifar-cpu, generative, methods"),
+        (
+            ("--suite", "nope"),
+            "suite='nope' is unknown; choose one of: ablation, cifar-cpu, cifar-cpu-parts, generative",
+        ),
         (("--suite", "ablation", "--methods", "dfq"), "exclude each other"),
         (("--methods", "nope"), "method='nope' is unknown"),
         (("--samplers", "nope"), "sampler='nope'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from agents.benchmarking.experiments import EpisodeConfig, run_episode, validate
 from agents.benchmarking.suites import (
     ABLATION_SUITE,
+    CIFAR_CPU,
+    CIFAR_CPU_PARTS_SUITE,
     CIFAR_CPU_SUITE,
     DEFAULT_ENV,
     METHODS_SUITE,
@@ -25,8 +28,10 @@ from agents.benchmarking.suites import (
     scale_entries,
 )
 from agents.environments import make_env
-from ssdkd_env.distillation.methods import METHODS
+from ssdkd_env.distillation.methods import METHODS, make_method
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.settings import with_overrides
+from ssdkd_env.tasks.cifar import CIFAR10
 
 #: A run of milliseconds; the capacity of the buffer is left to the entries.
 BUDGET = {
@@ -109,20 +114,24 @@ def test_ablation_switches_off_what_its_labels_say() -> None:
     """Read off the environments themselves: the settings of the method, the sampler's action."""
     full = make_env(DEFAULT_ENV, config(ABLATION_SUITE[0]).env_kwargs).method
     assert (full.modulate_diversity, full.modulate_difficulty, full.update) == (True, True, "partial")
+    assert full.importance_normalization == "mean"
     off = {
-        "SSD-KD": (True, True, "partial", "own"),
-        "φ without diversity": (False, True, "partial", "own"),
-        "φ without difficulty": (True, False, "partial", "own"),
-        "φ off": (False, False, "partial", "own"),
-        "δ off (uniform)": (True, True, "partial", "uniform"),
-        "importance weights off": (True, True, "partial", "paper_unweighted"),
-        "full update": (True, True, "full", "own"),
-        "all off": (False, False, "full", "uniform"),
+        "SSD-KD": (True, True, "partial", "mean", "own"),
+        "φ without diversity": (False, True, "partial", "mean", "own"),
+        "φ without difficulty": (True, False, "partial", "mean", "own"),
+        "φ off": (False, False, "partial", "mean", "own"),
+        "δ off (uniform)": (True, True, "partial", "mean", "uniform"),
+        "importance weights off": (True, True, "partial", "mean", "paper_unweighted"),
+        "weights by maximum": (True, True, "partial", "maximum", "own"),
+        "weights plain": (True, True, "partial", "plain", "own"),
+        "full update": (True, True, "full", "mean", "own"),
+        "all off": (False, False, "full", "mean", "uniform"),
     }
     made = {}
     for label, entry in labelled(ABLATION_SUITE).items():
         method = make_env(DEFAULT_ENV, config(entry).env_kwargs).method
-        made[label] = (method.modulate_diversity, method.modulate_difficulty, method.update, entry.sampler)
+        phi = (method.modulate_diversity, method.modulate_difficulty)
+        made[label] = (*phi, method.update, method.importance_normalization, entry.sampler)
     assert made == off
 
 
@@ -141,15 +150,36 @@ def test_real_images_are_compared_at_the_same_share() -> None:
     assert [line["final"]["synthesized"] > 0 for line in lines.values()] == [True, True, False, False]
 
 
-def test_suite_of_a_cpu_runs_on_cifar() -> None:
-    assert find_suite("cifar-cpu").env_id == "SSDKD/CIFAR10-v2"
+def test_suites_of_a_cpu_run_on_cifar_at_one_budget() -> None:
+    assert {find_suite(name).env_id for name in ("cifar-cpu", "cifar-cpu-parts")} == {"SSDKD/CIFAR10-v2"}
     assert [(entry.method, entry.sampler) for entry in CIFAR_CPU_SUITE] == [
         ("ssdkd", "own"),
-        ("fast5", "own"),
-        ("dfq", "own"),
         ("ssdkd", "uniform"),
-        ("vanilla_kd", "own"),
+        ("fast5", "own"),
     ]
+    assert [(entry.method, dict(entry.method_options)) for entry in CIFAR_CPU_PARTS_SUITE] == [
+        ("ssdkd", {"modulate_diversity": False, "modulate_difficulty": False}),
+        ("ssdkd", {"importance_normalization": "maximum"}),
+        ("fast10", {}),
+        ("nayer", {"memory": "buffer"}),
+        ("vanilla_kd", {"real_share": 0.1}),
+        ("vanilla_kd", {"real_share": 1.0}),
+    ]
+    assert {str(entry.env_kwargs) for entry in CIFAR_CPU_SUITE + CIFAR_CPU_PARTS_SUITE} == {str(CIFAR_CPU)}
+    budget = with_overrides(CIFAR10.budget, "budget", CIFAR10.budgets[CIFAR_CPU["budget"]["preset"]])
+    assert budget.rounds * budget.student_steps >= 3600
+    assert budget.buffer_capacity == 5000
+    short = with_overrides(CIFAR10.budget, "budget", CIFAR10.budgets["cpu"])
+    assert replace(budget, rounds=short.rounds) == short
+
+
+def test_protocol_weighs_the_losses_of_ssdkd_and_fast_alike() -> None:
+    """Their authors' for a ResNet-34; for the other teachers both change."""
+    for suite, weights in (("protocol", (1.33, 0.5)), ("protocol-vgg11", (1.0, 0.5)), ("protocol-wrn40_2", (1.1, 0.4))):
+        for entry in find_suite(suite).entries_for(DEFAULT_ENV, {}):
+            method = make_method(entry.method, entry.method_options)
+            assert (method.adversarial_weight, method.one_hot_weight) == weights
+            assert (method.bn_weight, method.statistics_momentum, method.first_layer_reset) == (10.0, 0.9, 0.6)
 
 
 # --- scale ---
@@ -212,7 +242,7 @@ def test_run_folder_stands_for_its_last_checkpoint(tmp_path: Path) -> None:
 
 
 def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="suite='nope' is unknown; choose one of: ablation, cifar-cpu, gen"):
+    with pytest.raises(InvalidInputError, match="suite='nope' is unknown; choose one of: ablation, cifar-cpu, cifar"):
         find_suite("nope")
     with pytest.raises(InvalidInputError, match="methods: 'dfq' is given twice"):
         grid(["dfq", "ssdkd", "dfq"], ())
