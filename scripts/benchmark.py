@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _cli import launch, parse_settings
+from ssdkd_agents.benchmarking.benchmark import Benchmark, Job, Settings
+from ssdkd_agents.environments import use_one_thread
+from ssdkd_agents.stopping import Stopper
+from ssdkd_agents.workers import Outcome
 from tqdm import tqdm
 
-from agents.benchmarking.benchmark import Benchmark, Job, Settings
-from agents.environments import use_one_thread
-from agents.stopping import Stopper
-from agents.workers import Outcome
 from ssdkd_env.errors import InvalidInputError
 
 

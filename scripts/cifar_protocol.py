@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from _cli import launch
+from ssdkd_agents.benchmarking.benchmark import Benchmark
 
-from agents.benchmarking.benchmark import Benchmark
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import read_json, write_json
 from ssdkd_env.networks.registry import NETWORKS

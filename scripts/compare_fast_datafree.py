@@ -26,14 +26,14 @@ import numpy as np
 import torch
 import tyro
 from _cli import check_lines_file, launch
+from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.environments import use_one_thread
+from ssdkd_agents.machine import machine
+from ssdkd_agents.measuring.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
+from ssdkd_agents.measuring.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
+from ssdkd_agents.runs import append_line, versions
 from tqdm import tqdm
 
-from agents.analysis.statistics import bootstrap_mean
-from agents.environments import use_one_thread
-from agents.machine import machine
-from agents.measuring.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
-from agents.measuring.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
-from agents.runs import append_line, versions
 from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Task

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _cli import launch
+from ssdkd_agents.analysis.results import SCORES, Result, common_score, paper_lines, read_results, row_name
+from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, settings_of
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
+from ssdkd_agents.samplers import CONSTANT_PREFIX
 
-from agents.analysis.results import SCORES, Result, common_score, paper_lines, read_results, row_name
-from agents.benchmarking.leaderboard import environment_of, method_of, settings_of
-from agents.benchmarking.sampler_report import make_sampler_table, note
-from agents.samplers import CONSTANT_PREFIX
 from ssdkd_env.envs.distillation import FACE
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically

@@ -16,11 +16,11 @@ from typing import Any
 
 from _cli import launch, parse_settings
 from matplotlib import image as matplotlib_image
+from ssdkd_agents.policies.storage import face_of, load_sampler
+from ssdkd_agents.runs import RunFolder, versions
+from ssdkd_agents.samplers import decide, write_decision
 from tqdm import tqdm
 
-from agents.policies.storage import face_of, load_sampler
-from agents.runs import RunFolder, versions
-from agents.samplers import decide, write_decision
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from _cli import launch, parse_settings
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
+from ssdkd_agents.benchmarking.suites import sampler_runs
+from ssdkd_agents.policies.storage import face_of
+from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.seeds import HELD_OUT_SEED
 from tqdm import tqdm
 
-from agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
-from agents.benchmarking.sampler_report import make_sampler_table, note
-from agents.benchmarking.suites import sampler_runs
-from agents.policies.storage import face_of
-from agents.runs import RunFolder
-from agents.seeds import HELD_OUT_SEED
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from _cli import launch, parse_settings
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.policies.algorithms import ALGORITHMS, load_hyperparameters
+from ssdkd_agents.policies.exported import read_archive, write_exported
+from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, load_policy, read_sampler, untrained_model
 
-from agents.environments import make_env
-from agents.policies.algorithms import ALGORITHMS, load_hyperparameters
-from agents.policies.exported import read_archive, write_exported
-from agents.policies.storage import TrainedSampler, find_sampler_file, load_policy, read_sampler, untrained_model
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _cli import launch
+from ssdkd_agents.analysis.results import read_results
+from ssdkd_agents.benchmarking.leaderboard import make_leaderboard
 
-from agents.analysis.results import read_results
-from agents.benchmarking.leaderboard import make_leaderboard
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 

@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 from _cli import check_lines_file, launch
+from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
+from ssdkd_agents.environments import make_env, use_one_thread
+from ssdkd_agents.machine import machine
+from ssdkd_agents.plotting.plots import plot_budgets
+from ssdkd_agents.runs import append_line, versions
+from ssdkd_agents.seeds import HELD_OUT_SEED, MEASUREMENT_SEED
 from tqdm import tqdm
 
-from agents.analysis.statistics import bootstrap_mean
-from agents.benchmarking.experiments import EpisodeConfig, run_episode
-from agents.environments import make_env, use_one_thread
-from agents.machine import machine
-from agents.plotting.plots import plot_budgets
-from agents.runs import append_line, versions
-from agents.seeds import HELD_OUT_SEED, MEASUREMENT_SEED
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.observations import STATISTICS

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from _cli import check_lines_file, launch, parse_settings
-from tqdm import tqdm
-
-from agents.analysis.markdown import markdown_table
-from agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
-from agents.benchmarking.experiments import sampler_digest
-from agents.environments import env_arguments, make_env, use_one_thread
-from agents.machine import machine
-from agents.measuring.importance import (
+from ssdkd_agents.analysis.markdown import markdown_table
+from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
+from ssdkd_agents.benchmarking.experiments import sampler_digest
+from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
+from ssdkd_agents.machine import machine
+from ssdkd_agents.measuring.importance import (
     PROGRESS,
     Change,
     Recording,
@@ -34,12 +32,14 @@ from agents.measuring.importance import (
     play,
     scores_of,
 )
-from agents.playing import PlayedEpisode
-from agents.plotting.importance_plots import plot_importance
-from agents.policies.storage import face_of, load_sampler
-from agents.runs import append_line, versions
-from agents.samplers import Sampler
-from agents.seeds import MEASUREMENT_SEED
+from ssdkd_agents.playing import PlayedEpisode
+from ssdkd_agents.plotting.importance_plots import plot_importance
+from ssdkd_agents.policies.storage import face_of, load_sampler
+from ssdkd_agents.runs import append_line, versions
+from ssdkd_agents.samplers import Sampler
+from ssdkd_agents.seeds import MEASUREMENT_SEED
+from tqdm import tqdm
+
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError

@@ -20,14 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from _cli import check_lines_file, launch, parse_settings, refuse_settings
-from tqdm import tqdm
-
-from agents.analysis.statistics import Interval, bootstrap_mean
-from agents.environments import env_arguments, make_env, use_one_thread
-from agents.machine import machine
-from agents.measuring.plots import plot_runs
-from agents.measuring.roofline import cost_of_minibatches, measure_roofline
-from agents.measuring.speed import (
+from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
+from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
+from ssdkd_agents.machine import machine
+from ssdkd_agents.measuring.plots import plot_runs
+from ssdkd_agents.measuring.roofline import cost_of_minibatches, measure_roofline
+from ssdkd_agents.measuring.speed import (
     GATE_TOLERANCE,
     Side,
     SteppedEnvironments,
@@ -36,7 +34,9 @@ from agents.measuring.speed import (
     play_in_checkout,
     sides,
 )
-from agents.runs import append_line, versions
+from ssdkd_agents.runs import append_line, versions
+from tqdm import tqdm
+
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import usable_cores

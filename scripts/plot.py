@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _cli import launch
+from ssdkd_agents.analysis.results import read_results
+from ssdkd_agents.analysis.training_curves import TRAINING_SCORES, algorithm_of, in_rounds, read_training
+from ssdkd_agents.benchmarking.suites import sampler_runs
+from ssdkd_agents.plotting.comparison_plots import plot_training_curves
+from ssdkd_agents.plotting.plots import SMOOTHING, plot_reward_curves
+from ssdkd_agents.runs import EPISODES_FILE, read_lines
 
-from agents.analysis.results import read_results
-from agents.analysis.training_curves import TRAINING_SCORES, algorithm_of, in_rounds, read_training
-from agents.benchmarking.suites import sampler_runs
-from agents.plotting.comparison_plots import plot_training_curves
-from agents.plotting.plots import SMOOTHING, plot_reward_curves
-from agents.runs import EPISODES_FILE, read_lines
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _cli import launch
-
-from agents.analysis.policy_trace import read_traces
-from agents.analysis.results import read_results
-from agents.plotting.policy_plots import plot_policy
+from ssdkd_agents.analysis.policy_trace import read_traces
+from ssdkd_agents.analysis.results import read_results
+from ssdkd_agents.plotting.policy_plots import plot_policy
 
 
 @dataclass

@@ -24,11 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from _cli import launch, parse_settings, refuse_existing, refuse_settings
-from tqdm import tqdm
-
-from agents.environments import use_one_thread
-from agents.machine import machine
-from agents.measuring.profiling import (
+from ssdkd_agents.environments import use_one_thread
+from ssdkd_agents.machine import machine
+from ssdkd_agents.measuring.profiling import (
     Environments,
     check_rounds,
     measure,
@@ -38,8 +36,10 @@ from agents.measuring.profiling import (
     table_of,
     write_trace,
 )
-from agents.measuring.stopwatch import Stopwatch
-from agents.runs import append_line, versions
+from ssdkd_agents.measuring.stopwatch import Stopwatch
+from ssdkd_agents.runs import append_line, versions
+from tqdm import tqdm
+
 from ssdkd_env.errors import InvalidInputError
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 from _cli import launch
+from ssdkd_agents.analysis.results import Result, check_result, row_name
+from ssdkd_agents.benchmarking.replay import Replayed, check_replayable, is_control, other_versions, replay
+from ssdkd_agents.runs import read_lines
 
-from agents.analysis.results import Result, check_result, row_name
-from agents.benchmarking.replay import Replayed, check_replayable, is_control, other_versions, replay
-from agents.runs import read_lines
 from ssdkd_env.errors import InvalidInputError
 
 

@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from _cli import launch, parse_settings
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
+from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 
-from agents.environments import make_env
-from agents.runs import CONSTANT_FILE, RunFolder
-from agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 from ssdkd_env.files import read_json
 
 

@@ -22,10 +22,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from _cli import launch, parse_settings
-
-from agents.runs import BEST_FILE, RunFolder
-from agents.training.config import TrainingConfig, check_settings, config_of_run
-from agents.training.train import train
+from ssdkd_agents.runs import BEST_FILE, RunFolder
+from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
+from ssdkd_agents.training.train import train
 
 
 @dataclass

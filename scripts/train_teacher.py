@@ -22,10 +22,10 @@ from typing import Any
 
 import tyro
 from _cli import launch
+from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.stopping import Stopper
+from ssdkd_agents.teachers import CARD, WEIGHTS, RealData, TeacherRun
 
-from agents.runs import RunFolder
-from agents.stopping import Stopper
-from agents.teachers import CARD, WEIGHTS, RealData, TeacherRun
 from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import load_split

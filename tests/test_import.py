@@ -18,7 +18,7 @@ HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "sklearn", "scipy", "panda
 
 #: Package → what nothing in it may import, at no place in a file. `tasks` stand beside the engine.
 FORBIDDEN = {
-    "ssdkd_env": ("agents", "scripts", "tests", "sb3_contrib"),
+    "ssdkd_env": ("ssdkd_agents", "scripts", "tests", "sb3_contrib"),
     "ssdkd_env/distillation": ("gymnasium", "stable_baselines3", "ssdkd_env.envs"),
     "ssdkd_env/tasks": ("gymnasium", "stable_baselines3", "ssdkd_env.envs"),
     "ssdkd_env/networks": (
@@ -28,7 +28,7 @@ FORBIDDEN = {
         "ssdkd_env.distillation",
         "ssdkd_env.tasks",
     ),
-    "agents": ("scripts", "tests"),
+    "agents/ssdkd_agents": ("scripts", "tests"),
     "scripts": ("tests",),
 }
 
@@ -87,8 +87,7 @@ def test_prefixed_id_imports_the_package_by_itself() -> None:
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_imports_point_one_way(package: str) -> None:
     files = list((ROOT / package).rglob("*.py"))
-    if package.startswith("ssdkd_env"):
-        assert files
+    assert files
     for path in files:
         folder = path.relative_to(ROOT).parent
         assert not violations(folder, path.read_text(), FORBIDDEN[package]), path
@@ -96,10 +95,15 @@ def test_imports_point_one_way(package: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["import agents", "from agents.samplers import Paper", "from ssdkd_env import envs", "from ..envs import SSDKDEnv"],
+    [
+        "import ssdkd_agents",
+        "from ssdkd_agents.samplers import Paper",
+        "from ssdkd_env import envs",
+        "from ..envs import SSDKDEnv",
+    ],
 )
 def test_import_check_sees_every_form_of_import(line: str) -> None:
-    forbidden = ("agents", "ssdkd_env.envs")
+    forbidden = ("ssdkd_agents", "ssdkd_env.envs")
     source = f"def late() -> None:\n    {line}\n"
     assert violations(Path("ssdkd_env/distillation"), source, forbidden)
-    assert not violations(Path("ssdkd_env/distillation"), "import agentsmith\nfrom .envs import x\n", forbidden)
+    assert not violations(Path("ssdkd_env/distillation"), "import ssdkd_agentsmith\nfrom .envs import x\n", forbidden)

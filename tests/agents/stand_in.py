@@ -8,9 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from ssdkd_agents.policies.algorithms import ALGORITHMS, DISCRETE, build_model, load_hyperparameters
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
-
-from agents.policies.algorithms import ALGORITHMS, DISCRETE, build_model, load_hyperparameters
 
 DIGITS = "SSDKD/Digits-v2"
 STEPS = 4

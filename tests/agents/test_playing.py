@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ssdkd_agents.playing import play_side_by_side
 
-from agents.playing import play_side_by_side
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import EnvironmentPool
 from tests.envs.episodes import BUDGET, SMALL_PROBE

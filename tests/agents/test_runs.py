@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssdkd_agents.runs import RunFolder, append_line, read_lines, versions
 
-from agents.runs import RunFolder, append_line, read_lines, versions
 from ssdkd_env.errors import InvalidInputError
 
 CONFIG: dict[str, Any] = {"seed": 3, "budget": ["rounds=3"], "nested": {"lr": 0.1, "name": "ψ", "none": None}}

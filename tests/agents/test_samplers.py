@@ -8,8 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-
-from agents.samplers import (
+from ssdkd_agents.samplers import (
     SAMPLERS,
     ConstantSampler,
     RandomReplacement,
@@ -19,6 +18,7 @@ from agents.samplers import (
     read_decision,
     write_decision,
 )
+
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs.strategy_actions import STRATEGIES
 from ssdkd_env.errors import InvalidInputError

@@ -10,12 +10,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from ssdkd_agents.environments import make_vec_env
+from ssdkd_agents.vec_env import DistillationVecEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize, VecVideoRecorder
 
-from agents.environments import make_vec_env
-from agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights

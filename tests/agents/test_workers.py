@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from agents.stopping import Stopper
-from agents.workers import Outcome, run_jobs
+from ssdkd_agents.stopping import Stopper
+from ssdkd_agents.workers import Outcome, run_jobs
 
 
 def work(job: str, stop: Callable[[], bool]) -> dict[str, Any] | None:

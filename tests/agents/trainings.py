@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.training.config import TrainingConfig
+from ssdkd_agents.training.train import train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from agents.runs import RunFolder
-from agents.training.config import TrainingConfig
-from agents.training.train import train
 from ssdkd_env.envs import SSDKDEnv
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 

@@ -11,9 +11,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
+from ssdkd_agents.vec_env import DistillationVecEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
-from agents.vec_env import DistillationVecEnv
 from ssdkd_env.distillation.work import TrainingWork
 from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv
 from ssdkd_env.envs.actions import ACTION_SCHEMES

@@ -11,10 +11,10 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
+from ssdkd_agents.vec_env import DistillationVecEnv
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.vec_env import DistillationVecEnv
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDVectorEnv
 from ssdkd_env.envs.actions import ACTION_SCHEMES

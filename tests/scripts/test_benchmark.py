@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssdkd_agents.benchmarking.benchmark import Benchmark
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, play, run_episode
+from ssdkd_agents.benchmarking.report import make_table
+from ssdkd_agents.runs import read_lines
+from ssdkd_agents.seeds import HELD_OUT_SEED
 
-from agents.benchmarking.benchmark import Benchmark
-from agents.benchmarking.experiments import EpisodeConfig, play, run_episode
-from agents.benchmarking.report import make_table
-from agents.runs import read_lines
-from agents.seeds import HELD_OUT_SEED
 from tests.agents.benchmarking.test_experiments import timeless
 from tests.scripts.commands import (
     BUDGET,
@@ -75,7 +75,7 @@ def test_lines_can_be_played_again(finished: tuple[Path, Result]) -> None:
 def test_report_only_plays_nothing(finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = finished
     before = contents(out)
-    monkeypatch.setattr("agents.benchmarking.benchmark.play", None)
+    monkeypatch.setattr("ssdkd_agents.benchmarking.benchmark.play", None)
     (out / "table.md").unlink()
     (out / "distributions.png").unlink()
     result = benchmark(out, "--report-only")
@@ -141,7 +141,7 @@ def test_failed_episode_is_reported_and_retried(
         return play(config, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr("agents.benchmarking.benchmark.play", failing)
+        patch.setattr("ssdkd_agents.benchmarking.benchmark.play", failing)
         result = compare(out)
     assert result.code == 1
     assert f"failed: fast2, seed {HELD_OUT_SEED}: RuntimeError: no more memory" in result.stderr

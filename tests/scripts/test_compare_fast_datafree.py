@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from ssdkd_agents.measuring.equal_work import OurSide, Round, Seconds
+from ssdkd_agents.measuring.fast_datafree import FILES
+from ssdkd_agents.runs import read_lines
 
-from agents.measuring.equal_work import OurSide, Round, Seconds
-from agents.measuring.fast_datafree import FILES
-from agents.runs import read_lines
 from tests.scripts.commands import SCRIPTS, assert_refused, in_process_of_its_own, in_this_process
 
 TINY = (

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
+from ssdkd_agents.runs import append_line
 
-from agents.benchmarking.sampler_report import make_sampler_table
-from agents.runs import append_line
 from tests.agents.benchmarking.test_sampler_report import line
 from tests.scripts.commands import Result, assert_refused, contents, in_this_process
 

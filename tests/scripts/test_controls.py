@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.benchmarking.experiments import sampler_digest
+from ssdkd_agents.runs import read_lines
 
-from agents.benchmarking.experiments import sampler_digest
-from agents.runs import read_lines
 from tests.scripts.commands import BUDGET, ENV_BUDGET, Result, assert_refused, in_this_process
 
 CONSTANT = "constant:[0.5, 0, -0.5, 1, -1]"

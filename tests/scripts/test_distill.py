@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import image
+from ssdkd_agents.runs import read_lines
 
-from agents.runs import read_lines
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks import load_task
 from tests.scripts.bad_files import BAD_DATA, BAD_TEACHERS, SHIPPED_TEACHER, marker, real_images

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
+from ssdkd_agents.plotting import plots
+from ssdkd_agents.runs import read_lines
+from ssdkd_agents.seeds import HELD_OUT_SEED
 
-from agents.benchmarking.experiments import EpisodeConfig, run_episode
-from agents.benchmarking.sampler_report import make_sampler_table
-from agents.plotting import plots
-from agents.runs import read_lines
-from agents.seeds import HELD_OUT_SEED
 from tests.scripts.commands import (
     ENV_BUDGET,
     SMALL_PPO,

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ssdkd_agents.policies.storage import load_sampler, save_sampler
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from agents.policies.storage import load_sampler, save_sampler
 from tests.agents.policies.test_storage import config_of, trained
 from tests.agents.policies.test_unpickled import WRITERS
 from tests.envs.episodes import make

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssdkd_agents.policies.algorithms import ALGORITHMS
 
-from agents.policies.algorithms import ALGORITHMS
 from ssdkd_env.errors import InvalidInputError
 from tests.scripts.commands import SCRIPTS, in_process_of_its_own, in_this_process
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from matplotlib import image
+from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.policies.algorithms import build_model
+from ssdkd_agents.policies.storage import save_sampler
+from ssdkd_agents.runs import read_lines
+from ssdkd_agents.seeds import MEASUREMENT_SEED
+from ssdkd_agents.vec_env import DistillationVecEnv
 
-from agents.analysis.statistics import bootstrap_mean
-from agents.policies.algorithms import build_model
-from agents.policies.storage import save_sampler
-from agents.runs import read_lines
-from agents.seeds import MEASUREMENT_SEED
-from agents.vec_env import DistillationVecEnv
 from tests.agents.policies.test_storage import config_of
 from tests.envs.episodes import BUDGET, SMALL_PROBE, make
 from tests.scripts.commands import Result, assert_refused, in_this_process

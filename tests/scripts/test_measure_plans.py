@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.vector.utils import batch_space
 from scipy.stats import spearmanr
+from ssdkd_agents.analysis.statistics import between_group_share
 
-from agents.analysis.statistics import between_group_share
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.observations import STATISTICS
 from ssdkd_env.envs.strategy_actions import STRATEGIES

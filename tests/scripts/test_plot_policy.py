@@ -11,9 +11,9 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.samplers import write_decision
 
-from agents.environments import make_env
-from agents.samplers import write_decision
 from ssdkd_env.envs.strategy_actions import STRATEGIES
 from tests.agents.analysis.test_policy_trace import DIGITS, SIZES, line
 from tests.scripts.commands import Result, assert_refused, in_this_process

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.benchmarking.experiments import run_episode
+from ssdkd_agents.runs import append_line
 
-from agents.benchmarking.experiments import run_episode
-from agents.runs import append_line
 from tests.agents.benchmarking.test_experiments import CONFIG
 from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
 

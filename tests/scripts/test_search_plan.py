@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.runs import read_lines
 
-from agents.runs import read_lines
 from tests.scripts.commands import ENV_BUDGET, assert_refused, contents, in_this_process, press_ctrl_c
 
 SMALL = ("--env-kwargs", ENV_BUDGET, "--vector-backend", "loop", "--num-envs", "2", "--no-progress-bar")

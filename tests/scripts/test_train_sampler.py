@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.policies.storage import find_sampler_file, read_sampler
+from ssdkd_agents.runs import read_lines
 
-from agents.policies.storage import find_sampler_file, read_sampler
-from agents.runs import read_lines
 from tests.scripts.commands import (
     ENV_BUDGET,
     SMALL_PPO,

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from ssdkd_agents.runs import read_lines, versions
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from agents.runs import read_lines, versions
 from ssdkd_env.files import load_state
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks.data import load_npz

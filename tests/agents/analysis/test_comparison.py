@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, trim_mean
-
-from agents.analysis.comparison import (
+from ssdkd_agents.analysis.comparison import (
     Runs,
     interquartile_mean,
     mean_score,
@@ -20,7 +19,7 @@ from agents.analysis.comparison import (
     probability_of_improvement,
     weighted_interquartile_mean,
 )
-from agents.analysis.statistics import Interval, bootstrap_mean
+from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 
 #: Few different values, so that there are ties.
 RUN = st.dictionaries(st.integers(0, 9), st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ssdkd_agents.analysis.policy_trace import ChoiceTrace, NumberTrace, read_traces
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.samplers import write_decision
 
-from agents.analysis.policy_trace import ChoiceTrace, NumberTrace, read_traces
-from agents.environments import make_env
-from agents.samplers import write_decision
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action

@@ -7,8 +7,7 @@ from statistics import NormalDist, fmean, quantiles, stdev
 
 import numpy as np
 import pytest
-
-from agents.analysis.statistics import (
+from ssdkd_agents.analysis.statistics import (
     Interval,
     between_group_share,
     bootstrap_between_group_share,

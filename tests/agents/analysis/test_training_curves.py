@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-
-from agents.analysis.comparison import mean_score
-from agents.analysis.training_curves import (
+from ssdkd_agents.analysis.comparison import mean_score
+from ssdkd_agents.analysis.training_curves import (
     algorithm_of,
     best_constant,
     episode_curve,
     evaluation_curve,
     read_training,
 )
-from agents.plotting import comparison_plots
-from agents.plotting.comparison_plots import plot_training_curves
+from ssdkd_agents.plotting import comparison_plots
+from ssdkd_agents.plotting.comparison_plots import plot_training_curves
+
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.benchmarking.test_sampler_report import line as result
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssdkd_agents.benchmarking import suites
+from ssdkd_agents.benchmarking.benchmark import Benchmark, Job, Plan, Settings, make_plan
+from ssdkd_agents.benchmarking.experiments import play as play_episode
+from ssdkd_agents.benchmarking.experiments import run_episode
+from ssdkd_agents.benchmarking.suites import ABLATION_SUITE, Entry
+from ssdkd_agents.seeds import HELD_OUT_SEED
+from ssdkd_agents.stopping import Stopper
 
-from agents.benchmarking import suites
-from agents.benchmarking.benchmark import Benchmark, Job, Plan, Settings, make_plan
-from agents.benchmarking.experiments import play as play_episode
-from agents.benchmarking.experiments import run_episode
-from agents.benchmarking.suites import ABLATION_SUITE, Entry
-from agents.seeds import HELD_OUT_SEED
-from agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.benchmarking.test_experiments import timeless
 from tests.envs.episodes import BUDGET
@@ -125,7 +125,7 @@ def test_what_is_finished_is_not_played_again(
     def refuse(*_: Any) -> None:
         raise AssertionError("played")
 
-    monkeypatch.setattr("agents.benchmarking.benchmark.play", refuse)
+    monkeypatch.setattr("ssdkd_agents.benchmarking.benchmark.play", refuse)
     before = (finished.folder / "results.jsonl").read_bytes()
     assert play(Benchmark.resume(finished.folder, Settings())) == []
     assert (finished.folder / "results.jsonl").read_bytes() == before
@@ -172,7 +172,7 @@ def test_failure_loses_no_other_and_is_retried(
 
     benchmark = Benchmark.new(tmp_path / "out", SETTINGS)
     with monkeypatch.context() as patch:
-        patch.setattr("agents.benchmarking.benchmark.play", failing)
+        patch.setattr("ssdkd_agents.benchmarking.benchmark.play", failing)
         assert play(benchmark) == ["RuntimeError: out of memory, say"]
     assert len(benchmark.results()) == EPISODES - 1
     failures = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]

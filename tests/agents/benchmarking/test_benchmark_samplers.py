@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.benchmarking.benchmark import Benchmark, Plan, Settings, make_plan
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
+from ssdkd_agents.benchmarking.suites import Entry
 
-from agents.benchmarking.benchmark import Benchmark, Plan, Settings, make_plan
-from agents.benchmarking.sampler_report import make_sampler_table
-from agents.benchmarking.suites import Entry
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.benchmarking.test_benchmark import SETTINGS, play
 from tests.envs.episodes import BUDGET

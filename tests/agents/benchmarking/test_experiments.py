@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-
-from agents.benchmarking.experiments import (
+from ssdkd_agents.benchmarking.experiments import (
     Episode,
     EpisodeConfig,
     play,
@@ -20,11 +19,12 @@ from agents.benchmarking.experiments import (
     run_episodes,
     validate,
 )
-from agents.environments import make_env
-from agents.machine import machine
-from agents.runs import versions
-from agents.samplers import SAMPLERS, RandomSampler
-from agents.seeds import HELD_OUT_SEED
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.machine import machine
+from ssdkd_agents.runs import versions
+from ssdkd_agents.samplers import SAMPLERS, RandomSampler
+from ssdkd_agents.seeds import HELD_OUT_SEED
+
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, ROUNDS
@@ -240,7 +240,7 @@ def test_recurrent_sampler_has_its_state_again(tmp_path: Path, monkeypatch: pyte
             memory = observation[:5] if state is None else 0.5 * state[0] + observation[:5]
             return np.tanh(memory).astype(np.float32), (memory,)
 
-    monkeypatch.setattr("agents.benchmarking.experiments.load_sampler", lambda name, env, seed: Counting())
+    monkeypatch.setattr("ssdkd_agents.benchmarking.experiments.load_sampler", lambda name, env, seed: Counting())
     path = tmp_path / "0.safetensors"
     play(CONFIG, path, stop_after(2))
     line = play(CONFIG, path, lambda: False)
@@ -276,7 +276,7 @@ def test_state_and_trace_of_different_rounds_are_refused(tmp_path: Path) -> None
 def test_sampler_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = kept_episode(tmp_path / "0.safetensors")
     monkeypatch.setattr(
-        "agents.benchmarking.experiments.load_sampler",
+        "ssdkd_agents.benchmarking.experiments.load_sampler",
         lambda name, env, seed: RandomSampler(spaces.Box(-1.0, 1.0, (5,)), seed),
     )
     with pytest.raises(InvalidInputError, match="no longer the one that began"):

@@ -6,9 +6,13 @@ import random
 from typing import Any
 
 import pytest
+from ssdkd_agents.analysis.comparison import (
+    interquartile_mean,
+    paired_probability_of_improvement,
+    probability_of_improvement,
+)
+from ssdkd_agents.benchmarking.leaderboard import HEAD, make_leaderboard
 
-from agents.analysis.comparison import interquartile_mean, paired_probability_of_improvement, probability_of_improvement
-from agents.benchmarking.leaderboard import HEAD, make_leaderboard
 from tests.agents.benchmarking.test_sampler_report import line
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from ssdkd_agents.benchmarking.experiments import run_episode
+from ssdkd_agents.benchmarking.replay import check_replayable, first_difference, is_control, replay
 
-from agents.benchmarking.experiments import run_episode
-from agents.benchmarking.replay import check_replayable, first_difference, is_control, replay
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.benchmarking.test_experiments import CONFIG
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from agents.analysis.statistics import bootstrap_mean
-from agents.benchmarking.report import COLUMNS, describe, make_table, write_report
+from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.benchmarking.report import COLUMNS, describe, make_table, write_report
 
 
 def line(label: str, seed: int, accuracy: float | None = 0.5, **changes: Any) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.benchmarking.experiments import run_episode
+from ssdkd_agents.benchmarking.suites import DEFAULT_ENV, Entry, control_entries, grid, sampler_runs, with_face
+from ssdkd_agents.policies.storage import face_of, load_sampler
+from ssdkd_agents.samplers import SAMPLERS, RandomReplacement
 
-from agents.benchmarking.experiments import run_episode
-from agents.benchmarking.suites import DEFAULT_ENV, Entry, control_entries, grid, sampler_runs, with_face
-from agents.policies.storage import face_of, load_sampler
-from agents.samplers import SAMPLERS, RandomReplacement
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_json

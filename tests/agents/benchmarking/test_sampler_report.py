@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import trim_mean
-
-from agents.analysis.comparison import (
+from ssdkd_agents.analysis.comparison import (
     interquartile_mean,
     mean_score,
     paired_probability_of_improvement,
     probability_of_improvement,
 )
-from agents.benchmarking.experiments import run_episodes
-from agents.benchmarking.sampler_report import make_sampler_table, write_sampler_pictures
-from agents.plotting import comparison_plots
+from ssdkd_agents.benchmarking.experiments import run_episodes
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, write_sampler_pictures
+from ssdkd_agents.plotting import comparison_plots
+
 from tests.agents.benchmarking.test_experiments import CONFIG
 from tests.agents.benchmarking.test_report import line as result_line
 

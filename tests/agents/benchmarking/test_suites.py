@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from agents.benchmarking.experiments import EpisodeConfig, run_episode, validate
-from agents.benchmarking.suites import (
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode, validate
+from ssdkd_agents.benchmarking.suites import (
     ABLATION_SUITE,
     CIFAR_CPU,
     CIFAR_CPU_PARTS_SUITE,
@@ -27,7 +26,8 @@ from agents.benchmarking.suites import (
     merge_env_kwargs,
     scale_entries,
 )
-from agents.environments import make_env
+from ssdkd_agents.environments import make_env
+
 from ssdkd_env.distillation.methods import METHODS, make_method
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.settings import with_overrides

@@ -6,9 +6,8 @@ from collections import Counter
 
 import pytest
 import torch
+from ssdkd_agents.measuring.equal_work import EXTRA, OurSide, Round, WorkCounter, filler_images, unequal_work
 from torch import nn
-
-from agents.measuring.equal_work import EXTRA, OurSide, Round, WorkCounter, filler_images, unequal_work
 
 SMALL = Round(
     teacher_arch="resnet8",

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from agents.measuring.importance import (
+from ssdkd_agents.measuring.importance import (
     EVERYTHING,
     PERMUTATIONS,
     Recording,
@@ -22,9 +21,10 @@ from agents.measuring.importance import (
     play,
     scores_of,
 )
-from agents.playing import PlayedEpisode
-from agents.samplers import ConstantSampler, PlanSampler, RandomSampler, State
-from agents.vec_env import DistillationVecEnv
+from ssdkd_agents.playing import PlayedEpisode
+from ssdkd_agents.samplers import ConstantSampler, PlanSampler, RandomSampler, State
+from ssdkd_agents.vec_env import DistillationVecEnv
+
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.pool import EnvironmentPool
@@ -370,7 +370,7 @@ def test_episodes_without_real_data_have_no_accuracy() -> None:
 
 def test_recurrent_agent_plays_side_by_side_as_alone(pool: EnvironmentPool) -> None:
     """Its state has a row for each environment."""
-    from agents.policies.algorithms import build_model, load_hyperparameters
+    from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
 
     kwargs = {"budget": BUDGET, "probe": SMALL_PROBE, "observation": "statistics"}
     venv = DistillationVecEnv(1, kwargs, "loop")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ssdkd_agents.measuring.labelling import labelled
+from ssdkd_agents.measuring.profiling import Environments
+from ssdkd_agents.measuring.stopwatch import PHASES, REST, Label, Stopwatch
 
-from agents.measuring.labelling import labelled
-from agents.measuring.profiling import Environments
-from agents.measuring.stopwatch import PHASES, REST, Label, Stopwatch
 from ssdkd_env.envs.distillation import StepResult
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 

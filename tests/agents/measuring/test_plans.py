@@ -10,11 +10,11 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
+from ssdkd_agents.analysis.statistics import spearman
+from ssdkd_agents.measuring.plans import NAMED, better_half, fixed_plans, play_plans, rank_correlation, scores_of
+from ssdkd_agents.plotting import plots
+from ssdkd_agents.samplers import read_decision
 
-from agents.analysis.statistics import spearman
-from agents.measuring.plans import NAMED, better_half, fixed_plans, play_plans, rank_correlation, scores_of
-from agents.plotting import plots
-from agents.samplers import read_decision
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.envs.rewards import REWARDS

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from ssdkd_agents.measuring import plots
+from ssdkd_agents.measuring.plots import plot_growth
 
-from agents.measuring import plots
-from agents.measuring.plots import plot_growth
 from tests.agents.plotting.test_plots import assert_picture
 
 POINTS: list[dict[str, Any]] = [

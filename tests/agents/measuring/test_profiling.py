@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-
-from agents.measuring.profiling import (
+from ssdkd_agents.measuring.profiling import (
     ROUND,
     MeasuredRound,
     Row,
@@ -21,7 +20,8 @@ from agents.measuring.profiling import (
     table_of,
     write_trace,
 )
-from agents.measuring.stopwatch import OTHER, PHASES, Label
+from ssdkd_agents.measuring.stopwatch import OTHER, PHASES, Label
+
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.measuring.test_labelling import MINIBATCHES, STEPS, begun, snapshot
 from tests.envs.episodes import BUDGET

@@ -7,10 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-
-from agents.measuring import scaling
-from agents.measuring.scaling import (
+from ssdkd_agents.measuring import scaling
+from ssdkd_agents.measuring.scaling import (
     IMAGE_SHAPE,
     BufferRounds,
     Measurement,
@@ -24,6 +22,8 @@ from agents.measuring.scaling import (
     multiply_adds,
     table_of,
 )
+from torch import nn
+
 from ssdkd_env.errors import InvalidInputError
 
 PARTS = ("weigh", "update", "probabilities", "draw", "gather", "report")

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from agents.measuring.standins import (
+from ssdkd_agents.measuring.standins import (
     Compose,
     Normalize,
     RandomCrop,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from agents.measuring.stopwatch import OTHER, REST, Label, Stopwatch
+from ssdkd_agents.measuring.stopwatch import OTHER, REST, Label, Stopwatch
 
 
 class Clock:

@@ -12,10 +12,9 @@ from matplotlib import image
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-
-from agents.analysis.statistics import Interval, bootstrap_mean
-from agents.plotting import plots
-from agents.plotting.plots import (
+from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
+from ssdkd_agents.plotting import plots
+from ssdkd_agents.plotting.plots import (
     COLOURS,
     SMOOTHING,
     plot_accuracy_seconds,
@@ -25,6 +24,7 @@ from agents.plotting.plots import (
     plot_reward_curves,
     plot_scale,
 )
+
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.benchmarking.test_report import line as result_line
 

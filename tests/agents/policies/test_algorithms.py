@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sb3_contrib
+import ssdkd_agents
 import stable_baselines3
 import torch
 import yaml
-from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
-from stable_baselines3.common.vec_env import DummyVecEnv
-
-import agents
-from agents.policies.algorithms import (
+from ssdkd_agents.policies.algorithms import (
     ALGORITHMS,
     CONTINUOUS,
     DISCRETE,
@@ -25,12 +22,15 @@ from agents.policies.algorithms import (
     build_model,
     load_hyperparameters,
 )
-from agents.policies.normalization import normalization_options
+from ssdkd_agents.policies.normalization import normalization_options
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv
+
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.stand_in import OFF_POLICY, StandIn, environments
 from tests.envs.episodes import make
 
-FOLDER = Path(agents.__file__).parent / "hyperparameters"
+FOLDER = Path(ssdkd_agents.__file__).parent / "hyperparameters"
 DIGITS = "SSDKD/Digits-v2"
 #: Keys that RL Zoo takes out of the hyper-parameters before the algorithm sees them, and that we understand too.
 ZOO_KEYS = {"n_envs", "n_timesteps", "normalize", "noise_type", "noise_std"}
@@ -135,7 +135,7 @@ def test_environment_without_an_entry_takes_that_of_digits() -> None:
 def test_environment_with_an_entry_takes_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hyperparameters").mkdir()
     (tmp_path / "hyperparameters" / "ppo.yml").write_text("SSDKD/Digits-v2: {gamma: 1}\nSSDKD/Mine-v2: {gamma: 0.5}\n")
-    monkeypatch.setattr("agents.policies.algorithms.HYPERPARAMETERS", tmp_path / "hyperparameters")
+    monkeypatch.setattr("ssdkd_agents.policies.algorithms.HYPERPARAMETERS", tmp_path / "hyperparameters")
     assert load_hyperparameters("ppo", "SSDKD/Mine-v2") == {"gamma": 0.5}
     assert load_hyperparameters("ppo", "x:SSDKD/Mine-v2") == {"gamma": 0.5}
     assert load_hyperparameters("ppo", "SSDKD/Other-v2") == {"gamma": 1}

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from sb3_contrib import ARS
+from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
+from ssdkd_agents.training.callbacks import DistillationCallback
+from ssdkd_agents.vec_env import DistillationVecEnv
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from agents.policies.algorithms import build_model, load_hyperparameters
-from agents.training.callbacks import DistillationCallback
-from agents.vec_env import DistillationVecEnv
 from tests.agents.stand_in import STEPS, agent, config_of, environments
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 

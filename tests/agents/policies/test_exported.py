@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from ssdkd_agents.policies.exported import MOST_SETTINGS, POLICY, SETTINGS, read_archive, read_exported, write_exported
+from ssdkd_agents.policies.storage import find_sampler_file, load_sampler, read_sampler, save_sampler
 
-from agents.policies.exported import MOST_SETTINGS, POLICY, SETTINGS, read_archive, read_exported, write_exported
-from agents.policies.storage import find_sampler_file, load_sampler, read_sampler, save_sampler
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.policies.test_storage import config_of, fresh, trained
 from tests.envs.episodes import make
@@ -230,7 +230,7 @@ def test_bad_archive_is_refused(files: Any, tmp_path: Path) -> None:
 
 
 def test_archive_that_unpacks_to_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.policies.exported.MOST_POLICY", 10_000)
+    monkeypatch.setattr("ssdkd_agents.policies.exported.MOST_POLICY", 10_000)
     with pytest.raises(InvalidInputError, match=r"no policy\.pth of at most 10000 bytes"):
         read_archive(archive(tmp_path / "model.zip", policy=b"\0" * 20_000))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ssdkd_agents.benchmarking.suites import _sampler_file
+from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, load_sampler, save_sampler
+from ssdkd_agents.samplers import SAMPLERS, ConstantSampler, RandomSampler
 
-from agents.benchmarking.suites import _sampler_file
-from agents.policies.storage import TrainedSampler, find_sampler_file, load_sampler, save_sampler
-from agents.samplers import SAMPLERS, ConstantSampler, RandomSampler
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.policies.test_storage import config_of, fresh
 from tests.envs.episodes import make

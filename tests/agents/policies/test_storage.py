@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
-
-from agents.policies.algorithms import build_model, load_hyperparameters
-from agents.policies.resume import REPLAY_ARRAYS
-from agents.policies.storage import (
+from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
+from ssdkd_agents.policies.resume import REPLAY_ARRAYS
+from ssdkd_agents.policies.storage import (
     TrainedSampler,
     load_sampler,
     read_sampler,
     restore_model,
     save_sampler,
 )
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import save_state
 from ssdkd_env.networks.checkpoints import save_weights

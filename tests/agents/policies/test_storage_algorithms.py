@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ssdkd_agents.policies.algorithms import ALGORITHMS, build_model
+from ssdkd_agents.policies.exported import write_exported
+from ssdkd_agents.policies.storage import TrainedSampler, load_sampler, read_sampler, restore_model, save_sampler
 from stable_baselines3.common.vec_env import VecNormalize
 
-from agents.policies.algorithms import ALGORITHMS, build_model
-from agents.policies.exported import write_exported
-from agents.policies.storage import TrainedSampler, load_sampler, read_sampler, restore_model, save_sampler
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.stand_in import OFF_POLICY, STEPS, StandIn, agent, config_of, environments, stand_in
 from tests.envs.episodes import make
@@ -46,7 +46,7 @@ def agents() -> dict[str, tuple[Any, dict[str, Any]]]:
 def _small_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files name the stand-in's entries; its id is not registered."""
     algorithm = request.node.callspec.params.get("algorithm", "ppo") if hasattr(request.node, "callspec") else "ppo"
-    monkeypatch.setattr("agents.policies.storage.make_env", lambda env_id, env_kwargs: stand_in(algorithm))
+    monkeypatch.setattr("ssdkd_agents.policies.storage.make_env", lambda env_id, env_kwargs: stand_in(algorithm))
 
 
 def world(algorithm: str) -> Any:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ssdkd_agents.policies.exported import POLICY, SETTINGS, read_archive, read_exported
+from ssdkd_agents.policies.storage import FORMAT, load_sampler, read_sampler
 
-from agents.policies.exported import POLICY, SETTINGS, read_archive, read_exported
-from agents.policies.storage import FORMAT, load_sampler, read_sampler
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import make
 from tests.scripts.bad_files import Evil

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.runs import RunFolder, read_lines
+from ssdkd_agents.searching import search as module
+from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
+from ssdkd_agents.seeds import VALIDATION_SEED
 
-from agents.benchmarking.experiments import EpisodeConfig, run_episode
-from agents.environments import make_env
-from agents.runs import RunFolder, read_lines
-from agents.searching import search as module
-from agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
-from agents.seeds import VALIDATION_SEED
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.trainings import interrupt_after, scalars

@@ -8,8 +8,7 @@ from itertools import count
 import numpy as np
 import pytest
 from gymnasium import Space, spaces
-
-from agents.searching.searchers import (
+from ssdkd_agents.searching.searchers import (
     Action,
     Recommendation,
     Searcher,
@@ -20,7 +19,8 @@ from agents.searching.searchers import (
     plain,
     random_rungs,
 )
-from agents.seeds import VALIDATION_SEED
+from ssdkd_agents.seeds import VALIDATION_SEED
+
 from ssdkd_env.errors import InvalidInputError
 
 BOX = spaces.Box(-1.0, 1.0, (5,), np.float32)

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from ssdkd_agents.training.callbacks import EPISODE_TAGS, METRICS, ROUND_TAGS, DistillationCallback
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -21,7 +22,6 @@ from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-
 from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-untyped]
 
 import ssdkd_env  # noqa: F401 — registers the ids
-from agents.training.callbacks import EPISODE_TAGS, METRICS, ROUND_TAGS, DistillationCallback
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.strategy_actions import STRATEGIES
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE

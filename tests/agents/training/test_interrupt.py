@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
+from ssdkd_agents.runs import read_lines
+from ssdkd_agents.training import loop
+from ssdkd_agents.training import train as training
+from ssdkd_agents.training.config import TrainingConfig
+from ssdkd_agents.training.train import make_training_env
+from ssdkd_agents.training.validation import Validation
+from ssdkd_agents.vec_env import DistillationVecEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
-from agents.runs import read_lines
-from agents.training import loop
-from agents.training import train as training
-from agents.training.config import TrainingConfig
-from agents.training.train import make_training_env
-from agents.training.validation import Validation
-from agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import pool
 from ssdkd_env.envs.members import RemoteMembers
 from tests.agents.trainings import PPO, ROUNDS, SAC, checkpoints, go_on, interrupt_after, run

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from ssdkd_agents.training.loop_state import random_state, random_streams_kept, set_random_state
 
-from agents.training.loop_state import random_state, random_streams_kept, set_random_state
 from ssdkd_env.files import load_state, save_state
 
 

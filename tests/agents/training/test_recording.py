@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from sb3_contrib import ARS
+from ssdkd_agents.runs import RunFolder, read_lines
+from ssdkd_agents.training.callbacks import EPISODE_TAGS, ROUND_TAGS, DistillationCallback
+from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
+from ssdkd_agents.vec_env import DistillationVecEnv
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from agents.runs import RunFolder, read_lines
-from agents.training.callbacks import EPISODE_TAGS, ROUND_TAGS, DistillationCallback
-from agents.training.recording import EpisodeLog, StepRecorder
-from agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from tests.agents.trainings import curves
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, make

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from ssdkd_agents.policies.algorithms import ALGORITHMS
+from ssdkd_agents.policies.storage import find_sampler_file, read_sampler
+from ssdkd_agents.runs import RunFolder, read_lines
 
-from agents.policies.algorithms import ALGORITHMS
-from agents.policies.storage import find_sampler_file, read_sampler
-from agents.runs import RunFolder, read_lines
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import save_state

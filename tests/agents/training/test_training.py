@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
+from ssdkd_agents.runs import RunFolder, read_lines
+from ssdkd_agents.seeds import VALIDATION_SEED
+from ssdkd_agents.training import train as training
+from ssdkd_agents.training.config import MOST_ENVIRONMENTS, TrainingConfig, check_settings, config_of_run, training_seed
+from ssdkd_agents.training.train import make_training_env, train
 from stable_baselines3.common.vec_env import VecNormalize
 
-from agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
-from agents.runs import RunFolder, read_lines
-from agents.seeds import VALIDATION_SEED
-from agents.training import train as training
-from agents.training.config import MOST_ENVIRONMENTS, TrainingConfig, check_settings, config_of_run, training_seed
-from agents.training.train import make_training_env, train
 from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.envs import SSDKDEnv, pool
 from ssdkd_env.errors import InvalidInputError

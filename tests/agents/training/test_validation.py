@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sb3_contrib import RecurrentPPO
+from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
+from ssdkd_agents.runs import read_lines
+from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
+from ssdkd_agents.training.loop import Progress
+from ssdkd_agents.training.loop_state import random_state
+from ssdkd_agents.training.validation import Evaluation, Validation
 from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
-from agents.runs import read_lines
-from agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
-from agents.training.loop import Progress
-from agents.training.loop_state import random_state
-from agents.training.validation import Evaluation, Validation
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.tuning import Choice
 from tests.agents.trainings import PPO, SAC, checkpoints, run, scalars

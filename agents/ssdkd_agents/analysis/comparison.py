@@ -1,0 +1,190 @@
+"""Comparisons of samplers over seeds in the manner of rliable.
+
+Interquartile mean, performance profile and probability of improvement are those of Agarwal et al. 2021 (*Deep
+reinforcement learning at the edge of the statistical precipice*).
+
+A sampler's scores are a list of runs, one mapping of evaluation seeds to scores each. A control is one run; a trained
+sampler has a run for each training seed, and its intervals then cover the noise of training as well: a resample draws
+training runs, and evaluation seeds for all of them alike, since equal seeds are equal episodes but for the sampler.
+With few training runs such an interval is too short rather than too long, as every percentile bootstrap is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import trim_mean
+
+from ssdkd_agents.analysis.statistics import BOOTSTRAP_RESAMPLES, Interval
+
+FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
+#: Evaluation seed → score, for each training run.
+Runs: TypeAlias = Sequence[Mapping[int, float]]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Share of episodes with a score above each threshold, with pointwise bootstrap intervals.
+
+    Attributes:
+        thresholds, share, low, high: (T,) float64.
+    """
+
+    thresholds: FloatArray
+    share: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+class _Sample:
+    """Scores of one sampler as arrays in ascending order of the score, and how to resample them."""
+
+    def __init__(self, runs: Runs) -> None:
+        rows = [(score, run, seed) for run, scores in enumerate(runs) for seed, score in scores.items()]
+        if not rows:
+            raise ValueError("a comparison needs at least one score")
+        rows.sort(key=lambda row: (row[0], row[1], row[2]))
+        self.values: FloatArray = np.array([row[0] for row in rows], dtype=np.float64)
+        self.run_count = len(runs)
+        self.run: IntArray = np.array([row[1] for row in rows], dtype=np.int64)
+        self.seed: IntArray = np.array([row[2] for row in rows], dtype=np.int64)
+
+    def weights(self, random: np.random.Generator) -> FloatArray:
+        """How often each score is in each resample: (resamples, scores) float64."""
+        seeds, place = np.unique(self.seed, return_inverse=True)
+        return _draws(random, self.run_count)[:, self.run] * _draws(random, len(seeds))[:, place]
+
+
+def interquartile_mean(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Mean of the middle half of the scores: less noisy than the median, less led by outliers than the mean.
+
+    Raises:
+        ValueError: when there is no score.
+    """
+    sample = _Sample(runs)
+    estimate = float(trim_mean(sample.values, 0.25))
+    weights = sample.weights(np.random.default_rng(seed))
+    return _interval(estimate, weighted_interquartile_mean(sample.values, weights), confidence)
+
+
+def weighted_interquartile_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """`scipy.stats.trim_mean(·, 0.25)` of values that occur several times.
+
+    Args:
+        values: (n,) ascending.
+        weights: (B, n) how often each occurs.
+
+    Returns:
+        (B,) NaN where nothing occurs.
+    """
+    ends = weights.cumsum(axis=1)
+    total = ends[:, -1:]
+    cut = total // 4
+    kept = np.clip(np.minimum(ends, total - cut) - np.maximum(ends - weights, cut), 0.0, None)
+    return _share(kept @ values, kept.sum(axis=1))
+
+
+def mean_score(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Mean of the scores, with the same resampling as the other statistics.
+
+    Raises:
+        ValueError: when there is no score.
+    """
+    sample = _Sample(runs)
+    weights = sample.weights(np.random.default_rng(seed))
+    return _interval(float(sample.values.mean()), _share(weights @ sample.values, weights.sum(axis=1)), confidence)
+
+
+def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """P(X > Y) + ½ P(X = Y) for a score X of `runs` and an independent score Y of `reference`: U / (n m).
+
+    The form of rliable, from all pairs; both are resampled by themselves.
+
+    Raises:
+        ValueError: when either has no score.
+    """
+    first, second = _Sample(runs), _Sample(reference)
+    random = np.random.default_rng(seed)
+    wins = _wins(first.values[:, None], second.values[None, :])
+    first_weights, second_weights = first.weights(random), second.weights(random)
+    won = ((first_weights @ wins) * second_weights).sum(axis=1)
+    pairs = first_weights.sum(axis=1) * second_weights.sum(axis=1)
+    return _interval(float(wins.mean()), _share(won, pairs), confidence)
+
+
+def paired_probability_of_improvement(
+    runs: Runs, reference: Runs, confidence: float = 0.95, seed: int = 0
+) -> Interval | None:
+    """The same for X and Y on the same evaluation seed, so that the seed's own luck does not count.
+
+    Training runs of both are resampled by themselves, seeds for both together. A probability near 0 or 1 from few
+    seeds has an interval without width, which claims more than they can show.
+
+    Returns:
+        None where the two have no seed in common.
+
+    Raises:
+        ValueError: when either has no score.
+    """
+    first, second = _Sample(runs), _Sample(reference)
+    here, there = np.nonzero(first.seed[:, None] == second.seed[None, :])
+    if len(here) == 0:
+        return None
+    random = np.random.default_rng(seed)
+    wins = _wins(first.values[here], second.values[there])
+    seeds, place = np.unique(first.seed[here], return_inverse=True)
+    weights = (
+        _draws(random, first.run_count)[:, first.run[here]]
+        * _draws(random, second.run_count)[:, second.run[there]]
+        * _draws(random, len(seeds))[:, place]
+    )
+    return _interval(float(wins.mean()), _share(weights @ wins, weights.sum(axis=1)), confidence)
+
+
+def performance_profile(runs: Runs, thresholds: FloatArray, confidence: float = 0.95, seed: int = 0) -> Profile:
+    """Share of episodes with a score above each threshold; one profile above another everywhere dominates it.
+
+    Args:
+        runs: scores of one sampler.
+        thresholds: (T,) scores.
+        confidence: of the band, threshold by threshold.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: when there is no score.
+    """
+    sample = _Sample(runs)
+    above = (sample.values[:, None] > thresholds[None, :]).astype(np.float64)
+    weights = sample.weights(np.random.default_rng(seed))
+    resampled = _share(weights @ above, weights.sum(axis=1)[:, None])
+    low, high = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return Profile(thresholds, above.mean(axis=0), low, high)
+
+
+def _draws(random: np.random.Generator, count: int) -> FloatArray:
+    """How often each of `count` things is drawn in `count` draws with replacement, for each resample."""
+    if count == 1:  # a single training run says nothing of the noise between them
+        return np.ones((BOOTSTRAP_RESAMPLES, 1))
+    return random.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_RESAMPLES).astype(np.float64)
+
+
+def _wins(first: FloatArray, second: FloatArray) -> FloatArray:
+    wins: FloatArray = (first > second) + 0.5 * (first == second)
+    return wins
+
+
+def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Quotient, NaN for a resample of runs that lack all of its seeds."""
+    with np.errstate(invalid="ignore"):
+        share: FloatArray = part / whole
+    return share
+
+
+def _interval(estimate: float, resampled: FloatArray, confidence: float) -> Interval:
+    low, high = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(estimate, float(low), float(high))

@@ -1,0 +1,168 @@
+"""What samplers did, round by round, read from result lines in the units of the sampling plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from ssdkd_agents.analysis.results import Result, is_paper, rows_of
+from ssdkd_agents.environments import make_env
+from ssdkd_env.distillation import SamplingPlan
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.actions import ACTION_SCHEMES, ActionScheme
+from ssdkd_env.envs.exponent_actions import RangedScheme
+from ssdkd_env.errors import InvalidInputError
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Of a part of the action: lowest and highest value that it can say, and the paper's."""
+
+    low: float
+    high: float
+    paper: float
+
+
+@dataclass(frozen=True)
+class NumberTrace:
+    """What a row of samplers did with an action of numbers.
+
+    Attributes:
+        values: part → (episodes, rounds) float64 in the plan's units; NaN after an episode's end.
+        ranges: part → its range, as a mean over episodes.
+        note: what the numbers leave out, such as first in, first out.
+    """
+
+    values: Mapping[str, Values]
+    ranges: Mapping[str, Range]
+    note: str
+
+
+@dataclass(frozen=True)
+class ChoiceTrace:
+    """What a row of samplers did with a discrete action.
+
+    Attributes:
+        shares: choice → (rounds,) share of the episodes that make it; choices that are never made are left out.
+        names: all choices.
+        note: as in `NumberTrace`.
+    """
+
+    shares: Mapping[str, Values]
+    names: tuple[str, ...]
+    note: str
+
+
+Trace = NumberTrace | ChoiceTrace
+
+
+def read_traces(results: Sequence[Result], samplers: Sequence[str]) -> dict[str, Trace]:
+    """What the rows of results did. The paper's sampler is in the ranges; it is a row only where it is the only one.
+
+    Args:
+        results: lines of `evaluate_sampler` or `benchmark`.
+        samplers: rows to read, by label, group or sampler; none reads all.
+
+    Raises:
+        InvalidInputError: when there is no such row, or a line is not of the environment that it names.
+    """
+    rows = rows_of(results)
+    unknown = [name for name in samplers if name not in rows]
+    if unknown:
+        raise InvalidInputError(f"samplers={unknown[0]!r} is not in the results; choose from: {', '.join(rows)}")
+    chosen = {name: rows[name] for name in samplers or rows}
+    others = {name: lines for name, lines in chosen.items() if not is_paper(lines[0])}
+    return {name: _trace(name, lines) for name, lines in (others or chosen).items()}
+
+
+def _trace(row: str, lines: Sequence[Result]) -> Trace:
+    if not all(line["actions"] for line in lines):
+        raise InvalidInputError(f"{row}: an episode has no actions; give results of evaluate_sampler or benchmark")
+    schemes = [_scheme_of(line) for line in lines]
+    if len({(type(scheme), scheme.names) for scheme in schemes}) > 1:
+        raise InvalidInputError(f"{row}: its episodes have different action schemes; evaluate them with one of them")
+    try:
+        said = [_say_by_round(scheme, line) for scheme, line in zip(schemes, lines, strict=True)]
+    except (InvalidInputError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise InvalidInputError(
+            f"{row}: an action is none of the environment that its line names ({error}); give results of this version"
+        ) from error
+    note = _note([written for line in lines for written in line["actions"]])
+    rounds = max(len(episode) for episode in said)
+    names = schemes[0].names
+    padded = np.full((len(said), rounds, len(names)), np.nan)
+    for index, episode in enumerate(said):
+        padded[index, : len(episode)] = episode
+    if isinstance(schemes[0].space, spaces.Discrete):
+        shares = np.nanmean(padded, axis=0).T
+        return ChoiceTrace({name: share for name, share in zip(names, shares, strict=True) if share.any()}, names, note)
+    limits = np.mean([_limits(scheme) for scheme in schemes], axis=0)
+    ranges = {name: Range(*limit) for name, limit in zip(names, limits.T.tolist(), strict=True)}
+    return NumberTrace({name: padded[:, :, part] for part, name in enumerate(names)}, ranges, note)
+
+
+def _say_by_round(scheme: ActionScheme, line: Result) -> list[list[float]]:
+    """What an episode did in each of its rounds, of which several may follow one action."""
+    held = int(line["env_kwargs"].get("rounds_per_step", 1))
+    said = [_say(scheme, written) for written in line["actions"]]
+    return said if held == 1 else [said[index // held] for index in range(line["final"]["round"])]
+
+
+def _say(scheme: ActionScheme, written: Any) -> list[float]:
+    """A written decision in the plan's units, part by part; one-hot of a choice. See `samplers.write_decision`."""
+    action = written["action"] if isinstance(written, dict) else written
+    if not isinstance(scheme, RangedScheme):
+        return [float(value) for value in scheme.observed(np.int64(action))]
+    values = scheme.values(action)
+    if isinstance(written, dict) and not written["scored"]:  # a scorer's numbers are the action's
+        top = scheme.values(np.ones(len(scheme.names)))
+        plan = {name: written[name] for name in scheme.names if written.get(name) is not None}
+        # A plan may allow more than all the candidates; they are the most that is ever replaced.
+        values |= plan | {name: min(plan[name], top[name]) for name in plan if name == "replaced_share"}
+    return list(values.values())
+
+
+def _limits(scheme: ActionScheme) -> Values:
+    """(3, parts): lowest, highest and the paper's values."""
+    assert isinstance(scheme, RangedScheme)
+    ends = np.ones(len(scheme.names))
+    said = [scheme.values(action) for action in (-ends, ends, scheme.from_plan(SamplingPlan()))]
+    return np.array([list(values.values()) for values in said])
+
+
+def _note(written: Sequence[Any]) -> str:
+    """What all the plans say that is no number."""
+    plans = [decision for decision in written if isinstance(decision, dict)]
+    if not plans or len(plans) < len(written):
+        return ""
+    replacements = {plan.get("replacement", "priority") for plan in plans} - {"priority"}
+    notes = [f"replaces {'/'.join(sorted(replacements))}"] if replacements else []
+    return ", ".join(notes + ["reweighted"] * all(plan.get("reweighted", False) for plan in plans))
+
+
+def _scheme_of(line: Result) -> ActionScheme:
+    """The action scheme of an episode; the instance that was drawn sets the range of ρ."""
+    return _make_scheme(line["env_id"], json.dumps(line["env_kwargs"]), int(line["final"].get("instance", 0)))
+
+
+@lru_cache(maxsize=64)
+def _make_scheme(env_id: str, env_kwargs: str, instance: int) -> ActionScheme:
+    env = _make_env(env_id, env_kwargs)
+    if instance >= len(env.instances):
+        raise InvalidInputError(f"instance={instance} is none of the {len(env.instances)} that the line's set has")
+    spec = env.instances.tasks[instance].spec
+    return ACTION_SCHEMES[env.face["action"]](spec.budget, env.method, spec.num_classes)
+
+
+@lru_cache(maxsize=8)
+def _make_env(env_id: str, env_kwargs: str) -> SSDKDEnv:
+    return make_env(env_id, json.loads(env_kwargs))

@@ -1,0 +1,102 @@
+"""Result lines, as `evaluate_sampler` and `benchmark` write them: reading them, and what a table takes from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssdkd_agents.runs import read_lines
+from ssdkd_env.errors import InvalidInputError
+
+Result = Mapping[str, Any]
+
+#: What every result line has, of whatever version.
+RESULT_KEYS = ("env_id", "sampler", "seed", "env_kwargs", "return", "final", "actions")
+#: Scores from the most telling on: key of a result line or of its `final`, and its name in tables and pictures.
+SCORES = {
+    "held_out_accuracy": "held-out accuracy",
+    "accuracy": "accuracy on real images",
+    "probe_agreement": "probe agreement",
+}
+#: Those that are measured on real images.
+ACCURACIES = ("held_out_accuracy", "accuracy")
+
+
+def read_results(path: str | Path) -> list[Result]:
+    """Result lines of a file.
+
+    Raises:
+        InvalidInputError: when it is missing, or a line is no result of an episode.
+    """
+    lines = read_lines(path)
+    for number, line in enumerate(lines):
+        check_result(line, f"{path}, line {number}")
+    if not lines:
+        raise InvalidInputError(f"{path} is empty; give the results.jsonl of evaluate_sampler or benchmark")
+    return list(lines)
+
+
+def check_result(line: Mapping[str, Any], where: str) -> None:
+    """Check that a line describes an episode.
+
+    Raises:
+        InvalidInputError: when it does not.
+    """
+    missing = [key for key in RESULT_KEYS if key not in line]
+    kinds = {"env_id": str, "sampler": str, "seed": int, "env_kwargs": dict, "final": dict, "actions": list}
+    wrong = [key for key, kind in kinds.items() if key in line and not isinstance(line[key], kind)]
+    if missing or wrong:
+        raise InvalidInputError(
+            f"{where} is no result of an episode ({'no ' + missing[0] if missing else 'odd ' + wrong[0]}); give the "
+            "results.jsonl of evaluate_sampler or benchmark"
+        )
+
+
+def score_of(line: Result, name: str) -> float:
+    """A score of a line, the line's own or that of the last round."""
+    return float(line[name] if name in line else line["final"][name])
+
+
+def common_score(results: Sequence[Result], names: Iterable[str] = SCORES) -> str | None:
+    """The first of these scores that every line has."""
+    return next((name for name in names if all(name in line or name in line["final"] for line in results)), None)
+
+
+def wall_seconds(line: Result) -> float:
+    """Wall time of an episode; early versions wrote nothing else."""
+    seconds = line.get("seconds", float("nan"))
+    return float(seconds["wall"] if isinstance(seconds, Mapping) else seconds)
+
+
+def row_name(line: Result) -> str:
+    """What a line belongs to in a comparison of samplers: its group, or else its label, or else its sampler."""
+    return str(line.get("group") or line.get("label") or line["sampler"])
+
+
+def rows_of(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Lines by `row_name`, in the order of their first."""
+    rows: dict[str, list[Result]] = {}
+    for line in results:
+        rows.setdefault(row_name(line), []).append(line)
+    return rows
+
+
+def runs_of(lines: Iterable[Result], score: str) -> list[dict[int, float]]:
+    """Evaluation seed → score, for each training run among the lines of a row; a control is one run."""
+    runs: dict[str, dict[int, float]] = {}
+    for line in lines:
+        runs.setdefault(line["sampler"], {})[line["seed"]] = score_of(line, score)
+    return list(runs.values())
+
+
+def is_paper(line: Result) -> bool:
+    """Whether a line is of the paper's sampler, under this name or as SSD-KD's own."""
+    method = line["env_kwargs"].get("method", "ssdkd")
+    return line["sampler"] == "paper" or (line["sampler"] == "own" and bool(method == "ssdkd"))
+
+
+def paper_lines(results: Iterable[Result]) -> list[Result]:
+    """The lines of the paper's sampler; where it was played twice, under the first name only."""
+    lines = [line for line in results if is_paper(line)]
+    return [line for line in lines if line["sampler"] == lines[0]["sampler"]]

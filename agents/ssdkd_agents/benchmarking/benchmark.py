@@ -1,0 +1,355 @@
+"""A benchmark: entries × seeds, one result line each, in a folder that can be left and continued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, play, validate
+from ssdkd_agents.benchmarking.report import write_report
+from ssdkd_agents.benchmarking.suites import (
+    DEFAULT_ENV,
+    SAMPLERS_SUITE,
+    Entry,
+    find_suite,
+    grid,
+    sampler_entries,
+    with_face,
+)
+from ssdkd_agents.runs import RunFolder, append_line
+from ssdkd_agents.seeds import HELD_OUT_SEED
+from ssdkd_agents.stopping import Stopper
+from ssdkd_agents.workers import Outcome, run_jobs
+from ssdkd_env.envs.distillation import FACE
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import write_atomically, write_json
+
+DEFAULT_SEEDS = 5
+RESULTS, FAILURES, UNFINISHED = "results.jsonl", "failures.jsonl", "unfinished"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a benchmark compares; None where the user said nothing.
+
+    Attributes:
+        suite: name in `SUITES`, in place of methods and samplers.
+        methods: presets of a grid.
+        samplers: samplers of a grid, or further ones of the suite `samplers`.
+        env: environment id.
+        env_kwargs: arguments of every environment, with `budget`.
+        seeds: episodes of each entry.
+        first_seed: seed of the first.
+    """
+
+    suite: str | None = None
+    methods: tuple[str, ...] | None = None
+    samplers: tuple[str, ...] | None = None
+    env: str | None = None
+    env_kwargs: dict[str, Any] | None = None
+    seeds: int | None = None
+    first_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Entries × seeds, resolved.
+
+    Attributes:
+        suite: name, or empty for a grid.
+        env_id: environment id.
+        env_kwargs: arguments of every environment.
+        entries: the rows.
+        seeds: episodes of each entry.
+        first_seed: seed of the first.
+    """
+
+    suite: str
+    env_id: str
+    env_kwargs: dict[str, Any]
+    entries: tuple[Entry, ...]
+    seeds: int = DEFAULT_SEEDS
+    first_seed: int = HELD_OUT_SEED
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise InvalidInputError(f"seeds={self.seeds}: expected at least 1 episode of each entry")
+        if self.first_seed < 0:
+            raise InvalidInputError(f"first_seed={self.first_seed}: expected a number of at least 0")
+        labels = [entry.label for entry in self.entries]
+        twice = [label for index, label in enumerate(labels) if label in labels[:index]]
+        if twice:
+            raise InvalidInputError(f"samplers: {twice[0]!r} is in the suite already; leave it out")
+
+    @property
+    def compares_samplers(self) -> bool:
+        """Whether the entries differ in nothing but their samplers, and the arguments that these need."""
+        rest = {
+            json.dumps([e.method, dict(e.method_options), {k: v for k, v in e.env_kwargs.items() if k not in FACE}])
+            for e in self.entries
+        }
+        return len(rest) == 1 and len({entry.sampler for entry in self.entries}) > 1
+
+    def jobs(self) -> list[Job]:
+        """Every episode, seeds outermost, so that a drift of the machine meets every entry alike."""
+        return [
+            Job(index, entry.label, entry.config(self.env_id, seed, self.env_kwargs), group=entry.group)
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
+            for index, entry in enumerate(self.entries)
+        ]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode of an entry.
+
+    Attributes:
+        index: of the entry.
+        label: of the entry.
+        config: the episode.
+        folder: where it is kept when it is stopped.
+        group: of the entry.
+    """
+
+    index: int
+    label: str
+    config: EpisodeConfig
+    folder: str = ""
+    group: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Label and seed, which tell it from the others."""
+        return self.label, self.config.seed
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where it is kept when it is stopped."""
+        return Path(self.folder) / UNFINISHED / f"{self.index}-{self.config.seed}.safetensors"
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Resolve settings into a plan.
+
+    Raises:
+        InvalidInputError: when they name no comparison, or one that does not exist.
+    """
+    chosen = settings.methods is not None or settings.samplers is not None
+    env_kwargs = settings.env_kwargs or {}
+    for name in ("budget", "method_options"):
+        if not isinstance(env_kwargs.get(name, {}), dict):
+            raise InvalidInputError(f"env_kwargs[{name!r}]={env_kwargs[name]!r}: expected settings by name")
+    if "method" in env_kwargs:
+        raise InvalidInputError("env_kwargs['method']: the entries choose their methods; use --methods instead")
+    extended = settings.suite == SAMPLERS_SUITE and settings.methods is None
+    if settings.suite is not None and chosen and not extended:
+        raise InvalidInputError(
+            f"--suite and --methods or --samplers exclude each other; give one of them (--suite {SAMPLERS_SUITE} takes "
+            "further --samplers)"
+        )
+    if settings.suite is None and not chosen:
+        raise InvalidInputError("nothing to compare; give --suite, or --methods and --samplers")
+    if settings.suite is not None:
+        suite = find_suite(settings.suite)
+        env_id = settings.env or suite.env_id
+        entries = suite.entries_for(env_id, env_kwargs) + sampler_entries(settings.samplers or ())
+    else:
+        env_id = settings.env or DEFAULT_ENV
+        entries = grid(settings.methods or (), settings.samplers or ())
+    entries = tuple(with_face(entry, env_kwargs) for entry in entries)
+    return Plan(
+        settings.suite or "",
+        env_id,
+        env_kwargs,
+        entries,
+        DEFAULT_SEEDS if settings.seeds is None else settings.seeds,
+        HELD_OUT_SEED if settings.first_seed is None else settings.first_seed,
+    )
+
+
+class Benchmark:
+    """A folder with a plan and the result lines that there are of it.
+
+    Make one with `new`, `resume` or `open`.
+
+    Args:
+        folder: `config.json`, `command.txt` and `results.jsonl` lie in it.
+        plan: what is to be played.
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.jobs = [replace(job, folder=str(folder)) for job in plan.jobs()]
+
+    @classmethod
+    def new(cls, folder: Path, settings: Settings) -> Benchmark:
+        """Check the whole plan, then start a folder for it.
+
+        Raises:
+            InvalidInputError: when an entry cannot be played, or the folder is not empty.
+        """
+        _check_empty(folder)
+        plan = make_plan(settings)
+        validate([job.config for job in plan.jobs()])
+        RunFolder(folder, {"settings": asdict(settings), "plan": asdict(plan)})
+        return cls(folder, plan)
+
+    @classmethod
+    def open(cls, folder: Path) -> Benchmark:
+        """Open the folder of an earlier benchmark.
+
+        Raises:
+            InvalidInputError: when there is none.
+        """
+        config = RunFolder(folder, None).config
+        try:
+            plan, _ = _plan_from_json(config["plan"]), Settings(**config["settings"])
+        except (KeyError, TypeError) as error:
+            raise InvalidInputError(f"{folder / 'config.json'} is not that of a benchmark; give its folder") from error
+        return cls(folder, plan)
+
+    @classmethod
+    def resume(cls, folder: Path, given: Settings) -> Benchmark:
+        """Open a folder to continue it; `given` must agree with it, but may ask for more seeds.
+
+        Raises:
+            InvalidInputError: when there is none, it was made with other settings, or an entry cannot be played.
+        """
+        opened = cls.open(folder)
+        opened.results()
+        validate([job.config for job in opened.jobs])
+        return cls(folder, _extended(folder, opened.plan, RunFolder(folder, None).config, given))
+
+    def results(self) -> list[dict[str, Any]]:
+        """The result lines so far, in the order of the plan; half a last line does not count.
+
+        Raises:
+            InvalidInputError: when a line is damaged or belongs to another plan.
+        """
+        path = self.folder / RESULTS
+        if not path.exists():
+            return []
+        planned = {job.key: json.loads(json.dumps(asdict(job.config))) for job in self.jobs}
+        lines = {}
+        for line in _read_whole_lines(path):
+            key = line["label"], line["seed"]
+            if key not in planned:
+                raise InvalidInputError(f"{path} has a line of {key}, which is not in config.json; use another --out")
+            differing = [name for name, value in planned[key].items() if line.get(name) != value]
+            if differing:
+                raise InvalidInputError(f"{path}: the line of {key} has another {differing[0]} than config.json")
+            lines[key] = line
+        return [lines[job.key] for job in self.jobs if job.key in lines]
+
+    def run(self, processes: int, stop: Stopper) -> Iterator[Outcome[Job]]:
+        """Play what is missing; every result line is on disk before it is yielded.
+
+        Args:
+            processes: episodes side by side.
+            stop: when to stop; unfinished episodes are then kept, and continued by the next `run`.
+
+        Yields:
+            An outcome for every episode that was begun.
+        """
+        done = {(line["label"], line["seed"]) for line in self.results()}
+        _drop_half_line(self.folder / RESULTS)
+        (self.folder / FAILURES).unlink(missing_ok=True)
+        missing = [job for job in self.jobs if job.key not in done]
+        for outcome in run_jobs(play_job, missing, processes, stop):
+            if outcome.result is not None:
+                append_line(self.folder / RESULTS, outcome.result)
+                for path in (outcome.job.checkpoint, outcome.job.checkpoint.with_suffix(".json")):
+                    path.unlink(missing_ok=True)
+            if outcome.error:
+                label, seed = outcome.job.key
+                failure = {"label": label, "seed": seed, "error": outcome.error, "details": outcome.details}
+                append_line(self.folder / FAILURES, failure)
+            yield outcome
+        unfinished = self.folder / UNFINISHED
+        if unfinished.is_dir() and not any(unfinished.iterdir()):
+            unfinished.rmdir()
+
+    def report(self) -> str:
+        """Write `table.md` and the pictures from the result lines; returns the table.
+
+        Raises:
+            InvalidInputError: when no episode is finished.
+        """
+        results = self.results()
+        if not results:
+            raise InvalidInputError(f"{self.folder} holds no finished episode yet; let the benchmark run for longer")
+        scale, samplers = self.plan.suite == "scale", self.plan.compares_samplers
+        return write_report(results, len(self.jobs), self.folder, scale, samplers)
+
+
+def play_job(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
+    """Play a job's episode from where it was left; a result line carries label and group of its entry."""
+    result = play(job.config, job.checkpoint, stop)
+    if result is None:
+        return None
+    return {"label": job.label} | ({"group": job.group} if job.group else {}) | result
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InvalidInputError(
+            f"out={str(folder)!r} is not empty; continue it with --resume, or choose another folder"
+        )
+
+
+def _plan_from_json(value: dict[str, Any]) -> Plan:
+    return Plan(**(value | {"entries": tuple(Entry(**entry) for entry in value["entries"])}))
+
+
+def _extended(folder: Path, plan: Plan, config: dict[str, Any], given: Settings) -> Plan:
+    """The folder's plan, with as many seeds as are asked for now.
+
+    Raises:
+        InvalidInputError: when anything else is asked for that is not the folder's.
+    """
+    stored = config["settings"] | {
+        "suite": plan.suite or None,
+        "env": plan.env_id,
+        "env_kwargs": plan.env_kwargs,
+        "first_seed": plan.first_seed,
+    }
+    for name, value in json.loads(json.dumps(asdict(given))).items():
+        if name != "seeds" and value is not None and value != stored[name]:
+            raise InvalidInputError(
+                f"{name}={value!r}, but {folder} was made with {name}={stored[name]!r}; leave it out to continue that "
+                "one, or choose another --out"
+            )
+    if given.seeds is None or given.seeds == plan.seeds:
+        return plan
+    if given.seeds < plan.seeds:
+        raise InvalidInputError(
+            f"seeds={given.seeds}, but {folder} was made with seeds={plan.seeds}; ask for as many or more"
+        )
+    plan = replace(plan, seeds=given.seeds)
+    write_json(folder / "config.json", config | {"plan": asdict(plan)})
+    return plan
+
+
+def _read_whole_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines of a file whose last line may be half written: it ends without a line break."""
+    content = path.read_bytes()
+    try:
+        lines = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    except ValueError as error:
+        raise InvalidInputError(f"{path} holds a line that is not JSON ({error}); delete that line") from error
+    if not all(isinstance(line, dict) and {"label", "seed", "final", "seconds"} <= line.keys() for line in lines):
+        raise InvalidInputError(f"{path} holds a line that is no result of a benchmark; delete that line")
+    return lines
+
+
+def _drop_half_line(path: Path) -> None:
+    """Cut off what follows the last line break, so that the next line does not begin in the middle of another."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            write_atomically(path, lambda temporary: temporary.write_bytes(whole))

@@ -1,0 +1,289 @@
+"""Experiments as pure functions: a JSON-able config in, a result line out, nothing shared between episodes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ssdkd_agents.environments import make_env, start_worker
+from ssdkd_agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
+from ssdkd_agents.policies.storage import find_sampler_file, load_sampler
+from ssdkd_agents.runs import versions
+from ssdkd_agents.samplers import CONSTANT_PREFIX, RANDOM_REPLACEMENT_PREFIX, SAMPLERS, Sampler, decide, write_decision
+from ssdkd_env.distillation.probe import probe_set
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.distillation import Action
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import read_json, write_json
+
+#: Seconds between two checkpoints of a long episode: what a killed process loses.
+SAVE_EVERY = 120.0
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """One episode of one sampler.
+
+    Attributes:
+        env_id: registered id.
+        sampler: control by name, or path of a trained sampler.
+        seed: of the episode.
+        env_kwargs: JSON-able arguments of the environment.
+    """
+
+    env_id: str
+    sampler: str
+    seed: int
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def validate(configs: Sequence[EpisodeConfig]) -> None:
+    """Make every environment and sampler once, so that bad input is refused before the first episode is played.
+
+    Raises:
+        InvalidInputError: for an unknown environment id, argument or sampler.
+    """
+    if not configs:
+        raise InvalidInputError("samplers: none given; name at least one, such as paper")
+    for config in configs:
+        if config.seed < 0:
+            raise InvalidInputError(f"seed={config.seed}: expected a number of at least 0")
+    seen: dict[str, EpisodeConfig] = {f"{c.env_id} {c.env_kwargs} {c.sampler}": c for c in configs}
+    for config in seen.values():
+        env = make_env(config.env_id, config.env_kwargs)
+        load_sampler(config.sampler, env, config.seed)
+
+
+@dataclass
+class Trace:
+    """What has happened in an episode so far, JSON-able.
+
+    Attributes:
+        observations: what the sampler saw, one a step.
+        actions: what it answered: lists of numbers, one whole number each from a discrete scheme, or plans that no
+            action can say; see `samplers.write_decision`.
+        rewards: what each step gave.
+        curve: after the warm-up and after each step: `probe_agreement`, `accuracy` (where there are real data) and
+            `seconds`, the wall time since the start of the episode.
+        seconds: wall time of `synthesis` (warm-up included), of `distillation`, and of all of it (`wall`).
+        peak_memory_mib: largest resident memory of a process that played a part of the episode.
+        peak_device_memory_mib: largest memory of tensors on the CUDA device; None on the CPU.
+    """
+
+    observations: list[list[float]] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    curve: dict[str, list[float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("synthesis", "distillation", "wall"), 0.0))
+    peak_memory_mib: float = 0.0
+    peak_device_memory_mib: float | None = None
+
+
+class Episode:
+    """An episode that can be put down after any step, and picked up by another process with the same result.
+
+    Call `start` or `load`, then `advance` until `finished`, then `result`. Clock values are the only ones that
+    differ between two episodes of the same config.
+
+    Args:
+        config: which episode.
+        sampler: who acts in place of the config's sampler.
+
+    Raises:
+        InvalidInputError: when the environment or the sampler cannot be made.
+    """
+
+    def __init__(self, config: EpisodeConfig, sampler: Sampler | None = None) -> None:
+        self.config = config
+        self.finished = False
+        self.trace = Trace()
+        self._env = make_env(config.env_id, config.env_kwargs | {"clock": True})
+        self.device = self._env.device
+        self._sampler = sampler or load_sampler(config.sampler, self._env, config.seed)
+        self._sampler_digest = None if sampler else sampler_digest(config.sampler)
+        self._state: tuple[NDArray[np.float32], ...] | None = None
+        self._begins = True
+        _load_shared(self._env)
+        forget_peak_memory(self._env.device)
+
+    def start(self) -> None:
+        """Reset the environment, which includes the warm-up."""
+        started = time.perf_counter()
+        self._observation, self._info = self._env.reset(seed=self.config.seed)
+        self._record(started)
+
+    def advance(self) -> None:
+        """Play one step: a round, or several with `rounds_per_step`."""
+        started = time.perf_counter()
+        decision = self._ask(self._observation)
+        self.trace.observations.append(self._observation.tolist())
+        self._observation, reward, terminated, truncated, self._info = self._env.step(decision)
+        self.trace.actions.append(write_decision(self._env, decision))
+        self.trace.rewards.append(reward)
+        self.finished = terminated or truncated
+        self._record(started)
+
+    def result(self) -> dict[str, Any]:
+        """The result line: config, return, final info, action trace, curve, seconds, distributions, machine."""
+        trace, run = self.trace, self._env.run
+        assert run is not None
+        held_out = self._env.held_out_accuracy()
+        return asdict(self.config) | {
+            "sampler_digest": self._sampler_digest,
+            "return": sum(trace.rewards),
+            "final": {key: value for key, value in self._info.items() if key != "seconds"},
+            **({} if held_out is None else {"held_out_accuracy": held_out}),
+            "actions": trace.actions,
+            "curve": trace.curve,
+            "seconds": trace.seconds,
+            "distributions": {
+                "class_counts": run.synthesized_class_counts.tolist(),
+                "difficulty": run.synthesized_difficulty.tolist(),
+            },
+            "buffer_images": len(run.buffer),
+            "buffer_bytes": run.buffer.nbytes,
+            "peak_memory_mib": trace.peak_memory_mib,
+            "peak_device_memory_mib": trace.peak_device_memory_mib,
+            "vector_backend": "loop",  # one after the other, which is what each gives alone
+            "machine": machine(self._env.device),
+            "versions": versions(),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the environment's state to `path` and the trace beside it, as JSON."""
+        self._env.save(path)
+        write_json(path.with_suffix(".json"), {"config": asdict(self.config), "trace": asdict(self.trace)})
+
+    def load(self, path: Path) -> None:
+        """Continue the episode that `save` wrote.
+
+        Raises:
+            InvalidInputError: when a file is missing, damaged or of another episode, or the sampler answers
+                otherwise than it did.
+        """
+        saved = read_json(path.with_suffix(".json"))
+        if not isinstance(saved, dict) or saved.get("config") != json.loads(json.dumps(asdict(self.config))):
+            raise InvalidInputError(f"{path} belongs to another episode; delete it to start over")
+        self._observation, self._info = self._env.load(path)
+        self.trace = Trace(**saved["trace"])
+        if self._info["round"] != len(self.trace.actions) * self._env.rounds_per_step:
+            raise InvalidInputError(f"{path} and the trace beside it are of different rounds; delete both")
+        for observation, action in zip(self.trace.observations, self.trace.actions, strict=True):
+            again = self._ask(np.array(observation, dtype=np.float32))
+            if write_decision(self._env, again) != action:
+                raise InvalidInputError(f"sampler={self.config.sampler!r} is no longer the one that began {path}")
+
+    def _ask(self, observation: NDArray[np.float32]) -> Action:
+        """What the sampler wants done; it may keep a state from round to round."""
+        decision, self._state = decide(self._sampler, self._env, observation, self._state, self._begins)
+        self._begins = False
+        return decision
+
+    def _record(self, started: float) -> None:
+        trace, seconds = self.trace, self.trace.seconds
+        seconds["wall"] += time.perf_counter() - started
+        for part, value in self._info["seconds"].items():
+            seconds[part] += value
+        for name in ("probe_agreement", "accuracy"):
+            if name in self._info:
+                trace.curve.setdefault(name, []).append(self._info[name])
+        trace.curve.setdefault("seconds", []).append(seconds["wall"])
+        trace.peak_memory_mib = max(trace.peak_memory_mib, peak_memory_mib())
+        on_device = peak_device_memory_mib(self._env.device)
+        if on_device is not None:
+            trace.peak_device_memory_mib = max(trace.peak_device_memory_mib or 0.0, on_device)
+
+
+def sampler_file(name: str) -> Path | None:
+    """The file of a trained sampler, or of the one that a control is made of; None for any other control.
+
+    Raises:
+        InvalidInputError: when `name` is a run folder without a checkpoint.
+    """
+    inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
+    control = inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not Path(inner).exists()
+    return None if control else find_sampler_file(Path(inner))
+
+
+def sampler_digest(name: str) -> str | None:
+    """SHA-256 of a trained sampler's file, which may be overwritten under its name; None for a control."""
+    file = sampler_file(name)
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _load_shared(env: SSDKDEnv) -> None:
+    """Load now what a process loads once and keeps, so that its first episode is not seconds slower than the others."""
+    probe_set(env.task, env.device)
+    env.task.evaluation(env.device)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first optimiser imports some 800 modules
+
+
+def run_episode(config: EpisodeConfig) -> dict[str, Any]:
+    """Play one episode and describe it; see `Episode.result`."""
+    result = play(config, None, lambda: False)
+    assert result is not None
+    return result
+
+
+def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool]) -> dict[str, Any] | None:
+    """Play an episode, from its checkpoint where there is one, until it ends or `stop` says so.
+
+    Args:
+        config: which episode.
+        checkpoint: where to keep it every `SAVE_EVERY` seconds and when it is stopped (a JSON file lies beside it),
+            and where to continue from. One that does not fit is not used: the episode then starts over.
+        stop: asked after the warm-up and after every step.
+
+    Returns:
+        The result line, or None when the episode was stopped and kept.
+    """
+    episode = begin(config, checkpoint)
+    saved = time.monotonic()
+    while not episode.finished:
+        if stop():
+            if checkpoint is not None:
+                episode.save(checkpoint)
+            return None
+        episode.advance()
+        if checkpoint is not None and not episode.finished and time.monotonic() - saved > SAVE_EVERY:
+            episode.save(checkpoint)
+            saved = time.monotonic()
+    return episode.result()
+
+
+def begin(config: EpisodeConfig, checkpoint: Path | None) -> Episode:
+    """An episode as its checkpoint left it, or else after its warm-up."""
+    episode = Episode(config)
+    if checkpoint is not None and checkpoint.exists():
+        try:
+            episode.load(checkpoint)
+        except (InvalidInputError, KeyError, TypeError, ValueError, RuntimeError):
+            episode = Episode(config)
+        else:
+            return episode
+    episode.start()
+    return episode
+
+
+def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[dict[str, Any]]:
+    """Play episodes, in this process or side by side in `processes` of one torch thread each.
+
+    Yields:
+        Result lines, in the order of `configs`.
+    """
+    if processes <= 1:
+        yield from map(run_episode, configs)
+        return
+    # Spawned, because a forked process inherits torch's thread pools in an unknown state.
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=start_worker) as pool:
+        yield from pool.imap(run_episode, configs)

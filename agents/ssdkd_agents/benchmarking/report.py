@@ -1,0 +1,123 @@
+"""What a benchmark's result lines say: a table with intervals, and the pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdkd_agents.analysis.markdown import escaped, markdown_table
+from ssdkd_agents.analysis.statistics import bootstrap_mean, paired_differences
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, write_sampler_pictures
+from ssdkd_agents.benchmarking.sampler_report import note as note_on_samplers
+from ssdkd_agents.plotting.plots import plot_accuracy_seconds, plot_distributions, plot_scale
+from ssdkd_env.files import write_atomically
+
+COLUMNS = (
+    "entry",
+    "episodes",
+    "held-out accuracy",
+    "accuracy",
+    "probe agreement",
+    "held-out − first entry's",
+    "synthesis s",
+    "distillation s",
+    "wall s",
+    "images synthesised",
+    "peak memory MiB",
+)
+NOTE = (
+    "Means over seeds with 95 % bootstrap intervals; medians of seconds and of memory. Held-out accuracy is on real "
+    "images that neither the task's own teacher nor a student was trained on, accuracy on all of the task's evaluation "
+    "data. The difference is of the held-out accuracy, paired seed by seed. The probe agreement compares students of "
+    "one method: its images come from a generator like SSD-KD's, so that it does not rank methods."
+)
+
+#: Parts of the wall time that are reported.
+SECONDS = ("synthesis", "distillation", "wall")
+
+Result = Mapping[str, Any]
+
+
+def write_report(results: Sequence[Result], planned: int, folder: Path, scale: bool, samplers: bool = False) -> str:
+    """Write `table.md` and the pictures; returns the table.
+
+    Args:
+        results: lines of a benchmark, at least one.
+        planned: episodes of the whole benchmark.
+        folder: where to write.
+        scale: whether the entries vary the size of the buffer.
+        samplers: whether the entries differ in nothing but their samplers.
+    """
+    if samplers:
+        table = f"{make_sampler_table(results)}\n\n{describe(results, planned, note_on_samplers())}"
+        write_sampler_pictures(results, folder)
+    else:
+        table = f"{make_table(results)}\n\n{describe(results, planned)}"
+    write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table + "\n"))
+    plot_accuracy_seconds(results, folder / "accuracy-seconds.png")
+    plot_distributions(results, folder / "distributions.png")
+    if scale:
+        plot_scale(results, folder / "scale.png")
+    return table
+
+
+def make_table(results: Sequence[Result]) -> str:
+    """A Markdown table, a row for each entry in the order of the lines; differences are to the first."""
+    labels = list(dict.fromkeys(result["label"] for result in results))
+    groups = {label: [result for result in results if result["label"] == label] for label in labels}
+    first = _held_out(groups[labels[0]])
+    rows = [_row(label, lines, {} if label == labels[0] else first) for label, lines in groups.items()]
+    return markdown_table(COLUMNS, rows)
+
+
+def describe(results: Sequence[Result], planned: int, note: str = NOTE) -> str:
+    """What the numbers of the table are, on what they were measured, and what is missing or odd."""
+    notes = [f"{len(results)} of {planned} episodes, on {_list({result['env_id'] for result in results})}. {note}"]
+    if 1 in Counter(result["label"] for result in results).values():
+        notes.append("The interval of a single episode has no width and says nothing.")
+    diverged = sum(result["final"]["diverged"] for result in results)
+    if diverged:
+        notes.append(f"Students that diverged: {diverged}; they count with the accuracy that they have.")
+    machines = {
+        "{cpu} ({cores} cores, {system}), device {device}, torch threads {torch_threads}".format(**result["machine"])
+        for result in results
+    }
+    versions = {", ".join(f"{name} {version}" for name, version in result["versions"].items()) for result in results}
+    notes.append(f"Measured on {_list(machines)}; {_list(versions)}.")
+    return "\n\n".join(notes)
+
+
+def _row(label: str, lines: Sequence[Result], first: Mapping[int, float]) -> tuple[str, ...]:
+    held_out = _held_out(lines)
+    diverged = sum(line["final"]["diverged"] for line in lines)
+    return (
+        escaped(label),
+        f"{len(lines)}" + (f" ({diverged} diverged)" if diverged else ""),
+        _mean(list(held_out.values())),
+        _mean(list(_accuracies(lines).values())),
+        _mean([line["final"]["probe_agreement"] for line in lines]),
+        _mean(paired_differences(held_out, first)),
+        *(f"{np.median([line['seconds'][part] for line in lines]):.1f}" for part in SECONDS),
+        f"{np.median([line['final']['synthesized'] for line in lines]):.0f}",
+        f"{np.median([line['peak_memory_mib'] for line in lines]):.0f}",
+    )
+
+
+def _accuracies(lines: Sequence[Result]) -> dict[int, float]:
+    return {line["seed"]: line["final"]["accuracy"] for line in lines if "accuracy" in line["final"]}
+
+
+def _held_out(lines: Sequence[Result]) -> dict[int, float]:
+    return {line["seed"]: line["held_out_accuracy"] for line in lines if "held_out_accuracy" in line}
+
+
+def _mean(values: Sequence[float]) -> str:
+    return str(bootstrap_mean(values)) if values else "–"
+
+
+def _list(values: set[str]) -> str:
+    return " and ".join(sorted(values))

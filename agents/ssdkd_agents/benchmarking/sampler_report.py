@@ -1,0 +1,138 @@
+"""What result lines say of samplers: a table in the manner of rliable, and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssdkd_agents.analysis.comparison import (
+    Runs,
+    interquartile_mean,
+    mean_score,
+    paired_probability_of_improvement,
+    probability_of_improvement,
+)
+from ssdkd_agents.analysis.markdown import escaped, markdown_table
+from ssdkd_agents.analysis.results import (
+    ACCURACIES,
+    SCORES,
+    Result,
+    common_score,
+    paper_lines,
+    row_name,
+    rows_of,
+    runs_of,
+    wall_seconds,
+)
+from ssdkd_agents.plotting.comparison_plots import plot_improvement, plot_profiles
+from ssdkd_env.errors import InvalidInputError, check_choice
+
+NOTE = (
+    "IQM: interquartile mean. 95 % bootstrap intervals over seeds, in a row of several training runs over these and "
+    "the seeds, so that they cover the noise of training. P: probability that an episode of the row scores above one "
+    "of {reference}, a tie counting half: on the same seeds, and of all pairs as in rliable (Agarwal et al. "
+    "2021); above 0.5 is better. The difference is the mean on the same seeds. The return is the gain of the reward's "
+    "score, made without real data unless an oracle was asked for. Seconds are medians of the wall time. Intervals are "
+    "not corrected for the number of rows. Held-out accuracy is on real images that neither the task's "
+    "own teacher nor a student was trained on."
+)
+EMPTY = "–"
+#: How the note and the columns call the row that the others are compared with, if none is asked for.
+PAPER_NAME, PAPER_COLUMN = "the paper's sampler", "paper's"
+
+
+def write_sampler_pictures(results: Sequence[Result], folder: Path) -> None:
+    """Write `profiles.png` and, where the paper's sampler was played beside others, `improvement.png`."""
+    rows, scores = rows_of(results), scores_of(results)
+    paper = paper_lines(results)
+    name_of_paper = row_name(paper[0]) if paper else None
+    runs = {name: {row: runs_of(lines, key) for row, lines in rows.items()} for key, name in scores.items()}
+    plot_profiles(runs, folder / "profiles.png", name_of_paper)
+    others = {score: {row: of for row, of in made.items() if row != name_of_paper} for score, made in runs.items()}
+    if paper and others["return"]:
+        references = {name: runs_of(paper, key) for key, name in scores.items()}
+        plot_improvement(others, references, folder / "improvement.png")
+
+
+def scores_of(results: Sequence[Result]) -> dict[str, str]:
+    """The accuracy that all lines have, where there is one, and the return: key → name."""
+    accuracy = common_score(results, ACCURACIES)
+    return ({accuracy: SCORES[accuracy]} if accuracy else {}) | {"return": "return"}
+
+
+def make_sampler_table(results: Sequence[Result], against: str | None = None, score: str | None = None) -> str:
+    """A Markdown table for each score, a row for each sampler or group of training runs in the order of the lines.
+
+    Args:
+        results: lines of one environment with one budget.
+        against: row that the others are compared with; None takes the paper's sampler, where it was played.
+        score: which every line has; None takes those of `scores_of`.
+
+    Raises:
+        InvalidInputError: when there is no such row, or it has several training runs.
+    """
+    rows = rows_of(results)
+    if against is None:
+        reference = paper_lines(results)
+    else:
+        check_choice("against", against, rows)
+        reference = rows[against]
+        if len(runs_of(reference, "return")) > 1:
+            raise InvalidInputError(f"against={against!r} is several training runs; give a row of one sampler")
+    title = f"− {PAPER_COLUMN if against is None else escaped(against)}"
+    scores = scores_of(results) if score is None else {score: SCORES.get(score, score)}
+    return "\n\n".join(_table(rows, reference, title, key, name) for key, name in scores.items())
+
+
+def note(against: str | None = None) -> str:
+    """What the columns of the table mean."""
+    return NOTE.format(reference=PAPER_NAME if against is None else against)
+
+
+def _table(
+    rows: Mapping[str, Sequence[Result]], reference: Sequence[Result], difference: str, score: str, name: str
+) -> str:
+    columns = ("sampler", "episodes", f"{name}, IQM", "mean", difference, "P, same seeds", "P, all pairs", "s/episode")
+    made = [
+        (escaped(row), _episodes(lines), *_score_cells(lines, score, reference), _seconds(lines))
+        for row, lines in rows.items()
+    ]
+    return markdown_table(columns, made)
+
+
+def _score_cells(lines: Sequence[Result], score: str, reference: Sequence[Result]) -> tuple[str, ...]:
+    """Interquartile mean, mean, and how a row compares with the reference, with intervals."""
+    runs = runs_of(lines, score)
+    compared: tuple[str, ...] = (EMPTY,) * 3
+    if reference and row_name(reference[0]) != row_name(lines[0]):
+        compared = _compare(runs, runs_of(reference, score))
+    return str(interquartile_mean(runs)), str(mean_score(runs)), *compared
+
+
+def _episodes(lines: Sequence[Result]) -> str:
+    runs = len({line["sampler"] for line in lines})
+    diverged = sum(bool(line["final"].get("diverged")) for line in lines)
+    odd = ([f"{runs} training runs"] if runs > 1 else []) + ([f"{diverged} diverged"] if diverged else [])
+    return f"{len(lines)}" + (f" ({', '.join(odd)})" if odd else "")
+
+
+def _compare(runs: Runs, reference: Runs) -> tuple[str, ...]:
+    """Paired difference, paired and unpaired probability; what has no seed in common stays empty."""
+    differences = paired_runs(runs, reference[0])
+    paired = paired_probability_of_improvement(runs, reference)
+    return (
+        str(mean_score(differences)) if any(differences) else EMPTY,
+        str(paired) if paired else EMPTY,
+        str(probability_of_improvement(runs, reference)),
+    )
+
+
+def paired_runs(runs: Runs, reference: Mapping[int, float]) -> list[dict[int, float]]:
+    """Each run less `reference`, seed by seed, over the seeds that both have."""
+    return [{seed: value - reference[seed] for seed, value in run.items() if seed in reference} for run in runs]
+
+
+def _seconds(lines: Sequence[Result]) -> str:
+    return f"{np.median([wall_seconds(line) for line in lines]):.1f}"

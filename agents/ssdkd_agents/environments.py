@@ -1,0 +1,65 @@
+"""Making environments by id, with errors that teach."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+import ssdkd_env  # noqa: F401 (registers the environments)
+from ssdkd_agents.vec_env import DistillationVecEnv
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.errors import InvalidInputError, one_line
+
+
+def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
+    """Make a distillation environment.
+
+    Raises:
+        InvalidInputError: when the id is unknown or is another kind of environment, or an argument is unknown.
+    """
+    try:
+        env = gym.make(env_id, **env_kwargs)
+    except InvalidInputError:
+        raise
+    except (gym.error.Error, ModuleNotFoundError, ValueError) as error:
+        known = ", ".join(sorted(name for name in gym.registry if name.startswith("SSDKD/")))
+        raise InvalidInputError(f"env={env_id!r} is unknown ({one_line(error)}); choose one of: {known}") from error
+    except TypeError as error:
+        raise InvalidInputError(f"env_kwargs={env_kwargs}: {one_line(error)}; see the arguments of SSDKDEnv") from error
+    if not isinstance(env.unwrapped, SSDKDEnv):
+        raise InvalidInputError(f"env={env_id!r} is no distillation environment; choose an id that begins with SSDKD/")
+    return env.unwrapped
+
+
+def make_vec_env(
+    env_id: str, env_kwargs: dict[str, Any], count: int, backend: str = "auto", processes: int | None = None
+) -> DistillationVecEnv:
+    """Make several distillation environments whose work is done side by side; see `DistillationVecEnv`.
+
+    Raises:
+        InvalidInputError: as `make_env`, and when backend, count or processes do not fit.
+    """
+    return DistillationVecEnv(count, env_arguments(env_id, env_kwargs), backend, processes)
+
+
+def env_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the `SSDKDEnv` that an id means, those of the id included."""
+    spec = make_env(env_id, env_kwargs).spec  # which knows ids with a module before them, or without a version
+    return {**(spec.kwargs if spec else {}), **env_kwargs}
+
+
+def start_worker() -> None:
+    """Prepare a process that works beside others: one torch thread, and Ctrl-C is left to its parent.
+
+    Ctrl-C reaches the whole process group; the parent saves what there is and then ends its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    use_one_thread()
+
+
+def use_one_thread() -> None:
+    """One torch thread in this process: side by side, more threads only wait for each other."""
+    torch.set_num_threads(1)

@@ -1,0 +1,100 @@
+"""Power laws fitted to repeated measurements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssdkd_agents.analysis.statistics import Interval
+
+#: An exponent whose interval ends here or below counts as linear; caches and page faults take their share of time.
+MOST_LINEAR = 1.15
+#: Growth is fitted to the larger half of the sizes, and to at least so many.
+FEWEST_SIZES = 3
+#: Resamples of the repeats for an exponent's interval.
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Power law ``seconds = scale · size^exponent`` over the larger sizes.
+
+    Attributes:
+        scale: in seconds.
+        exponent: with the interval that comes of resampling the repeats.
+        last_exponent: between the two largest sizes alone: a fit through a curve that bends upwards hides its end.
+        sizes: that it is fitted to.
+    """
+
+    scale: float
+    exponent: Interval
+    last_exponent: Interval
+    sizes: tuple[int, ...]
+
+    @property
+    def linear(self) -> bool:
+        """Whether the interval leaves no room above `MOST_LINEAR`."""
+        return self.exponent.high <= MOST_LINEAR
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of it."""
+        if self.linear:
+            return "grows no faster than linearly"
+        return "GROWS FASTER than linearly" if self.exponent.low > MOST_LINEAR else "MAY GROW FASTER than linearly"
+
+    @property
+    def bends_upwards(self) -> bool:
+        """Whether the two largest sizes alone are for certain further apart than linear growth would have them."""
+        return self.last_exponent.low > MOST_LINEAR
+
+
+def fit_growth(seconds: Mapping[int, Sequence[float]], confidence: float = 0.95, seed: int = 0) -> Growth:
+    """Fit a power law to the medians over repeats, by least squares on logarithms.
+
+    Only the larger half of the sizes counts, where what does not grow no longer dominates.
+
+    Args:
+        seconds: size → seconds of each repeat, equally many.
+        confidence: of the percentile interval that comes of resampling the repeats of each size.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: when there are fewer than `FEWEST_SIZES` sizes.
+    """
+    if len(seconds) < FEWEST_SIZES:
+        raise ValueError(f"a growth needs at least {FEWEST_SIZES} sizes")
+    sizes = sorted(seconds)[-max(FEWEST_SIZES, math.ceil(len(seconds) / 2)) :]
+    repeats: NDArray[np.float64] = np.array([seconds[size] for size in sizes], dtype=np.float64)
+    places = np.random.default_rng(seed).integers(0, repeats.shape[1], (RESAMPLES, *repeats.shape))
+    resampled = np.take_along_axis(np.broadcast_to(repeats, places.shape), places, axis=2)
+    medians, resampled_medians = np.median(repeats, axis=1)[None], np.median(resampled, axis=2)
+    levels = (1 - confidence) / 2, (1 + confidence) / 2
+    exponents = []
+    for first in (0, -2):
+        _, slopes = _fit_logarithms(sizes[first:], resampled_medians[:, first:])
+        _, slope = _fit_logarithms(sizes[first:], medians[:, first:])
+        exponents.append(Interval(float(slope[0]), *(float(edge) for edge in np.quantile(slopes, levels))))
+    offset, _ = _fit_logarithms(sizes, medians)
+    fitted, last = exponents
+    return Growth(float(np.exp(offset[0])), fitted, last, tuple(sizes))
+
+
+def power(exponent: Interval) -> str:
+    """A power of the size, with its interval."""
+    return f"n^{exponent.mean:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]"
+
+
+def _fit_logarithms(
+    sizes: Sequence[int], seconds: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Offset and slope of log seconds (fits, sizes) over log size, a pair a row."""
+    x = np.log(np.array(sizes, dtype=np.float64))
+    y = np.log(np.maximum(seconds, 1e-9))  # a coarse clock can say 0
+    centred = x - x.mean()
+    slope: NDArray[np.float64] = y @ centred / (centred @ centred)
+    return y.mean(axis=1) - slope * x.mean(), slope

@@ -1,0 +1,240 @@
+"""Labels around the engine's own functions, put there from outside and taken away again.
+
+The engine knows nothing of labels. For the duration of a `with` block the functions that matter are wrapped: each says
+on entering which part of which phase of the round it is, and on leaving that it is over. A second belongs to the
+innermost label, so that the labels together are the whole round.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_agents.measuring.stopwatch import Labels
+from ssdkd_env.distillation import (
+    DistillationRun,
+    ReplayBuffer,
+    grouped,
+    objective,
+    priority,
+    sources,
+    student,
+    updates,
+)
+from ssdkd_env.distillation import run as run_module
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.grouped import GroupedRuns
+from ssdkd_env.distillation.objective import Objective
+from ssdkd_env.distillation.statistics import BatchNormStatistics, _MeanAndVariance
+from ssdkd_env.distillation.student import StudentTrainer
+from ssdkd_env.distillation.updates import FastUpdate
+from ssdkd_env.distillation.work import AnswerWork, SynthesisWork, TrainingWork, Work
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.judging import Judge
+from ssdkd_env.envs.observations import Observer
+from ssdkd_env.networks.grouping import NetworkGroup
+
+#: The phases that a run, or an environment, writes as generators of work: owner, method, phase.
+COURSES: tuple[tuple[Any, str, str], ...] = (
+    (DistillationRun, "_synthesize", "synthesis"),
+    (DistillationRun, "_entries", "answers"),
+    (DistillationRun, "_distill", "distillation"),
+    (DistillationRun, "_refresh", "refresh"),
+    (Judge, "look", "observation"),
+)
+#: Functions: owner, name, phase (None: that of the caller), part (None: `OTHER`).
+CALLS: tuple[tuple[Any, str, str | None, str | None], ...] = (
+    (DistillationRun, "_update_buffer", "buffer", None),
+    (DistillationRun, "_weigh", "buffer", "sampling"),
+    (ReplayBuffer, "update", "buffer", "update"),
+    (priority, "sampling_probabilities", "distillation", "sampling"),
+    *((priority, name, None, "sampling") for name in ("gumbel", "importance_weights", "draw_with_replacement")),
+    *((priority, name, None, "comparison") for name in ("class_share", "confidence", "discrepancy", "agreement")),
+    (StudentTrainer, "look_at", None, "sampling"),  # gathers what was drawn; the augmentation inside is its own part
+    (student, "random_crop_flip", None, "augmentation"),
+    (objective, "random_crop_flip", None, "augmentation"),
+    (Normalize, "__call__", None, "augmentation"),
+    (Objective, "__call__", None, "loss"),
+    (updates, "loss_gradient", None, "loss"),
+    (updates, "distillation_loss", None, "loss"),
+    (StudentTrainer, "loss", None, "loss"),
+    (_MeanAndVariance, "apply", None, "statistics"),
+    (BatchNormStatistics, "loss", None, "statistics"),
+    (Tensor, "backward", None, "backward"),
+    (sources, "make_adam", None, "optimiser"),
+    (grouped, "make_adam", None, "optimiser"),
+    *((source, "step", None, "optimiser") for source in (sources.MetaGenerator, sources.TrainedGenerator)),
+    (sources.Pixels, "step", None, "optimiser"),
+    (grouped._GeneratorGroup, "step", None, "optimiser"),
+    (torch.optim.Adam, "step", None, "optimiser"),
+    (torch.optim.SGD, "step", None, "optimiser"),
+    (FastUpdate, "_descend", None, "optimiser"),
+    *((FastUpdate, name, None, "grouping") for name in ("join", "part")),
+    (NetworkGroup, "scatter", None, "grouping"),
+    (grouped, "_by_minibatch", None, "grouping"),
+    (run_module, "make_report", "observation", "report"),
+    *((SSDKDEnv, name, "observation", None) for name in ("_score_now", "_curve_point", "_info")),
+    *((Observer, name, "observation", None) for name in ("begin", "see", "observation")),
+)
+
+
+@contextmanager
+def labelled(labels: Labels, runs: Sequence[DistillationRun]) -> Iterator[None]:
+    """Wrap what the runs and their environments call, so that it enters and leaves its labels.
+
+    Every function is put back at the end, after an exception too. Numbers do not change.
+
+    Args:
+        labels: what is entered and left.
+        runs: whose networks are told apart as teacher, student and generator.
+    """
+    wrap = _Wrapping(labels, runs)
+    with ExitStack() as undo:
+        for owner, name, phase, part in CALLS:
+            _replace(undo, owner, name, wrap.call(phase, part))
+        for owner, name, phase in COURSES:
+            _replace(undo, owner, name, wrap.course(phase))
+        for work in (SynthesisWork, TrainingWork, AnswerWork):
+            _replace(undo, work, "alone", wrap.alone)
+        _replace(undo, GroupedRuns, "_do", wrap.together)
+        _replace(undo, GroupedRuns, "_group", wrap.group)
+        for network in {NetworkGroup, *map(type, wrap.roles)}:
+            _replace(undo, network, "forward", wrap.forward)
+        if compiler := sys.modules.get("torch._dynamo.eval_frame"):
+            _replace(undo, compiler.OptimizedModule, "__call__", wrap.compiled)
+        yield
+
+
+def _replace(undo: ExitStack, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Wrap a module's function or a class's method until `undo` ends."""
+    static = isinstance(inspect.getattr_static(owner, name), staticmethod | classmethod)
+    wrapped = wrap(getattr(owner, name))
+    if name in vars(owner):
+        undo.callback(setattr, owner, name, vars(owner)[name])
+    else:  # inherited
+        undo.callback(delattr, owner, name)
+    setattr(owner, name, staticmethod(wrapped) if static else wrapped)
+
+
+class _Wrapping:
+    """Makes wrappers: methods that take a function and return one that does the same inside a label.
+
+    Args:
+        labels: what is entered and left.
+        runs: whose networks have roles.
+
+    Attributes:
+        roles: network → `"teacher"`, `"student"` or `"generator"`.
+    """
+
+    def __init__(self, labels: Labels, runs: Sequence[DistillationRun]) -> None:
+        self._labels = labels
+        self._phases: WeakKeyDictionary[Work, str] = WeakKeyDictionary()
+        self.roles: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+        for run in runs:
+            self.roles[run.teacher] = self.roles[run._answering_teacher] = "teacher"
+            self.roles[run.student] = "student"
+            for value in vars(run.inversion.source).values():
+                if isinstance(value, nn.Module):  # the generator, and its clone
+                    self.roles[value] = "generator"
+
+    def _within(self, phase: str | None, part: str | None, work: Callable[[], Any]) -> Any:
+        self._labels.enter(phase, part)
+        try:
+            return work()
+        finally:
+            self._labels.leave()
+
+    def call(self, phase: str | None, part: str | None) -> Callable[..., Any]:
+        """For a function."""
+
+        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(original)
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                return self._within(phase, part, lambda: original(*args, **kwargs))
+
+            return wrapper
+
+        return wrap
+
+    def course(self, phase: str) -> Callable[..., Any]:
+        """For a generator of work: each of its stretches, and the work that it asks for, are of this phase."""
+
+        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(original)
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                course, answer = original(*args, **kwargs), None
+                while True:
+                    try:
+                        piece = self._within(phase, None, functools.partial(course.send, answer))
+                    except StopIteration as end:
+                        return end.value
+                    self._phases.setdefault(piece, phase)  # an inner course has seen the piece before an outer one
+                    answer = yield piece
+
+            return wrapper
+
+        return wrap
+
+    def alone(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """For a piece of work that is done at once."""
+
+        @functools.wraps(original)
+        def wrapper(work: Work) -> Any:
+            return self._within(self._phases.get(work), None, lambda: original(work))
+
+        return wrapper
+
+    def together(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """For equal pieces of work of several runs."""
+
+        @functools.wraps(original)
+        def wrapper(runs: GroupedRuns, works: list[Work]) -> Any:
+            return self._within(self._phases.get(works[0]), None, lambda: original(runs, works))
+
+        return wrapper
+
+    def forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """For the pass of a network; others of the same class, such as copies or layers, have no role."""
+
+        @functools.wraps(original)
+        def wrapper(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():  # what is compiled here keeps no label
+                return original(network, *args, **kwargs)
+            return self._in_role(network, lambda: original(network, *args, **kwargs))
+
+        return wrapper
+
+    def compiled(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """For the call of a compiled network, which has the role of the one that was compiled."""
+
+        @functools.wraps(original)
+        def wrapper(network: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._in_role(network._orig_mod, lambda: original(network, *args, **kwargs))
+
+        return wrapper
+
+    def _in_role(self, network: nn.Module, work: Callable[[], Any]) -> Any:
+        """Do the work under the label of the network's role, if it has one."""
+        role = self.roles.get(network)
+        return work() if role is None else self._within(None, role, work)
+
+    def group(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """For the gathering of networks into one, which takes over their role."""
+
+        @functools.wraps(original)
+        def wrapper(runs: GroupedRuns, networks: Sequence[nn.Module], *args: Any) -> Any:
+            group = self._within(None, "grouping", lambda: original(runs, networks, *args))
+            if group is not None and networks[0] in self.roles:
+                self.roles[group] = self.roles[networks[0]]
+            return group
+
+        return wrapper

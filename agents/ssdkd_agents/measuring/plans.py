@@ -1,0 +1,110 @@
+"""Fixed sampling plans × seeds: how much the plan matters, and whether the rewards rank plans as real accuracy does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from ssdkd_agents.analysis.statistics import Interval, spearman
+from ssdkd_agents.playing import play_side_by_side
+from ssdkd_agents.samplers import write_decision
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.distillation import Action
+from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.rewards import DIVERGED_SCORE
+from ssdkd_env.envs.strategy_actions import STRATEGIES
+
+#: Controls that are compared beside random plans: sensible ones, and such that should do badly.
+NAMED = ("paper", "uniform", "hard_first", "easy_first", "class_balanced")
+#: Seed of the random plans.
+PLAN_SEED = 7
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class FixedPlan:
+    """What is done in every round of an episode.
+
+    Attributes:
+        label: its name in tables.
+        decision: action or plan.
+    """
+
+    label: str
+    decision: Action
+
+
+def fixed_plans(env: SSDKDEnv, count: int) -> list[FixedPlan]:
+    """The named controls and `count` plans drawn uniformly from the action space; of a discrete one, every choice."""
+    if isinstance(env.action_space, spaces.Discrete):
+        return [FixedPlan(name, np.int64(index)) for index, name in enumerate(env.action_names)]
+    random = np.random.default_rng(PLAN_SEED)
+    shape = env.action_space.shape
+    drawn = [FixedPlan(f"random {number}", random.uniform(-1, 1, shape).astype(np.float32)) for number in range(count)]
+    return [FixedPlan(name, STRATEGIES[name]) for name in NAMED] + drawn
+
+
+def scores_of(info: Mapping[str, Any]) -> dict[str, float]:
+    """The scores whose gains are the rewards of `ssdkd_env.envs.rewards`, from an info, and the real accuracy."""
+    rewarded = {
+        "probe_agreement": info["probe_agreement"],
+        "probe_discrepancy": 1.0 / (1.0 + info["probe_discrepancy"]),
+        "candidate_agreement": info["candidate_agreement"],
+    }
+    if info["diverged"]:  # an info has 0 in place of NaN, which would be the best discrepancy
+        rewarded = dict.fromkeys(rewarded, DIVERGED_SCORE)
+    return rewarded | {"accuracy": info["accuracy"]}
+
+
+def play_plans(
+    pool: EnvironmentPool, env: SSDKDEnv, plans: Sequence[FixedPlan], seeds: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Play every plan on every seed, as many episodes side by side as the pool has environments.
+
+    Yields:
+        A line for each episode: label, action, seed, the gain of each score, and the last info.
+    """
+    jobs = [(plan, seed) for seed in seeds for plan in plans]  # a drift of the machine meets every plan alike
+    for first in range(0, len(jobs), pool.count):
+        batch = jobs[first : first + pool.count]
+        decisions = [plan.decision for plan, _ in batch]
+        played = play_side_by_side(pool, [seed for _, seed in batch], lambda *_: decisions, held_out=True)  # noqa: B023
+        assert played is not None
+        for (plan, _), episode in zip(batch, played, strict=True):
+            begun, ended = scores_of(episode.begun), scores_of(episode.final)
+            yield {
+                "label": plan.label,
+                "action": write_decision(env, plan.decision),
+                "seed": episode.seed,
+                "gains": {name: ended[name] - begun[name] for name in ended},
+                "final": episode.final,
+                "held_out_accuracy": episode.held_out_accuracy,
+            }
+
+
+def rank_correlation(values: NDArray[np.float64], truth: NDArray[np.float64], confidence: float = 0.95) -> Interval:
+    """Spearman's rank correlation of plan means, with a percentile interval from resampling the seeds.
+
+    Resampling adds noise to noisy means, so that the interval lies rather too low than too high.
+
+    Args:
+        values: (plans, seeds) of the score.
+        truth: (plans, seeds) of the real accuracy, of the same episodes.
+        confidence: of the interval.
+    """
+    random = np.random.default_rng(0)
+    count = values.shape[1]
+    chosen = random.integers(count, size=(RESAMPLES, count))
+    resampled = [spearman(values[:, c].mean(1), truth[:, c].mean(1)) for c in chosen]
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(spearman(values.mean(1), truth.mean(1)), float(low), float(high))
+
+
+def better_half(truth: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows of the plans with the higher mean accuracy, of (plans, seeds): among them the choice is hard."""
+    return np.argsort(-truth.mean(axis=1), kind="stable")[: (len(truth) + 1) // 2]

@@ -1,0 +1,131 @@
+"""Stable-Baselines3 algorithms by name, with hyper-parameters in RL Zoo's YAML format."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from gymnasium import spaces
+from sb3_contrib import TQC, TRPO, CrossQ, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.vec_env import VecEnv
+
+from ssdkd_agents.policies.ars import VectorARS
+from ssdkd_env.errors import InvalidInputError, check_choice, one_line
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "a2c": A2C,
+    "ars": VectorARS,
+    "crossq": CrossQ,
+    "dqn": DQN,
+    "ppo": PPO,
+    "recurrent_ppo": RecurrentPPO,
+    "sac": SAC,
+    "td3": TD3,
+    "tqc": TQC,
+    "trpo": TRPO,
+}
+#: Algorithms that know one kind of action only; the others take both.
+CONTINUOUS = ("crossq", "sac", "td3", "tqc")
+DISCRETE = ("dqn",)
+
+#: Where the hyper-parameter files lie.
+HYPERPARAMETERS = Path(__file__).parents[1] / "hyperparameters"
+#: Keys of RL Zoo's format that describe the training rather than the model.
+TRAINING_KEYS = ("n_envs", "n_timesteps", "normalize")
+#: Hyper-parameters that RL Zoo lets fall linearly to 0 where they are written as `lin_0.001`.
+SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "delta_std")
+NOISES: dict[str, type[ActionNoise]] = {
+    "normal": NormalActionNoise,
+    "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise,
+}
+
+
+def load_hyperparameters(algorithm: str, env_id: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Hyper-parameters of `algorithm` for `env_id`, from `hyperparameters/<algorithm>.yml`.
+
+    An environment without an entry of its own takes the file's first one, that of the digits, because observation and
+    action do not depend on the task.
+
+    Args:
+        algorithm: key of `ALGORITHMS`.
+        env_id: id, with or without the `module:` prefix.
+        overrides: values that replace the file's.
+
+    Raises:
+        InvalidInputError: when the algorithm is unknown.
+    """
+    check_choice("algo", algorithm, ALGORITHMS)
+    table: dict[str, dict[str, Any]] = yaml.safe_load((HYPERPARAMETERS / f"{algorithm}.yml").read_text())
+    chosen = table.get(env_id.rpartition(":")[2]) or next(iter(table.values()))
+    return chosen | (overrides or {})
+
+
+def build_model(
+    algorithm: str, env: VecEnv, hyperparameters: dict[str, Any], seed: int, tensorboard_log: str | None = None
+) -> BaseAlgorithm:
+    """Make an untrained agent.
+
+    The policy network is small, so it stays on the CPU; teacher and student may use the GPU.
+
+    Raises:
+        InvalidInputError: when the algorithm is unknown, does not know this kind of action, or refuses a
+            hyper-parameter.
+    """
+    check_choice("algo", algorithm, ALGORITHMS)
+    check_action_space(algorithm, env.action_space)
+    given = {key: value for key, value in hyperparameters.items() if key not in TRAINING_KEYS}
+    if algorithm == "ars":
+        given.pop("gamma", None)  # of the normalisation; the search compares whole returns
+    try:
+        options = _with_objects(given, env.action_space)
+        return ALGORITHMS[algorithm](env=env, seed=seed, tensorboard_log=tensorboard_log, device="cpu", **options)
+    except InvalidInputError:
+        raise
+    except (TypeError, ValueError, AssertionError, MemoryError, RuntimeError) as error:
+        raise InvalidInputError(f"hyperparameters: {algorithm} refused {given}: {one_line(error)}") from error
+
+
+def check_action_space(algorithm: str, space: spaces.Space[Any]) -> None:
+    """Refuse an algorithm that does not know the environment's kind of action.
+
+    Raises:
+        InvalidInputError: with the setting that mends it.
+    """
+    if algorithm in DISCRETE and not isinstance(space, spaces.Discrete):
+        raise InvalidInputError(
+            f"algo={algorithm!r} chooses among a few actions, but this environment's action is {space}; "
+            "add --env-kwargs action=strategies, or choose another algorithm such as ppo"
+        )
+    if algorithm in CONTINUOUS and not isinstance(space, spaces.Box):
+        raise InvalidInputError(
+            f"algo={algorithm!r} needs a continuous action (Box), but this environment's is {space}; choose another "
+            "scheme, such as --env-kwargs action=exponents, or another algorithm, such as ppo or dqn"
+        )
+
+
+def _with_objects(given: dict[str, Any], space: spaces.Space[Any]) -> dict[str, Any]:
+    """Hyper-parameters with RL Zoo's spellings of schedules, noise and pairs replaced by what they mean."""
+    options = copy.deepcopy(given)  # because algorithms add to policy_kwargs what JSON cannot hold
+    for name in SCHEDULES:
+        value = options.get(name)
+        if isinstance(value, str) and value.startswith("lin_"):
+            options[name] = _linear(float(value.removeprefix("lin_")))
+    if isinstance(options.get("train_freq"), list):
+        options["train_freq"] = tuple(options["train_freq"])
+    kind, scale = options.pop("noise_type", None), options.pop("noise_std", None)
+    if kind is not None:
+        assert isinstance(space, spaces.Box), "noise_type needs a continuous action"
+        noise: Any = NOISES[check_choice("hyperparameters['noise_type']", kind, NOISES)]
+        options["action_noise"] = noise(mean=np.zeros(space.shape), sigma=np.full(space.shape, float(scale)))
+    return options
+
+
+def _linear(start: float) -> Callable[[float], float]:
+    return lambda progress_remaining: progress_remaining * start

@@ -1,0 +1,315 @@
+"""Saving and safe loading of trained samplers: one file, nothing pickled.
+
+The file holds the agent's tensors as safetensors, and everything else (algorithm, hyper-parameters, counters,
+normalisation statistics) as JSON in its header, so that the statistics cannot be separated from the weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import recursive_getattr
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.policies.algorithms import build_model
+from ssdkd_agents.policies.ars import VectorARS
+from ssdkd_agents.policies.exported import SETTINGS, check_tensors, read_exported
+from ssdkd_agents.policies.normalization import frozen_normalization, load_normalization, normalization_state
+from ssdkd_agents.policies.resume import counters_state, load_counters, load_replay, replay_state
+from ssdkd_agents.runs import CONSTANT_FILE
+from ssdkd_agents.samplers import (
+    CONSTANT_PREFIX,
+    RANDOM_REPLACEMENT_PREFIX,
+    SAMPLERS,
+    ConstantSampler,
+    RandomReplacement,
+    Sampler,
+    State,
+    make_sampler,
+)
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.files import load_state, read_json, save_state
+
+FloatArray = NDArray[np.float32]
+
+FORMAT = "ssdkd sampler 3"
+
+
+def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any], with_replay: bool = False) -> None:
+    """Write a trained agent as one safetensors file, atomically.
+
+    Args:
+        path: the file.
+        model: agent on a vector environment, inside `VecNormalize` or not.
+        config: JSON-able; needs `algorithm`, `hyperparameters` and `env_id`.
+        with_replay: keep an off-policy agent's replay buffer too, which only a resumption needs.
+    """
+    names, variables = model._get_torch_save_params()
+    # A fresh environment, not the model's: after Ctrl-C a worker may be in the middle of a step.
+    env = make_env(config["env_id"], config.get("env_kwargs", {}))
+    environment = model.get_vec_normalize_env()
+    state: dict[str, Any] = {
+        "format": FORMAT,
+        "config": config,
+        "names": {
+            "observation": list(env.observation_names),
+            "action": list(env.action_names),
+        },
+        "face": env.face,
+        "counters": counters_state(model),
+        "parameters": {name: recursive_getattr(model, name).state_dict() for name in names},
+        "variables": {name: recursive_getattr(model, name) for name in variables},
+        "normalization": None if environment is None else normalization_state(environment),
+        "replay": replay_state(model) if with_replay else None,
+    }
+    save_state(path, state)
+
+
+def read_sampler(path: str | Path) -> dict[str, Any]:
+    """Read a sampler file without building anything.
+
+    Raises:
+        InvalidInputError: when it is missing, cut short, or no sampler.
+    """
+    state = load_state(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InvalidInputError(f"{path} holds no trained sampler; expected a file that train_sampler wrote")
+    parts = {"config", "names", "face", "counters", "parameters", "variables", "normalization", "replay"}
+    settings = {"algorithm", "hyperparameters", "env_id"}
+    if not parts <= state.keys() or not settings <= state["config"].keys():
+        raise InvalidInputError(f"{path} is damaged: a part of the sampler is missing; train or copy it again")
+    return state
+
+
+def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
+    """Put a saved state into a model that `build_model` made with the same hyper-parameters.
+
+    Restored are weights (targets and batch statistics included), optimisers with their moments, entropy coefficient,
+    counters, exploration rate, normalisation statistics and replay buffer. What a training needs beside its agent to go
+    on exactly is in `ssdkd_agents.training.loop_state`.
+
+    Args:
+        model: on an environment with the same spaces.
+        state: of `read_sampler`.
+
+    Raises:
+        InvalidInputError: when the saved weights do not fit the model.
+    """
+    try:
+        model.set_parameters(state["parameters"], device="cpu")
+        for name, value in state["variables"].items():
+            recursive_getattr(model, name).data.copy_(value)
+        if isinstance(model, VectorARS):  # which keeps its weights beside the policy's
+            weights: Any = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+            model.weights = weights
+        load_counters(model, state["counters"])
+        environment = model.get_vec_normalize_env()
+        if environment is not None and state["normalization"] is not None:
+            load_normalization(environment, state["normalization"])
+        if state["replay"] is not None:
+            load_replay(model, state["replay"])
+    except InvalidInputError:
+        raise
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InvalidInputError(
+            f"the saved sampler does not fit this agent and environment ({one_line(error)}); use the observation and "
+            "action scheme and the hyper-parameters that it was trained with"
+        ) from error
+
+
+class TrainedSampler:
+    """A trained agent as a sampler: normalises observations as in training, then asks the policy.
+
+    Recurrent policies are asked with the state that the last answer came with.
+
+    Args:
+        path: file that `save_sampler` wrote, or folder that `write_exported` wrote.
+        env: environment that it will drive; its spaces must be those of the training.
+
+    Raises:
+        InvalidInputError: when the file is unusable or the environment has other observations or actions.
+    """
+
+    def __init__(self, path: str | Path, env: SSDKDEnv) -> None:
+        path = Path(path)
+        exported = (path / SETTINGS).exists()
+        state = read_exported(path) if exported else read_sampler(path)
+        check_face(path, {"rounds_per_step": 1} | state["face"], env)  # which older files do not name
+        for what, names in (("observation", env.observation_names), ("action", env.action_names)):
+            if list(names) != state["names"].get(what):
+                raise InvalidInputError(
+                    f"{path} was trained with other {what} entries than this environment has; it needs a task with as "
+                    "many classes, and the same version of this package"
+                )
+        self._model = untrained_model(state["config"], env)
+        if exported:
+            load_policy(self._model, state["parameters"]["policy"], str(path), "export it again")
+        else:
+            restore_model(self._model, state | {"replay": None})
+        self._normalize: VecNormalize | None = None
+        if state["normalization"] is not None:
+            venv = self._model.get_env()
+            assert venv is not None
+            self._normalize = frozen_normalization(venv, state["normalization"])
+
+    def predict(
+        self,
+        observation: FloatArray,
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], State]:
+        """The policy's action for raw observations."""
+        if self._normalize is not None:
+            observation = self._normalize.normalize_obs(observation)  # type: ignore[assignment]
+        return self._model.predict(observation, state, episode_start, deterministic)
+
+
+def untrained_model(config: dict[str, Any], env: SSDKDEnv) -> BaseAlgorithm:
+    """A model to put a saved policy into; it trains no more.
+
+    Args:
+        config: `algorithm` and `hyperparameters`.
+        env: tells the spaces.
+
+    Raises:
+        InvalidInputError: as `build_model`.
+    """
+    # Two, because a rollout of one environment may be a single step, which PPO refuses.
+    venv = DummyVecEnv([lambda: _Spaces(env.observation_space, env.action_space)] * 2)
+    unused = {"buffer_size": 2} if "buffer_size" in config["hyperparameters"] else {}
+    with warnings.catch_warnings():  # the mini-batch need not fit these environments' rollouts
+        warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
+        return build_model(config["algorithm"], venv, config["hyperparameters"] | unused, seed=0)
+
+
+def load_policy(model: BaseAlgorithm, tensors: dict[str, torch.Tensor], what: str, remedy: str) -> None:
+    """Put a policy's tensors into a model; see `check_tensors`."""
+    check_tensors(what, model.policy.state_dict(), tensors, remedy)
+    model.policy.load_state_dict(tensors)
+
+
+class _Spaces(gym.Env[FloatArray, FloatArray]):
+    """Stands in for the environment where a model only needs to know its spaces."""
+
+    def __init__(self, observation_space: spaces.Space[FloatArray], action_space: spaces.Space[FloatArray]) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+def check_face(path: Path, face: dict[str, Any], env: SSDKDEnv) -> None:
+    """Refuse an environment that shows or takes something else than a sampler is used to.
+
+    Raises:
+        InvalidInputError: when it has another action scheme, form of observation, history or number of rounds a step.
+    """
+    for name, value in face.items():
+        if env.face.get(name) != value:
+            raise InvalidInputError(
+                f"{path} was made with {name}={value!r}, this environment has {name}={env.face.get(name)!r}; make it "
+                f"with {name}={value!r}"
+            )
+
+
+def face_of(name: str) -> dict[str, Any]:
+    """Arguments of an environment that a sampler needs as it was made with; see `SSDKDEnv.face`.
+
+    Args:
+        name: as `load_sampler` takes it. Controls need nothing.
+
+    Raises:
+        InvalidInputError: when a file or folder is no sampler's.
+    """
+    inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
+    if inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not inner or not Path(inner).exists():
+        return {}
+    file = find_sampler_file(Path(inner))
+    if file.name == CONSTANT_FILE:
+        return {"action": _read_constant(file)["env_kwargs"].get("action", "exponents")}
+    state = read_exported(file.parent) if file.name == SETTINGS else read_sampler(file)
+    return dict(state["face"])
+
+
+def find_sampler_file(path: Path) -> Path:
+    """The sampler file meant by a file, or by a folder: its constant plan, its settings, or its last checkpoint.
+
+    Raises:
+        InvalidInputError: when there is none.
+    """
+    if not path.is_dir():
+        return path
+    for name in (CONSTANT_FILE, SETTINGS):
+        if (path / name).is_file():
+            return path / name
+    checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdigit()]
+    if not checkpoints:
+        raise InvalidInputError(f"{path} holds no checkpoint yet; let train_sampler run for longer")
+    return max(checkpoints, key=lambda file: int(file.stem))
+
+
+def load_constant(path: Path, env: SSDKDEnv) -> ConstantSampler:
+    """The plan in a `constant.json`: `{"action": [...], "action_names": [...]}`.
+
+    Raises:
+        InvalidInputError: when it is damaged, or the environment has other actions.
+    """
+    plan = _read_constant(path)
+    check_face(path, {"action": plan["env_kwargs"].get("action", "exponents")}, env)
+    if plan["action_names"] != list(env.action_names):
+        raise InvalidInputError(
+            f"{path} was found with other action entries ({plan['action_names']}) than this environment has; it needs "
+            "a task with as many classes, and the same version of this package"
+        )
+    try:
+        action = np.array(plan["action"])
+        action = action.astype(np.float32) if isinstance(env.action_space, spaces.Box) else action
+    except (ValueError, TypeError):
+        action = np.array([], dtype=np.float32)
+    if not env.action_space.contains(action):
+        raise InvalidInputError(
+            f"{path}: action={plan['action']!r} is none of this environment's; expected "
+            f"{len(env.action_names)} numbers in [-1, 1]"
+        )
+    return ConstantSampler(action)
+
+
+def _read_constant(path: Path) -> dict[str, Any]:
+    plan = read_json(path)
+    parts = {"action", "action_names", "env_kwargs"}
+    if not isinstance(plan, dict) or not parts <= plan.keys() or not isinstance(plan["env_kwargs"], dict):
+        raise InvalidInputError(f"{path} holds no plan; expected a JSON object with {', '.join(sorted(parts))}")
+    return plan
+
+
+def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
+    """A control by its name, or a sampler by its file or folder: of a training, of a search, or exported.
+
+    `"random_at_rate:NAME"` is another sampler's control; see `RandomReplacement`.
+
+    Raises:
+        InvalidInputError: when there is no such control, file or folder.
+    """
+    if name in SAMPLERS or name.startswith(CONSTANT_PREFIX):
+        return make_sampler(name, env, seed)
+    if name.startswith(RANDOM_REPLACEMENT_PREFIX):
+        return RandomReplacement(load_sampler(name.removeprefix(RANDOM_REPLACEMENT_PREFIX), env, seed))
+    path = Path(name)
+    if not name or not path.exists():
+        raise InvalidInputError(
+            f"sampler={name!r} is neither a file, a run folder, constant:[...], random_at_rate:NAME, nor one of: "
+            f"{', '.join(sorted(SAMPLERS))}; "
+            "scripts/train_sampler.py makes run folders"
+        )
+    file = find_sampler_file(path)
+    if file.name == CONSTANT_FILE:
+        return load_constant(file, env)
+    return TrainedSampler(file.parent if file.name == SETTINGS else file, env)

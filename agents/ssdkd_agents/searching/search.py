@@ -1,0 +1,297 @@
+"""Searching one action for all rounds: what a trained sampler has to beat at the same budget of episodes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
+from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
+from ssdkd_agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RETURN_TAG, RunFolder, read_lines
+from ssdkd_agents.samplers import CONSTANT_PREFIX
+from ssdkd_agents.searching.searchers import (
+    SMALLEST_POPULATION,
+    STRATEGIES,
+    Recommendation,
+    Searcher,
+    Trial,
+    make_searcher,
+    plain,
+)
+from ssdkd_agents.seeds import VALIDATION_SEED
+from ssdkd_agents.stopping import Stopper
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.pool import EnvironmentPool, check_backend
+from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.files import write_json
+
+#: Episodes of the mean return in TensorBoard, as many as Stable-Baselines3 takes for an agent.
+RECENT = 100
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What a search depends on; it lies as `config.json` in the run's folder.
+
+    Attributes:
+        env_id: registered id.
+        strategy: `"random"` (a bandit where actions are numbers) or `"cma"`.
+        episodes: budget; validation is not part of it, as it is not of a training's.
+        seed: of candidates and episodes, below 1,000.
+        env_kwargs: JSON-able arguments of the environment.
+        vector_backend: how the work of several environments is done; see `EnvironmentPool`.
+        num_envs: environments side by side. It changes the speed, not what is played.
+        final_share: of random search's budget, for playing its best candidates again.
+        population: episodes of a generation of CMA-ES. Twice the package's default for five numbers, against noise.
+        evaluate_every: environment steps between evaluations of the recommendation on validation seeds; 0 for none.
+        evaluation_episodes: episodes of such an evaluation, seeds from 500,000 on.
+    """
+
+    env_id: str
+    strategy: str
+    episodes: int = 400
+    seed: int = 0
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    vector_backend: str = "auto"
+    num_envs: int = 16
+    final_share: float = 0.5
+    population: int = 16
+    evaluate_every: int = 0
+    evaluation_episodes: int = 8
+
+    def __post_init__(self) -> None:
+        check_choice("strategy", self.strategy, STRATEGIES)
+        check_backend(self.vector_backend)
+        if not 0 <= self.seed < 1000:
+            raise InvalidInputError(f"seed={self.seed}: expected a number from 0 to 999, as of a training")
+        if not 0 <= self.final_share < 1:
+            raise InvalidInputError(f"final_share={self.final_share}: expected a number from 0 to below 1")
+        if not 1 <= self.episodes <= VALIDATION_SEED:
+            raise InvalidInputError(f"episodes={self.episodes}: expected a number from 1 to {VALIDATION_SEED:,}")
+        lowest = {"num_envs": 1, "population": SMALLEST_POPULATION, "evaluate_every": 0, "evaluation_episodes": 1}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise InvalidInputError(f"{name}={getattr(self, name)}: expected a number of at least {low}")
+
+
+def config_of_search(folder: RunFolder) -> SearchConfig:
+    """The settings of an earlier search.
+
+    Raises:
+        InvalidInputError: when the folder was made by another command.
+    """
+    settings = {name: value for name, value in folder.config.items() if name != "versions"}
+    if set(settings) != {field.name for field in fields(SearchConfig)}:
+        raise InvalidInputError(f"{folder.path} was not made by search_plan; give the folder of a search")
+    return SearchConfig(**settings)
+
+
+def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
+    """The searcher that a config means, before any episode.
+
+    Args:
+        config: of the search.
+        env: whose actions are searched.
+
+    Raises:
+        InvalidInputError: when the strategy does not fit.
+    """
+    space = env.action_space
+    return make_searcher(config.strategy, space, config.episodes, config.seed, config.final_share, config.population)
+
+
+def _play(pool: EnvironmentPool, trials: Sequence[Trial], stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
+    """One episode for each trial, in their order; None when stopped."""
+    actions = [trial.action for trial in trials]
+    return play_side_by_side(pool, [trial.seed for trial in trials], lambda *_: actions, stop)  # type: ignore[arg-type]
+
+
+def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -> str:
+    """Search until the budget is used up or Ctrl-C, from where the folder's `episodes.jsonl` ends.
+
+    Leaves `episodes.jsonl`, `evaluations.jsonl`, TensorBoard logs and, after every batch of episodes, the
+    recommendation in `constant.json`. Episodes that Ctrl-C cut short are played again by the next call.
+
+    Args:
+        config: what to search.
+        folder: where everything goes.
+        progress_bar: show one.
+
+    Returns:
+        `"finished"` or `"interrupted"`.
+
+    Raises:
+        InvalidInputError: when the folder's episodes are not those of the config.
+    """
+    use_one_thread()
+    work = _Search(config, folder)
+    stop = Stopper()
+    with closing(work), stop:
+        work.run(stop, progress_bar)
+    return "interrupted" if stop.interrupted and not work.finished else "finished"
+
+
+class _Search:
+    """A search in progress; see `search`."""
+
+    def __init__(self, config: SearchConfig, folder: RunFolder) -> None:
+        self._config, self._folder = config, folder
+        self._env = make_env(config.env_id, config.env_kwargs)
+        self._searcher = searcher_of(config, self._env)
+        self._steps, self._episodes, self._seconds = 0, 0, 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._replay()
+        self._started = time.time() - self._seconds
+        self._evaluated, self._evaluation = self._last_evaluation()
+        self.finished = self._is_finished()
+        self._pool: EnvironmentPool | None = None
+
+    def run(self, stop: Stopper, progress_bar: bool) -> None:
+        """Play what is left of the budget."""
+        if self.finished:
+            self._write_constant()
+            return
+        config = self._config
+        count = min(config.num_envs, config.episodes)
+        self._pool = EnvironmentPool(
+            count, env_arguments(config.env_id, config.env_kwargs), config.vector_backend, None
+        )
+        print(f"environments: {count}, {self._pool.choice}")
+        with (
+            closing(SummaryWriter(str(self._folder.path / "tensorboard"))) as curves,
+            tqdm(total=config.episodes, initial=self._episodes, unit="episode", disable=not progress_bar) as bar,
+        ):
+            self._evaluate_if_due(self._pool, curves, stop)
+            while not stop() and (trials := self._searcher.ask(count)):
+                episodes = _play(self._pool, trials, stop)
+                if episodes is None:
+                    break
+                for trial, episode in zip(trials, episodes, strict=True):
+                    self._take(trial, episode)
+                self._write_constant()
+                self._log(curves, episodes)
+                bar.set_postfix(best=self._searcher.recommendation().mean_return)
+                bar.update(len(trials))
+                self._evaluate_if_due(self._pool, curves, stop)
+        self.finished = self._is_finished()
+
+    def close(self) -> None:
+        """End the environments."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _replay(self) -> None:
+        """Tell the searcher what has been played; it then asks for what has not."""
+        path = self._folder.path / EPISODES_FILE
+        lines = read_lines(path, ("timesteps", "return", "seconds", "action", "seed")) if path.is_file() else []
+        for line in lines:
+            trials = self._searcher.ask(1)
+            if [(line["action"], line["seed"])] != [(plain(trial.action), trial.seed) for trial in trials]:
+                raise InvalidInputError(
+                    f"{path} is not what this search plays in episode {self._episodes}; was it or config.json edited, "
+                    "or made with another version of numpy or cma? Start anew in another folder"
+                )
+            self._searcher.tell(line["return"])
+            self._recent.append(line["return"])
+            self._episodes, self._steps, self._seconds = self._episodes + 1, line["timesteps"], line["seconds"]
+
+    def _last_evaluation(self) -> tuple[int, dict[str, Any] | None]:
+        """Steps before the last evaluation, and its line."""
+        path = self._folder.path / EVALUATIONS_FILE
+        lines = read_lines(path, ("timesteps", "action", "mean_return")) if path.is_file() else []
+        return (lines[-1]["timesteps"], lines[-1]) if lines else (0, None)
+
+    def _is_finished(self) -> bool:
+        return not self._searcher.ask(1) and not self._evaluation_is_due()
+
+    def _take(self, trial: Trial, episode: PlayedEpisode) -> None:
+        self._searcher.tell(episode.total)
+        self._recent.append(episode.total)
+        self._episodes += 1
+        self._steps += len(episode.rewards)
+        line = {
+            "timesteps": self._steps,
+            "rounds": episode.final["round"],
+            "return": episode.total,
+            "accuracy": episode.final.get("accuracy"),
+            "probe_agreement": episode.final["probe_agreement"],
+            "seconds": time.time() - self._started,
+            "action": plain(trial.action),
+            "seed": trial.seed,
+        }
+        self._folder.append(line, file=EPISODES_FILE)
+
+    def _log(self, curves: SummaryWriter, episodes: Sequence[PlayedEpisode]) -> None:
+        scalars = {RETURN_TAG: list(self._recent)}
+        for name in ("accuracy", "probe_agreement"):
+            scalars[f"student/{name}"] = [episode.final[name] for episode in episodes if name in episode.final]
+        best = self._searcher.recommendation().mean_return
+        scalars["search/best"] = [] if best is None else [best]
+        for tag, values in scalars.items():
+            if values:
+                curves.add_scalar(tag, float(np.mean(values)), self._steps)
+        curves.flush()
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether a multiple of `evaluate_every` steps, or the end, has come since the last evaluation."""
+        every = self._config.evaluate_every
+        if not every or self._steps <= self._evaluated:
+            return False
+        return self._steps // every > self._evaluated // every or not self._searcher.ask(1)
+
+    def _evaluate_if_due(self, pool: EnvironmentPool, curves: SummaryWriter, stop: Stopper) -> None:
+        """Play the recommendation on the validation seeds; the one that was played last has its numbers already."""
+        if not self._evaluation_is_due():
+            return
+        action = self._searcher.recommendation().action
+        line = self._evaluation
+        if line is None or line["action"] != plain(action):
+            started = time.perf_counter()
+            episodes: list[PlayedEpisode] = []
+            trials = [Trial(action, VALIDATION_SEED + i) for i in range(self._config.evaluation_episodes)]
+            for first in range(0, len(trials), pool.count):
+                played = _play(pool, trials[first : first + pool.count], stop)
+                if played is None:
+                    return
+                episodes += played
+            returns = [episode.total for episode in episodes]
+            line = {
+                "seeds": [trial.seed for trial in trials],
+                "returns": returns,
+                "accuracies": [episode.final.get("accuracy") for episode in episodes],
+                "seconds": time.perf_counter() - started,
+                "mean_return": float(np.mean(returns)),
+                "action": plain(action),
+            }
+        self._evaluation = line | {"timesteps": self._steps}
+        self._folder.append(self._evaluation, file=EVALUATIONS_FILE)
+        self._evaluated = self._steps
+        curves.add_scalar("eval/mean_reward", line["mean_return"], self._steps)
+        curves.flush()
+
+    def _write_constant(self) -> None:
+        recommendation: Recommendation = self._searcher.recommendation()
+        config = self._config
+        value = asdict(recommendation) | {
+            "action": plain(recommendation.action),
+            "action_names": list(self._env.action_names),
+            "strategy": config.strategy,
+            "episodes": self._episodes,
+            "timesteps": self._steps,
+            "env_id": config.env_id,
+            "env_kwargs": config.env_kwargs,
+        }
+        write_json(self._folder.path / CONSTANT_FILE, value)
+
+
+def constant_name(value: dict[str, Any]) -> str:
+    """The sampler's name for `evaluate_sampler`, from what `constant.json` holds."""
+    return f"{CONSTANT_PREFIX}{value['action']}"

@@ -1,0 +1,288 @@
+"""Searches for one action that is good in every round of an episode: random search and an evolution strategy.
+
+A searcher asks for episodes and is told their returns in the same order. What it asks for follows from its seed and
+from what it was told, so that telling it recorded returns again brings it back to where it was.
+
+Episodes that are compared with each other share their seed: among the better half of the fixed plans on digits the
+seed makes 37 % of the noise of the return (`results/digits-plans-exponents.jsonl`), and what they share does not change
+their order.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from ssdkd_agents.seeds import VALIDATION_SEED
+from ssdkd_env.errors import InvalidInputError, check_choice
+
+#: An action of a `Box(-1, 1)`, (parts,) float32, or a number of a `Discrete` space.
+Action = NDArray[np.float32] | int
+
+STRATEGIES = ("random", "cma")
+#: Of the candidates that were drawn one in so many is played again, and so on; the same of a bandit's arms.
+KEPT_OF_DRAWN, KEPT_OF_ARMS = 4, 2
+#: Standard deviation of the first generation: a quarter of the box's width, as cma advises.
+FIRST_SIGMA = 0.5
+SMALLEST_POPULATION = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An episode to be played: one action in every round.
+
+    Attributes:
+        action: of every round.
+        seed: of the episode, below `VALIDATION_SEED`.
+    """
+
+    action: Action
+    seed: int
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What a search takes for the best action so far.
+
+    Attributes:
+        action: the action.
+        mean_return: what that rests on, see the searchers; None before any episode.
+        plays: episodes in that mean.
+    """
+
+    action: Action
+    mean_return: float | None
+    plays: int
+
+
+def plain(action: Action) -> list[float] | int:
+    """An action as JSON; the shortest numbers that give the same float32."""
+    return action if isinstance(action, int) else [float(str(part)) for part in np.asarray(action, dtype=np.float32)]
+
+
+class Searcher(ABC):
+    """Asks for episodes and learns from their returns."""
+
+    def __init__(self) -> None:
+        self._pending: deque[Trial] = deque()
+
+    def ask(self, most: int) -> list[Trial]:
+        """The next episodes, at most `most`, that can be played side by side; none when the budget is used up."""
+        if not self._pending:
+            self._pending.extend(self._next_trials())
+        return list(islice(self._pending, most))
+
+    def tell(self, value: float) -> None:
+        """Give the return of the first episode that `ask` gave and that has not been told yet."""
+        self._take(self._pending.popleft(), value)
+
+    @abstractmethod
+    def recommendation(self) -> Recommendation:
+        """The best action as far as is known."""
+
+    @abstractmethod
+    def _next_trials(self) -> list[Trial]:
+        """Episodes that depend on nothing but what was told before; none at the end."""
+
+    @abstractmethod
+    def _take(self, trial: Trial, value: float) -> None: ...
+
+
+class SuccessiveHalving(Searcher):
+    """Plays all candidates, then the best of them again, and so on (Karnin et al. 2013).
+
+    With noisy returns the best of many single draws is mostly a lucky one. A rung plays each of its candidates on the
+    same new seeds; the best by the mean over all of their episodes go on. The recommendation's `mean_return` leaves out
+    the first rung where it can, which it owes its place to and in which it was lucky.
+
+    Args:
+        candidates: what may be recommended.
+        rungs: how many candidates each rung keeps, and how many episodes of each it plays.
+        seeds: of the episodes.
+    """
+
+    def __init__(self, candidates: Sequence[Action], rungs: Sequence[tuple[int, int]], seeds: Iterator[int]) -> None:
+        super().__init__()
+        self._candidates, self._rungs, self._seeds = candidates, deque(rungs), seeds
+        self._first_plays = rungs[0][1]
+        self._returns: list[list[float]] = [[] for _ in candidates]
+        self._kept = list(range(len(candidates)))
+        self._told = 0
+
+    def recommendation(self) -> Recommendation:
+        """The best candidate of the rung, compared at as many episodes as all of the rung have."""
+        played, plays = self._comparable()
+        if not played:
+            return Recommendation(self._candidates[0], None, 0)
+        best = self._ranked()[0]
+        returns = self._returns[best][self._first_plays : plays] or self._returns[best][:plays]
+        return Recommendation(self._candidates[best], float(np.mean(returns)), len(returns))
+
+    def _next_trials(self) -> list[Trial]:
+        if not self._rungs:
+            return []
+        size, plays = self._rungs.popleft()
+        self._kept, self._told = (self._ranked() or self._kept)[:size], 0
+        return [Trial(self._candidates[i], seed) for seed in islice(self._seeds, plays) for i in self._kept]
+
+    def _take(self, trial: Trial, value: float) -> None:
+        self._returns[self._kept[self._told % len(self._kept)]].append(value)
+        self._told += 1
+
+    def _comparable(self) -> tuple[list[int], int]:
+        """Candidates of the rung that were played, and the number of episodes that each of them has at least."""
+        played = [i for i in self._kept if self._returns[i]]
+        return played, min((len(self._returns[i]) for i in played), default=0)
+
+    def _ranked(self) -> list[int]:
+        played, plays = self._comparable()
+        return sorted(played, key=lambda i: -float(np.mean(self._returns[i][:plays])))
+
+
+class EvolutionStrategy(Searcher):
+    """CMA-ES (Hansen 2016, package `cma`) in `Box(-1, 1)`; a generation shares its seed.
+
+    It recommends the mean of its distribution, which averages over many noisy returns, not the best sampled point. What
+    is left of the budget after the last whole generation plays that mean. The recommendation's `mean_return` is that
+    of these episodes, else of the last generation, which lies around the mean.
+
+    Args:
+        size: parts of an action.
+        episodes: budget.
+        population: episodes of a generation.
+        seeds: of the episodes.
+        random: of the samples; numpy's global generator is left alone.
+    """
+
+    def __init__(
+        self, size: int, episodes: int, population: int, seeds: Iterator[int], random: np.random.Generator
+    ) -> None:
+        import cma  # a second that random search does not need
+
+        super().__init__()
+        options = {
+            "bounds": [-1.0, 1.0],  # by a smooth transformation of the box, `BoundTransform`
+            "popsize": population,
+            "randn": lambda *shape: random.standard_normal(shape),
+            "seed": np.nan,  # leave numpy's global generator as it is
+            "verbose": -10,  # -9 would read `cma_signals.in` from the working directory
+            "verb_disp": 0,
+            "verb_log": 0,
+        }
+        self._strategy = cma.CMAEvolutionStrategy(np.zeros(size), FIRST_SIGMA, options)
+        self._mean = np.zeros(size, dtype=np.float32)
+        self._population, self._left, self._seeds = population, episodes, seeds
+        self._samples: list[NDArray[np.float64]] = []
+        self._returns: list[float] = []
+        self._rests_on: list[float] = []
+
+    def recommendation(self) -> Recommendation:
+        """The distribution's mean after the last whole generation."""
+        mean_return = float(np.mean(self._rests_on)) if self._rests_on else None
+        return Recommendation(self._mean, mean_return, len(self._rests_on))
+
+    def _next_trials(self) -> list[Trial]:
+        count = min(self._population, self._left)
+        self._left -= count
+        if count < self._population:
+            self._samples = []
+            return [Trial(self._mean, seed) for seed in islice(self._seeds, count)]
+        seed = next(self._seeds)
+        self._samples = self._strategy.ask()
+        return [Trial(sample.astype(np.float32), seed) for sample in self._samples]
+
+    def _take(self, trial: Trial, value: float) -> None:
+        self._returns.append(value)
+        if self._samples and len(self._returns) < self._population:
+            return
+        if self._samples:
+            self._strategy.tell(self._samples, [-value for value in self._returns])
+            self._mean = np.asarray(self._strategy.result.xfavorite, dtype=np.float32)
+            self._rests_on, self._returns = self._returns, []
+        else:
+            self._rests_on = list(self._returns)
+
+
+def make_searcher(
+    strategy: str, space: gym.Space[Any], episodes: int, seed: int, final_share: float, population: int
+) -> Searcher:
+    """Build a searcher.
+
+    Random search draws candidates from a box and plays the best of them again; in a `Discrete` space it is a bandit
+    that plays each action in turn and then the better half of them, again and again.
+
+    Args:
+        strategy: one of `STRATEGIES`.
+        space: the actions, `Box(-1, 1, (parts,))` or `Discrete`.
+        episodes: budget.
+        seed: of candidates and episodes.
+        final_share: of the budget, for playing the best of random search's candidates again.
+        population: episodes of a generation of CMA-ES.
+
+    Raises:
+        InvalidInputError: when the strategy is unknown or does not fit the space or the budget.
+    """
+    check_choice("strategy", strategy, STRATEGIES)
+    for_actions, for_episodes = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
+    seeds = map(int, for_episodes.permutation(VALIDATION_SEED))
+    if isinstance(space, gym.spaces.Discrete) and strategy == "random":
+        arms = [int(space.start) + index for index in range(int(space.n))]
+        if episodes < len(arms):
+            raise InvalidInputError(f"episodes={episodes}: expected at least {len(arms)}, one for each action")
+        return SuccessiveHalving(arms, bandit_rungs(len(arms), episodes), seeds)
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or not _is_unit(space):
+        remedy = "choose strategy='random'" if isinstance(space, gym.spaces.Discrete) else "choose another action"
+        raise InvalidInputError(f"strategy={strategy!r} cannot search {space}, it needs a Box(-1, 1); {remedy}")
+    size = space.shape[0]
+    if strategy == "random":
+        rungs = random_rungs(episodes, final_share)
+        candidates = for_actions.uniform(-1.0, 1.0, (rungs[0][0], size)).astype(np.float32)
+        return SuccessiveHalving(list(candidates), rungs, seeds)
+    if size < 2:
+        raise InvalidInputError(f"strategy='cma' cannot search {space}, it needs two parts; choose strategy='random'")
+    if episodes < population:
+        raise InvalidInputError(f"episodes={episodes}: expected at least population={population}, one generation")
+    return EvolutionStrategy(size, episodes, population, seeds, for_actions)
+
+
+def random_rungs(episodes: int, final_share: float) -> list[tuple[int, int]]:
+    """Rungs of random search: every candidate once, then a quarter of them again, and so on."""
+    drawn = max(1, episodes - int(final_share * episodes))
+    sizes = [max(2, drawn // KEPT_OF_DRAWN)] if drawn > 1 else []
+    while sizes and sizes[-1] // KEPT_OF_DRAWN >= 2:
+        sizes.append(sizes[-1] // KEPT_OF_DRAWN)
+    return [(drawn, 1), *_spend(sizes, episodes - drawn)]
+
+
+def bandit_rungs(arms: int, episodes: int) -> list[tuple[int, int]]:
+    """Rungs of a bandit: every arm, the better half, down to two, with an equal share of the episodes for each rung."""
+    sizes = [arms]
+    while sizes[-1] > 2:
+        sizes.append(math.ceil(sizes[-1] / KEPT_OF_ARMS))
+    plays = max(1, episodes // len(sizes) // arms)
+    return [(arms, plays), *_spend(sizes[1:], episodes - arms * plays)]
+
+
+def _spend(sizes: Sequence[int], episodes: int) -> list[tuple[int, int]]:
+    """Divide all of the episodes equally among rungs; what does not divide plays the best once more."""
+    rungs = []
+    for left, size in zip(range(len(sizes), 0, -1), sizes, strict=True):
+        share = episodes // left
+        size = min(size, share)
+        if size > 1:
+            rungs.append((size, share // size))
+            episodes -= size * (share // size)
+    return [*rungs, (1, episodes)] if episodes else rungs
+
+
+def _is_unit(space: gym.spaces.Box) -> bool:
+    return bool((space.low == -1.0).all() and (space.high == 1.0).all())

@@ -1,0 +1,205 @@
+"""Training a teacher in a folder of its own: checkpoints, curves, measurements, weights and their card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ssdkd_agents.runs import RunFolder, read_lines, versions
+from ssdkd_agents.stopping import Stopper
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import load_state, save_state, write_atomically, write_json
+from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.tasks.task import LabelledImages, TaskSpec, top1_accuracy
+from ssdkd_env.tasks.teacher import TeacherTraining
+
+WEIGHTS, CARD, CHECKPOINT, RESULTS = "teacher.safetensors", "teacher.json", "checkpoint.safetensors", "results.jsonl"
+
+
+@dataclass(frozen=True)
+class RealData:
+    """Images to train on and to measure on.
+
+    Attributes:
+        source: name for the teacher's card.
+        train, test: images (N, C, H, W) uint8 and labels.
+    """
+
+    source: str
+    train: LabelledImages
+    test: LabelledImages
+
+    def digests(self) -> dict[str, str]:
+        """Hashes of both parts, by which a resumed run knows its data."""
+        return {name: _digest(part) for name, part in (("train", self.train), ("test", self.test))}
+
+
+def _digest(part: LabelledImages) -> str:
+    digest = hashlib.sha256()
+    for tensor in part:
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class TeacherRun:
+    """A training with its folder: checkpoints, curves, measurements and the finished teacher.
+
+    Args:
+        folder: of the run.
+        spec: the task.
+        data: real images.
+        training: on the training part of `data`.
+        checkpoint_every: epochs between checkpoints.
+        evaluate_every: epochs between measurements on the test part; 0 measures at the end alone.
+        progress_bar: show one.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: TaskSpec,
+        data: RealData,
+        training: TeacherTraining,
+        checkpoint_every: int,
+        evaluate_every: int,
+        progress_bar: bool,
+    ) -> None:
+        self.checkpoint = folder.path / CHECKPOINT
+        self._folder, self._spec, self._data, self._training = folder, spec, data, training
+        self._checkpoint_every, self._evaluate_every = checkpoint_every, evaluate_every
+        self._progress_bar, self._resumed = progress_bar, False
+        self._test = data.test[0].to(training.device), data.test[1].to(training.device)
+        self._started = time.perf_counter()
+
+    def load(self) -> None:
+        """Continue from the checkpoint; measurements made after it are forgotten, for they will be made again.
+
+        Raises:
+            InvalidInputError: when there is no checkpoint, or it belongs to other data or settings.
+        """
+        if not self.checkpoint.is_file():
+            raise InvalidInputError(
+                f"--resume: {self._folder.path} holds no {CHECKPOINT}; start anew in another folder, or delete this "
+                "one first"
+            )
+        for part, digest in self._data.digests().items():
+            if digest != self._folder.config["digests"][part]:
+                raise InvalidInputError(f"--resume: the {part} images are not those of the run; give the same data")
+        self._resumed = True
+        saved = load_state(self.checkpoint)
+        self._training.load_state_dict(saved["training"])
+        self._started -= saved["seconds"]
+        results = self._folder.path / RESULTS
+        if results.is_file():
+            lines = [line for line in read_lines(results, ("epoch",)) if line["epoch"] <= self._training.epochs_done]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            write_atomically(results, lambda temporary: temporary.write_text(text))
+
+    def train(self, stop: Stopper) -> bool:
+        """Train to the end, or until `stop` says so with a checkpoint; returns whether this is the end."""
+        training = self._training
+        purge_step = training.epochs_done + 1 if self._resumed else None
+        with (
+            closing(SummaryWriter(str(self._folder.path / "tensorboard"), purge_step=purge_step)) as curves,
+            tqdm(
+                total=training.settings.epochs,
+                initial=training.epochs_done,
+                unit="epoch",
+                disable=not self._progress_bar,
+            ) as bar,
+        ):
+            while not training.done:
+                loss = training.epoch(stop)
+                if loss is None:
+                    break
+                self._log_epoch(loss, curves)
+                bar.set_postfix(loss=f"{loss:.3f}")
+                bar.update()
+                if stop():
+                    break
+                if training.epochs_done % self._checkpoint_every == 0:
+                    self._save_checkpoint()
+            self._save_checkpoint()
+            if training.done:
+                self._finish(curves)
+        return training.done
+
+    def _log_epoch(self, loss: float, curves: SummaryWriter) -> None:
+        training, every = self._training, self._evaluate_every
+        curves.add_scalar("train/loss", loss, training.epochs_done)
+        curves.add_scalar("train/learning_rate", training.learning_rate, training.epochs_done)
+        if every and training.epochs_done % every == 0 and not training.done:
+            measured = {"train_loss": loss, "learning_rate": training.learning_rate} | self._measure(curves)
+            self._folder.append(measured)
+        curves.flush()
+
+    def _measure(self, curves: SummaryWriter) -> dict[str, Any]:
+        training = self._training
+        top1 = top1_accuracy(training.network, self._test, self._spec)
+        curves.add_scalar("test/top1", top1, training.epochs_done)
+        return {
+            "epoch": training.epochs_done,
+            "test_top1": top1,
+            "test_images": len(self._test[0]),
+            "seconds": self._seconds(),
+        }
+
+    def _seconds(self) -> float:
+        """Spent on this training by all commands that worked on it, from the moment the images were loaded."""
+        return time.perf_counter() - self._started
+
+    def _save_checkpoint(self) -> None:
+        save_state(self.checkpoint, {"training": self._training.state_dict(), "seconds": self._seconds()})
+
+    def _finish(self, curves: SummaryWriter) -> None:
+        """Write weights, card and the last line of results; a finished run needs its checkpoint no more."""
+        training, path = self._training, self._folder.path
+        result = self._measure(curves) | {
+            "train_top1": top1_accuracy(training.network, training.data, self._spec),
+            "train_images": len(training.data[0]),
+            "torch_threads": torch.get_num_threads(),
+        }
+        save_weights(path / WEIGHTS, training.network)
+        self._folder.append(result)
+        write_json(path / CARD, self._card(result))
+        self.checkpoint.unlink()
+        print(f"top-1 on {result['test_images']} held-out images: {result['test_top1']:.4f}")
+        print(f"weights: {path / WEIGHTS}; card: {path / CARD}")
+
+    def _card(self, result: dict[str, Any]) -> dict[str, Any]:
+        """What a user of the weights needs to know, as JSON values."""
+        spec, training = self._spec, self._training
+        on_cuda = training.device.type == "cuda"
+        return {
+            "weights": WEIGHTS,
+            "task": spec.name,
+            "arch": spec.teacher_arch,
+            "options": spec.teacher_options,
+            "parameters": sum(parameter.numel() for parameter in training.network.parameters()),
+            "num_classes": spec.num_classes,
+            "image_shape": spec.image_shape,
+            "normalization": {"mean": spec.mean, "std": spec.std},
+            "data": self._data.source,
+            "top1": {
+                "test": result["test_top1"],
+                "test_images": result["test_images"],
+                "train": result["train_top1"],
+                "train_images": result["train_images"],
+            },
+            "epoch": training.epochs_done,
+            "settings": asdict(training.settings),
+            "precision": training.precision,
+            "command": (self._folder.path / "command.txt").read_text().strip(),
+            "versions": versions(),
+            "seconds": result["seconds"],
+            "device": torch.cuda.get_device_name(training.device) if on_cuda else "cpu",
+            "torch_threads": result["torch_threads"],
+        }

@@ -1,0 +1,184 @@
+"""Stable-Baselines3 callbacks: what TensorBoard shows of a sampler in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HParam, Image, TensorBoardOutputFormat
+from stable_baselines3.common.vec_env import unwrap_vec_wrapper
+
+from ssdkd_agents.runs import RETURN_TAG
+from ssdkd_agents.training.recording import StepRecorder
+
+#: Tag → key of info after the last round of an episode, averaged over the episodes that ended since the last log.
+EPISODE_TAGS = {
+    "student/accuracy": "accuracy",
+    "student/probe_agreement": "probe_agreement",
+    "student/probe_discrepancy": "probe_discrepancy",
+    "student/candidate_agreement": "candidate_agreement",
+    "student/loss": "student_loss",
+    "student/diverged": "diverged",
+}
+#: Tag → key of info after each step (of its last round), averaged over the steps since the last log.
+ROUND_TAGS = {
+    "buffer/class_imbalance": "buffer_class_imbalance",
+    "buffer/difficulty": "buffer_difficulty",
+    "buffer/discrepancy": "buffer_discrepancy",
+    "buffer/mean_age": "buffer_mean_age",
+    "buffer/effective_sample_size": "effective_sample_size",
+    "buffer/replaced": "replaced",
+}
+PICTURE_TAG = "buffer/images"
+#: What TensorBoard's table of hyper-parameters compares.
+METRICS = (RETURN_TAG, "student/accuracy", "student/probe_agreement")
+#: Outputs that can show neither pictures nor tables of hyper-parameters.
+TEXT_OUTPUTS = ("stdout", "log", "json", "csv")
+
+
+class DistillationCallback(BaseCallback):
+    """Log students, buffers and actions of the environments that a sampler trains in.
+
+    Scalars go to every output of the model's logger. Pictures, the table of hyper-parameters and the page *Custom
+    scalars* need TensorBoard (`tensorboard_log=...` of the model); without it they are left out.
+
+    | Tag                     | Meaning                                                                         |
+    |-------------------------|---------------------------------------------------------------------------------|
+    | `student/*`             | the student after the last round, mean over the episodes that ended             |
+    | `student/accuracy`      | on real data, where the task has them; reported, never trained on               |
+    | `student/diverged`      | share of the episodes that ended with a diverged student                        |
+    | `buffer/*`              | mean over the steps; `replaced` in images, `mean_age` in rounds                 |
+    | `action/<part>`         | mean over the steps of each part of the action, as the environment received it  |
+    |                         | (of a discrete scheme: the share of the steps in which each was chosen)         |
+    | `buffer/images`         | buffer of the first environment one step before the end of an episode           |
+
+    ARS hides its steps from callbacks; with it, place a `StepRecorder` around `VecMonitor`, as `train` does.
+
+    The picture comes one step early because vectorised environments reset in the same call in which an episode ends.
+    An episode of a single step (`rounds_per_step`) has none.
+
+    Args:
+        hyperparameters: row of the table *HParams*; runs to be compared need the same keys. None: no table.
+        image_every: episodes of the first environment between two pictures; 0 for none.
+        verbose: 1 to say when TensorBoard is off.
+    """
+
+    def __init__(
+        self, hyperparameters: Mapping[str, Any] | None = None, image_every: int = 10, verbose: int = 0
+    ) -> None:
+        super().__init__(verbose)
+        self.hyperparameters = hyperparameters
+        self.image_every = image_every
+        self._episodes = 0
+        self._picture_round: int | None = None
+        self._action_names: tuple[str, ...] = ()
+        self._recorder: StepRecorder | None = None
+        self._seen = 0
+
+    def _on_training_start(self) -> None:
+        env = self.training_env
+        self._recorder = unwrap_vec_wrapper(env, StepRecorder)
+        self._seen = 0 if self._recorder is None else self._recorder.steps
+        if env.has_attr("action_names"):
+            self._action_names = tuple(env.get_attr("action_names", indices=[0])[0])
+        tensorboard = next((o for o in self.logger.output_formats if isinstance(o, TensorBoardOutputFormat)), None)
+        if tensorboard is None:
+            if self.verbose:
+                print("TensorBoard is off (give the model tensorboard_log=...): scalars only, no pictures")
+            return
+        if self.image_every and env.has_attr("buffer_picture"):
+            rounds = env.get_attr("budget", indices=[0])[0].rounds
+            held = env.get_attr("rounds_per_step", indices=[0])[0]
+            self._picture_round = (rounds - 1) // held * held or None  # of the last step but one
+        tensorboard.writer.add_custom_scalars(layout(self._action_names))
+        if self.hyperparameters is not None:
+            settings = {name: _plain(value) for name, value in self.hyperparameters.items()}
+            # The metrics' values come from the scalars of the same name, so the table is live.
+            self.logger.record("hparams", HParam(settings, dict.fromkeys(METRICS, 0.0)), exclude=TEXT_OUTPUTS)
+
+    def _on_step(self) -> bool:
+        step = self._new_step()
+        if step is None:
+            return True
+        infos, dones, actions = step
+        for info, done in zip(infos, dones, strict=True):
+            for tag, key in ROUND_TAGS.items():
+                self._record_mean(tag, info.get(key))
+            if done:
+                for tag, key in EPISODE_TAGS.items():
+                    self._record_mean(tag, info.get(key))
+        self._record_actions(actions)
+        self._record_picture(infos[0], bool(dones[0]))
+        return True
+
+    def _on_training_end(self) -> None:
+        """Write what came after the algorithm's last log."""
+        if any(tag in self.logger.name_to_value for tag in (*EPISODE_TAGS, *ROUND_TAGS)):
+            returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+            if returns:
+                self.logger.record(RETURN_TAG, float(np.mean(returns)))
+            self.logger.dump(self.num_timesteps)
+
+    def _new_step(self) -> tuple[list[dict[str, Any]], NDArray[np.bool_], NDArray[Any]] | None:
+        """Infos, ends and actions of the last step; None where it was seen already, or the algorithm hides it."""
+        if self._recorder is not None:
+            if self._recorder.steps == self._seen:
+                return None
+            self._seen = self._recorder.steps
+            return self._recorder.infos, self._recorder.dones, np.asarray(self._recorder.actions)
+        if "infos" not in self.locals:  # ARS shows its callbacks no step
+            return None
+        # On-policy algorithms draw outside the box too; "clipped_actions" is what the environment received.
+        actions = np.asarray(self.locals.get("clipped_actions", self.locals["actions"]))
+        return self.locals["infos"], self.locals["dones"], actions
+
+    def _record_actions(self, actions: NDArray[Any]) -> None:
+        space = self.training_env.action_space
+        if isinstance(space, spaces.Discrete):  # the mean of its one-hot is the share of each choice
+            actions = np.eye(int(space.n))[actions.reshape(-1)]
+        if actions.ndim == 2 and actions.shape[1] == len(self._action_names):
+            for name, value in zip(self._action_names, actions.mean(axis=0), strict=True):
+                self._record_mean(f"action/{name}", value)
+
+    def _record_picture(self, info: dict[str, Any], done: bool) -> None:
+        """Record the first environment's buffer, in the round and the episodes whose turn it is."""
+        wanted = self._picture_round is not None and self._episodes % self.image_every == 0
+        if wanted and info["round"] == self._picture_round:
+            picture = self.training_env.env_method("buffer_picture", indices=[0])[0]
+            self.logger.record(PICTURE_TAG, Image(picture, "HWC"), exclude=TEXT_OUTPUTS)
+        self._episodes += int(done)
+
+    def _record_mean(self, tag: str, value: float | None) -> None:
+        self.logger.record_mean(tag, None if value is None else float(value))
+
+
+def layout(action_names: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
+    """Charts of TensorBoard's page *Custom scalars*: category → title → its kind and tags.
+
+    One tag a chart, because TensorBoard's colours tell runs apart, not tags.
+    """
+    charts = {
+        "Distillation": {
+            "Return of the sampler": RETURN_TAG,
+            "Student: accuracy on real data": "student/accuracy",
+            "Student: agreement on the probe set": "student/probe_agreement",
+        },
+        "Action (mean over the steps)": {_words(name): f"action/{name}" for name in action_names},
+        "Buffer (mean over the steps)": {_words(tag.removeprefix("buffer/")): tag for tag in ROUND_TAGS},
+    }
+    return {
+        category: {title: ["Multiline", [tag]] for title, tag in titles.items()} for category, titles in charts.items()
+    }
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _plain(value: Any) -> str | float:
+    """Make a value one that the table can show; None keeps its column so, and true is not shown as 1."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,113 @@
+"""What a training depends on, and what of it is refused before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
+from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
+from ssdkd_env.envs.pool import check_backend
+from ssdkd_env.errors import InvalidInputError
+
+#: Environments side by side; as far apart are the seeds of two trainings.
+MOST_ENVIRONMENTS = 500
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a training depends on; it lies as `config.json` in the run's folder.
+
+    Attributes:
+        env_id: registered id.
+        algorithm: key of `ALGORITHMS`.
+        seed: of agent and environments, below 1,000 (seeds of validation begin at 500,000, of evaluation at 1,000,000).
+        timesteps: environment steps; 0 takes the hyper-parameter file's `n_timesteps`.
+        env_kwargs: JSON-able arguments of the environment.
+        hyperparameters: values that replace the file's.
+        checkpoint_every: environment steps between checkpoints, which lie between an update and the next rollout.
+        image_every: episodes between pictures of the buffer in TensorBoard.
+        vector_backend: how the work of several environments is done; see `EnvironmentPool`.
+        evaluate_every: environment steps between validations of the deterministic policy; 0 for none. Eight episodes
+            of 16 rounds every 1,280 steps add an eighth to the time.
+        evaluation_episodes: episodes of a validation, the same ones each time.
+        patience: validations without improvement of the mean return after which training ends; 0 for never.
+    """
+
+    env_id: str
+    algorithm: str
+    seed: int = 0
+    timesteps: int = 0
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    checkpoint_every: int = 128
+    image_every: int = 20
+    vector_backend: str = "auto"
+    evaluate_every: int = 1280
+    evaluation_episodes: int = 8
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1000:
+            raise InvalidInputError(
+                f"seed={self.seed}: expected a number from 0 to 999, so that evaluation is held out"
+            )
+        check_backend(self.vector_backend)
+        if self.timesteps < 0 or self.checkpoint_every < 1 or self.image_every < 1:
+            raise InvalidInputError("timesteps must be ≥ 0, checkpoint_every and image_every ≥ 1")
+        if self.evaluate_every < 0 or self.patience < 0:
+            raise InvalidInputError("evaluate_every and patience must be ≥ 0; 0 switches them off")
+        if not 1 <= self.evaluation_episodes <= HELD_OUT_SEED - VALIDATION_SEED:
+            raise InvalidInputError(f"evaluation_episodes={self.evaluation_episodes}: expected a number of at least 1")
+        if self.patience and not self.evaluate_every:
+            raise InvalidInputError(f"patience={self.patience} counts validations; set evaluate_every too")
+
+
+def config_of_run(folder: RunFolder) -> TrainingConfig:
+    """The settings of an earlier training.
+
+    Raises:
+        InvalidInputError: when the folder was made by another command.
+    """
+    known = {field.name for field in fields(TrainingConfig)}
+    settings = {name: value for name, value in folder.config.items() if name != "versions"}
+    if not {"env_id", "algorithm"} <= set(settings) <= known:
+        raise InvalidInputError(f"{folder.path} was not made by train_sampler; give the folder of a training")
+    return TrainingConfig(**settings)
+
+
+def check_settings(config: TrainingConfig) -> dict[str, Any]:
+    """Refuse what cannot be trained before anything is written; returns the hyper-parameters.
+
+    Raises:
+        InvalidInputError: when algorithm, environment, one of its arguments or a hyper-parameter is unusable.
+    """
+    hyperparameters = load_hyperparameters(config.algorithm, config.env_id, config.hyperparameters)
+    for name, low in (("n_envs", 1), ("n_timesteps", 1)):
+        value = hyperparameters.setdefault(name, low)
+        if not isinstance(value, int) or value < low:
+            raise InvalidInputError(f"hyperparameters[{name!r}]={value!r}: expected a whole number of at least {low}")
+    if hyperparameters["n_envs"] > MOST_ENVIRONMENTS:
+        raise InvalidInputError(
+            f"hyperparameters['n_envs']: at most {MOST_ENVIRONMENTS}, so that evaluation is held out"
+        )
+    gamma = hyperparameters.setdefault("gamma", 0.99)
+    if not isinstance(gamma, int | float) or not 0 <= gamma <= 1:
+        raise InvalidInputError(f"hyperparameters['gamma']={gamma!r}: expected a number from 0 to 1")
+    makers: list[Callable[[], gym.Env[Any, Any]]] = [
+        partial(make_env, config.env_id, config.env_kwargs) for _ in range(hyperparameters["n_envs"])
+    ]
+    build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
+    return hyperparameters
+
+
+def training_seed(seed: int) -> int:
+    """Seed of the first environment: as many follow it, and all of them are below `VALIDATION_SEED`."""
+    return seed * MOST_ENVIRONMENTS

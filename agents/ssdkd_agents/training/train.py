@@ -1,0 +1,161 @@
+"""Training a sampler with a Stable-Baselines3 algorithm."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList, ProgressBarCallback
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize, unwrap_vec_wrapper
+
+from ssdkd_agents.environments import env_arguments, make_vec_env, use_one_thread
+from ssdkd_agents.machine import machine
+from ssdkd_agents.policies.algorithms import build_model
+from ssdkd_agents.policies.normalization import normalization_options
+from ssdkd_agents.policies.storage import restore_model
+from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE, RunFolder
+from ssdkd_agents.stopping import Stopper
+from ssdkd_agents.training.callbacks import DistillationCallback
+from ssdkd_agents.training.checkpoints import Checkpoint, drop_lines_after, load_episodes, read_checkpoint
+from ssdkd_agents.training.config import TrainingConfig, check_settings, training_seed
+from ssdkd_agents.training.loop import PatienceEnds, Progress, TrainingLoop, TrainingStopped
+from ssdkd_agents.training.loop_state import before_each_iteration, prepare
+from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
+from ssdkd_agents.training.validation import Validation
+from ssdkd_agents.vec_env import DistillationVecEnv
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import read_json, write_json
+
+#: How the environments are stepped, and where: a grouped run's numbers depend on it by rounding.
+MACHINE_FILE = "machine.json"
+#: How the run ended.
+OUTCOME_FILE = "outcome.json"
+
+
+def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progress_bar: bool = True) -> str:
+    """Train until the steps are done, patience ends or Ctrl-C.
+
+    Leaves checkpoints, `best.safetensors`, TensorBoard logs, `episodes.jsonl`, `evaluations.jsonl`, and what it ran on.
+
+    A run that is interrupted or killed, and resumed, gives the episodes and the weights of one that is not,
+    bit-identically on the CPU with the `"loop"` and `"process"` backends, and with `"grouped"` where as many
+    environments share a process. More steps than the run was made for change schedules that depend on their number.
+
+    Args:
+        config: what to train.
+        folder: where everything goes.
+        resume: continue from the last checkpoint in `folder`.
+        progress_bar: show one.
+
+    Returns:
+        `"finished"`, `"stopped early"` or `"interrupted"`, which `outcome.json` says too.
+    """
+    hyperparameters = check_settings(config)
+    total = config.timesteps or hyperparameters["n_timesteps"]
+    checkpoint = read_checkpoint(folder.path) if resume else None
+    done = checkpoint.steps if checkpoint else 0
+    if done >= total:
+        raise InvalidInputError(
+            f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
+        )
+    use_one_thread()
+    env = make_training_env(config, hyperparameters, _recorded_choice(folder.path) if resume else None)
+    made, recorder = env.unwrapped, unwrap_vec_wrapper(env, StepRecorder)
+    assert isinstance(made, DistillationVecEnv)
+    assert recorder is not None
+    validation = Validation(env_arguments(config.env_id, config.env_kwargs), config.evaluation_episodes, made.choice)
+    try:
+        model = build_model(config.algorithm, env, hyperparameters, seed=config.seed, tensorboard_log=str(folder.path))
+        env.seed(training_seed(config.seed))  # after the model, which seeds its environments by its own seed
+        progress = Progress()
+        if checkpoint:
+            progress = _go_on(model, checkpoint, folder.path)
+        else:
+            write_json(folder.path / MACHINE_FILE, asdict(made.choice) | machine(made.device))
+        stop, log = Stopper(), EpisodeLog(folder, recorder, progress.seconds)
+        loop = TrainingLoop(model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint)
+        before_each_iteration(model, loop)
+        shown = _flat(asdict(config) | {"algorithm": config.algorithm} | hyperparameters)
+        callbacks = CallbackList([log, DistillationCallback(shown, config.image_every), PatienceEnds(stop)])
+        bar = ProgressBarCallback() if progress_bar else None
+        with stop:
+            outcome = _learn(model, total - done, callbacks, bar, resume)
+            if outcome == "finished":
+                loop.finish()
+        best = {"best_return": progress.best_return, "best_timesteps": progress.best_timesteps}
+        write_json(folder.path / OUTCOME_FILE, {"outcome": outcome, "timesteps": model.num_timesteps} | best)
+        return outcome
+    finally:
+        env.close()
+        validation.close()
+
+
+def _go_on(model: BaseAlgorithm, checkpoint: Checkpoint, run: Path) -> Progress:
+    """Bring agent, environments and the run's files to where the checkpoint was taken."""
+    restore_model(model, checkpoint.sampler)
+    prepare(model, checkpoint.loop)
+    load_episodes(model, checkpoint.episodes)
+    progress = Progress(**checkpoint.progress)
+    drop_lines_after(run / EPISODES_FILE, checkpoint.steps)
+    drop_lines_after(run / EVALUATIONS_FILE, progress.evaluated)
+    (run / OUTCOME_FILE).unlink(missing_ok=True)
+    return progress
+
+
+def _learn(
+    model: BaseAlgorithm, steps: int, callbacks: CallbackList, bar: ProgressBarCallback | None, resume: bool
+) -> str:
+    """Run the algorithm's own loop for so many more steps; returns how it ended."""
+    try:
+        model.learn(
+            steps,
+            callback=CallbackList([callbacks, *([bar] if bar else [])]),
+            reset_num_timesteps=not resume,
+            tb_log_name="tensorboard",
+            log_interval=1,
+        )
+    except TrainingStopped as stopped:
+        # ARS asks no callback whether to go on, so that the end has to be an exception.
+        if str(stopped) != "interrupted":
+            callbacks.on_training_end()  # which after an interruption would log half of what the resumed run logs
+        if bar:
+            bar.on_training_end()
+        return str(stopped)
+    return "finished"
+
+
+def make_training_env(
+    config: TrainingConfig, hyperparameters: dict[str, Any], choice: tuple[str, int] | None = None
+) -> VecEnv:
+    """`n_envs` environments side by side, monitored, recorded and normalised.
+
+    Args:
+        config: of the training.
+        hyperparameters: `n_envs`, `normalize` and `gamma` are used.
+        choice: vector backend and number of processes, in place of the config's.
+    """
+    count = int(hyperparameters.get("n_envs", 1))
+    backend, processes = choice or (config.vector_backend, None)
+    made = make_vec_env(config.env_id, config.env_kwargs, count, backend, processes)
+    print(f"environments: {count}, {made.choice}")
+    venv: VecEnv = StepRecorder(VecMonitor(made))
+    options = normalization_options(hyperparameters)
+    return venv if options is None else VecNormalize(venv, **options)
+
+
+def _recorded_choice(run: Path) -> tuple[str, int] | None:
+    """How a run's environments were stepped before: grouped otherwise, its numbers would go on with other rounding."""
+    if not (run / MACHINE_FILE).exists():
+        return None
+    recorded = read_json(run / MACHINE_FILE)
+    try:
+        return str(recorded["backend"]), int(recorded["processes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(f"{run / MACHINE_FILE} is damaged; delete it to choose the backend anew") from error
+
+
+def _flat(values: dict[str, Any]) -> dict[str, bool | str | float | int]:
+    """Values that TensorBoard's hyper-parameter page can show."""
+    return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}

@@ -1,0 +1,117 @@
+"""Validation of an agent in training, on seeds that neither training nor the final comparison uses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
+from ssdkd_agents.samplers import State
+from ssdkd_agents.seeds import VALIDATION_SEED
+from ssdkd_agents.training.loop_state import random_streams_kept
+from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.tuning import Choice
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes of the deterministic policy.
+
+    Attributes:
+        timesteps: of training, so far.
+        seeds: one an episode.
+        returns: data-free where the reward is; what agents are selected by.
+        accuracies: on real data at the end, None where there are none; reported only.
+        seconds: that the evaluation took.
+    """
+
+    timesteps: int
+    seeds: list[int]
+    returns: list[float]
+    accuracies: list[float | None]
+    seconds: float
+
+    @property
+    def mean_return(self) -> float:
+        """Over the seeds."""
+        return float(np.mean(self.returns))
+
+    @property
+    def mean_accuracy(self) -> float | None:
+        """Over the seeds; None where there are no real data."""
+        known = [accuracy for accuracy in self.accuracies if accuracy is not None]
+        return float(np.mean(known)) if known else None
+
+    def line(self) -> dict[str, Any]:
+        """A line of `evaluations.jsonl`."""
+        return asdict(self) | {"mean_return": self.mean_return}
+
+
+class Validation:
+    """Environments of their own in which an agent plays the same episodes again and again, side by side.
+
+    Args:
+        kwargs: arguments of each `SSDKDEnv`, those of the training.
+        episodes: how many, with seeds from `VALIDATION_SEED` on.
+        choice: how the training's environments are stepped; these are stepped likewise.
+    """
+
+    def __init__(self, kwargs: dict[str, Any], episodes: int, choice: Choice) -> None:
+        self._kwargs, self._choice = kwargs, choice
+        self._seeds = [VALIDATION_SEED + index for index in range(episodes)]
+        self._pool: EnvironmentPool | None = None
+
+    def play(self, model: BaseAlgorithm, stop: Callable[[], bool]) -> Evaluation | None:
+        """Play one episode a seed. The agent, its statistics and the random streams stay as they are.
+
+        Args:
+            model: asked for its deterministic action; observations are normalised by its statistics as they are now.
+            stop: asked before every step.
+
+        Returns:
+            What came of it; None when it was stopped.
+        """
+        started = time.perf_counter()
+        with random_streams_kept():
+            episodes = self._play(model, stop)
+        if episodes is None:
+            return None
+        return Evaluation(
+            timesteps=model.num_timesteps,
+            seeds=self._seeds,
+            returns=[episode.total for episode in episodes],
+            accuracies=[episode.final.get("accuracy") for episode in episodes],
+            seconds=time.perf_counter() - started,
+        )
+
+    def _play(self, model: BaseAlgorithm, stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
+        count = len(self._seeds)
+        if self._pool is None:  # made when first needed: processes take seconds to start
+            backend, processes = self._choice.backend, min(self._choice.processes, count)
+            self._pool = EnvironmentPool(count, self._kwargs, backend, processes)
+        state: State = None
+
+        def decide(observations: NDArray[np.float32], step_index: int) -> NDArray[Any]:
+            nonlocal state
+            starts = np.full(count, step_index == 0)
+            actions, state = model.predict(_normalized(model, observations), state, starts, deterministic=True)
+            return actions
+
+        return play_side_by_side(self._pool, self._seeds, decide, stop)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """End the environments."""
+        if self._pool is not None:
+            self._pool.close()
+
+
+def _normalized(model: BaseAlgorithm, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+    normalize = model.get_vec_normalize_env()
+    normalized: Any = observations if normalize is None else normalize.normalize_obs(observations)
+    return normalized  # type: ignore[no-any-return]
