@@ -1,10 +1,16 @@
-"""The embedded default: scikit-learn's 8×8 digits, a small BatchNorm teacher, a smaller student."""
+"""The embedded default: 8×8 digits, a small BatchNorm teacher, a smaller student.
+
+`assets/digits.npz` holds the 1,797 images of 17 grey levels, and their labels, which are scikit-learn's: the test
+part of *Optical Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, 1998, UCI Machine Learning
+Repository, CC BY 4.0).
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ssdkd_env.distillation.probe import ProbeSettings
@@ -20,11 +26,9 @@ TEACHER_SPLIT_SEED = 0
 @lru_cache(maxsize=1)
 def load_digits_data() -> LabelledImages:
     """All 1,797 real digits: images (1797, 1, 8, 8) uint8 in [0, 255], labels (1797,) int64."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
-    return images, torch.from_numpy(digits.target).long()
+    with np.load(ASSETS / "digits.npz") as digits:
+        images, labels = (torch.from_numpy(digits[name]) for name in ("images", "labels"))
+    return images.double().mul(255 / 16).round().to(torch.uint8).unsqueeze(1), labels.long()
 
 
 def split_digits() -> tuple[LabelledImages, LabelledImages]:

@@ -17,7 +17,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import trim_mean
 
 from ssdkd_agents.analysis.statistics import BOOTSTRAP_RESAMPLES, Interval
 
@@ -67,7 +66,7 @@ def interquartile_mean(runs: Runs, confidence: float = 0.95, seed: int = 0) -> I
         ValueError: when there is no score.
     """
     sample = _Sample(runs)
-    estimate = float(trim_mean(sample.values, 0.25))
+    estimate = float(weighted_interquartile_mean(sample.values, np.ones((1, len(sample.values))))[0])
     weights = sample.weights(np.random.default_rng(seed))
     return _interval(estimate, weighted_interquartile_mean(sample.values, weights), confidence)
 

@@ -10,27 +10,19 @@ from typing import Any
 import numpy as np
 import yaml
 from gymnasium import spaces
-from sb3_contrib import TQC, TRPO, CrossQ, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
-from ssdkd_agents.policies.ars import VectorARS
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
+from ssdkd_env.extras import load_extra
 
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
-    "a2c": A2C,
-    "ars": VectorARS,
-    "crossq": CrossQ,
-    "dqn": DQN,
-    "ppo": PPO,
-    "recurrent_ppo": RecurrentPPO,
-    "sac": SAC,
-    "td3": TD3,
-    "tqc": TQC,
-    "trpo": TRPO,
-}
+_OWN: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "dqn": DQN, "ppo": PPO, "sac": SAC, "td3": TD3}
+#: Those of sb3-contrib, by the name of their class there; `ars` is ours on top of its.
+_CONTRIB = {"crossq": "CrossQ", "recurrent_ppo": "RecurrentPPO", "tqc": "TQC", "trpo": "TRPO"}
+#: Names of all algorithms.
+ALGORITHMS = tuple(sorted([*_OWN, *_CONTRIB, "ars"]))
 #: Algorithms that know one kind of action only; the others take both.
 CONTINUOUS = ("crossq", "sac", "td3", "tqc")
 DISCRETE = ("dqn",)
@@ -47,6 +39,24 @@ NOISES: dict[str, type[ActionNoise]] = {
 }
 
 
+def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
+    """The class of an algorithm.
+
+    Raises:
+        InvalidInputError: when it is unknown, or of sb3-contrib and that is not installed.
+    """
+    check_choice("algo", algorithm, ALGORITHMS)
+    if algorithm in _OWN:
+        return _OWN[algorithm]
+    contrib = load_extra("sb3_contrib", f"algo={algorithm!r}")
+    if algorithm == "ars":
+        from ssdkd_agents.policies.ars import VectorARS
+
+        return VectorARS
+    found: type[BaseAlgorithm] = getattr(contrib, _CONTRIB[algorithm])
+    return found
+
+
 def load_hyperparameters(algorithm: str, env_id: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """Hyper-parameters of `algorithm` for `env_id`, from `hyperparameters/<algorithm>.yml`.
 
@@ -54,7 +64,7 @@ def load_hyperparameters(algorithm: str, env_id: str, overrides: dict[str, Any] 
     action do not depend on the task.
 
     Args:
-        algorithm: key of `ALGORITHMS`.
+        algorithm: one of `ALGORITHMS`.
         env_id: id, with or without the `module:` prefix.
         overrides: values that replace the file's.
 
@@ -75,17 +85,17 @@ def build_model(
     The policy network is small, so it stays on the CPU; teacher and student may use the GPU.
 
     Raises:
-        InvalidInputError: when the algorithm is unknown, does not know this kind of action, or refuses a
-            hyper-parameter.
+        InvalidInputError: when the algorithm is unknown, not installed, does not know this kind of action, or refuses
+            a hyper-parameter.
     """
-    check_choice("algo", algorithm, ALGORITHMS)
+    chosen = algorithm_class(algorithm)
     check_action_space(algorithm, env.action_space)
     given = {key: value for key, value in hyperparameters.items() if key not in TRAINING_KEYS}
     if algorithm == "ars":
         given.pop("gamma", None)  # of the normalisation; the search compares whole returns
     try:
         options = _with_objects(given, env.action_space)
-        return ALGORITHMS[algorithm](env=env, seed=seed, tensorboard_log=tensorboard_log, device="cpu", **options)
+        return chosen(env=env, seed=seed, tensorboard_log=tensorboard_log, device="cpu", **options)
     except InvalidInputError:
         raise
     except (TypeError, ValueError, AssertionError, MemoryError, RuntimeError) as error:

@@ -21,7 +21,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.algorithms import build_model
-from ssdkd_agents.policies.ars import VectorARS
 from ssdkd_agents.policies.exported import SETTINGS, check_tensors, read_exported
 from ssdkd_agents.policies.normalization import frozen_normalization, load_normalization, normalization_state
 from ssdkd_agents.policies.resume import counters_state, load_counters, load_replay, replay_state
@@ -109,7 +108,7 @@ def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
         model.set_parameters(state["parameters"], device="cpu")
         for name, value in state["variables"].items():
             recursive_getattr(model, name).data.copy_(value)
-        if isinstance(model, VectorARS):  # which keeps its weights beside the policy's
+        if hasattr(model, "weights"):  # ARS keeps them beside the policy's
             weights: Any = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
             model.weights = weights
         load_counters(model, state["counters"])

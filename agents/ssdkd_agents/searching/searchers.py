@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ssdkd_agents.seeds import VALIDATION_SEED
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.extras import load_extra
 
 #: An action of a `Box(-1, 1)`, (parts,) float32, or a number of a `Discrete` space.
 Action = NDArray[np.float32] | int
@@ -166,8 +167,7 @@ class EvolutionStrategy(Searcher):
     def __init__(
         self, size: int, episodes: int, population: int, seeds: Iterator[int], random: np.random.Generator
     ) -> None:
-        import cma  # a second that random search does not need
-
+        cma = load_extra("cma", "strategy='cma'")  # a second that random search does not need
         super().__init__()
         options = {
             "bounds": [-1.0, 1.0],  # by a smooth transformation of the box, `BoundTransform`

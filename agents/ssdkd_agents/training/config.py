@@ -27,7 +27,7 @@ class TrainingConfig:
 
     Attributes:
         env_id: registered id.
-        algorithm: key of `ALGORITHMS`.
+        algorithm: one of `ALGORITHMS`.
         seed: of agent and environments, below 1,000 (seeds of validation begin at 500,000, of evaluation at 1,000,000).
         timesteps: environment steps; 0 takes the hyper-parameter file's `n_timesteps`.
         env_kwargs: JSON-able arguments of the environment.

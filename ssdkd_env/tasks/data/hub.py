@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.extras import load_extra
 from ssdkd_env.tasks.data.images import ImageList
 from ssdkd_env.tasks.task import LabelledImages
 
@@ -38,12 +38,7 @@ def read_hub(where: str, name: str, split: str, channels: int) -> LabelledImages
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise InvalidInputError(f"{where}: expected a name as in 'hub:owner/name'")
     images = ImageList(where, channels)
-    try:
-        datasets = importlib.import_module("datasets")
-    except ImportError as error:
-        raise InvalidInputError(
-            f"{where} needs the package 'datasets'; install it with: pip install 'ssdkd-env[hub]'"
-        ) from error
+    datasets = load_extra("datasets", where)
     try:
         loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # of the network, the Hub, the file formats

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.extras import load_extra
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -55,15 +56,14 @@ class ImageList:
         Raises:
             InvalidInputError: naming the file, when it cannot be decoded or differs in size from the first one.
         """
-        from PIL import Image, UnidentifiedImageError
-
+        pillow = load_extra("PIL.Image", self._where)
         try:
-            with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            with pillow.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
                 self.add(name, image)
         except InvalidInputError:
             raise
         except Exception as error:  # of a damaged file Pillow raises OSError, SyntaxError, ValueError and others
-            unknown = isinstance(error, UnidentifiedImageError)
+            unknown = isinstance(error, pillow.UnidentifiedImageError)
             reason = "it is neither PNG nor JPEG" if unknown else one_line(error)
             raise InvalidInputError(
                 f"{self._where}: {name} cannot be decoded ({reason}); was it cut short? put a whole file in its place"

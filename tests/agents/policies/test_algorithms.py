@@ -19,6 +19,7 @@ from ssdkd_agents.policies.algorithms import (
     CONTINUOUS,
     DISCRETE,
     TRAINING_KEYS,
+    algorithm_class,
     build_model,
     load_hyperparameters,
 )
@@ -63,7 +64,7 @@ def test_files_are_plain_data(algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_files_have_no_key_that_rl_zoo_would_hand_to_the_algorithm_in_vain(algorithm: str) -> None:
     """RL Zoo passes everything but its own keys to the constructor, and evaluates text as Python."""
-    names = set(inspect.signature(sb3_contrib.ARS if algorithm == "ars" else ALGORITHMS[algorithm]).parameters)
+    names = set(inspect.signature(sb3_contrib.ARS if algorithm == "ars" else algorithm_class(algorithm)).parameters)
     values = load_hyperparameters(algorithm, DIGITS)
     assert set(values) - ZOO_KEYS <= names
     assert {name for name, value in values.items() if isinstance(value, str)} <= {"policy", "ent_coef", "noise_type"}
@@ -98,14 +99,14 @@ def test_files_build_a_model_with_their_values(algorithm: str) -> None:
     assert model.policy_kwargs.items() >= values["policy_kwargs"].items()
     for name in {"gamma", "batch_size", "n_steps", "gradient_steps", "n_delta", "buffer_size"} & set(values):
         assert getattr(model, name) == values[name], name
-    assert type(model) is ALGORITHMS[algorithm]
+    assert type(model) is algorithm_class(algorithm)
 
 
 def test_names_mean_the_algorithms_of_that_name() -> None:
     own = {"recurrent_ppo": "RecurrentPPO", "crossq": "CrossQ"}
-    for name, algorithm in ALGORITHMS.items():
+    for name in ALGORITHMS:
         title = own.get(name, name.upper())
-        assert issubclass(algorithm, getattr(stable_baselines3, title, None) or getattr(sb3_contrib, title))
+        assert issubclass(algorithm_class(name), getattr(stable_baselines3, title, None) or getattr(sb3_contrib, title))
 
 
 def test_discount_is_stated_and_reaches_the_end_of_an_episode() -> None:
