@@ -8,8 +8,9 @@ import platform
 import shlex
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,14 @@ CONSTANT_FILE = "constant.json"
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on, and a hash of this package's own source."""
-    packages = {package: version(package) for package in PACKAGES}
+    """Versions of Python and of the packages that results depend on, and a hash of this package's own source.
+
+    Packages that are not installed are left out: some are optional.
+    """
+    packages = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            packages[package] = version(package)
     return {"python": platform.python_version()} | packages | {"source": source_digest()}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ssdkd_agents.runs import RunFolder, append_line, read_lines, versions
+from ssdkd_agents.runs import PACKAGES, RunFolder, append_line, read_lines, versions
 
 from ssdkd_env.errors import InvalidInputError
 
@@ -39,6 +39,16 @@ def test_versions_are_those_of_this_process() -> None:
     assert torch.__version__.startswith(found["torch"])
     assert found["numpy"] == numpy.__version__
     assert found["ssdkd-env"] == version("ssdkd-env")
+
+
+def test_versions_leave_out_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(package: str) -> str:
+        if package == "cma":
+            raise PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr("ssdkd_agents.runs.version", found)
+    assert set(versions()) == {"python", *PACKAGES, "source"} - {"cma"}
 
 
 def test_new_run_leaves_the_exact_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
