@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from _cli import launch
 from ssdkd_agents.benchmarking.benchmark import Benchmark
+from ssdkd_agents.commands.command_line import launch
 
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import read_json, write_json

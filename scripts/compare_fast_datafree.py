@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from _cli import check_lines_file, launch
 from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.commands.command_line import check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.measuring.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work

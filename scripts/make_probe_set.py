@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from _cli import launch, refuse_existing
+from ssdkd_agents.commands.command_line import launch, refuse_existing
 
 from ssdkd_env.distillation.probe import file_name, synthesize
 from ssdkd_env.files import save_state

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cli import check_lines_file, launch
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
+from ssdkd_agents.commands.command_line import check_lines_file, launch
 from ssdkd_agents.environments import make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.plotting.plots import plot_budgets

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from _cli import check_lines_file, launch, parse_settings
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import sampler_digest
+from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.measuring.importance import (

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _cli import check_lines_file, launch, parse_settings, refuse_settings
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_between_group_share, bootstrap_mean
+from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings, refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.measuring.plans import better_half, fixed_plans, play_plans, rank_correlation

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from _cli import check_lines_file, launch
+from ssdkd_agents.commands.command_line import check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.measuring.growth import MOST_LINEAR, power

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _cli import check_lines_file, launch, parse_settings, refuse_settings
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
+from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings, refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.measuring.plots import plot_runs

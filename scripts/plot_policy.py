@@ -1,38 +1,6 @@
-"""Draw what samplers do, round by round, in the units of the sampling plan: exponents, β, ρ, or shares of choices.
+"""The same as `ssdkd results policy`, from a clone."""
 
-Lines are means over the episodes of a row, bands their 10–90 %, dashes the paper's sampler. Everything is read from the
-actions in the results; nothing is played.
-
-Example: python scripts/plot_policy.py --out policy.png --results runs/evaluation/results.jsonl --samplers ppo uniform
-"""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
-
-from _cli import launch
-from ssdkd_agents.analysis.policy_trace import read_traces
-from ssdkd_agents.analysis.results import read_results
-from ssdkd_agents.plotting.policy_plots import plot_policy
-
-
-@dataclass
-class Arguments:
-    """Command line of plot_policy."""
-
-    out: Path
-    """PNG to write."""
-    results: Path
-    """results.jsonl of evaluate_sampler or benchmark."""
-    samplers: tuple[str, ...] = ()
-    """Rows to draw, by their group or sampler as in the table; none draws all. The paper's are the dashes."""
-
-
-def main(args: Arguments) -> None:
-    plot_policy(read_traces(read_results(args.results), args.samplers), args.out)
-    print(f"plot: {args.out}")
-
+from ssdkd_agents.commands.policy import run
 
 if __name__ == "__main__":
-    launch(Arguments, main, __doc__)
+    run()

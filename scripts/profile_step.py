@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from _cli import launch, parse_settings, refuse_existing, refuse_settings
+from ssdkd_agents.commands.command_line import launch, parse_settings, refuse_existing, refuse_settings
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.measuring.profiling import (

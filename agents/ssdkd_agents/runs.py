@@ -79,7 +79,9 @@ class RunFolder:
             raise InvalidInputError(f"out={str(self.path)!r} is not empty; choose another folder, or delete it first")
         self.config = config
         write_json(self.path / "config.json", config | {"versions": versions()})
-        command = shlex.join(["python", *sys.argv])
+        program = Path(sys.argv[0])
+        words = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
+        command = shlex.join([*words, *sys.argv[1:]])
         write_atomically(self.path / "command.txt", lambda temporary: temporary.write_text(command + "\n"))
 
     def append(self, result: dict[str, Any], file: str = "results.jsonl") -> None:

@@ -133,7 +133,7 @@ def load_task(
     if not spec.teacher_weights:
         raise InvalidInputError(
             f"task {spec.name!r} ships no teacher; give teacher='path/to/weights.safetensors', or train one: "
-            f"python scripts/train_teacher.py --task {task} --data-root DATA --out runs/teacher"
+            f"ssdkd teacher --task {task} --data-root DATA --out runs/teacher"
         )
     path = Path(spec.teacher_weights)
     stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -120,6 +121,13 @@ def in_this_process(script: str, *arguments: object) -> Result:
             traceback.print_exc()
             code = 1
     return Result(code, stdout.getvalue(), stderr.getvalue())
+
+
+def assert_resumes(result: Result, script: str, folder: Path) -> None:
+    """The output ends in a command that continues the folder, quoted for a shell and good from any directory."""
+    (line,) = (line for line in result.stdout.splitlines() if line.endswith("--resume"))
+    words = shlex.split(line.rpartition("continue with: ")[2])
+    assert words == [sys.executable, str(SCRIPTS / f"{script}.py"), "--out", str(folder.resolve()), "--resume"]
 
 
 def assert_refused(result: Result, match: str) -> None:

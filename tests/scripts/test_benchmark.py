@@ -18,6 +18,7 @@ from tests.scripts.commands import (
     BUDGET,
     Result,
     assert_refused,
+    assert_resumes,
     contents,
     in_process_of_its_own,
     in_this_process,
@@ -90,7 +91,7 @@ def test_time_limit_stops_cleanly_and_the_rest_is_played_later(finished: tuple[P
     result = compare(out, "--minutes", 1e-6)
     assert result.code == 0, result.stderr
     assert "0 of 4 episodes are finished; continue with:" in result.stdout
-    assert f"python scripts/benchmark.py --out {out} --resume" in result.stdout
+    assert_resumes(result, "benchmark", out)
     assert not (out / "table.md").exists()
     result = benchmark(out, "--resume")
     assert result.code == 0, result.stderr
@@ -111,7 +112,7 @@ def test_interrupted_benchmark_continues_in_the_middle_of_an_episode(processes: 
     assert result.code == 130, result.stderr[-3000:]
     assert result.complaint == "stopped"
     assert "Traceback" not in result.stderr
-    assert f"python scripts/benchmark.py --out {out} --resume" in result.stdout
+    assert_resumes(result, "benchmark", out)
     kept = sorted((out / "unfinished").glob("*.json"))
     assert 1 <= len(kept) <= processes
     played = [len(json.loads(path.read_text())["trace"]["actions"]) for path in kept]

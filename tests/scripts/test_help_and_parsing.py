@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+import ssdkd_agents.commands
+import ssdkd_agents.commands.main as main_module
+from ssdkd_agents.commands.command_line import parse_settings
 from ssdkd_agents.policies.algorithms import ALGORITHMS
 
 from ssdkd_env.errors import InvalidInputError
@@ -41,6 +43,21 @@ SUBCOMMANDS = {
 }
 #: The option that must be given, where it is not --out.
 REQUIRED = {"compare_samplers": "--results", "profile_step": "--trace", "replay": "--results"}
+#: Script → the subcommand of `ssdkd` that it is.
+SUBCOMMAND_OF = {
+    "benchmark": "benchmark",
+    "compare_samplers": "results compare",
+    "distill": "distill",
+    "evaluate_sampler": "evaluate",
+    "export_sampler": "export",
+    "leaderboard": "results rank",
+    "plot": "results plot",
+    "plot_policy": "results policy",
+    "replay": "results replay",
+    "search_plan": "search",
+    "train_sampler": "train",
+    "train_teacher": "teacher",
+}
 #: Script, its subcommand if it has any, class of the arguments.
 COMMANDS = [
     *((name, (), "Arguments") for name in NAMES),
@@ -53,20 +70,21 @@ def test_help_shows_an_example_that_parses(script: str) -> None:
     result = in_this_process(script, "--help")
     assert result.code == 0, result.stderr
     option = REQUIRED.get(script, "--out")
-    assert re.findall(rf"python scripts/{script}\.py[^\n]*{option}", result.stdout)
+    command = f"ssdkd {SUBCOMMAND_OF[script]}" if script in SUBCOMMAND_OF else f"python scripts/{script}.py"
+    assert re.findall(rf"{re.escape(command)} [^\n]*{option}", result.stdout)
     assert option in result.stdout
 
 
 def test_help_works_from_the_command_line() -> None:
     result = in_process_of_its_own("train_sampler", "--help")
     assert result.code == 0, result.stderr
-    assert "python scripts/train_sampler.py --out runs/ppo" in result.stdout
+    assert "ssdkd train --out runs/ppo" in result.stdout
     assert result.stderr == ""
 
 
 def test_every_script_is_tested_here() -> None:
-    scripts = {path.stem for path in SCRIPTS.glob("*.py") if not path.stem.startswith("_")}
-    assert scripts == {*NAMES, *SUBCOMMANDS}
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*NAMES, *SUBCOMMANDS}
+    assert {SUBCOMMAND_OF[name] for name in NAMES if name in SUBCOMMAND_OF} == set(main_module.COMMANDS)
 
 
 def test_help_of_training_names_every_algorithm() -> None:
@@ -77,7 +95,10 @@ def test_help_of_training_names_every_algorithm() -> None:
 @pytest.mark.parametrize(("script", "subcommand", "kind"), COMMANDS)
 def test_help_explains_every_argument(script: str, subcommand: tuple[str, ...], kind: str) -> None:
     shown = " ".join(in_this_process(script, *subcommand, "--help").stdout.split())
-    module = ast.parse((SCRIPTS / f"{script}.py").read_text())
+    path = SCRIPTS / f"{script}.py"
+    if script in SUBCOMMAND_OF:
+        path = Path(ssdkd_agents.commands.__file__).parent / f"{SUBCOMMAND_OF[script].rpartition(' ')[2]}.py"
+    module = ast.parse(path.read_text())
     (body,) = (node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == kind)
     fields = [index for index, node in enumerate(body) if isinstance(node, ast.AnnAssign)]
     assert fields
@@ -106,15 +127,7 @@ def test_missing_and_unknown_arguments_exit_with_2(
 # --- settings ---
 
 
-@pytest.fixture
-def parse(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    from _cli import parse_settings
-
-    return parse_settings
-
-
-def test_settings_are_json_or_text(parse: Any) -> None:
+def test_settings_are_json_or_text() -> None:
     pairs = ["rounds=10", "lr=1e-1", "flip=true", "none=null", 'budget={"rounds": 3}', "name=wrn16_1", "x=[1, 2]"]
     expected = {
         "rounds": 10,
@@ -125,15 +138,15 @@ def test_settings_are_json_or_text(parse: Any) -> None:
         "name": "wrn16_1",
         "x": [1, 2],
     }
-    assert parse("budget", pairs) == expected
-    assert parse("budget", ()) == {}
+    assert parse_settings("budget", pairs) == expected
+    assert parse_settings("budget", ()) == {}
 
 
-def test_only_the_first_equals_sign_separates(parse: Any) -> None:
-    assert parse("env-kwargs", ["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+def test_only_the_first_equals_sign_separates() -> None:
+    assert parse_settings("env-kwargs", ["a=b=c", "d="]) == {"a": "b=c", "d": ""}
 
 
 @pytest.mark.parametrize("pair", ["rounds", "", "rounds:3"])
-def test_setting_without_a_value_is_refused(pair: str, parse: Any) -> None:
+def test_setting_without_a_value_is_refused(pair: str) -> None:
     with pytest.raises(InvalidInputError, match=f"--budget '{pair}': expected NAME=VALUE, such as rounds=10"):
-        parse("budget", [pair])
+        parse_settings("budget", [pair])

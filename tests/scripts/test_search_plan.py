@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ssdkd_agents.runs import read_lines
 
-from tests.scripts.commands import ENV_BUDGET, assert_refused, contents, in_this_process, press_ctrl_c
+from tests.scripts.commands import ENV_BUDGET, assert_refused, assert_resumes, contents, in_this_process, press_ctrl_c
 
 SMALL = ("--env-kwargs", ENV_BUDGET, "--vector-backend", "loop", "--num-envs", "2", "--no-progress-bar")
 
@@ -46,7 +46,7 @@ def test_interrupted_search_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     result = press_ctrl_c(out / "episodes.jsonl", "search_plan", "--out", out, "--episodes", 60, *SMALL)
     assert result.code == 130, result.stderr[-3000:]
     assert "Traceback" not in result.stderr
-    assert f"continue with: python scripts/search_plan.py --out {out} --resume" in result.stdout
+    assert_resumes(result, "search_plan", out)
     episodes = read_lines(out / "episodes.jsonl")
     assert len(episodes) >= 2
     assert json.loads((out / "constant.json").read_text())["episodes"] == len(episodes)

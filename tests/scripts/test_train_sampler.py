@@ -14,6 +14,7 @@ from tests.scripts.commands import (
     SMALL_PPO,
     Result,
     assert_refused,
+    assert_resumes,
     contents,
     in_this_process,
     press_ctrl_c,
@@ -39,7 +40,7 @@ def test_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     result = press_ctrl_c_after_an_episode(out, *SMALL)
     assert result.code == 130, result.stderr[-3000:]
     assert "Traceback" not in result.stderr
-    assert f"continue with: python scripts/train_sampler.py --out {out} --resume" in result.stdout
+    assert_resumes(result, "train_sampler", out)
     assert f"curves: tensorboard --logdir {out}" in result.stdout
     done = last_step(out)
     assert done >= 3

@@ -22,6 +22,7 @@ from tests.scripts.bad_files import BAD_DATA, marker, real_images
 from tests.scripts.commands import (
     Result,
     assert_refused,
+    assert_resumes,
     contents,
     in_process_of_its_own,
     in_this_process,
@@ -193,7 +194,7 @@ def test_run_cut_into_pieces_ends_as_the_uninterrupted_one(data: Path, tmp_path:
     for minibatch in (1, 2, 3):
         assert result.code == 0, result.stderr
         assert f"stopped in epoch {minibatch // 2 + 1} of 2" in result.stdout
-        assert f"continue with: python scripts/train_teacher.py --out {pieces} --resume" in result.stdout
+        assert_resumes(result, "train_teacher", pieces)
         assert not (pieces / "teacher.safetensors").exists()
         assert minibatches(load_state(pieces / "checkpoint.safetensors")) == minibatch
         result = resume(pieces)

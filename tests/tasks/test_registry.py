@@ -457,7 +457,7 @@ def test_cifar_without_a_teacher_says_which_command_makes_one(name: str, monkeyp
     monkeypatch.delenv("SSDKD_DATA", raising=False)
     with pytest.raises(InvalidInputError, match="ships no teacher") as error:
         load_task(name)
-    assert f"python scripts/train_teacher.py --task {name} --data-root DATA --out " in str(error.value)
+    assert f"ssdkd teacher --task {name} --data-root DATA --out " in str(error.value)
     assert "teacher=" in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,12 +17,25 @@ from ssdkd_env.errors import InvalidInputError
 ArgumentsT = TypeVar("ArgumentsT")
 
 
-def launch(arguments: type[ArgumentsT], main: Callable[[ArgumentsT], None], description: str | None) -> None:
-    """Parse the command line into `arguments` and call `main`.
+def launch(
+    arguments: type[ArgumentsT],
+    main: Callable[[ArgumentsT], None],
+    description: str | None,
+    program: str | None = None,
+    words: Sequence[str] | None = None,
+) -> None:
+    """Parse a command line into `arguments` and call `main`.
 
     Exit codes: 0 done, 2 bad input (one line on stderr, no traceback), 130 stopped by Ctrl-C.
+
+    Args:
+        arguments: class of the arguments.
+        main: what to do with them.
+        description: what `--help` says.
+        program: what `--help` calls the command; the script's path where None.
+        words: of the command line, without the program; `sys.argv` where None.
     """
-    parsed = tyro.cli(arguments, description=description)
+    parsed = tyro.cli(arguments, description=description, prog=program, args=words)
     try:
         main(parsed)
     except InvalidInputError as error:
@@ -29,6 +44,14 @@ def launch(arguments: type[ArgumentsT], main: Callable[[ArgumentsT], None], desc
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def resuming(folder: Path) -> str:
+    """The line that continues this command's run in `folder`, from any directory, quoted for a shell."""
+    program = Path(sys.argv[0]).resolve()
+    interpreter = [sys.executable] if program.suffix == ".py" else []
+    subcommand = takewhile(lambda word: not word.startswith("-"), sys.argv[1:])
+    return shlex.join([*interpreter, str(program), *subcommand, "--out", str(folder.resolve()), "--resume"])
 
 
 def parse_settings(argument: str, pairs: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Compare methods and samplers over seeds: accuracy, seconds of synthesis and distillation, what was synthesised.
+
+Examples:
+  ssdkd benchmark --out runs/ablation --suite ablation --seeds 10
+  ssdkd benchmark --out runs/grid --methods ssdkd fast5 --samplers own uniform runs/ppo
+  ssdkd benchmark --out runs/samplers --suite samplers --samplers ppo=runs/ppo-0,runs/ppo-1 --seeds 20
+  ssdkd benchmark --out runs/ablation --resume
+
+The folder then holds results.jsonl (a line a run), table.md and pictures; where samplers alone are compared, in the
+manner of rliable, with several training runs of one algorithm (ppo=A,B) in one row. Ctrl-C and --minutes
+keep what there is, the episodes in progress included.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ssdkd_agents.benchmarking.benchmark import Benchmark, Job, Settings
+from ssdkd_agents.commands.command_line import launch, parse_settings, resuming
+from ssdkd_agents.environments import use_one_thread
+from ssdkd_agents.stopping import Stopper
+from ssdkd_agents.workers import Outcome
+from ssdkd_env.errors import InvalidInputError
+
+
+@dataclass
+class Arguments:
+    """Command line of `ssdkd benchmark`."""
+
+    out: Path
+    """Folder for the results; new or empty, unless with --resume or --report-only."""
+    suite: str | None = None
+    """Comparison by name: methods, ablation, real-vs-synthetic, scale, generative, samplers, cifar-cpu, protocol, …"""
+    methods: tuple[str, ...] | None = None
+    """In place of a suite: methods, each with every sampler; ssdkd where only samplers are given."""
+    samplers: tuple[str, ...] | None = None
+    """Controls by name, files or run folders, or groups of these such as ppo=runs/a,runs/b; further ones of the suite
+    samplers; where only methods are given, each method's own."""
+    env: str | None = None
+    """Environment id; the suite's own, mostly SSDKD/Digits-v2, where none is given."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of every environment, such as data_root=data."""
+    budget: tuple[str, ...] = ()
+    """Settings of the budget to replace, such as rounds=8."""
+    seeds: int | None = None
+    """Episodes of each entry, 5 where none is given; --resume may ask for more than before."""
+    first_seed: int | None = None
+    """Seed of the first episode; 1,000,000 where none is given, from which on no training has seen them."""
+    processes: int = 2
+    """Episodes side by side, one torch thread each."""
+    resume: bool = False
+    """Continue the folder: play what is missing, failed or unfinished."""
+    minutes: float | None = None
+    """Stop after so many minutes, in a state that --resume continues."""
+    report_only: bool = False
+    """Play nothing; write table and pictures from the folder's result lines."""
+
+
+def main(args: Arguments) -> None:
+    """Do what the command line says."""
+    if args.report_only:
+        print(Benchmark.open(args.out).report())
+        return
+    if args.processes < 1:
+        raise InvalidInputError(f"--processes {args.processes}: expected at least 1")
+    if args.minutes is not None and not args.minutes > 0:
+        raise InvalidInputError(f"--minutes {args.minutes}: expected a number above 0")
+    stop = Stopper(None if args.minutes is None else 60 * args.minutes)
+    settings = read_settings(args)
+    use_one_thread()
+    benchmark = Benchmark.resume(args.out, settings) if args.resume else Benchmark.new(args.out, settings)
+    with stop:
+        failed = play(benchmark, args.processes, stop)
+    finished = len(benchmark.results())
+    if finished:
+        print(benchmark.report())
+    if finished < len(benchmark.jobs):
+        print(f"{finished} of {len(benchmark.jobs)} episodes are finished; continue with:")
+        print(resuming(args.out))
+    for outcome in failed:
+        label, seed = outcome.job.key
+        print(f"failed: {label}, seed {seed}: {outcome.error}", file=sys.stderr)
+    if stop.interrupted:
+        raise KeyboardInterrupt
+    if failed:
+        print(f"tracebacks: {args.out / 'failures.jsonl'}", file=sys.stderr)
+        sys.exit(1)
+
+
+def read_settings(args: Arguments) -> Settings:
+    """What is to be compared."""
+    env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
+    if args.budget:
+        if "budget" in env_kwargs:
+            raise InvalidInputError("--budget and budget=... in --env-kwargs exclude each other; give one of them")
+        env_kwargs["budget"] = parse_settings("budget", args.budget)
+    return Settings(args.suite, args.methods, args.samplers, args.env, env_kwargs or None, args.seeds, args.first_seed)
+
+
+def play(benchmark: Benchmark, processes: int, stop: Stopper) -> Sequence[Outcome[Job]]:
+    """Play what is missing, with a progress bar; returns the failures."""
+    failed = []
+    with tqdm(total=len(benchmark.jobs), initial=len(benchmark.results()), unit="episode") as bar:
+        for outcome in benchmark.run(processes, stop):
+            if outcome.result is not None:
+                bar.update()
+            if outcome.error:
+                failed.append(outcome)
+    return failed
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse a command line (`sys.argv` where none is given) and do what it says."""
+    launch(Arguments, main, __doc__, "ssdkd benchmark", arguments)

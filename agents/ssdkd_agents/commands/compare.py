@@ -1,0 +1,96 @@
+"""Compare samplers of several result files with one of them: differences and probabilities, with intervals.
+
+Examples:
+  ssdkd results compare --results runs/a/results.jsonl runs/b/results.jsonl
+  ssdkd results compare --results runs/a/results.jsonl --against uniform --out table.md
+
+Takes any row of one sampler for the reference, where evaluate_sampler compares with the paper's sampler. Of an episode
+that several files have, the first one's counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdkd_agents.analysis.results import SCORES, Result, common_score, paper_lines, read_results, row_name
+from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, settings_of
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
+from ssdkd_agents.commands.command_line import launch
+from ssdkd_agents.samplers import CONSTANT_PREFIX
+from ssdkd_env.envs.distillation import FACE
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import write_atomically
+
+
+@dataclass
+class Arguments:
+    """Command line of `ssdkd results compare`."""
+
+    results: tuple[Path, ...]
+    """results.jsonl files of evaluate_sampler or benchmark, under any name."""
+    against: str | None = None
+    """Row that the others are compared with; without it the paper's sampler."""
+    score: str | None = None
+    """Compare by this score alone, such as accuracy; without it by the most telling accuracy, and the return."""
+    out: Path | None = None
+    """Markdown file to write, beside printing it."""
+
+
+def main(args: Arguments) -> None:
+    """Do what the command line says."""
+    if not args.results:
+        raise InvalidInputError("--results: none given; name at least one results.jsonl")
+    lines = merge(args.results)
+    if args.against is None and not paper_lines(lines):
+        raise InvalidInputError("--results: no episode of the paper's sampler; give --against another row")
+    if args.score is not None and common_score(lines, [args.score]) is None:
+        raise InvalidInputError(f"--score {args.score}: not every episode has it; choose among {', '.join(SCORES)}")
+    table = make_sampler_table(lines, args.against, args.score)
+    print(table)
+    if args.out is not None:
+        text = f"{table}\n\n{note(args.against)}\n"
+        write_atomically(args.out, lambda temporary: temporary.write_text(text))
+
+
+def merge(paths: tuple[Path, ...]) -> list[Result]:
+    """Lines of all files, each episode once.
+
+    Raises:
+        InvalidInputError: when they are of different environments or budgets, or a sampler is not the same in all.
+    """
+    lines: dict[tuple[str, str, int], Result] = {}
+    played: dict[tuple[str, str], Path] = {}
+    made: dict[tuple[str, str], tuple[str, Path]] = {}
+    for path in paths:
+        for line in read_results(path):
+            row, sampler = row_name(line), line["sampler"]
+            played.setdefault((environment_of(line), settings_of(line)), path)
+            identity = identity_of(line)
+            first, earlier = made.setdefault((row, sampler), (identity, path))
+            if first != identity:
+                two = f"{first} in {earlier}, {identity} in {path}"
+                raise InvalidInputError(f"--results: {sampler!r} is {two}; compare them apart")
+            lines.setdefault((row, sampler, line["seed"]), line)
+    if len(played) > 1:
+        (one, at), (another, other) = list(played.items())[:2]
+        raise InvalidInputError(
+            f"--results: {at} has episodes of {' '.join(one)}, {other} of {' '.join(another)}, which cannot be "
+            "compared; give files of one environment with one budget"
+        )
+    return list(lines.values())
+
+
+def identity_of(line: Result) -> str:
+    """What a sampler's name leaves open: which file it was, and for what it was asked."""
+    asked = {}
+    if line["sampler"] == "random" or line["sampler"].startswith(CONSTANT_PREFIX):  # other controls can say it in any
+        asked = {name: value for name, value in line["env_kwargs"].items() if name in FACE}
+    return json.dumps([line.get("sampler_digest"), method_of(line), asked], sort_keys=True)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse a command line (`sys.argv` where none is given) and do what it says."""
+    launch(Arguments, main, __doc__, "ssdkd results compare", arguments)

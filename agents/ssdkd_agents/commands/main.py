@@ -1,0 +1,55 @@
+"""`ssdkd`: finds the subcommand, and imports no other."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ssdkd_env import __version__
+
+#: Words of a subcommand → its module here, and what it does.
+COMMANDS = {
+    "distill": ("distill", "a student out of a teacher whose data are gone"),
+    "teacher": ("teacher", "train a teacher on real images, for a later run without them"),
+    "train": ("train", "train an agent to sample, with Stable-Baselines3"),
+    "search": ("search", "search the best fixed sampling plan"),
+    "evaluate": ("evaluate", "compare samplers on held-out seeds"),
+    "benchmark": ("benchmark", "compare methods and samplers over seeds"),
+    "export": ("export", "write a trained sampler as JSON and safetensors, to hand on"),
+    "results compare": ("compare", "compare samplers of several result files with one of them"),
+    "results rank": ("rank", "rank samplers and methods from result files, as Markdown"),
+    "results plot": ("plot", "draw reward curves, beside what samplers reach on held-out seeds"),
+    "results policy": ("policy", "draw what samplers do, round by round"),
+    "results replay": ("replay", "play result lines again and check every number"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the subcommand that a command line (`sys.argv` where none is given) begins with.
+
+    Exit codes: those of the subcommand; 0 for `--help` and `--version`; 2 for no or an unknown subcommand.
+    """
+    given = list(sys.argv[1:] if words is None else words)
+    for length in (1, 2):
+        found = COMMANDS.get(" ".join(given[:length]))
+        if found is not None and len(given) >= length:
+            importlib.import_module(f"ssdkd_agents.commands.{found[0]}").run(given[length:])
+            return
+    if given == ["--version"]:
+        print(f"ssdkd-env {__version__}")
+        return
+    asks = bool(given) and given[-1] in ("-h", "--help")
+    wanted = " ".join(given[: -1 if asks else None])
+    if wanted and not any(name.startswith(f"{wanted} ") for name in COMMANDS):
+        print(f"error: {wanted.split()[0]!r} is no subcommand of ssdkd; see ssdkd --help", file=sys.stderr)
+        sys.exit(2)
+    print(usage(wanted), file=sys.stdout if asks else sys.stderr)
+    if not asks:
+        sys.exit(2)
+
+
+def usage(group: str = "") -> str:
+    """What there is to choose from, all or in one group."""
+    lines = [f"  ssdkd {name:<17} {about}" for name, (_, about) in COMMANDS.items() if name.startswith(group)]
+    return "\n".join(["Each explains itself with --help:", *lines])

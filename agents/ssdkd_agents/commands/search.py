@@ -1,0 +1,96 @@
+"""Search the best fixed sampling plan: one action in all rounds, by random search or CMA-ES.
+
+Examples:
+  ssdkd search --out runs/cma --strategy cma
+  ssdkd search --out runs/random --strategy random --episodes 400 --evaluate-every 1600
+  ssdkd search --out runs/cma --resume
+  tensorboard --logdir runs
+
+What a trained agent has to beat: it plays as many episodes as you let an agent play, on seeds that agents train on.
+Writes episodes.jsonl, evaluations.jsonl, tensorboard logs, config.json, command.txt and the best action in
+constant.json into the folder. Ctrl-C stops after the round in progress; --resume continues exactly, and plays the
+episodes that were cut short again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ssdkd_agents.commands.command_line import launch, parse_settings, resuming
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
+from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
+from ssdkd_env.files import read_json
+
+
+@dataclass
+class Arguments:
+    """Command line of `ssdkd search`."""
+
+    out: Path
+    """Folder of the run; must be new or empty, unless --resume."""
+    strategy: str = "random"
+    """random (a bandit where actions are numbers) or cma."""
+    episodes: int = 400
+    """Episodes in all, without those of --evaluate-every."""
+    env: str = "SSDKD/Digits-v2"
+    """Environment id."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, such as reward=probe_discrepancy 'budget={"rounds": 10}'."""
+    seed: int = 0
+    """Of candidates and episodes, 0 to 999."""
+    num_envs: int = 16
+    """Environments side by side."""
+    vector_backend: str = "auto"
+    """How they are stepped: loop, process, grouped, or auto, which tries what is fastest here."""
+    final_share: float = 0.5
+    """Share of random search's episodes that play its best candidates again, because returns are noisy."""
+    population: int = 16
+    """Episodes of a generation of CMA-ES."""
+    evaluate_every: int = 0
+    """Environment steps between evaluations of the best action on validation seeds (500,000 and on); 0 for none."""
+    evaluation_episodes: int = 8
+    """Episodes of such an evaluation."""
+    resume: bool = False
+    """Continue the search in --out, with its own settings."""
+    progress_bar: bool = True
+    """Show a progress bar."""
+
+
+def main(args: Arguments) -> None:
+    """Do what the command line says."""
+    if args.resume:
+        folder = RunFolder(args.out, None)
+        config = config_of_search(folder)
+    else:
+        config = SearchConfig(
+            env_id=args.env,
+            strategy=args.strategy,
+            episodes=args.episodes,
+            seed=args.seed,
+            env_kwargs=parse_settings("env-kwargs", args.env_kwargs),
+            vector_backend=args.vector_backend,
+            num_envs=args.num_envs,
+            final_share=args.final_share,
+            population=args.population,
+            evaluate_every=args.evaluate_every,
+            evaluation_episodes=args.evaluation_episodes,
+        )
+        searcher_of(config, make_env(config.env_id, config.env_kwargs))  # refuses what cannot be searched
+        folder = RunFolder(args.out, asdict(config))
+    print(f"curves: tensorboard --logdir {folder.path}")
+    outcome = search(config, folder, args.progress_bar)
+    if outcome == "interrupted":
+        print(f"interrupted; continue with: {resuming(folder.path)}")
+        sys.exit(130)
+    best = read_json(folder.path / CONSTANT_FILE)
+    print(f"finished; best action, mean return {best['mean_return']:.4f}: {folder.path / CONSTANT_FILE}")
+    print(f"name for evaluate_sampler: '{constant_name(best)}'")
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse a command line (`sys.argv` where none is given) and do what it says."""
+    launch(Arguments, main, __doc__, "ssdkd search", arguments)

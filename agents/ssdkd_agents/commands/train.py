@@ -1,0 +1,104 @@
+"""Train an agent to sample: Stable-Baselines3 on a distillation environment.
+
+Examples:
+  ssdkd train --out runs/ppo
+  ssdkd train --out runs/sac --algo sac --timesteps 4000
+  ssdkd train --out runs/ppo --resume --timesteps 20000
+  tensorboard --logdir runs
+
+Writes checkpoints/ (the last two), best.safetensors, tensorboard logs, episodes.jsonl, evaluations.jsonl, config.json,
+machine.json, outcome.json and command.txt into the folder. Every --evaluate-every steps the deterministic policy plays
+the same few episodes on seeds of their own; the checkpoint with the highest mean return is the best one.
+
+Ctrl-C waits up to five seconds for the rollout in progress; --resume continues from the last checkpoint, and gives on
+the CPU the same curve as a run that was never interrupted or killed. With more --timesteps it lengthens a finished run;
+learning rates that depend on the number of steps then follow the new number.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ssdkd_agents.commands.command_line import launch, parse_settings, resuming
+from ssdkd_agents.runs import BEST_FILE, RunFolder
+from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
+from ssdkd_agents.training.train import train
+
+
+@dataclass
+class Arguments:
+    """Command line of `ssdkd train`."""
+
+    out: Path
+    """Folder of the run; must be new or empty, unless --resume."""
+    env: str = "SSDKD/Digits-v2"
+    """Environment id."""
+    algo: str = "ppo"
+    """a2c, ars, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what is not
+    among these four, where --env-kwargs action=strategies."""
+    timesteps: int = 0
+    """Environment steps in all; 0 takes the number from the hyper-parameter file."""
+    seed: int = 0
+    """Of agent and environments, 0 to 999."""
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment, such as reward=probe_discrepancy 'budget={"rounds": 10}'."""
+    hyperparameters: tuple[str, ...] = ()
+    """Values that replace the file's, such as learning_rate=0.0003 n_envs=4."""
+    checkpoint_every: int = 128
+    """Environment steps between checkpoints; each is taken between an update and the next rollout."""
+    evaluate_every: int = 1280
+    """Environment steps between validations, which add about an eighth to the time; 0 for none."""
+    evaluation_episodes: int = 8
+    """Episodes of a validation."""
+    patience: int = 0
+    """Validations without a higher mean return after which training ends; 0 for never."""
+    image_every: int = 20
+    """Episodes between pictures of the buffer in TensorBoard."""
+    vector_backend: str = "auto"
+    """How several environments are stepped: loop, process (as SubprocVecEnv does, one torch thread each), grouped, or
+    auto, which tries what is fastest here."""
+    resume: bool = False
+    """Continue the run in --out, with its own settings; only --timesteps is taken from this command."""
+    progress_bar: bool = True
+    """Show a progress bar."""
+
+
+def main(args: Arguments) -> None:
+    """Do what the command line says."""
+    if args.resume:
+        folder = RunFolder(args.out, None)
+        config = config_of_run(folder)
+        config = replace(config, timesteps=args.timesteps or config.timesteps)
+    else:
+        config = TrainingConfig(
+            env_id=args.env,
+            algorithm=args.algo,
+            seed=args.seed,
+            timesteps=args.timesteps,
+            env_kwargs=parse_settings("env-kwargs", args.env_kwargs),
+            hyperparameters=parse_settings("hyperparameters", args.hyperparameters),
+            checkpoint_every=args.checkpoint_every,
+            evaluate_every=args.evaluate_every,
+            evaluation_episodes=args.evaluation_episodes,
+            patience=args.patience,
+            image_every=args.image_every,
+            vector_backend=args.vector_backend,
+        )
+        check_settings(config)
+        folder = RunFolder(args.out, asdict(config))
+    print(f"curves: tensorboard --logdir {folder.path}")
+    outcome = train(config, folder, args.resume, args.progress_bar)
+    print(f"{outcome}; last checkpoint in {folder.path / 'checkpoints'}")
+    if (folder.path / BEST_FILE).exists():
+        print(f"best in validation: {folder.path / BEST_FILE}")
+    if outcome == "interrupted":
+        print(f"continue with: {resuming(folder.path)}")
+        sys.exit(130)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse a command line (`sys.argv` where none is given) and do what it says."""
+    launch(Arguments, main, __doc__, "ssdkd train", arguments)

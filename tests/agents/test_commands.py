@@ -1,0 +1,93 @@
+"""`ssdkd`: subcommands, what is said where there is none, and the line that continues a run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ssdkd_agents.commands.command_line import resuming
+from ssdkd_agents.commands.main import COMMANDS, main
+from ssdkd_agents.runs import RunFolder
+
+import ssdkd_env
+
+
+def outcome(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_subcommand_explains_itself_under_its_own_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(*name.split(), "--help") == 0
+    assert f"usage: ssdkd {name} " in " ".join(capsys.readouterr().out.split())
+
+
+def test_arguments_reach_the_subcommand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, (module, _) in COMMANDS.items():
+        seen: list[list[str]] = []
+        monkeypatch.setattr(importlib.import_module(f"ssdkd_agents.commands.{module}"), "run", seen.append)
+        main([*name.split(), "--out", "a b"])
+        assert seen == [["--out", "a b"]]
+
+
+def test_help_lists_all_and_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"ssdkd {name} " in shown for name in COMMANDS)
+    main(["results", "--help"])
+    assert capsys.readouterr().out.count("ssdkd results ") == 5
+    main(["--version"])
+    assert capsys.readouterr().out == f"ssdkd-env {ssdkd_env.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("results",), ("result",), ("results", "plots"), ("--out", "x")])
+def test_what_is_no_subcommand_exits_with_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(*words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    if words and words != ("results",):
+        assert captured.err.startswith("error: ")
+        assert captured.err.count("\n") == 1
+    else:
+        assert "ssdkd results rank" in captured.err
+
+
+def test_help_is_shown_without_loading_torch() -> None:
+    code = (
+        "import sys, json; from ssdkd_agents.commands.main import main; main(['--help']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["{}/ssdkd", "train", "--seed", "1"], ["{}/ssdkd", "train"]),
+        (["{}/train_sampler.py", "--seed", "1"], [sys.executable, "{}/train_sampler.py"]),
+        (["{}/__main__.py", "results", "plot", "--x"], [sys.executable, "{}/__main__.py", "results", "plot"]),
+    ],
+)
+def test_line_that_continues_a_run_names_the_program_itself(
+    argv: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "it's a place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", [word.format(place) for word in argv])
+    line = resuming(Path("runs") / "a b")
+    assert shlex.split(line) == [*(word.format(place) for word in words), "--out", str(place / "runs/a b"), "--resume"]
+
+
+def test_command_of_a_run_is_what_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/ssdkd", "train", "--env-kwargs", 'budget={"rounds": 3}'])
+    run = RunFolder(tmp_path / "run", {"a": 1})
+    assert (run.path / "command.txt").read_text() == "ssdkd train --env-kwargs 'budget={\"rounds\": 3}'\n"
+    assert json.loads((run.path / "config.json").read_text())["a"] == 1
