@@ -24,9 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from _cli import launch, parse_settings, refuse_existing, refuse_settings
-from ssdkd_agents.environments import use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.measuring.profiling import (
+from laboratory.profiling import (
     Environments,
     check_rounds,
     measure,
@@ -36,7 +34,9 @@ from ssdkd_agents.measuring.profiling import (
     table_of,
     write_trace,
 )
-from ssdkd_agents.measuring.stopwatch import Stopwatch
+from laboratory.stopwatch import Stopwatch
+from ssdkd_agents.environments import use_one_thread
+from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
 from tqdm import tqdm
 

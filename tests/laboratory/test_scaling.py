@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ssdkd_agents.measuring import scaling
-from ssdkd_agents.measuring.scaling import (
+from laboratory import scaling
+from laboratory.scaling import (
     IMAGE_SHAPE,
     BufferRounds,
     Measurement,

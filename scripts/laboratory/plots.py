@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
-
 from ssdkd_agents.analysis.statistics import Interval
 from ssdkd_agents.plotting.plots import COLOURS, ENTRY_SHAPES, save_figure
 

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ssdkd_agents.measuring.stopwatch import Labels
+from laboratory.stopwatch import Labels
 from ssdkd_env.distillation import (
     DistillationRun,
     ReplayBuffer,

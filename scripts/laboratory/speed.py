@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from ssdkd_agents.machine import MIB
 from ssdkd_agents.vec_env import DistillationVecEnv
+
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs import SSDKDEnv

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from laboratory.plans import NAMED, better_half, fixed_plans, play_plans, rank_correlation, scores_of
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from ssdkd_agents.analysis.statistics import spearman
-from ssdkd_agents.measuring.plans import NAMED, better_half, fixed_plans, play_plans, rank_correlation, scores_of
 from ssdkd_agents.plotting import plots
 from ssdkd_agents.samplers import read_decision
 

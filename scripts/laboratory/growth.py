@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from ssdkd_agents.analysis.statistics import Interval
 
 #: An exponent whose interval ends here or below counts as linear; caches and page faults take their share of time.

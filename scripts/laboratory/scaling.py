@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from ssdkd_agents.analysis.markdown import markdown_table
+from ssdkd_agents.machine import MIB, forget_peak_memory, peak_memory_mib
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.machine import MIB, forget_peak_memory, peak_memory_mib
-from ssdkd_agents.measuring.growth import FEWEST_SIZES, Growth, fit_growth, power
+from laboratory.growth import FEWEST_SIZES, Growth, fit_growth, power
 from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS

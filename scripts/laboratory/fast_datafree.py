@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssdkd_agents.measuring.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images, timed
-from ssdkd_agents.measuring.standins import torchvision_modules
+from laboratory.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images, timed
+from laboratory.standins import torchvision_modules
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.tasks import Task

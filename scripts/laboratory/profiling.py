@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
-
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.environments import env_arguments, make_env
 from ssdkd_agents.machine import MIB
-from ssdkd_agents.measuring.labelling import labelled
-from ssdkd_agents.measuring.stopwatch import OTHER, PHASES, Label, Labels, Stopwatch, TraceMarks
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from laboratory.labelling import labelled
+from laboratory.stopwatch import OTHER, PHASES, Label, Labels, Stopwatch, TraceMarks
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.distillation import StepResult
 from ssdkd_env.envs.members import LocalMembers

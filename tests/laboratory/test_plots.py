@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from laboratory import plots
+from laboratory.plots import plot_growth
 from matplotlib.figure import Figure
-from ssdkd_agents.measuring import plots
-from ssdkd_agents.measuring.plots import plot_growth
 
 from tests.agents.plotting.test_plots import assert_picture
 
