@@ -27,13 +27,13 @@ from laboratory.importance import (
     play,
     scores_of,
 )
+from laboratory.importance_plots import plot_importance
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import sampler_digest
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.playing import PlayedEpisode
-from ssdkd_agents.plotting.importance_plots import plot_importance
 from ssdkd_agents.policies.storage import face_of, load_sampler
 from ssdkd_agents.runs import append_line, versions
 from ssdkd_agents.samplers import Sampler

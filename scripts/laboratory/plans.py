@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from ssdkd_agents.analysis.statistics import Interval, spearman
+from ssdkd_agents.analysis.statistics import Interval
 from ssdkd_agents.playing import play_side_by_side
 from ssdkd_agents.samplers import write_decision
 
+from laboratory.statistics import spearman
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.pool import EnvironmentPool
