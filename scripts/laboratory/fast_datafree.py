@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from laboratory.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images, timed
+from laboratory.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images
+from laboratory.machine import timed
 from laboratory.standins import torchvision_modules
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.errors import InvalidInputError, one_line

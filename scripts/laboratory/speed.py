@@ -19,6 +19,7 @@ import torch
 from ssdkd_agents.machine import MIB
 from ssdkd_agents.vec_env import DistillationVecEnv
 
+from laboratory.machine import kernel_bytes
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs import SSDKDEnv
@@ -101,21 +102,14 @@ class SteppedEnvironments:
 
 def memory_mib() -> float:
     """Resident memory of this process and of those that it started, in MiB; 0 where the system does not say."""
-    return sum(_resident_bytes(pid) for pid in ["self", *_children()]) / MIB
+    resident = [kernel_bytes(f"/proc/{pid}/status", "VmRSS") for pid in ["self", *_children()]]
+    return sum(nbytes for nbytes in resident if nbytes is not None) / MIB
 
 
 def _children() -> list[str]:
     path = Path("/proc/self/task")
     files = path.glob("*/children") if path.exists() else ()
     return [pid for file in files for pid in file.read_text().split()]
-
-
-def _resident_bytes(pid: str) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0.0)
 
 
 def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
