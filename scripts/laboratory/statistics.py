@@ -10,6 +10,14 @@ from scipy.stats import spearmanr
 from ssdkd_agents.analysis.statistics import Interval
 
 
+def percentile_interval(
+    estimate: float, resampled: NDArray[np.float64] | Sequence[float], confidence: float = 0.95
+) -> Interval:
+    """An estimate between the percentiles of what resamples gave."""
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(estimate, float(low), float(high))
+
+
 def between_group_share(groups: Sequence[Sequence[float]]) -> float:
     """Share of the variance that the group explains (one-way random effects, intraclass correlation).
 
@@ -34,9 +42,7 @@ def between_group_share(groups: Sequence[Sequence[float]]) -> float:
     return float(between / (between + within)) if between + within > 0 else 0.0
 
 
-def bootstrap_between_group_share(
-    groups: Sequence[Sequence[float]], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap_between_group_share(groups: Sequence[Sequence[float]], resamples: int = 2000) -> Interval:
     """`between_group_share` with a percentile interval from resampling the seeds inside each group.
 
     The resampled values of a group repeat some seeds, which shrinks their variance by (n − 1)/n; the values are
@@ -46,12 +52,11 @@ def bootstrap_between_group_share(
     means = values.mean(axis=1, keepdims=True)
     count = values.shape[1]
     spread = means + (values - means) * np.sqrt(count / (count - 1))
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     shares = [
         between_group_share([random.choice(group, len(group)).tolist() for group in spread]) for _ in range(resamples)
     ]
-    low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(between_group_share(groups), float(low), float(high))
+    return percentile_interval(between_group_share(groups), shares)
 
 
 def spearman(values: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
