@@ -15,12 +15,13 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -336,17 +337,12 @@ class TheirSide:
         def stay(it: Any, *_: object, **__: object) -> Any:
             return it
 
-        changed: list[tuple[Any, str, Any]] = [(torch.utils.data, "DataLoader", loader)]
-        if self.device.type != "cuda":
-            changed += [(nn.Module, "cuda", stay), (Tensor, "cuda", stay)]
-        before = [(owner, name, getattr(owner, name)) for owner, name, _ in changed]
-        for owner, name, value in changed:
-            setattr(owner, name, value)
-        try:
+        with ExitStack() as undo:
+            undo.enter_context(mock.patch.object(torch.utils.data, "DataLoader", loader))
+            if self.device.type != "cuda":
+                for owner in (nn.Module, Tensor):
+                    undo.enter_context(mock.patch.object(owner, "cuda", stay))
             yield
-        finally:
-            for owner, name, value in before:
-                setattr(owner, name, value)
 
 
 def different_networks(ours: OurSide, theirs: TheirSide) -> list[str]:

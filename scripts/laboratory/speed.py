@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,9 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
 
     The gate of every figure of speed: where it is above `GATE_TOLERANCE` the two sides do not do the same.
     """
-    with _float64():
+    with ExitStack() as undo:
+        undo.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float64)
         budget = replace(env.budget, rounds=rounds, warmup_rounds=1)
         budget = replace(budget, student_steps=min(budget.student_steps, 8))
         teacher = copy.deepcopy(env.task.teacher_on(torch.device("cpu"))).double()
@@ -140,16 +142,6 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
 def _difference(first: DistillationRun, second: DistillationRun) -> torch.Tensor:
     mine, theirs = ([*run.student.parameters(), run.buffer.residents.discrepancy] for run in (first, second))
     return torch.stack([(a - b).abs().max() for a, b in zip(mine, theirs, strict=True)]).max()
-
-
-@contextmanager
-def _float64() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 #: Plays episodes in a checkout, with nothing but what every version of the environment has.
