@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from laboratory.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
+from laboratory.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.commands.command_line import check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
-from ssdkd_agents.measuring.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
-from ssdkd_agents.measuring.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
 from ssdkd_agents.runs import append_line, versions
 from tqdm import tqdm
 

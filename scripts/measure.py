@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from laboratory.plots import plot_budgets
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
 from ssdkd_agents.commands.command_line import check_lines_file, launch
 from ssdkd_agents.environments import make_env, use_one_thread
 from ssdkd_agents.machine import machine
-from ssdkd_agents.plotting.plots import plot_budgets
 from ssdkd_agents.runs import append_line, versions
 from ssdkd_agents.seeds import HELD_OUT_SEED, MEASUREMENT_SEED
 from tqdm import tqdm

@@ -14,13 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
-from ssdkd_agents.benchmarking.experiments import sampler_digest
-from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings
-from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.measuring.importance import (
+from laboratory.importance import (
     PROGRESS,
     Change,
     Recording,
@@ -32,8 +26,14 @@ from ssdkd_agents.measuring.importance import (
     play,
     scores_of,
 )
+from laboratory.importance_plots import plot_importance
+from ssdkd_agents.analysis.markdown import markdown_table
+from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
+from ssdkd_agents.benchmarking.experiments import sampler_digest
+from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings
+from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
+from ssdkd_agents.machine import machine
 from ssdkd_agents.playing import PlayedEpisode
-from ssdkd_agents.plotting.importance_plots import plot_importance
 from ssdkd_agents.policies.storage import face_of, load_sampler
 from ssdkd_agents.runs import append_line, versions
 from ssdkd_agents.samplers import Sampler

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from laboratory.plan_plots import plot_plans, plot_validity
+from laboratory.plans import better_half, fixed_plans, play_plans, rank_correlation
+from laboratory.statistics import bootstrap_between_group_share
 from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.analysis.statistics import bootstrap_between_group_share, bootstrap_mean
+from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings, refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
-from ssdkd_agents.measuring.plans import better_half, fixed_plans, play_plans, rank_correlation
-from ssdkd_agents.plotting.plots import plot_plans, plot_validity
 from ssdkd_agents.runs import append_line, read_lines, versions
 from ssdkd_agents.seeds import MEASUREMENT_SEED
 from tqdm import tqdm

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from laboratory.growth import MOST_LINEAR, power
+from laboratory.plots import plot_growth
+from laboratory.scaling import CPU, check_memory, growths_of, make_sweeps, measure_point, table_of
 from ssdkd_agents.commands.command_line import check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
-from ssdkd_agents.measuring.growth import MOST_LINEAR, power
-from ssdkd_agents.measuring.plots import plot_growth
-from ssdkd_agents.measuring.scaling import CPU, check_memory, growths_of, make_sweeps, measure_point, table_of
 from ssdkd_agents.runs import append_line, versions
 from tqdm import tqdm
 

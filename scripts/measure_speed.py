@@ -19,13 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
-from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings, refuse_settings
-from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.measuring.plots import plot_runs
-from ssdkd_agents.measuring.roofline import cost_of_minibatches, measure_roofline
-from ssdkd_agents.measuring.speed import (
+from laboratory.plots import plot_runs
+from laboratory.roofline import cost_of_minibatches, measure_roofline
+from laboratory.speed import (
     GATE_TOLERANCE,
     Side,
     SteppedEnvironments,
@@ -34,6 +30,10 @@ from ssdkd_agents.measuring.speed import (
     play_in_checkout,
     sides,
 )
+from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
+from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings, refuse_settings
+from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
+from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
 from tqdm import tqdm
 

@@ -23,10 +23,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ssdkd_agents.commands.command_line import launch, parse_settings, refuse_existing, refuse_settings
-from ssdkd_agents.environments import use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.measuring.profiling import (
+from laboratory.profiling import (
     Environments,
     check_rounds,
     measure,
@@ -36,7 +33,10 @@ from ssdkd_agents.measuring.profiling import (
     table_of,
     write_trace,
 )
-from ssdkd_agents.measuring.stopwatch import Stopwatch
+from laboratory.stopwatch import Stopwatch
+from ssdkd_agents.commands.command_line import launch, parse_settings, refuse_existing, refuse_settings
+from ssdkd_agents.environments import use_one_thread
+from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
 from tqdm import tqdm
 

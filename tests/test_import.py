@@ -18,7 +18,7 @@ HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "sklearn", "scipy", "panda
 
 #: Package → what nothing in it may import, at no place in a file. `tasks` stand beside the engine.
 FORBIDDEN = {
-    "ssdkd_env": ("ssdkd_agents", "scripts", "tests", "sb3_contrib"),
+    "ssdkd_env": ("ssdkd_agents", "laboratory", "scripts", "tests", "sb3_contrib"),
     "ssdkd_env/distillation": ("gymnasium", "stable_baselines3", "ssdkd_env.envs"),
     "ssdkd_env/tasks": ("gymnasium", "stable_baselines3", "ssdkd_env.envs"),
     "ssdkd_env/networks": (
@@ -28,7 +28,7 @@ FORBIDDEN = {
         "ssdkd_env.distillation",
         "ssdkd_env.tasks",
     ),
-    "agents/ssdkd_agents": ("scripts", "tests"),
+    "agents/ssdkd_agents": ("laboratory", "scripts", "tests"),
     "scripts": ("tests",),
 }
 

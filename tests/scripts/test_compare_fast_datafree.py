@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from ssdkd_agents.measuring.equal_work import OurSide, Round, Seconds
-from ssdkd_agents.measuring.fast_datafree import FILES
+from laboratory.equal_work import OurSide, Round, Seconds
+from laboratory.fast_datafree import FILES
 from ssdkd_agents.runs import read_lines
 
 from tests.scripts.commands import SCRIPTS, assert_refused, in_process_of_its_own, in_this_process

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium.vector.utils import batch_space
+from laboratory.statistics import between_group_share
 from scipy.stats import spearmanr
-from ssdkd_agents.analysis.statistics import between_group_share
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.observations import STATISTICS

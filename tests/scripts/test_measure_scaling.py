@@ -60,7 +60,7 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
 def test_a_buffer_beyond_the_memory_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssdkd_agents.measuring import scaling
+    from laboratory import scaling
 
     monkeypatch.setattr(scaling, "available_bytes", lambda: 1 << 30)
     result = in_this_process("measure_scaling", "--out", tmp_path / "scaling.jsonl", *SMALL)

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from ssdkd_agents.analysis.statistics import (
     Interval,
-    between_group_share,
-    bootstrap_between_group_share,
     bootstrap_mean,
     paired_differences,
 )
@@ -66,46 +64,6 @@ def test_nothing_has_no_mean() -> None:
 
 def test_interval_is_written_with_four_digits() -> None:
     assert str(Interval(0.12345, -0.5, 1.0)) == "0.1235 [-0.5000, 1.0000]"
-
-
-# --- share of the variance between groups ---
-
-
-def test_share_agrees_with_the_analysis_of_variance() -> None:
-    groups = [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [9.0, 8.0, 10.0]]
-    grand = fmean(value for group in groups for value in group)
-    between = 3 * sum((fmean(group) - grand) ** 2 for group in groups) / 2
-    within = sum((value - fmean(group)) ** 2 for group in groups for value in group) / 6
-    variance = (between - within) / 3
-    assert between_group_share(groups) == pytest.approx(variance / (variance + within))
-
-
-def test_share_is_zero_without_and_one_with_nothing_but_groups() -> None:
-    assert between_group_share([[1.0, 3.0], [2.0, 2.0]]) == 0.0
-    assert between_group_share([[1.0, 1.0], [2.0, 2.0]]) == 1.0
-    assert between_group_share([[1.0, 1.0], [1.0, 1.0]]) == 0.0
-
-
-def test_share_is_found_again_in_drawn_data() -> None:
-    generator = np.random.default_rng(0)
-    groups = generator.normal(0, 1.0, (300, 1)) + generator.normal(0, 2.0, (300, 6))
-    assert between_group_share(groups.tolist()) == pytest.approx(1 / (1 + 4), abs=0.05)
-
-
-@pytest.mark.parametrize("groups", [[], [[1.0, 2.0]], [[1.0], [2.0]], [[1.0, 2.0], [1.0]]])
-def test_too_little_for_a_share_is_refused(groups: list[list[float]]) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        between_group_share(groups)
-
-
-def test_share_lies_inside_its_interval() -> None:
-    generator = np.random.default_rng(3)
-    groups = (generator.normal(0, 1.0, (12, 1)) + generator.normal(0, 1.0, (12, 8))).tolist()
-    interval = bootstrap_between_group_share(groups, resamples=300)
-    assert interval.mean == between_group_share(groups)
-    assert 0 <= interval.low < interval.mean < interval.high <= 1
-    assert interval.high - interval.low < 0.5
-    assert bootstrap_between_group_share(groups, resamples=300) == interval
 
 
 def test_differences_are_of_the_seeds_that_both_have() -> None:

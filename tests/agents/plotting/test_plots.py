@@ -12,15 +12,13 @@ from matplotlib import image
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
+from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.plotting import plots
 from ssdkd_agents.plotting.plots import (
     COLOURS,
     SMOOTHING,
     plot_accuracy_seconds,
-    plot_budgets,
     plot_distributions,
-    plot_plans,
     plot_reward_curves,
     plot_scale,
 )
@@ -130,14 +128,6 @@ def test_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "file" / "curve.png", tmp_path):
         with pytest.raises(InvalidInputError, match="cannot write"):
             plot_reward_curves({"ppo": curve(30)}, [], path)
-
-
-def test_budgets_and_plans_are_written_as_png(tmp_path: Path) -> None:
-    points = [("default (20 rounds)", 8.0, Interval(0.95, 0.94, 0.96)), ("short", 2.0, Interval(0.9, 0.85, 0.92))]
-    plot_budgets(points, tmp_path / "budgets.png")
-    plot_plans({"paper": [0.94, 0.95, 0.96], "uniform": [0.93, 0.94, 0.92]}, tmp_path / "plans.png")
-    assert_picture(tmp_path / "budgets.png")
-    assert_picture(tmp_path / "plans.png")
 
 
 # --- benchmarks ---

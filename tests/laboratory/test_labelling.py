@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ssdkd_agents.measuring.labelling import labelled
-from ssdkd_agents.measuring.profiling import Environments
-from ssdkd_agents.measuring.stopwatch import PHASES, REST, Label, Stopwatch
+from laboratory.labelling import labelled
+from laboratory.profiling import Environments
+from laboratory.stopwatch import PHASES, REST, Label, Stopwatch
 
 from ssdkd_env.envs.distillation import StepResult
 from tests.envs.episodes import BUDGET, SMALL_PROBE

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-
 from ssdkd_agents.playing import Decide, PlayedEpisode, play_side_by_side
 from ssdkd_agents.samplers import PlanningSampler, Sampler, State
+
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.pool import EnvironmentPool
 from ssdkd_env.errors import InvalidInputError

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from ssdkd_agents.measuring.standins import (
+from laboratory.standins import (
     Compose,
     Normalize,
     RandomCrop,
@@ -14,6 +13,7 @@ from ssdkd_agents.measuring.standins import (
     ToTensor,
     torchvision_modules,
 )
+from PIL import Image
 
 
 @pytest.fixture

@@ -8,17 +8,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
 from ssdkd_agents.machine import MIB
 from ssdkd_agents.vec_env import DistillationVecEnv
+
+from laboratory.machine import kernel_bytes
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs import SSDKDEnv
@@ -101,7 +102,8 @@ class SteppedEnvironments:
 
 def memory_mib() -> float:
     """Resident memory of this process and of those that it started, in MiB; 0 where the system does not say."""
-    return sum(_resident_bytes(pid) for pid in ["self", *_children()]) / MIB
+    resident = [kernel_bytes(f"/proc/{pid}/status", "VmRSS") for pid in ["self", *_children()]]
+    return sum(nbytes for nbytes in resident if nbytes is not None) / MIB
 
 
 def _children() -> list[str]:
@@ -110,20 +112,14 @@ def _children() -> list[str]:
     return [pid for file in files for pid in file.read_text().split()]
 
 
-def _resident_bytes(pid: str) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0.0)
-
-
 def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
     """Largest difference in float64 between the students of grouped runs and of the same runs alone.
 
     The gate of every figure of speed: where it is above `GATE_TOLERANCE` the two sides do not do the same.
     """
-    with _float64():
+    with ExitStack() as undo:
+        undo.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float64)
         budget = replace(env.budget, rounds=rounds, warmup_rounds=1)
         budget = replace(budget, student_steps=min(budget.student_steps, 8))
         teacher = copy.deepcopy(env.task.teacher_on(torch.device("cpu"))).double()
@@ -146,16 +142,6 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
 def _difference(first: DistillationRun, second: DistillationRun) -> torch.Tensor:
     mine, theirs = ([*run.student.parameters(), run.buffer.residents.discrepancy] for run in (first, second))
     return torch.stack([(a - b).abs().max() for a, b in zip(mine, theirs, strict=True)]).max()
-
-
-@contextmanager
-def _float64() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 #: Plays episodes in a checkout, with nothing but what every version of the environment has.

@@ -1,4 +1,4 @@
-"""Pictures of growth from lines alone."""
+"""Pictures of measurements from numbers alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from laboratory import plots
+from laboratory.plan_plots import plot_plans
+from laboratory.plots import plot_budgets, plot_growth
 from matplotlib.figure import Figure
-from ssdkd_agents.measuring import plots
-from ssdkd_agents.measuring.plots import plot_growth
+from ssdkd_agents.analysis.statistics import Interval
 
 from tests.agents.plotting.test_plots import assert_picture
 
@@ -48,3 +50,11 @@ def test_each_sweep_has_a_panel_whose_line_goes_through_the_medians(monkeypatch:
         legend = axes.get_legend()
         assert legend is not None
         assert [text.get_text() for text in legend.get_texts()] == ["work: n^1.00 [0.90, 1.10]"]
+
+
+def test_budgets_and_plans_are_written_as_png(tmp_path: Path) -> None:
+    points = [("default (20 rounds)", 8.0, Interval(0.95, 0.94, 0.96)), ("short", 2.0, Interval(0.9, 0.85, 0.92))]
+    plot_budgets(points, tmp_path / "budgets.png")
+    plot_plans({"paper": [0.94, 0.95, 0.96], "uniform": [0.93, 0.94, 0.92]}, tmp_path / "plans.png")
+    assert_picture(tmp_path / "budgets.png")
+    assert_picture(tmp_path / "plans.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ssdkd_agents.measuring.stopwatch import OTHER, REST, Label, Stopwatch
+from laboratory.stopwatch import OTHER, REST, Label, Stopwatch
 
 
 class Clock:

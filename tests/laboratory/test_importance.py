@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from ssdkd_agents.measuring.importance import (
+from laboratory.importance import (
     EVERYTHING,
     PERMUTATIONS,
     Recording,
@@ -21,6 +20,7 @@ from ssdkd_agents.measuring.importance import (
     play,
     scores_of,
 )
+from numpy.typing import NDArray
 from ssdkd_agents.playing import PlayedEpisode
 from ssdkd_agents.samplers import ConstantSampler, PlanSampler, RandomSampler, State
 from ssdkd_agents.vec_env import DistillationVecEnv

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
 from ssdkd_agents.analysis.statistics import Interval
 from ssdkd_agents.plotting.comparison_plots import PAPER_COLOUR, SAFE_COLOURS
 from ssdkd_agents.plotting.plots import plain_axes, save_figure

@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ssdkd_agents.analysis.markdown import markdown_table
+from ssdkd_agents.machine import MIB, forget_peak_memory, peak_memory_mib
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.machine import MIB, forget_peak_memory, peak_memory_mib
-from ssdkd_agents.measuring.growth import FEWEST_SIZES, Growth, fit_growth, power
+from laboratory.growth import FEWEST_SIZES, Growth, fit_growth, power
+from laboratory.machine import kernel_bytes
 from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS
@@ -174,12 +174,7 @@ def check_memory(name: str, sweep: Sweep) -> None:
 
 def available_bytes() -> int | None:
     """Memory that a process can still have without swapping; None where the system does not tell (only Linux does)."""
-    info = Path("/proc/meminfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
+    return kernel_bytes("/proc/meminfo", "MemAvailable")
 
 
 def measure_point(point: Point, repeats: int, batch_size: int) -> Measurement:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch.profiler import ProfilerActivity, profile, record_function
 
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.environments import env_arguments, make_env
 from ssdkd_agents.machine import MIB
-from ssdkd_agents.measuring.labelling import labelled
-from ssdkd_agents.measuring.stopwatch import OTHER, PHASES, Label, Labels, Stopwatch, TraceMarks
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from laboratory.labelling import labelled
+from laboratory.machine import timed, wait_for
+from laboratory.stopwatch import OTHER, PHASES, Label, Labels, Stopwatch, TraceMarks
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.distillation import StepResult
 from ssdkd_env.envs.members import LocalMembers
@@ -71,11 +71,6 @@ class Environments:
     def runs(self) -> list[DistillationRun]:
         """The run of each, after `begin`."""
         return [env.run for env in self._members.envs if env.run is not None]
-
-    def wait(self) -> None:
-        """Until the device has done what it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 @dataclass(frozen=True)
@@ -138,22 +133,14 @@ def measure(marked: Environments, plain: Environments, rounds: int) -> Iterator[
         rounds: of each.
     """
     for index in range(rounds):
-        watch, bare = Stopwatch(marked.wait), 0.0
+        watch, bare = Stopwatch(partial(wait_for, marked.device)), 0.0
         for side in (marked, plain)[:: 1 if index % 2 else -1]:  # each is first equally often
             if side is plain:
-                bare = _seconds(side)
+                _, bare = timed(side.device, side.once)
             else:
                 with labelled(watch, side.runs), watch.running():
                     side.once()
         yield MeasuredRound(watch.seconds, watch.calls, watch.wall, bare)
-
-
-def _seconds(side: Environments) -> float:
-    side.wait()
-    started = time.perf_counter()
-    side.once()
-    side.wait()
-    return time.perf_counter() - started
 
 
 def rows_of(measured: Sequence[MeasuredRound]) -> list[Row]:
@@ -220,6 +207,6 @@ def write_trace(path: Path, side: Environments, rounds: int) -> float:
         for _ in range(rounds):
             with record_function(ROUND):
                 side.once()
-            side.wait()
+            wait_for(side.device)
     write_atomically(path, lambda temporary: profiler.export_chrome_trace(str(temporary)))
     return path.stat().st_size / MIB

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from laboratory.machine import timed
 from ssdkd_env.distillation import DistillationRun
 
 #: Side of the square matrices whose product measures the peak, and numbers that are copied to measure bandwidth.
@@ -74,19 +74,7 @@ def measure_roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
 
 def fastest(work: Callable[[], Any], device: torch.device, turns: int = TURNS) -> float:
     """Seconds of the fastest turn, after one that warms up."""
-    seconds = []
-    for _ in range(turns + 1):
-        _wait(device)
-        started = time.perf_counter()
-        work()
-        _wait(device)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return min([timed(device, work)[1] for _ in range(turns + 1)][1:])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ssdkd_agents.measuring.roofline import TrafficCounter, cost_of_minibatches, fastest, measure_roofline
+from laboratory.roofline import TrafficCounter, cost_of_minibatches, fastest, measure_roofline
 
 from ssdkd_env.distillation import DistillationRun, make_method
 from ssdkd_env.tasks import load_task
@@ -45,8 +45,8 @@ def test_operations_of_the_minibatches_are_those_of_the_layers() -> None:
 
 
 def test_limits_are_positive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssdkd_agents.measuring.roofline.PRODUCT_SIDE", {"cpu": 32})
-    monkeypatch.setattr("ssdkd_agents.measuring.roofline.COPIED_NUMBERS", {"cpu": 1024})
+    monkeypatch.setattr("laboratory.roofline.PRODUCT_SIDE", {"cpu": 32})
+    monkeypatch.setattr("laboratory.roofline.COPIED_NUMBERS", {"cpu": 1024})
     limits = measure_roofline(CPU, torch.bfloat16)
     assert limits.flops > 0
     assert limits.bandwidth > 0

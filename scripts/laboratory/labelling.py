@@ -12,13 +12,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
+from unittest import mock
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from ssdkd_agents.measuring.stopwatch import Labels
+from laboratory.stopwatch import Labels
 from ssdkd_env.distillation import (
     DistillationRun,
     ReplayBuffer,
@@ -42,6 +43,9 @@ from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.observations import Observer
 from ssdkd_env.networks.grouping import NetworkGroup
 
+#: Phase and part of a label, as `Labels.enter` takes them.
+Place: TypeAlias = tuple[str | None, str | None]
+Wrapping: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 #: The phases that a run, or an environment, writes as generators of work: owner, method, phase.
 COURSES: tuple[tuple[Any, str, str], ...] = (
     (DistillationRun, "_synthesize", "synthesis"),
@@ -98,34 +102,30 @@ def labelled(labels: Labels, runs: Sequence[DistillationRun]) -> Iterator[None]:
     """
     wrap = _Wrapping(labels, runs)
     with ExitStack() as undo:
+
+        def replace(owner: Any, name: str, wrapping: Wrapping) -> None:
+            wrapped = wrapping(getattr(owner, name))
+            static = isinstance(inspect.getattr_static(owner, name), staticmethod | classmethod)
+            undo.enter_context(mock.patch.object(owner, name, staticmethod(wrapped) if static else wrapped))
+
         for owner, name, phase, part in CALLS:
-            _replace(undo, owner, name, wrap.call(phase, part))
+            replace(owner, name, wrap.under((phase, part)))
         for owner, name, phase in COURSES:
-            _replace(undo, owner, name, wrap.course(phase))
+            replace(owner, name, wrap.course(phase))
         for work in (SynthesisWork, TrainingWork, AnswerWork):
-            _replace(undo, work, "alone", wrap.alone)
-        _replace(undo, GroupedRuns, "_do", wrap.together)
-        _replace(undo, GroupedRuns, "_group", wrap.group)
+            replace(work, "alone", wrap.under(wrap.of_work))
+        replace(GroupedRuns, "_do", wrap.under(lambda _, works: wrap.of_work(works[0])))
+        replace(GroupedRuns, "_group", wrap.group)
         for network in {NetworkGroup, *map(type, wrap.roles)}:
-            _replace(undo, network, "forward", wrap.forward)
+            replace(network, "forward", wrap.under(wrap.of_network))
         if compiler := sys.modules.get("torch._dynamo.eval_frame"):
-            _replace(undo, compiler.OptimizedModule, "__call__", wrap.compiled)
+            of_compiled = wrap.under(lambda network, *_: wrap.of_network(network._orig_mod))
+            replace(compiler.OptimizedModule, "__call__", of_compiled)
         yield
 
 
-def _replace(undo: ExitStack, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Wrap a module's function or a class's method until `undo` ends."""
-    static = isinstance(inspect.getattr_static(owner, name), staticmethod | classmethod)
-    wrapped = wrap(getattr(owner, name))
-    if name in vars(owner):
-        undo.callback(setattr, owner, name, vars(owner)[name])
-    else:  # inherited
-        undo.callback(delattr, owner, name)
-    setattr(owner, name, staticmethod(wrapped) if static else wrapped)
-
-
 class _Wrapping:
-    """Makes wrappers: methods that take a function and return one that does the same inside a label.
+    """Makes wrappers, which take a function and return one that does the same inside a label.
 
     Args:
         labels: what is entered and left.
@@ -146,35 +146,46 @@ class _Wrapping:
                 if isinstance(value, nn.Module):  # the generator, and its clone
                     self.roles[value] = "generator"
 
-    def _within(self, phase: str | None, part: str | None, work: Callable[[], Any]) -> Any:
-        self._labels.enter(phase, part)
-        try:
-            return work()
-        finally:
-            self._labels.leave()
-
-    def call(self, phase: str | None, part: str | None) -> Callable[..., Any]:
-        """For a function."""
+    def under(self, label: Place | Callable[..., Place | None]) -> Wrapping:
+        """Put a function under a label, or under that which its arguments have, if they have one."""
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(original)
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                return self._within(phase, part, lambda: original(*args, **kwargs))
+                place = label(*args) if callable(label) else label
+                if place is None:
+                    return original(*args, **kwargs)
+                self._labels.enter(*place)
+                try:
+                    return original(*args, **kwargs)
+                finally:
+                    self._labels.leave()
 
             return wrapper
 
         return wrap
 
-    def course(self, phase: str) -> Callable[..., Any]:
+    def of_work(self, work: Work) -> Place:
+        """A piece of work, or several equal ones, belongs to the phase whose course asked for it."""
+        return self._phases.get(work), None
+
+    def of_network(self, network: nn.Module, *_: Any) -> Place | None:
+        """A network's pass belongs to its role; others of the same class, such as copies or layers, have none."""
+        if torch.compiler.is_compiling():  # what is compiled here keeps no label
+            return None
+        role = self.roles.get(network)
+        return None if role is None else (None, role)
+
+    def course(self, phase: str) -> Wrapping:
         """For a generator of work: each of its stretches, and the work that it asks for, are of this phase."""
 
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(original)
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                course, answer = original(*args, **kwargs), None
+                send, answer = self.under((phase, None))(original(*args, **kwargs).send), None
                 while True:
                     try:
-                        piece = self._within(phase, None, functools.partial(course.send, answer))
+                        piece = send(answer)
                     except StopIteration as end:
                         return end.value
                     self._phases.setdefault(piece, phase)  # an inner course has seen the piece before an outer one
@@ -184,55 +195,13 @@ class _Wrapping:
 
         return wrap
 
-    def alone(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """For a piece of work that is done at once."""
-
-        @functools.wraps(original)
-        def wrapper(work: Work) -> Any:
-            return self._within(self._phases.get(work), None, lambda: original(work))
-
-        return wrapper
-
-    def together(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """For equal pieces of work of several runs."""
-
-        @functools.wraps(original)
-        def wrapper(runs: GroupedRuns, works: list[Work]) -> Any:
-            return self._within(self._phases.get(works[0]), None, lambda: original(runs, works))
-
-        return wrapper
-
-    def forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """For the pass of a network; others of the same class, such as copies or layers, have no role."""
-
-        @functools.wraps(original)
-        def wrapper(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling():  # what is compiled here keeps no label
-                return original(network, *args, **kwargs)
-            return self._in_role(network, lambda: original(network, *args, **kwargs))
-
-        return wrapper
-
-    def compiled(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """For the call of a compiled network, which has the role of the one that was compiled."""
-
-        @functools.wraps(original)
-        def wrapper(network: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._in_role(network._orig_mod, lambda: original(network, *args, **kwargs))
-
-        return wrapper
-
-    def _in_role(self, network: nn.Module, work: Callable[[], Any]) -> Any:
-        """Do the work under the label of the network's role, if it has one."""
-        role = self.roles.get(network)
-        return work() if role is None else self._within(None, role, work)
-
     def group(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """For the gathering of networks into one, which takes over their role."""
+        gather = self.under((None, "grouping"))(original)
 
         @functools.wraps(original)
         def wrapper(runs: GroupedRuns, networks: Sequence[nn.Module], *args: Any) -> Any:
-            group = self._within(None, "grouping", lambda: original(runs, networks, *args))
+            group = gather(runs, networks, *args)
             if group is not None and networks[0] in self.roles:
                 self.roles[group] = self.roles[networks[0]]
             return group

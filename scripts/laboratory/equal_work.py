@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
+from laboratory.machine import timed
 from ssdkd_env.distillation import DistillationRun, Method, make_method
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks import Task
@@ -243,17 +242,3 @@ class OurSide:
         report, seconds = timed(self.device, lambda: self.run.step(self.run.method.own_plan))
         self.diverged = report.diverged
         return Seconds(report.seconds_synthesis, seconds - report.seconds_synthesis)
-
-
-def timed(device: torch.device, call: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call returns, and its seconds with all the work that it gives to the device."""
-    _synchronize(device)
-    started = time.perf_counter()
-    result = call()
-    _synchronize(device)
-    return result, time.perf_counter() - started
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

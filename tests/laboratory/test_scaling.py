@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ssdkd_agents.measuring import scaling
-from ssdkd_agents.measuring.scaling import (
+from laboratory import scaling
+from laboratory.scaling import (
     IMAGE_SHAPE,
     BufferRounds,
     Measurement,
@@ -55,7 +55,7 @@ def test_a_round_leaves_a_full_buffer_with_the_engines_weights() -> None:
     torch.testing.assert_close(residents.log_weight[stayed], expected[stayed])
     share = residents.log_weight.double().exp() / residents.log_weight.double().exp().sum()
     importance = (40 * share) ** -0.4
-    torch.testing.assert_close(residents.importance_weight, (importance / importance.max()).float())
+    torch.testing.assert_close(residents.importance_weight, (importance / (share * importance).sum()).float())
 
 
 def test_every_sweep_changes_one_thing() -> None:

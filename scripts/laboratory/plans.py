@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-
-from ssdkd_agents.analysis.statistics import Interval, spearman
+from ssdkd_agents.analysis.statistics import Interval
 from ssdkd_agents.playing import play_side_by_side
 from ssdkd_agents.samplers import write_decision
+
+from laboratory.statistics import percentile_interval, spearman
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.pool import EnvironmentPool
@@ -101,8 +102,7 @@ def rank_correlation(values: NDArray[np.float64], truth: NDArray[np.float64], co
     count = values.shape[1]
     chosen = random.integers(count, size=(RESAMPLES, count))
     resampled = [spearman(values[:, c].mean(1), truth[:, c].mean(1)) for c in chosen]
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(spearman(values.mean(1), truth.mean(1)), float(low), float(high))
+    return percentile_interval(spearman(values.mean(1), truth.mean(1)), resampled, confidence)
 
 
 def better_half(truth: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from laboratory.growth import Growth, fit_growth
 from ssdkd_agents.analysis.statistics import Interval
-from ssdkd_agents.measuring.growth import Growth, fit_growth
 
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000, 10_000_000)
 

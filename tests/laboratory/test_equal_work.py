@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from ssdkd_agents.measuring.equal_work import EXTRA, OurSide, Round, WorkCounter, filler_images, unequal_work
+from laboratory.equal_work import EXTRA, OurSide, Round, WorkCounter, filler_images, unequal_work
 from torch import nn
 
 SMALL = Round(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from ssdkd_agents.measuring.profiling import (
+from laboratory.profiling import (
     ROUND,
     MeasuredRound,
     Row,
@@ -20,11 +20,11 @@ from ssdkd_agents.measuring.profiling import (
     table_of,
     write_trace,
 )
-from ssdkd_agents.measuring.stopwatch import OTHER, PHASES, Label
+from laboratory.stopwatch import OTHER, PHASES, Label
 
 from ssdkd_env.errors import InvalidInputError
-from tests.agents.measuring.test_labelling import MINIBATCHES, STEPS, begun, snapshot
 from tests.envs.episodes import BUDGET
+from tests.laboratory.test_labelling import MINIBATCHES, STEPS, begun, snapshot
 
 # --- table ---
 

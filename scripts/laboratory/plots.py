@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
-
 from ssdkd_agents.analysis.statistics import Interval
-from ssdkd_agents.plotting.plots import COLOURS, ENTRY_SHAPES, save_figure
+from ssdkd_agents.plotting.plots import COLOURS, ENTRY_SHAPES, plain_axes, save_figure
 
 
 def plot_growth(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -44,8 +43,7 @@ def plot_growth(points: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str,
             axis.set_major_formatter(EngFormatter(sep="") if axis is axes.xaxis else StrMethodFormatter("{x:g}"))
         axes.minorticks_off()
         axes.set_xlabel(unit)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
         axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     figure.axes[0].set_ylabel("milliseconds of processor time (median; all repeats)")
     save_figure(figure, path)
@@ -70,7 +68,22 @@ def plot_runs(rates: Mapping[str, Mapping[int, Interval]], path: str | Path) -> 
     axes.set_ylim(bottom=0)
     axes.set_xlabel("environments")
     axes.set_ylabel("steps per second in all (95 % interval)")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def plot_budgets(points: Sequence[tuple[str, float, Interval]], path: str | Path) -> None:
+    """Accuracy with interval against median episode seconds, one point a budget (label, seconds, accuracy)."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for index, (label, seconds, accuracy) in enumerate(sorted(points, key=lambda point: point[1])):
+        colour = COLOURS[1] if label.startswith("default") else COLOURS[0]
+        bars = [[accuracy.mean - accuracy.low], [accuracy.high - accuracy.mean]]
+        axes.errorbar(seconds, accuracy.mean, yerr=bars, fmt="o", color=colour, capsize=3)
+        offset, side = (((8, 8), "left"), ((8, -14), "left"), ((-8, 6), "right"))[index % 3]
+        axes.annotate(label, (seconds, accuracy.mean), xytext=offset, textcoords="offset points", fontsize=8, ha=side)
+    axes.set(xlabel="seconds an episode (median, one core)", ylabel="accuracy on real images (mean, 95 %)")
+    axes.set_xlim(0, max(point[1] for point in points) * 1.25)
+    plain_axes(axes)
     save_figure(figure, path)

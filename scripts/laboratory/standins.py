@@ -7,6 +7,7 @@ run uses is checked or converted twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from types import ModuleType
@@ -18,15 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 
+@dataclass
 class Compose:
-    """One transform after another.
+    """One transform after another."""
 
-    Args:
-        transforms: applied in this order.
-    """
-
-    def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
-        self.transforms = transforms
+    transforms: Sequence[Callable[[Any], Any]]
 
     def __call__(self, image: Any) -> Any:
         """Apply them to anything that the first one takes."""
@@ -35,16 +32,12 @@ class Compose:
         return image
 
 
+@dataclass
 class RandomCrop:
-    """A square piece at a random place of a PIL image with a black margin.
+    """A square piece of so many pixels a side, at a random place of a PIL image with a black margin of `padding`."""
 
-    Args:
-        size: pixels of each side of the piece.
-        padding: pixels of the margin on each side.
-    """
-
-    def __init__(self, size: int, padding: int = 0) -> None:
-        self.size, self.padding = size, padding
+    size: int
+    padding: int = 0
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Crop; PIL fills with black what lies outside, so that no margin needs to be made."""
@@ -53,15 +46,11 @@ class RandomCrop:
         return image.crop((left, top, left + self.size, top + self.size))
 
 
+@dataclass
 class RandomHorizontalFlip:
-    """Mirror a PIL image left-right.
+    """Mirror a PIL image left-right, with probability `p`."""
 
-    Args:
-        p: probability.
-    """
-
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = p
+    p: float = 0.5
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Mirror it, or not."""

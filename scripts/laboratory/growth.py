@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from ssdkd_agents.analysis.statistics import Interval
+
+from laboratory.statistics import percentile_interval
 
 #: An exponent whose interval ends here or below counts as linear; caches and page faults take their share of time.
 MOST_LINEAR = 1.15
@@ -53,15 +54,14 @@ class Growth:
         return self.last_exponent.low > MOST_LINEAR
 
 
-def fit_growth(seconds: Mapping[int, Sequence[float]], confidence: float = 0.95, seed: int = 0) -> Growth:
+def fit_growth(seconds: Mapping[int, Sequence[float]]) -> Growth:
     """Fit a power law to the medians over repeats, by least squares on logarithms.
 
-    Only the larger half of the sizes counts, where what does not grow no longer dominates.
+    Only the larger half of the sizes counts, where what does not grow no longer dominates. The intervals come of
+    resampling the repeats of each size.
 
     Args:
         seconds: size → seconds of each repeat, equally many.
-        confidence: of the percentile interval that comes of resampling the repeats of each size.
-        seed: of the resampling.
 
     Raises:
         ValueError: when there are fewer than `FEWEST_SIZES` sizes.
@@ -70,31 +70,16 @@ def fit_growth(seconds: Mapping[int, Sequence[float]], confidence: float = 0.95,
         raise ValueError(f"a growth needs at least {FEWEST_SIZES} sizes")
     sizes = sorted(seconds)[-max(FEWEST_SIZES, math.ceil(len(seconds) / 2)) :]
     repeats: NDArray[np.float64] = np.array([seconds[size] for size in sizes], dtype=np.float64)
-    places = np.random.default_rng(seed).integers(0, repeats.shape[1], (RESAMPLES, *repeats.shape))
-    resampled = np.take_along_axis(np.broadcast_to(repeats, places.shape), places, axis=2)
-    medians, resampled_medians = np.median(repeats, axis=1)[None], np.median(resampled, axis=2)
-    levels = (1 - confidence) / 2, (1 + confidence) / 2
-    exponents = []
-    for first in (0, -2):
-        _, slopes = _fit_logarithms(sizes[first:], resampled_medians[:, first:])
-        _, slope = _fit_logarithms(sizes[first:], medians[:, first:])
-        exponents.append(Interval(float(slope[0]), *(float(edge) for edge in np.quantile(slopes, levels))))
-    offset, _ = _fit_logarithms(sizes, medians)
-    fitted, last = exponents
-    return Growth(float(np.exp(offset[0])), fitted, last, tuple(sizes))
+    places = np.random.default_rng(0).integers(0, repeats.shape[1], (RESAMPLES, *repeats.shape))
+    resampled = np.take_along_axis(repeats[None], places, axis=2)
+    medians = np.concatenate([np.median(repeats, axis=1)[None], np.median(resampled, axis=2)])
+    x, y = np.log(sizes), np.log(np.maximum(medians, 1e-9))  # a coarse clock can say 0
+    slopes, offsets = np.polyfit(x, y.T, 1)
+    last_slopes, _ = np.polyfit(x[-2:], y[:, -2:].T, 1)
+    fitted, last = (percentile_interval(float(slope[0]), slope[1:]) for slope in (slopes, last_slopes))
+    return Growth(float(np.exp(offsets[0])), fitted, last, tuple(sizes))
 
 
 def power(exponent: Interval) -> str:
     """A power of the size, with its interval."""
     return f"n^{exponent.mean:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]"
-
-
-def _fit_logarithms(
-    sizes: Sequence[int], seconds: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Offset and slope of log seconds (fits, sizes) over log size, a pair a row."""
-    x = np.log(np.array(sizes, dtype=np.float64))
-    y = np.log(np.maximum(seconds, 1e-9))  # a coarse clock can say 0
-    centred = x - x.mean()
-    slope: NDArray[np.float64] = y @ centred / (centred @ centred)
-    return y.mean(axis=1) - slope * x.mean(), slope

@@ -15,18 +15,20 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from ssdkd_agents.measuring.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images, timed
-from ssdkd_agents.measuring.standins import torchvision_modules
+from laboratory.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images
+from laboratory.machine import timed
+from laboratory.standins import torchvision_modules
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.tasks import Task
@@ -335,17 +337,12 @@ class TheirSide:
         def stay(it: Any, *_: object, **__: object) -> Any:
             return it
 
-        changed: list[tuple[Any, str, Any]] = [(torch.utils.data, "DataLoader", loader)]
-        if self.device.type != "cuda":
-            changed += [(nn.Module, "cuda", stay), (Tensor, "cuda", stay)]
-        before = [(owner, name, getattr(owner, name)) for owner, name, _ in changed]
-        for owner, name, value in changed:
-            setattr(owner, name, value)
-        try:
+        with ExitStack() as undo:
+            undo.enter_context(mock.patch.object(torch.utils.data, "DataLoader", loader))
+            if self.device.type != "cuda":
+                for owner in (nn.Module, Tensor):
+                    undo.enter_context(mock.patch.object(owner, "cuda", stay))
             yield
-        finally:
-            for owner, name, value in before:
-                setattr(owner, name, value)
 
 
 def different_networks(ours: OurSide, theirs: TheirSide) -> list[str]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from laboratory.plan_plots import plot_validity
+from laboratory.plans import NAMED, better_half, fixed_plans, play_plans, rank_correlation, scores_of
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
-from ssdkd_agents.analysis.statistics import spearman
-from ssdkd_agents.measuring.plans import NAMED, better_half, fixed_plans, play_plans, rank_correlation, scores_of
-from ssdkd_agents.plotting import plots
+from ssdkd_agents.plotting.plots import save_figure
 from ssdkd_agents.samplers import read_decision
 
 from ssdkd_env.envs import SSDKDEnv
@@ -120,15 +120,6 @@ def test_scores_are_those_of_the_rewards() -> None:
 # --- numbers ---
 
 
-def test_spearman_is_scipys_and_0_where_nothing_is_ranked() -> None:
-    random = np.random.default_rng(0)
-    values, truth = random.normal(size=(2, 9))
-    ranks = [np.argsort(np.argsort(each)) for each in (values, truth)]
-    by_hand = 1 - 6 * ((ranks[0] - ranks[1]) ** 2).sum() / (9 * (81 - 1))
-    assert spearman(values, truth) == pytest.approx(by_hand) == pytest.approx(spearmanr(values, truth).statistic)
-    assert spearman(np.ones(9), truth) == spearman(values, np.ones(9)) == 0.0
-
-
 def test_rank_correlation_is_of_plan_means() -> None:
     """Two plans change places between reward and accuracy: 1 − 6·2 / (4·15)."""
     means = np.array([1.0, 2.0, 3.0, 4.0])
@@ -168,16 +159,15 @@ def test_picture_of_validity_shows_every_plan_and_names_the_controls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Figure] = []
-    save = plots.save_figure
 
     def kept(figure: Figure, path: str | Path) -> None:
         figures.append(figure)
-        save(figure, path)
+        save_figure(figure, path)
 
-    monkeypatch.setattr(plots, "save_figure", kept)
+    monkeypatch.setattr("laboratory.plan_plots.save_figure", kept)
     accuracies = {"paper": [0.9, 0.8], "uniform": [0.7, 0.8], "random 0": [0.2, 0.3], "random 1": [0.1, 0.1]}
     gains = {"a": accuracies, "b": {plan: [-value for value in values] for plan, values in accuracies.items()}}
-    plots.plot_validity(accuracies, gains, tmp_path / "v.png")
+    plot_validity(accuracies, gains, tmp_path / "v.png")
     (figure,) = figures
     assert [len(axes.containers) for axes in figure.axes] == [4, 4, 2, 2]
     assert [axes.get_title() for axes in figure.axes[:2]] == [

@@ -1,1 +1,0 @@
-"""Measuring speed, growth and memory, and what plans and observations are worth."""
