@@ -39,7 +39,7 @@ def read_weights(argument: str, path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InvalidInputError(f"{argument}={str(path)!r} does not exist; scripts/train_teacher.py makes a teacher")
+        raise InvalidInputError(f"{argument}={str(path)!r} does not exist; `ssdkd teacher` makes a teacher")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import ssdkd_agents
 from ssdkd_agents.commands.command_line import resuming
 from ssdkd_agents.commands.main import COMMANDS, main
 from ssdkd_agents.runs import RunFolder
@@ -91,3 +93,11 @@ def test_command_of_a_run_is_what_was_typed(tmp_path: Path, monkeypatch: pytest.
     run = RunFolder(tmp_path / "run", {"a": 1})
     assert (run.path / "command.txt").read_text() == "ssdkd train --env-kwargs 'budget={\"rounds\": 3}'\n"
     assert json.loads((run.path / "config.json").read_text())["a"] == 1
+
+
+def test_what_is_installed_speaks_of_the_command_and_not_of_scripts() -> None:
+    """Who has installed the package has no `scripts/`."""
+    old = r"scripts/|\b(train_sampler|search_plan|evaluate_sampler|export_sampler|compare_samplers)\b"
+    for package in (ssdkd_env, ssdkd_agents):
+        for path in Path(str(package.__file__)).parent.rglob("*.py"):
+            assert not re.search(old, path.read_text()), path

@@ -77,9 +77,9 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "CIFAR without teacher": (
         {"task": "cifar10"},
         "task 'cifar10' ships no teacher",
-        "train_teacher.py --task cifar10",
+        "ssdkd teacher --task cifar10",
     ),
-    "teacher missing": ({"teacher": "/no/such/file.safetensors"}, "teacher='/no/such/file", "train_teacher.py"),
+    "teacher missing": ({"teacher": "/no/such/file.safetensors"}, "teacher='/no/such/file", "ssdkd teacher"),
     "evaluation missing": ({"evaluation": "/no/such/file.npz"}, "evaluation='/no/such/file.npz'", "an .npz"),
 }
 

@@ -25,7 +25,7 @@ def test_search_ends_with_an_action_that_can_be_evaluated(tmp_path: Path) -> Non
     assert config["env_kwargs"]["budget"]["rounds"] == 3
     assert len(read_lines(out / "episodes.jsonl")) == 5
     assert f"curves: tensorboard --logdir {out}" in result.stdout
-    (name,) = re.findall("name for evaluate_sampler: '(constant:.*)'", result.stdout)
+    (name,) = re.findall("name for ssdkd evaluate: '(constant:.*)'", result.stdout)
 
     before = contents(out)
     assert_refused(in_this_process("search_plan", "--out", out, *SMALL), f"out={str(out)!r} is not empty")
@@ -86,5 +86,5 @@ def test_bad_argument_is_refused_before_anything_is_written(
 def test_folder_that_holds_no_search_is_not_resumed(tmp_path: Path) -> None:
     assert_refused(in_this_process("search_plan", "--out", tmp_path, "--resume"), "holds no run")
     (tmp_path / "config.json").write_text('{"env_id": "SSDKD/Digits-v2", "algorithm": "ppo"}')
-    assert_refused(in_this_process("search_plan", "--out", tmp_path, "--resume"), "was not made by search_plan")
+    assert_refused(in_this_process("search_plan", "--out", tmp_path, "--resume"), "was not made by ssdkd search")
     assert set(contents(tmp_path)) == {"config.json"}

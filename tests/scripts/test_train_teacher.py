@@ -303,7 +303,7 @@ def test_resuming_without_a_run_or_a_checkpoint_is_refused(data: Path, tmp_path:
     assert_refused(resume(tmp_path / "out"), "holds no checkpoint.safetensors; start anew")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"algorithm": "ppo"}')
-    assert_refused(resume(tmp_path / "other"), "was not made by train_teacher")
+    assert_refused(resume(tmp_path / "other"), "was not made by ssdkd teacher")
 
 
 # --- bad input ---

@@ -69,7 +69,7 @@ def read_traces(results: Sequence[Result], samplers: Sequence[str]) -> dict[str,
     """What the rows of results did. The paper's sampler is in the ranges; it is a row only where it is the only one.
 
     Args:
-        results: lines of `evaluate_sampler` or `benchmark`.
+        results: lines of `ssdkd evaluate` or `ssdkd benchmark`.
         samplers: rows to read, by label, group or sampler; none reads all.
 
     Raises:
@@ -86,7 +86,7 @@ def read_traces(results: Sequence[Result], samplers: Sequence[str]) -> dict[str,
 
 def _trace(row: str, lines: Sequence[Result]) -> Trace:
     if not all(line["actions"] for line in lines):
-        raise InvalidInputError(f"{row}: an episode has no actions; give results of evaluate_sampler or benchmark")
+        raise InvalidInputError(f"{row}: an episode has no actions; give results of ssdkd evaluate or ssdkd benchmark")
     schemes = [_scheme_of(line) for line in lines]
     if len({(type(scheme), scheme.names) for scheme in schemes}) > 1:
         raise InvalidInputError(f"{row}: its episodes have different action schemes; evaluate them with one of them")

@@ -1,4 +1,4 @@
-"""Result lines, as `evaluate_sampler` and `benchmark` write them: reading them, and what a table takes from them."""
+"""Result lines, as `ssdkd evaluate` and `ssdkd benchmark` write them: reading them, and what a table takes of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_results(path: str | Path) -> list[Result]:
     for number, line in enumerate(lines):
         check_result(line, f"{path}, line {number}")
     if not lines:
-        raise InvalidInputError(f"{path} is empty; give the results.jsonl of evaluate_sampler or benchmark")
+        raise InvalidInputError(f"{path} is empty; give the results.jsonl of ssdkd evaluate or ssdkd benchmark")
     return list(lines)
 
 
@@ -49,7 +49,7 @@ def check_result(line: Mapping[str, Any], where: str) -> None:
     if missing or wrong:
         raise InvalidInputError(
             f"{where} is no result of an episode ({'no ' + missing[0] if missing else 'odd ' + wrong[0]}); give the "
-            "results.jsonl of evaluate_sampler or benchmark"
+            "results.jsonl of ssdkd evaluate or ssdkd benchmark"
         )
 
 

@@ -30,7 +30,7 @@ from ssdkd_env.envs.distillation import FACE
 
 HEAD = """# Leaderboard
 
-Made by `scripts/leaderboard.py` from the result files that the rows name; do not edit it by hand. Episodes are
+Made by `ssdkd results rank` from the result files that the rows name; do not edit it by hand. Episodes are
 comparable within a section only: one environment with one budget. The action scheme is what a sampler can say, so that
 samplers of several meet in a section. Rows stand in the order of the interquartile mean (IQM) of the accuracy. P is the
 probability of scoring above the paper's sampler in accuracy (a tie counts half; above 0.5 is better): on the same

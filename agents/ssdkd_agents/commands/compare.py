@@ -4,7 +4,7 @@ Examples:
   ssdkd results compare --results runs/a/results.jsonl runs/b/results.jsonl
   ssdkd results compare --results runs/a/results.jsonl --against uniform --out table.md
 
-Takes any row of one sampler for the reference, where evaluate_sampler compares with the paper's sampler. Of an episode
+Takes any row of one sampler for the reference, where ssdkd evaluate compares with the paper's sampler. Of an episode
 that several files have, the first one's counts.
 """
 
@@ -30,7 +30,7 @@ class Arguments:
     """Command line of `ssdkd results compare`."""
 
     results: tuple[Path, ...]
-    """results.jsonl files of evaluate_sampler or benchmark, under any name."""
+    """results.jsonl files of ssdkd evaluate or ssdkd benchmark, under any name."""
     against: str | None = None
     """Row that the others are compared with; without it the paper's sampler."""
     score: str | None = None

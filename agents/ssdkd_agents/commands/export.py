@@ -34,7 +34,7 @@ class Arguments:
     out: Path
     """Folder to write; must not exist."""
     sampler: Path
-    """Run folder or checkpoint of train_sampler, or an archive (.zip) of Stable-Baselines3."""
+    """Run folder or checkpoint of ssdkd train, or an archive (.zip) of Stable-Baselines3."""
     algo: str = ""
     """Algorithm of an archive, such as ppo; a run knows its own."""
     env: str = "SSDKD/Digits-v2"

@@ -32,9 +32,9 @@ class Arguments:
     out: Path
     """PNG to write."""
     runs: tuple[str, ...]
-    """Folders of train_sampler, or groups of these such as ppo=runs/ppo-0,runs/ppo-1."""
+    """Folders of ssdkd train, or groups of these such as ppo=runs/ppo-0,runs/ppo-1."""
     results: Path | None = None
-    """results.jsonl of evaluate_sampler or benchmark."""
+    """results.jsonl of ssdkd evaluate or ssdkd benchmark."""
     by_algorithm: bool = False
     """One mean curve with its band for all runs of an algorithm; groups always have one."""
     score: str = "return"

@@ -29,7 +29,7 @@ class Arguments:
     out: Path
     """Markdown file to write, or to check."""
     results: tuple[Path, ...]
-    """results.jsonl files of evaluate_sampler or benchmark, under any name."""
+    """results.jsonl files of ssdkd evaluate or ssdkd benchmark, under any name."""
     check: bool = False
     """Write nothing; exit with 1 when the file is not what the results give."""
 

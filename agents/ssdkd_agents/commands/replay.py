@@ -31,7 +31,7 @@ class Arguments:
     """Command line of `ssdkd results replay`."""
 
     results: Path
-    """results.jsonl of evaluate_sampler or benchmark."""
+    """results.jsonl of ssdkd evaluate or ssdkd benchmark."""
     lines: tuple[int, ...] = ()
     """Numbers of the lines to replay, from 0 on; all where neither these nor --sample are given."""
     sample: int | None = None
@@ -67,7 +67,7 @@ def choose(args: Arguments, lines: Sequence[Result]) -> dict[int, Result]:
     if args.lines and args.sample is not None:
         raise InvalidInputError("--lines and --sample exclude each other; give one of them")
     if not lines:
-        raise InvalidInputError(f"{args.results} is empty; give the results.jsonl of evaluate_sampler or benchmark")
+        raise InvalidInputError(f"{args.results} is empty; give the results.jsonl of ssdkd evaluate or ssdkd benchmark")
     numbers = list(args.lines) or list(range(len(lines)))
     if args.sample is not None:
         if not 1 <= args.sample <= len(lines):

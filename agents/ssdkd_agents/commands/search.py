@@ -88,7 +88,7 @@ def main(args: Arguments) -> None:
         sys.exit(130)
     best = read_json(folder.path / CONSTANT_FILE)
     print(f"finished; best action, mean return {best['mean_return']:.4f}: {folder.path / CONSTANT_FILE}")
-    print(f"name for evaluate_sampler: '{constant_name(best)}'")
+    print(f"name for ssdkd evaluate: '{constant_name(best)}'")
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

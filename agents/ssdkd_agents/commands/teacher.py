@@ -153,7 +153,7 @@ def _arguments_of_run(folder: RunFolder) -> Arguments:
     names = {argument.name for argument in fields(Arguments)} - {"out", "resume"}
     values = {name: value for name, value in folder.config.items() if name in names}
     if set(folder.config) != names | {"digests", "versions"}:
-        raise InvalidInputError(f"--resume: {folder.path} was not made by train_teacher; give the folder of such a run")
+        raise InvalidInputError(f"--resume: {folder.path} was not made by ssdkd teacher; give the folder of such a run")
     settings = values.pop("settings")
     settings = TeacherSettings(**settings | {"milestones": tuple(settings["milestones"])})
     saved = Arguments(out=folder.path, resume=True, settings=settings, **values)

@@ -133,7 +133,7 @@ def plot_training_curves(
 
     Args:
         groups: algorithm → training runs → lines of the episodes and of the evaluations.
-        results: lines of `evaluate_sampler` or `benchmark`.
+        results: lines of `ssdkd evaluate` or `ssdkd benchmark`.
         path: PNG to write.
         score: key of `TRAINING_SCORES`.
         window: episodes of the moving average.

@@ -46,7 +46,7 @@ def plot_reward_curves(
 
     Args:
         curves: label → lines of `episodes.jsonl`, whose `timesteps` are rounds.
-        results: lines of `evaluate_sampler`; the mean return of each is a horizontal line with its interval.
+        results: lines of `ssdkd evaluate`; the mean return of each is a horizontal line with its interval.
         path: PNG to write.
         window: episodes of the moving average.
 
@@ -55,7 +55,7 @@ def plot_reward_curves(
     """
     curves = {label: lines for label, lines in curves.items() if lines}
     if not curves:
-        raise InvalidInputError("there is no finished training episode to plot; let train_sampler run for longer")
+        raise InvalidInputError("there is no finished training episode to plot; let ssdkd train run for longer")
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.add_subplot()
     colours = dict(zip(curves, cycle(COLOURS), strict=False))

@@ -154,7 +154,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{path} is not valid JSON ({one_line(error)}); was it cut short?") from error
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
-        raise InvalidInputError(f"{path} is no sampler's ({FORMAT!r}); expected a folder that export_sampler wrote")
+        raise InvalidInputError(f"{path} is no sampler's ({FORMAT!r}); expected a folder that ssdkd export wrote")
     for name, kind in KINDS.items():
         if name not in settings or not isinstance(settings[name], kind):
             raise InvalidInputError(f"{path} is damaged: {name!r} is missing or of the wrong type; export it again")

@@ -82,7 +82,7 @@ def read_sampler(path: str | Path) -> dict[str, Any]:
     """
     state = load_state(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InvalidInputError(f"{path} holds no trained sampler; expected a file that train_sampler wrote")
+        raise InvalidInputError(f"{path} holds no trained sampler; expected a file that ssdkd train wrote")
     parts = {"config", "names", "face", "counters", "parameters", "variables", "normalization", "replay"}
     settings = {"algorithm", "hyperparameters", "env_id"}
     if not parts <= state.keys() or not settings <= state["config"].keys():
@@ -251,7 +251,7 @@ def find_sampler_file(path: Path) -> Path:
             return path / name
     checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdigit()]
     if not checkpoints:
-        raise InvalidInputError(f"{path} holds no checkpoint yet; let train_sampler run for longer")
+        raise InvalidInputError(f"{path} holds no checkpoint yet; let ssdkd train run for longer")
     return max(checkpoints, key=lambda file: int(file.stem))
 
 
@@ -306,7 +306,7 @@ def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
         raise InvalidInputError(
             f"sampler={name!r} is neither a file, a run folder, constant:[...], random_at_rate:NAME, nor one of: "
             f"{', '.join(sorted(SAMPLERS))}; "
-            "scripts/train_sampler.py makes run folders"
+            "`ssdkd train` makes run folders"
         )
     file = find_sampler_file(path)
     if file.name == CONSTANT_FILE:

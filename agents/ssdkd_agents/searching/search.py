@@ -90,7 +90,7 @@ def config_of_search(folder: RunFolder) -> SearchConfig:
     """
     settings = {name: value for name, value in folder.config.items() if name != "versions"}
     if set(settings) != {field.name for field in fields(SearchConfig)}:
-        raise InvalidInputError(f"{folder.path} was not made by search_plan; give the folder of a search")
+        raise InvalidInputError(f"{folder.path} was not made by ssdkd search; give the folder of a search")
     return SearchConfig(**settings)
 
 
@@ -293,5 +293,5 @@ class _Search:
 
 
 def constant_name(value: dict[str, Any]) -> str:
-    """The sampler's name for `evaluate_sampler`, from what `constant.json` holds."""
+    """The sampler's name for `ssdkd evaluate`, from what `constant.json` holds."""
     return f"{CONSTANT_PREFIX}{value['action']}"

@@ -79,7 +79,7 @@ def config_of_run(folder: RunFolder) -> TrainingConfig:
     known = {field.name for field in fields(TrainingConfig)}
     settings = {name: value for name, value in folder.config.items() if name != "versions"}
     if not {"env_id", "algorithm"} <= set(settings) <= known:
-        raise InvalidInputError(f"{folder.path} was not made by train_sampler; give the folder of a training")
+        raise InvalidInputError(f"{folder.path} was not made by ssdkd train; give the folder of a training")
     return TrainingConfig(**settings)
 
 

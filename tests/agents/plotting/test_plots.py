@@ -118,7 +118,7 @@ def test_run_without_an_episode_does_not_stop_the_others(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("curves", [{}, {"ppo": []}, {"ppo": [], "sac": []}], ids=str)
 def test_nothing_to_draw_is_refused(curves: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="no finished training episode to plot; let train_sampler run for long"):
+    with pytest.raises(InvalidInputError, match="no finished training episode to plot; let ssdkd train run for long"):
         plot_reward_curves(curves, RESULTS, tmp_path / "curve.png")
     assert list(tmp_path.iterdir()) == []
 

@@ -48,7 +48,7 @@ def test_file_means_itself(tmp_path: Path) -> None:
 
 def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, checkpoints(tmp_path / "run")):
-        with pytest.raises(InvalidInputError, match="holds no checkpoint yet; let train_sampler run for longer"):
+        with pytest.raises(InvalidInputError, match="holds no checkpoint yet; let ssdkd train run for longer"):
             find_sampler_file(folder)
 
 

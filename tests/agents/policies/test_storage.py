@@ -277,7 +277,7 @@ def test_file_of_another_format_is_refused(tmp_path: Path) -> None:
     refused(path)
     for state in ({"format": "ssdkd sampler 0"}, {"x": torch.zeros(3)}, {}):
         save_state(path, state)
-        refused(path, "holds no trained sampler; expected a file that train_sampler wrote")
+        refused(path, "holds no trained sampler; expected a file that ssdkd train wrote")
     path.write_text("no tensors at all")
     refused(path)
 
