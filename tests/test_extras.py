@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.commands.main import COMMANDS
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.extras import EXTRAS, load_extra
@@ -83,6 +84,27 @@ def test_what_is_missing_is_named_with_its_remedy(code: str, message: str) -> No
         "    print(e)",
     )
     assert shown.strip() == message
+
+
+DRAWING = ("distill", "evaluate", "benchmark", "results compare", "results plot", "results policy")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_ends_in_a_traceback_without_matplotlib(name: str, tmp_path: Path) -> None:
+    words = [*name.split(), "--help"]
+    if name == "distill":
+        words = ["distill", "--out", str(tmp_path / "out")]
+    block = "import sys; sys.modules['matplotlib'] = None"
+    code = f"{block}\nfrom ssdkd_agents.commands.main import main\nmain({words!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert "Traceback" not in done.stderr
+    if name in DRAWING:
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert "needs the package 'matplotlib'; install it with: pip install 'ssdkd-env[plot]'" in done.stderr
+        assert not (tmp_path / "out").exists()
+    else:
+        assert done.returncode == 0
 
 
 def test_what_is_installed_is_imported() -> None:

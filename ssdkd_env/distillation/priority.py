@@ -7,6 +7,8 @@ image's value is then the mean over its pixels, and its class is the histogram o
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -123,7 +125,8 @@ def priority(previous_weights: Tensor, kl: Tensor) -> Tensor:
 
     With w = (N·P)^−β the factor works against itself: where P ∝ δ and the KL stays as it is, P tends to
     KL^(1/(1+β)), so that at β = 0.4 a KL ten times as large is drawn 5.2 times as often. At β = 1 it does not settle:
-    δ is KL and the same for all images in turns.
+    δ is KL and the same for all images in turns. Where P ∝ δ^a the condition is aβ < 1; beyond it δ swings from round
+    to round, as far as the truncation of `importance_weights` lets w go.
     """
     return previous_weights * kl
 
@@ -150,8 +153,9 @@ def entering_weights(
     if len(resident_weights) == 0:
         return torch.ones_like(discrepancy)
     known, weights = (resident_discrepancy.double() + epsilon).log(), resident_weights.double().log()
-    spread = known - known.mean()
-    slope = (spread * weights).sum() / spread.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+    spread, centred = known - known.mean(), weights - weights.mean()
+    # Where all residents have one KL, the rounding of its mean is all the spread there is, and says nothing of a slope.
+    slope = (spread * centred).sum() / spread.square().sum().clamp_min(1e-12 * len(known))
     fitted = weights.mean() + slope * ((discrepancy.double() + epsilon).log() - known.mean())
     return fitted.clamp(weights.amin(), weights.amax()).exp().float()
 
@@ -200,18 +204,23 @@ def importance_weights(probabilities: Tensor, beta: float, normalization: str = 
     The paper's scale of w is not known to us. Divided by its maximum, as in prioritised replay, w shrinks every step
     of SGD, the more the more P differs between images, so that the sampling would steer the learning rate: with a KL
     that is spread exponentially around 1 over 5,000 images the mean weight of a draw is 0.14 at β = 0.4 and 0.01 at
-    β = 1. So the default is self-normalised.
+    β = 1. So the default is self-normalised. What dividing by the maximum also does is to keep the weight of an image
+    small that is hardly ever drawn; here weights above √N are truncated (Ionides 2008), and their mean is made 1 again.
+    SSD-KD's own plan stays below that bound on digits, where its largest weight is about half of it.
 
     Args:
         probabilities: (N,) float64, sums to 1.
-        beta: β in [0, 1]; at 1 the expected weighted gradient of draws ∝ P is that of uniform draws.
+        beta: β in [0, 1]; at 1 the expected weighted gradient of draws ∝ P is that of uniform draws, as far as no
+            weight is truncated.
         normalization: a key of `IMPORTANCE_NORMALIZATIONS`.
 
     Returns:
         (N,) float32 > 0. Below a share `SMALLEST_RATIO` of the uniform probability w no longer grows.
     """
-    weights = (len(probabilities) * probabilities).clamp_min(SMALLEST_RATIO) ** -beta
+    count = len(probabilities)
+    weights = (count * probabilities).clamp_min(SMALLEST_RATIO) ** -beta
     if normalization == "mean":
+        weights = (weights / (probabilities * weights).sum()).clamp_max(math.sqrt(count))
         weights = weights / (probabilities * weights).sum()
     elif normalization == "maximum":
         weights = weights / weights.amax()

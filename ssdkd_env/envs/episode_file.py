@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import gymnasium as gym
 import numpy as np
 
+from ssdkd_env import ENV_VERSION
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
@@ -80,4 +81,4 @@ def _fingerprint(env: SSDKDEnv, task: Task) -> str:
     face: tuple[object, ...] = (env.instances.name, env.reward_name, type(env.action_scheme).__name__)
     if env.rounds_per_step != 1:  # as all episodes had that were saved before there was a choice
         face = (*face, env.rounds_per_step)
-    return repr((spec, *engine, *face, env.observation_names, env.observation_space))
+    return repr((ENV_VERSION, spec, *engine, *face, env.observation_names, env.observation_space))

@@ -95,6 +95,24 @@ def test_command_of_a_run_is_what_was_typed(tmp_path: Path, monkeypatch: pytest.
     assert json.loads((run.path / "config.json").read_text())["a"] == 1
 
 
+def test_line_that_continues_a_teachers_training_does(tmp_path: Path) -> None:
+    """As typed: what follows the program is read by the subcommand, not by a parser of its own."""
+    out = tmp_path / "teacher"
+    settings = ("--settings.epochs", "2", "--settings.seed", "3")
+    done = subprocess.run(
+        [sys.executable, "-m", "ssdkd_agents", "teacher", "--out", str(out), *settings, "--minutes", "0.0001"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    (line,) = (line for line in done.stdout.splitlines() if "continue with: " in line)
+    again = subprocess.run(
+        shlex.split(line.partition("continue with: ")[2]), capture_output=True, text=True, timeout=120
+    )
+    assert again.returncode == 0, again.stderr
+    assert (out / "teacher.safetensors").exists()
+
+
 def test_what_is_installed_speaks_of_the_command_and_not_of_scripts() -> None:
     """Who has installed the package has no `scripts/`."""
     old = r"scripts/|\b(train_sampler|search_plan|evaluate_sampler|export_sampler|compare_samplers)\b"

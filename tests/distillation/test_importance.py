@@ -51,12 +51,37 @@ def test_weights_are_the_inverse_power_of_p_whatever_their_scale(raw: list[float
     probabilities = [r / math.fsum(raw) for r in raw]
     powers = [(len(raw) * p) ** -beta for p in probabilities]
     mean = math.fsum(p * power for p, power in zip(probabilities, powers, strict=True))
-    scales = {"mean": mean, "maximum": max(powers), "plain": 1.0}
-    assert set(scales) == set(priority.IMPORTANCE_NORMALIZATIONS)
-    for normalization, scale in scales.items():
+    truncated = [min(power / mean, math.sqrt(len(raw))) for power in powers]
+    mean_again = math.fsum(p * power for p, power in zip(probabilities, truncated, strict=True))
+    expected = {
+        "mean": [power / mean_again for power in truncated],
+        "maximum": [power / max(powers) for power in powers],
+        "plain": powers,
+    }
+    assert set(expected) == set(priority.IMPORTANCE_NORMALIZATIONS)
+    for normalization, by_hand in expected.items():
         weights = priority.importance_weights(torch.tensor(probabilities, dtype=torch.float64), beta, normalization)
         assert weights.dtype == torch.float32
-        assert weights.tolist() == pytest.approx([power / scale for power in powers], rel=1e-5)
+        assert weights.tolist() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [180, 5000])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 1.5])
+def test_no_weight_of_the_papers_plan_is_truncated(count: int, spread: float) -> None:
+    probabilities = probabilities_of(spread_kl(count, spread))
+    powers = (count * probabilities) ** -0.4
+    weights = priority.importance_weights(probabilities, 0.4)
+    assert weights.tolist() == pytest.approx((powers / (probabilities * powers).sum()).tolist(), rel=1e-5)
+
+
+def test_a_rare_image_does_not_throw_the_student() -> None:
+    """Its weight would be 10,000 times the mean of the others."""
+    probabilities = torch.full((100,), 1.0, dtype=torch.float64)
+    probabilities[0] = 1e-4
+    probabilities /= probabilities.sum()
+    weights = priority.importance_weights(probabilities, 1.0)
+    assert weights[0].item() == pytest.approx(10.0, rel=0.02)  # √100
+    assert (probabilities * weights).sum().item() == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -87,10 +112,12 @@ def test_beta_zero_switches_importance_weights_off(normalization: str) -> None:
     assert weights.tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("spread", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("spread", [0.1, 0.4, 0.6])
 @pytest.mark.parametrize("count", SIZES)
 def test_at_beta_one_the_expected_weighted_gradient_is_that_of_uniform_draws(count: int, spread: float) -> None:
+    """Where no weight is truncated."""
     probabilities = probabilities_of(spread_kl(count, spread))
+    assert (count * probabilities).min() > count**-0.5
     gradients = torch.randn(count, 5, dtype=torch.float64, generator=generator(3))
     weights = priority.importance_weights(probabilities, beta=1.0).double()
     expected = (probabilities[:, None] * weights[:, None] * gradients).sum(dim=0)
@@ -126,10 +153,23 @@ def test_sampling_tends_to_a_root_of_the_kl(beta: float) -> None:
 
 
 def test_at_beta_one_sampling_alternates() -> None:
-    kl = spread_kl(200, 1.0)
+    kl = spread_kl(200, 0.5)
     *_, first, second = settled(kl, 1.0, 20)
     assert first.tolist() == pytest.approx((kl / kl.sum()).tolist(), rel=1e-3)
     assert second.tolist() == pytest.approx([1 / 200] * 200, rel=1e-3)
+
+
+@pytest.mark.parametrize("exponent", [-2.0, 1.0, 2.0])
+@pytest.mark.parametrize("beta", [0.4, 1.0])
+def test_weights_and_priorities_stay_bounded_over_the_rounds(exponent: float, beta: float) -> None:
+    """Beyond aβ = 1 each round would drive them further apart."""
+    kl, weights = spread_kl(180, 1.0), torch.ones(180, dtype=torch.float64)
+    for _ in range(200):
+        delta = priority.priority(weights, kl) + priority.PRIORITY_EPSILON
+        probabilities = delta**exponent / (delta**exponent).sum()
+        weights = priority.importance_weights(probabilities, beta).double()
+        assert weights.max() <= 1000  # 10¹² without truncation
+    assert (probabilities * weights).sum().item() == pytest.approx(1.0, abs=1e-6)
 
 
 # --- who enters ---
@@ -199,6 +239,8 @@ def test_entering_weights_stay_among_the_residents_weights() -> None:
         ([2.0], [0.5], 0.5),
         ([2.0, 2.0], [0.5, 2.0], 1.0),  # no slope to be seen: their geometric mean
         ([1.0, 5.0], [1.0, 1.0], 1.0),  # uniform sampling
+        ([0.37] * 180, [0.5, 2.0] * 90, 1.0),  # whose mean KL is rounded
+        ([0.0] * 7, [0.5] * 7, 0.5),
     ],
 )
 def test_entering_weights_of_few_residents(resident_kl: list[float], weights: list[float], expected: float) -> None:

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import image as matplotlib_image
 from tqdm import tqdm
 
 from ssdkd_agents.commands.command_line import launch, parse_settings
@@ -24,6 +23,7 @@ from ssdkd_agents.runs import RunFolder, versions
 from ssdkd_agents.samplers import decide, write_decision
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.extras import load_extra
 from ssdkd_env.files import write_atomically
 from ssdkd_env.networks.checkpoints import save_weights
 
@@ -91,6 +91,7 @@ def main(args: Arguments) -> None:
         clock=True,
         render_mode="rgb_array",
     )
+    pictures = load_extra("matplotlib.image", "the picture of the run")  # before the hours, not after them
     sampler = load_sampler(args.sampler, env, args.seed)
     config = asdict(args) | {"out": str(args.out)}
     folder = RunFolder(args.out, config)
@@ -116,7 +117,7 @@ def main(args: Arguments) -> None:
     frame = env.render()
     assert frame is not None
     picture = folder.path / "picture.png"
-    write_atomically(picture, lambda temporary: matplotlib_image.imsave(temporary, frame))
+    write_atomically(picture, lambda temporary: pictures.imsave(temporary, frame))
     folder.append(config | {"final": info, "seconds": seconds, "actions": actions, "versions": versions()})
     if info["diverged"]:
         print("the student diverged (NaN): its weights are useless; try a smaller --student lr=...")

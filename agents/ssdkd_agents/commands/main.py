@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ssdkd_env import __version__
+from ssdkd_env.errors import InvalidInputError
 
 #: Words of a subcommand → its module here, and what it does.
 COMMANDS = {
@@ -34,19 +35,30 @@ def main(words: Sequence[str] | None = None) -> None:
     for length in (1, 2):
         found = COMMANDS.get(" ".join(given[:length]))
         if found is not None and len(given) >= length:
-            importlib.import_module(f"ssdkd_agents.commands.{found[0]}").run(given[length:])
+            _run(found[0], given[length:])
             return
     if given == ["--version"]:
         print(f"ssdkd-env {__version__}")
         return
-    asks = bool(given) and given[-1] in ("-h", "--help")
-    wanted = " ".join(given[: -1 if asks else None])
+    asks = any(word in ("-h", "--help") for word in given)
+    wanted = " ".join(word for word in given if not word.startswith("-"))
+    if asks and wanted.split()[:1] != ["results"]:
+        wanted = ""
     if wanted and not any(name.startswith(f"{wanted} ") for name in COMMANDS):
-        print(f"error: {wanted.split()[0]!r} is no subcommand of ssdkd; see ssdkd --help", file=sys.stderr)
+        print(f"error: {wanted!r} is no subcommand of ssdkd; see ssdkd --help", file=sys.stderr)
         sys.exit(2)
     print(usage(wanted), file=sys.stdout if asks else sys.stderr)
     if not asks:
         sys.exit(2)
+
+
+def _run(module: str, words: Sequence[str]) -> None:
+    try:
+        command = importlib.import_module(f"ssdkd_agents.commands.{module}")
+    except InvalidInputError as error:  # of a package that only some commands need
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    command.run(words)
 
 
 def usage(group: str = "") -> str:

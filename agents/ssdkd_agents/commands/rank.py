@@ -43,7 +43,7 @@ def main(args: Arguments) -> None:
     if not args.check:
         write_atomically(args.out, lambda temporary: temporary.write_text(board))
         print(f"leaderboard: {args.out}")
-    elif not args.out.is_file() or args.out.read_text() != board:
+    elif not args.out.is_file() or args.out.read_bytes() != board.encode():
         print(f"{args.out} is not what the results give; run this command again without --check", file=sys.stderr)
         sys.exit(1)
     else:

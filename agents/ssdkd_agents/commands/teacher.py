@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,18 @@ class Arguments:
     """The optimiser."""
 
 
-def main(args: Arguments) -> None:
-    """Do what the command line says."""
+def main(args: Arguments, words: Sequence[str] | None = None) -> None:
+    """Do what the command line says.
+
+    Args:
+        args: of the command line.
+        words: that they were parsed from; `sys.argv` where None.
+    """
     started = time.monotonic()
     folder = None
     if args.resume:
         folder = RunFolder(args.out, None)
-        args = _arguments_of_run(folder)
+        args = _arguments_of_run(folder, words)
         if (folder.path / CARD).is_file():
             print(f"this run is finished; weights: {folder.path / WEIGHTS}")
             return
@@ -144,7 +150,7 @@ def _config(args: Arguments, data: RealData) -> dict[str, Any]:
     return values | {"digests": data.digests()}
 
 
-def _arguments_of_run(folder: RunFolder) -> Arguments:
+def _arguments_of_run(folder: RunFolder, words: Sequence[str] | None) -> Arguments:
     """The arguments of an earlier run, except for those that this command gives anew.
 
     Raises:
@@ -158,7 +164,7 @@ def _arguments_of_run(folder: RunFolder) -> Arguments:
     settings = TeacherSettings(**settings | {"milestones": tuple(settings["milestones"])})
     saved = Arguments(out=folder.path, resume=True, settings=settings, **values)
     # Parsed again, so that what the command line does not name is the run's, not this script's default.
-    given = tyro.cli(Arguments, default=saved)
+    given = tyro.cli(Arguments, default=saved, prog="ssdkd teacher", args=words)
     for name in ("task", "teacher_arch", "device"):
         if getattr(given, name) != getattr(saved, name):
             raise InvalidInputError(
@@ -170,4 +176,4 @@ def _arguments_of_run(folder: RunFolder) -> Arguments:
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse a command line (`sys.argv` where none is given) and do what it says."""
-    launch(Arguments, main, __doc__, "ssdkd teacher", arguments)
+    launch(Arguments, partial(main, words=arguments), __doc__, "ssdkd teacher", arguments)

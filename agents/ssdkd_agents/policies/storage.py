@@ -6,6 +6,7 @@ normalisation statistics) as JSON in its header, so that the statistics cannot b
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from ssdkd_agents.samplers import (
     State,
     make_sampler,
 )
+from ssdkd_env import ENV_VERSION
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import load_state, read_json, save_state
@@ -143,6 +145,7 @@ class TrainedSampler:
         path = Path(path)
         exported = (path / SETTINGS).exists()
         state = read_exported(path) if exported else read_sampler(path)
+        check_version(path, state["config"]["env_id"])
         check_face(path, {"rounds_per_step": 1} | state["face"], env)  # which older files do not name
         for what, names in (("observation", env.observation_names), ("action", env.action_names)):
             if list(names) != state["names"].get(what):
@@ -219,6 +222,24 @@ def check_face(path: Path, face: dict[str, Any], env: SSDKDEnv) -> None:
             )
 
 
+def check_version(path: Path, env_id: Any) -> None:
+    """Refuse what was learnt on another version of this package's environments, where numbers mean something else.
+
+    Args:
+        path: of the sampler.
+        env_id: that it was made on, perhaps with a module before it; ids of the user's own say nothing.
+
+    Raises:
+        InvalidInputError: when the versions differ.
+    """
+    found = re.search(r"(?:^|:)SSDKD/\w+-v(\d+)$", str(env_id))
+    if found is not None and int(found[1]) != ENV_VERSION:
+        raise InvalidInputError(
+            f"{path} was made on {env_id}; observations and plans mean something else in -v{ENV_VERSION}: train or "
+            "search it anew"
+        )
+
+
 def face_of(name: str) -> dict[str, Any]:
     """Arguments of an environment that a sampler needs as it was made with; see `SSDKDEnv.face`.
 
@@ -262,6 +283,7 @@ def load_constant(path: Path, env: SSDKDEnv) -> ConstantSampler:
         InvalidInputError: when it is damaged, or the environment has other actions.
     """
     plan = _read_constant(path)
+    check_version(path, plan.get("env_id", ""))
     check_face(path, {"action": plan["env_kwargs"].get("action", "exponents")}, env)
     if plan["action_names"] != list(env.action_names):
         raise InvalidInputError(
