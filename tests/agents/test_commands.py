@@ -106,9 +106,8 @@ def test_line_that_continues_a_teachers_training_does(tmp_path: Path) -> None:
         timeout=120,
     )
     (line,) = (line for line in done.stdout.splitlines() if "continue with: " in line)
-    again = subprocess.run(
-        shlex.split(line.partition("continue with: ")[2]), capture_output=True, text=True, timeout=120
-    )
+    words = [*shlex.split(line.partition("continue with: ")[2]), "--minutes", "5"]
+    again = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert (out / "teacher.safetensors").exists()
 

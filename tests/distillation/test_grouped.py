@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
+from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method, priority
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.work import AnswerWork, Course, SynthesisWork, TrainingWork
@@ -436,3 +436,20 @@ def test_networks_are_ready_for_use_after_a_grouped_step() -> None:
     assert live[0].untyped_storage().data_ptr() != live[1].untyped_storage().data_ptr()
     step_together(grouped, runs[1:], PLANS[1:2])
     assert same_state(runs[0].state_dict(), kept)
+
+
+def test_a_groups_memory_is_measured_in_the_runs_precision() -> None:
+    """Which differs from float32 by more than a group does from a run alone."""
+    task, method = digits(torch.float32), method_of("ssdkd")
+    runs = [DistillationRun(task, method, seed, precision="bfloat16") for seed in (1, 2)]
+    step_together(GroupedRuns(), runs, [PLANS[0]] * 2)
+    for run in runs:
+        residents = run.buffer.residents
+        inputs = run._normalize(residents.images)
+        with torch.no_grad():
+            exact = priority.discrepancy(run.teacher(inputs), run.student(inputs))
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = run.student(inputs)
+            rounded = priority.discrepancy(run.teacher(inputs), logits.float())
+        near, far = ((residents.discrepancy - each).abs().mean() for each in (rounded, exact))
+        assert near < 0.5 * far

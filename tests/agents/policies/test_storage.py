@@ -14,6 +14,7 @@ from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
 from ssdkd_agents.policies.resume import REPLAY_ARRAYS
 from ssdkd_agents.policies.storage import (
     TrainedSampler,
+    load_constant,
     load_sampler,
     read_sampler,
     restore_model,
@@ -23,7 +24,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import save_state
+from ssdkd_env.files import load_state, save_state, write_json
 from ssdkd_env.networks.checkpoints import save_weights
 from tests.envs.episodes import make
 
@@ -280,6 +281,23 @@ def test_file_of_another_format_is_refused(tmp_path: Path) -> None:
         refused(path, "holds no trained sampler; expected a file that ssdkd train wrote")
     path.write_text("no tensors at all")
     refused(path)
+
+
+@pytest.mark.parametrize("env_id", ["SSDKD/Digits-v1", "ssdkd_env:SSDKD/CIFAR10-v0"])
+def test_what_was_learnt_on_another_version_is_refused(env_id: str, agents: Any, tmp_path: Path) -> None:
+    model, config = agents["ppo"]
+    path = tmp_path / "s.safetensors"
+    save_sampler(path, model, config)
+    state = load_state(path)
+    state["config"]["env_id"] = env_id
+    save_state(path, state)
+    refused(path, f"s.safetensors was made on {env_id}; observations and plans mean something else in -v2: train or")
+    plan = {"action": [0.0] * 5, "action_names": list(make().action_names), "env_kwargs": {}, "env_id": env_id}
+    write_json(tmp_path / "constant.json", plan)
+    with pytest.raises(InvalidInputError, match=r"constant\.json was made on"):
+        load_constant(tmp_path / "constant.json", make())
+    write_json(tmp_path / "constant.json", plan | {"env_id": "mine/Digits-v7"})  # an id of the user's own says nothing
+    load_constant(tmp_path / "constant.json", make())
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
