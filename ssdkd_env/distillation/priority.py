@@ -205,7 +205,7 @@ def importance_weights(probabilities: Tensor, beta: float, normalization: str = 
     of SGD, the more the more P differs between images, so that the sampling would steer the learning rate: with a KL
     that is spread exponentially around 1 over 5,000 images the mean weight of a draw is 0.14 at β = 0.4 and 0.01 at
     β = 1. So the default is self-normalised. What dividing by the maximum also does is to keep the weight of an image
-    small that is hardly ever drawn; here weights above √N are truncated (Ionides 2008), and their mean is made 1 again.
+    small that is hardly ever drawn; here they are truncated at √N (Ionides 2008), and their mean is made 1 again.
     SSD-KD's own plan stays below that bound on digits, where its largest weight is about half of it.
 
     Args:
@@ -220,11 +220,25 @@ def importance_weights(probabilities: Tensor, beta: float, normalization: str = 
     count = len(probabilities)
     weights = (count * probabilities).clamp_min(SMALLEST_RATIO) ** -beta
     if normalization == "mean":
-        weights = (weights / (probabilities * weights).sum()).clamp_max(math.sqrt(count))
-        weights = weights / (probabilities * weights).sum()
+        weights = _of_mean_one(weights, probabilities, math.sqrt(count))
     elif normalization == "maximum":
         weights = weights / weights.amax()
     return weights.float()
+
+
+def _of_mean_one(weights: Tensor, probabilities: Tensor, bound: float) -> Tensor:
+    """Weights c·w, truncated at `bound` ≥ 1, with the c that makes their mean Σ P·w over the draws 1. (N,) float64.
+
+    With the k largest truncated, c_k = (1 − bound · Σ P of those) / Σ P·w of the rest; the smallest k will do whose
+    rest stays within the bound.
+    """
+    largest_first = weights.argsort(descending=True)
+    w, p = weights[largest_first], probabilities[largest_first]
+    truncated = p.cumsum(0) - p
+    rest = (p * w).flip(0).cumsum(0).flip(0)
+    scales = (1.0 - bound * truncated) / rest
+    scale = scales[((scales * w <= bound) & (scales > 0)).int().argmax()]
+    return (scale * weights).clamp_max(bound)
 
 
 def effective_sample_size(probabilities: Tensor) -> Tensor:
