@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,8 +37,15 @@ def launch(
         words: of the command line, without the program; `sys.argv` where None.
     """
     parsed = tyro.cli(arguments, description=description, prog=program, args=words)
-    try:
+    with one_line_for_the_user():
         main(parsed)
+
+
+@contextmanager
+def one_line_for_the_user() -> Iterator[None]:
+    """End the process with one line in place of a traceback: code 2 after bad input, 130 after Ctrl-C."""
+    try:
+        yield
     except InvalidInputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,8 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ssdkd_agents.commands.command_line import one_line_for_the_user
 from ssdkd_env import __version__
-from ssdkd_env.errors import InvalidInputError
 
 #: Words of a subcommand → its module here, and what it does.
 COMMANDS = {
@@ -35,7 +35,9 @@ def main(words: Sequence[str] | None = None) -> None:
     for length in (1, 2):
         found = COMMANDS.get(" ".join(given[:length]))
         if found is not None and len(given) >= length:
-            _run(found[0], given[length:])
+            with one_line_for_the_user():  # of a package that only some commands need
+                command = importlib.import_module(f"ssdkd_agents.commands.{found[0]}")
+            command.run(given[length:])
             return
     if given == ["--version"]:
         print(f"ssdkd-env {__version__}")
@@ -50,15 +52,6 @@ def main(words: Sequence[str] | None = None) -> None:
     print(usage(wanted), file=sys.stdout if asks else sys.stderr)
     if not asks:
         sys.exit(2)
-
-
-def _run(module: str, words: Sequence[str]) -> None:
-    try:
-        command = importlib.import_module(f"ssdkd_agents.commands.{module}")
-    except InvalidInputError as error:  # of a package that only some commands need
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    command.run(words)
 
 
 def usage(group: str = "") -> str:
