@@ -19,7 +19,7 @@ PRIORITY_EPSILON = 1e-2
 SMALLEST_RATIO = 1e-12
 #: What the importance weights (N·P)^−β are divided by.
 IMPORTANCE_NORMALIZATIONS = {
-    "mean": "by the mean over draws, Σ P·w, so that a drawn image has weight 1 on average (self-normalised)",
+    "mean": "by the mean over draws, Σ P·w, so that a drawn image has weight 1 on average; none is above √N",
     "maximum": "by the maximum over the buffer, as in prioritised replay (Schaul et al. 2016)",
     "plain": "by nothing; the mean over draws is then N^−β Σ P^(1−β) ≤ 1",
 }
@@ -204,9 +204,8 @@ def importance_weights(probabilities: Tensor, beta: float, normalization: str = 
     The paper's scale of w is not known to us. Divided by its maximum, as in prioritised replay, w shrinks every step
     of SGD, the more the more P differs between images, so that the sampling would steer the learning rate: with a KL
     that is spread exponentially around 1 over 5,000 images the mean weight of a draw is 0.14 at β = 0.4 and 0.01 at
-    β = 1. So the default is self-normalised. What dividing by the maximum also does is to keep the weight of an image
-    small that is hardly ever drawn; here they are truncated at √N (Ionides 2008), and their mean is made 1 again.
-    SSD-KD's own plan stays below that bound on digits, where its largest weight is about half of it.
+    β = 1. So the default is self-normalised. Dividing by the maximum also keeps small the weight of an image that is
+    hardly ever drawn; in place of that, self-normalised weights are truncated at √N (Ionides 2008), with their mean 1.
 
     Args:
         probabilities: (N,) float64, sums to 1.

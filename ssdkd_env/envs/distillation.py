@@ -58,7 +58,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     `Box(-1, 1, (5,), float32)` with the default scheme `"exponents"`; `action_names` holds the names. The plan
     is ``P(x) ∝ (|δ(x)|+ε)^a · diversity(x)^b · difficulty(x)^c``, importance weights ``w = (N·P)^−β / Σ P·(N·P)^−β``,
-    so that a drawn image has weight 1 on average, whatever β.
+    so that a drawn image has weight 1 on average, whatever β; none is above √N.
 
     | Num | Action                                              | -1 | +1                                   |
     |-----|-----------------------------------------------------|----|--------------------------------------|
@@ -188,8 +188,9 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     ## Version History
 
-    - v2: importance weights have mean 1 over the draws, where they were divided by their maximum; a candidate enters
-      with the weight of residents of its KL; SSD-KD's constants are the task's, on CIFAR those of Fast.
+    - v2: importance weights have mean 1 over the draws and are truncated at √N, where they were divided by their
+      maximum; a candidate enters with the weight of residents of its KL; SSD-KD's constants are the task's, on CIFAR
+      those of Fast.
     - v1: scaled observations; a probe set of several kinds of images.
     - v0: first version, before the package was released.
     """
