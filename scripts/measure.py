@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun
-from ssdkd_env.envs.observations import STATISTICS
+from ssdkd_env.envs.observations import ENTRIES
 from ssdkd_env.envs.vector import SSDKDVectorEnv
 from ssdkd_env.errors import InvalidInputError
 
@@ -73,7 +73,7 @@ class Budgets:
 
 @dataclass
 class Observations:
-    """Mean and deviation of every entry of the observation under random actions: the constants of `STATISTICS`."""
+    """Mean and deviation of every entry of the observation under random actions: the constants of `ENTRIES`."""
 
     out: Path
     """JSON-lines file to write; must not exist."""
@@ -141,8 +141,8 @@ def measure_budgets(args: Budgets) -> None:
 
 
 def measure_observations(args: Observations) -> None:
-    envs = SSDKDVectorEnv(args.episodes, observation="statistics", evaluate_every=10**6)
-    names = [name for name in envs.observation_names if name in STATISTICS]
+    envs = SSDKDVectorEnv(args.episodes, observation="unscaled", evaluate_every_rounds=10**6)
+    names = [name for name in envs.observation_names if name in ENTRIES]
     envs.action_space.seed(0)
     seen = [envs.reset(seed=MEASUREMENT_SEED)[0]]
     for _ in tqdm(range(make_env(ENV_ID, {}).budget.rounds), unit="round"):

@@ -41,7 +41,7 @@ from ssdkd_agents.seeds import MEASUREMENT_SEED
 from tqdm import tqdm
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 
 UNDISTURBED = "none"
@@ -54,7 +54,7 @@ class Arguments:
     """Command line of measure_importance."""
 
     sampler: str
-    """File or run folder of a trained sampler, or a control that draws nothing."""
+    """File or run folder of a trained sampler, or a baseline that draws nothing."""
     out: Path
     """JSON-lines file to write; must not exist. A picture goes beside it."""
     env: str = "SSDKD/Digits-v2"
@@ -65,7 +65,7 @@ class Arguments:
     """Episodes, each played once undisturbed and once for each group of entries."""
     num_envs: int = 16
     """Episodes side by side."""
-    vector_backend: str = "auto"
+    vectorization: str = "auto"
     """How they are stepped: loop, process, grouped or auto."""
 
 
@@ -75,7 +75,7 @@ def main(args: Arguments) -> None:
         if getattr(args, name) < least:
             raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")
     use_one_thread()
-    kwargs = {**face_of(args.sampler), **parse_settings("env-kwargs", args.env_kwargs), "evaluate_every": 10**6}
+    kwargs = {**face_of(args.sampler), **parse_settings("env-kwargs", args.env_kwargs), "evaluate_every_rounds": 10**6}
     env = make_env(args.env, kwargs)
     if env.rounds_per_step >= env.budget.rounds:
         raise InvalidInputError(
@@ -86,7 +86,7 @@ def main(args: Arguments) -> None:
     env.observation_space.seed(0)
     some = np.stack([env.observation_space.sample() for _ in range(TRIED)])
     answers(sampler, env, some[None])  # refuses one that draws, before any episode is played
-    pool = EnvironmentPool(min(args.num_envs, args.seeds), env_arguments(args.env, kwargs), args.vector_backend, None)
+    pool = SubEnvironments(min(args.num_envs, args.seeds), env_arguments(args.env, kwargs), args.vectorization, None)
     print(f"environments: {pool.count}, {pool.choice}")
     try:
         episodes = play_all(pool, sampler, range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds), args.out)
@@ -110,7 +110,7 @@ def main(args: Arguments) -> None:
 
 
 def play_all(
-    pool: EnvironmentPool, sampler: Sampler, seeds: Sequence[int], out: Path
+    pool: SubEnvironments, sampler: Sampler, seeds: Sequence[int], out: Path
 ) -> dict[str, list[PlayedEpisode]]:
     """Episodes of the sampler undisturbed, and of each group of entries that is shown from elsewhere."""
     groups = groups_of(pool.first.observation_names)

@@ -1,6 +1,6 @@
 """How much the sampling plan matters, and whether the data-free rewards rank plans as accuracy on real data does.
 
-Fixed plans (controls, and plans drawn uniformly from the action space) × seeds, at an equal number of synthesised
+Fixed plans (baselines, and plans drawn uniformly from the action space) × seeds, at an equal number of synthesised
 images. Says the share of the variance of the final accuracy, and of each reward's return, that the plan explains, and
 the rank correlation of plan means between each return and the accuracy.
 
@@ -28,7 +28,7 @@ from ssdkd_agents.runs import append_line, read_lines, versions
 from ssdkd_agents.seeds import MEASUREMENT_SEED
 from tqdm import tqdm
 
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 
 REWARDS = ("probe_agreement", "probe_discrepancy", "candidate_agreement")
@@ -45,7 +45,7 @@ class Arguments:
     action: str = "exponents"
     """Action scheme."""
     plans: int = 20
-    """Random plans, beside the controls; a discrete scheme plays every choice."""
+    """Random plans, beside the baselines; a discrete scheme plays every choice."""
     seeds: int = 10
     """Episodes of each plan."""
     env: str = "SSDKD/Digits-v2"
@@ -54,7 +54,7 @@ class Arguments:
     """Further arguments of the environment, such as 'budget={"rounds": 10}'."""
     num_envs: int = 32
     """Episodes side by side."""
-    vector_backend: str = "auto"
+    vectorization: str = "auto"
     """How they are stepped: loop, process, grouped or auto."""
 
 
@@ -74,17 +74,17 @@ def main(args: Arguments) -> None:
         kwargs,
         {
             "action": "give --action",
-            "evaluate_every": "leave it out: only ends are measured",
+            "evaluate_every_rounds": "leave it out: only ends are measured",
             "rounds_per_step": "leave it out: the plan of an episode is the same in all rounds",
         },
     )
-    kwargs |= {"action": args.action, "evaluate_every": 10**6}
+    kwargs |= {"action": args.action, "evaluate_every_rounds": 10**6}
     env = make_env(args.env, kwargs)
     if env.task.spec.evaluation is None:
         raise InvalidInputError(f"--env {args.env}: no real images to measure accuracy on; give evaluation=")
     plans = fixed_plans(env, args.plans)
     seeds = range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds)
-    pool = EnvironmentPool(args.num_envs, env_arguments(args.env, kwargs), args.vector_backend, None)
+    pool = SubEnvironments(args.num_envs, env_arguments(args.env, kwargs), args.vectorization, None)
     print(f"environments: {pool.count}, {pool.choice}")
     try:
         lines = []

@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import usable_cores
+from ssdkd_env.envs.sub_environments import usable_cores
 from ssdkd_env.errors import InvalidInputError
 
 

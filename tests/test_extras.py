@@ -64,7 +64,7 @@ def test_training_needs_no_extra_but_those_of_stable_baselines3() -> None:
         ),
         (
             "from ssdkd_agents.searching.searchers import EvolutionStrategy as S; S(2, 8, 4, iter([0]), None)",
-            "strategy='cma' needs the package 'cma'; install it with: pip install 'ssdkd-env[search]'",
+            "searcher='cma' needs the package 'cma'; install it with: pip install 'ssdkd-env[search]'",
         ),
         (
             "from ssdkd_env.tasks.data.images import ImageList; ImageList('data', 3).decode('a.png', b'')",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdkd_env.envs.distillation import Action
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.sub_environments import SubEnvironments
 
 FloatArray = NDArray[np.float32]
 #: From the (episodes, entries) observations and the number of the step: what each episode does next.
@@ -45,7 +45,7 @@ class PlayedEpisode:
 
 
 def play_side_by_side(
-    pool: EnvironmentPool,
+    pool: SubEnvironments,
     seeds: Sequence[int],
     decide: Decide,
     stop: Callable[[], bool] = lambda: False,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 FloatArray = NDArray[np.float32]
@@ -25,7 +25,7 @@ State = tuple[FloatArray, ...] | None
 
 
 class Sampler(Protocol):
-    """Any Stable-Baselines3 model is one; so are the paper's sampler and the controls below."""
+    """Any Stable-Baselines3 model is one; so are the paper's sampler and the baselines below."""
 
     def predict(
         self,
@@ -88,7 +88,7 @@ class PlanSampler(ConstantSampler):
 
 
 class RandomReplacement:
-    """Another sampler's control: replaces as many images, but both who enters and who leaves is a matter of chance.
+    """Another sampler's baseline: replaces as many images, but both who enters and who leaves is a matter of chance.
 
     What the student studies is still the other sampler's choice. After Fan et al. 2018 (Learning to Teach), whose
     control drops at random at the learnt rate.
@@ -188,7 +188,7 @@ def paper_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
 
 
 def uniform_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
-    """No priority at all: uniform draws and uniform replacement. The control of δ."""
+    """No priority at all: uniform draws and uniform replacement. The baseline of δ."""
     return ConstantSampler(env.uniform_action)
 
 
@@ -202,15 +202,15 @@ def random_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     return RandomSampler(env.action_space, seed)
 
 
-def strategy_sampler(env: SSDKDEnv, seed: int = 0, *, name: str) -> Sampler:
-    """One of `STRATEGIES`, whatever the environment's action scheme."""
-    return PlanSampler(STRATEGIES[name], env)
+def plan_sampler(env: SSDKDEnv, seed: int = 0, *, name: str) -> Sampler:
+    """One of `NAMED_PLANS`, whatever the environment's action scheme."""
+    return PlanSampler(NAMED_PLANS[name], env)
 
 
 #: Makes a sampler for an environment, with the seed of its draws.
 SamplerMaker = Callable[[SSDKDEnv, int], Sampler]
 
-SAMPLERS: dict[str, SamplerMaker] = {name: partial(strategy_sampler, name=name) for name in STRATEGIES} | {
+SAMPLERS: dict[str, SamplerMaker] = {name: partial(plan_sampler, name=name) for name in NAMED_PLANS} | {
     "own": own_sampler,
     "paper": paper_sampler,
     "uniform": uniform_sampler,
@@ -221,7 +221,7 @@ SAMPLERS: dict[str, SamplerMaker] = {name: partial(strategy_sampler, name=name) 
 CONSTANT_PREFIX = "constant:"
 
 
-#: `"random_at_rate:runs/ppo"` is the control of another sampler; see `RandomReplacement`.
+#: `"random_at_rate:runs/ppo"` is the baseline of another sampler; see `RandomReplacement`.
 RANDOM_REPLACEMENT_PREFIX = "random_at_rate:"
 
 

@@ -57,8 +57,8 @@ class TeacherRun:
         spec: the task.
         data: real images.
         training: on the training part of `data`.
-        checkpoint_every: epochs between checkpoints.
-        evaluate_every: epochs between measurements on the test part; 0 measures at the end alone.
+        checkpoint_every_epochs: epochs between checkpoints.
+        evaluate_every_epochs: epochs between measurements on the test part; 0 measures at the end alone.
         progress_bar: show one.
     """
 
@@ -68,13 +68,13 @@ class TeacherRun:
         spec: TaskSpec,
         data: RealData,
         training: TeacherTraining,
-        checkpoint_every: int,
-        evaluate_every: int,
+        checkpoint_every_epochs: int,
+        evaluate_every_epochs: int,
         progress_bar: bool,
     ) -> None:
         self.checkpoint = folder.path / CHECKPOINT
         self._folder, self._spec, self._data, self._training = folder, spec, data, training
-        self._checkpoint_every, self._evaluate_every = checkpoint_every, evaluate_every
+        self._checkpoint_every_epochs, self._evaluate_every_epochs = checkpoint_every_epochs, evaluate_every_epochs
         self._progress_bar, self._resumed = progress_bar, False
         self._test = data.test[0].to(training.device), data.test[1].to(training.device)
         self._started = time.perf_counter()
@@ -125,7 +125,7 @@ class TeacherRun:
                 bar.update()
                 if stop():
                     break
-                if training.epochs_done % self._checkpoint_every == 0:
+                if training.epochs_done % self._checkpoint_every_epochs == 0:
                     self._save_checkpoint()
             self._save_checkpoint()
             if training.done:
@@ -133,7 +133,7 @@ class TeacherRun:
         return training.done
 
     def _log_epoch(self, loss: float, curves: SummaryWriter) -> None:
-        training, every = self._training, self._evaluate_every
+        training, every = self._training, self._evaluate_every_epochs
         curves.add_scalar("train/loss", loss, training.epochs_done)
         curves.add_scalar("train/learning_rate", training.learning_rate, training.epochs_done)
         if every and training.epochs_done % every == 0 and not training.done:

@@ -1,4 +1,4 @@
-"""The environments of `EnvironmentPool` as a Stable-Baselines3 `VecEnv`."""
+"""The environments of `SubEnvironments` as a Stable-Baselines3 `VecEnv`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool, one_each
+from ssdkd_env.envs.sub_environments import SubEnvironments, one_each
 
 
 class DistillationVecEnv(VecEnv):
@@ -24,7 +24,7 @@ class DistillationVecEnv(VecEnv):
     Args:
         num_envs: number of environments.
         kwargs: arguments of each `SSDKDEnv`.
-        backend: `"loop"`, `"process"`, `"grouped"` or `"auto"`; see `EnvironmentPool`.
+        backend: `"loop"`, `"process"`, `"grouped"` or `"auto"`; see `SubEnvironments`.
         processes: among which the environments are divided; None leaves it to the backend.
 
     Attributes:
@@ -38,17 +38,17 @@ class DistillationVecEnv(VecEnv):
     def __init__(
         self, num_envs: int, kwargs: dict[str, Any], backend: str = "auto", processes: int | None = None
     ) -> None:
-        self._pool = EnvironmentPool(num_envs, kwargs, backend, processes)
-        self.choice = self._pool.choice
+        self._environments = SubEnvironments(num_envs, kwargs, backend, processes)
+        self.choice = self._environments.choice
         self._actions: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
-        first = self._pool.first
+        first = self._environments.first
         self.device = first.device
         super().__init__(num_envs, first.observation_space, first.action_space)
         self.metadata = SSDKDEnv.metadata  # with the frames per second of a video
 
     def reset(self) -> NDArray[np.float32]:
         """Reset all environments with the seeds and options that `seed` and `set_options` gave, if they did."""
-        results = self._pool.reset(dict(enumerate(self._seeds)), dict(enumerate(self._options)))
+        results = self._environments.reset(dict(enumerate(self._seeds)), dict(enumerate(self._options)))
         self._reset_seeds()
         self._reset_options()
         return self._take(results)
@@ -64,13 +64,13 @@ class DistillationVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Observations, rewards, dones and infos of the step."""
-        results = self._pool.step(dict(enumerate(one_each("actions", self._actions, self.num_envs))))
+        results = self._environments.step(dict(enumerate(one_each("actions", self._actions, self.num_envs))))
         observations = [results[index][0] for index in range(self.num_envs)]
         rewards = np.array([results[index][1] for index in range(self.num_envs)], dtype=np.float32)
         dones = np.array([results[index][2] for index in range(self.num_envs)])
         infos = [results[index][4] | {"TimeLimit.truncated": False} for index in range(self.num_envs)]
         ended = np.flatnonzero(dones).tolist()
-        for index, (observation, info) in (self._pool.reset(dict.fromkeys(ended)) if ended else {}).items():
+        for index, (observation, info) in (self._environments.reset(dict.fromkeys(ended)) if ended else {}).items():
             infos[index]["terminal_observation"] = observations[index]
             observations[index], self.reset_infos[index] = observation, info
         return np.stack(observations), rewards, dones, infos
@@ -82,7 +82,7 @@ class DistillationVecEnv(VecEnv):
             ResetNeeded: before the first reset.
             InvalidInputError: when the folder cannot be written.
         """
-        self._pool.call_each("save", self._episode_files(folder))
+        self._environments.call_each("save", self._episode_files(folder))
 
     def load_episodes(self, folder: Path) -> None:
         """Go on with the episodes that `save_episodes` wrote; no reset is needed, and seeds given before are forgotten.
@@ -92,7 +92,7 @@ class DistillationVecEnv(VecEnv):
         Raises:
             InvalidInputError: when a file is missing or belongs to an environment with other arguments.
         """
-        self._take(self._pool.call_each("load", self._episode_files(folder)))
+        self._take(self._environments.call_each("load", self._episode_files(folder)))
         self._reset_seeds()
 
     def _episode_files(self, folder: Path) -> dict[int, tuple[Path]]:
@@ -100,29 +100,29 @@ class DistillationVecEnv(VecEnv):
 
     def close(self) -> None:
         """End all environments."""
-        self._pool.close()
+        self._environments.close()
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
         """A picture of every run; None without a render mode."""
-        return self._pool.call(range(self.num_envs), "render")
+        return self._environments.call(range(self.num_envs), "render")
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of the environments."""
-        return self._pool.get(self._chosen(indices), attr_name)
+        return self._environments.get(self._chosen(indices), attr_name)
 
     def has_attr(self, attr_name: str) -> bool:
         """Whether the environments have an attribute."""
-        return self._pool.has(range(self.num_envs), attr_name)
+        return self._environments.has(range(self.num_envs), attr_name)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the environments."""
-        self._pool.assign(dict.fromkeys(self._chosen(indices), value), attr_name)
+        self._environments.assign(dict.fromkeys(self._chosen(indices), value), attr_name)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """What a method of the environments gives."""
-        return self._pool.call(self._chosen(indices), method_name, *method_args, **method_kwargs)
+        return self._environments.call(self._chosen(indices), method_name, *method_args, **method_kwargs)
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

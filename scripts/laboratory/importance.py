@@ -20,7 +20,7 @@ from ssdkd_agents.playing import Decide, PlayedEpisode, play_side_by_side
 from ssdkd_agents.samplers import PlanningSampler, Sampler, State
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 
 FloatArray = NDArray[np.float32]
@@ -121,7 +121,7 @@ class Replacement:
 
 
 def play(
-    pool: EnvironmentPool, sampler: Sampler, seeds: Sequence[int], replacement: Replacement | None = None
+    pool: SubEnvironments, sampler: Sampler, seeds: Sequence[int], replacement: Replacement | None = None
 ) -> Iterator[PlayedEpisode]:
     """Play a sampler deterministically, an episode a seed, as many side by side as the pool has environments.
 

@@ -32,12 +32,12 @@ from ssdkd_env.distillation import (
 )
 from ssdkd_env.distillation import run as run_module
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.batch_norm import BatchNormStatistics, _MeanAndVariance
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.objective import Objective
-from ssdkd_env.distillation.statistics import BatchNormStatistics, _MeanAndVariance
 from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.updates import FastUpdate
-from ssdkd_env.distillation.work import AnswerWork, SynthesisWork, TrainingWork, Work
+from ssdkd_env.distillation.work import LogitsWork, SynthesisWork, TrainingWork, Work
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.observations import Observer
@@ -112,7 +112,7 @@ def labelled(labels: Labels, runs: Sequence[DistillationRun]) -> Iterator[None]:
             replace(owner, name, wrap.under((phase, part)))
         for owner, name, phase in COURSES:
             replace(owner, name, wrap.course(phase))
-        for work in (SynthesisWork, TrainingWork, AnswerWork):
+        for work in (SynthesisWork, TrainingWork, LogitsWork):
             replace(work, "alone", wrap.under(wrap.of_work))
         replace(GroupedRuns, "_do", wrap.under(lambda _, works: wrap.of_work(works[0])))
         replace(GroupedRuns, "_group", wrap.group)
@@ -140,7 +140,7 @@ class _Wrapping:
         self._phases: WeakKeyDictionary[Work, str] = WeakKeyDictionary()
         self.roles: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
         for run in runs:
-            self.roles[run.teacher] = self.roles[run._answering_teacher] = "teacher"
+            self.roles[run.teacher] = self.roles[run._logits_teacher] = "teacher"
             self.roles[run.student] = "student"
             for value in vars(run.inversion.source).values():
                 if isinstance(value, nn.Module):  # the generator, and its clone

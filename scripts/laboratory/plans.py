@@ -16,11 +16,11 @@ from ssdkd_agents.samplers import write_decision
 from laboratory.statistics import percentile_interval, spearman
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.envs.rewards import DIVERGED_SCORE
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.sub_environments import SubEnvironments
 
-#: Controls that are compared beside random plans: sensible ones, and such that should do badly.
+#: Baselines that are compared beside random plans: sensible ones, and such that should do badly.
 NAMED = ("paper", "uniform", "hard_first", "easy_first", "class_balanced")
 #: Seed of the random plans.
 PLAN_SEED = 7
@@ -41,13 +41,13 @@ class FixedPlan:
 
 
 def fixed_plans(env: SSDKDEnv, count: int) -> list[FixedPlan]:
-    """The named controls and `count` plans drawn uniformly from the action space; of a discrete one, every choice."""
+    """The named baselines and `count` plans drawn uniformly from the action space; of a discrete one, every choice."""
     if isinstance(env.action_space, spaces.Discrete):
         return [FixedPlan(name, np.int64(index)) for index, name in enumerate(env.action_names)]
     random = np.random.default_rng(PLAN_SEED)
     shape = env.action_space.shape
     drawn = [FixedPlan(f"random {number}", random.uniform(-1, 1, shape).astype(np.float32)) for number in range(count)]
-    return [FixedPlan(name, STRATEGIES[name]) for name in NAMED] + drawn
+    return [FixedPlan(name, NAMED_PLANS[name]) for name in NAMED] + drawn
 
 
 def scores_of(info: Mapping[str, Any]) -> dict[str, float]:
@@ -63,7 +63,7 @@ def scores_of(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 def play_plans(
-    pool: EnvironmentPool, env: SSDKDEnv, plans: Sequence[FixedPlan], seeds: Sequence[int]
+    pool: SubEnvironments, env: SSDKDEnv, plans: Sequence[FixedPlan], seeds: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
     """Play every plan on every seed, as many episodes side by side as the pool has environments.
 

@@ -36,7 +36,7 @@ class Side:
 
     Attributes:
         name: in tables.
-        backend: of `EnvironmentPool`.
+        backend: of `SubEnvironments`.
         processes: among which the environments are divided; None leaves it to the backend.
         engine: backend of each environment's runs.
     """

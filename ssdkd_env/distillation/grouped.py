@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation.answering import ANSWER_CHUNK, answer
 from ssdkd_env.distillation.execution import Execution, Forward
+from ssdkd_env.distillation.forward import FORWARD_CHUNK, logits_of
 from ssdkd_env.distillation.inversion import improve
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.objective import Objective
 from ssdkd_env.distillation.sources import MetaGenerator, TrainedGenerator, add_gradients, descend, make_adam
 from ssdkd_env.distillation.updates import FastUpdate
-from ssdkd_env.distillation.work import AnswerWork, Course, SynthesisWork, TrainingWork, Work
+from ssdkd_env.distillation.work import Course, LogitsWork, SynthesisWork, TrainingWork, Work
 from ssdkd_env.networks.grouping import NetworkGroup, can_group
 
 ResultT = TypeVar("ResultT")
@@ -57,7 +57,7 @@ class GroupedRuns:
         ways: dict[type, Callable[[Any], list[Any] | None]] = {
             SynthesisWork: self._synthesize,
             TrainingWork: self._train,
-            AnswerWork: self._answer,
+            LogitsWork: self._answer,
         }
         done = ways[type(works[0])](works) if len(works) > 1 else None
         return [work.alone() for work in works] if done is None else done
@@ -81,16 +81,16 @@ class GroupedRuns:
             group.gather(networks)
         return group
 
-    def _answer(self, works: list[AnswerWork]) -> list[Tensor] | None:
+    def _answer(self, works: list[LogitsWork]) -> list[Tensor] | None:
         networks, images = [work.network for work in works], [work.images for work in works]
         count, normalize = len(works), works[0].normalize
         if all(network is networks[0] for network in networks):
-            return list(answer(works[0].execution.of(networks[0]), torch.cat(images), normalize).chunk(count))
+            return list(logits_of(works[0].execution.of(networks[0]), torch.cat(images), normalize).chunk(count))
         group = self._group(networks, images[0].shape[1:])
         if group is None:
             return None
         forward = works[0].execution.of(group)
-        chunks = zip(*(each.split(max(ANSWER_CHUNK // count, 1)) for each in images), strict=True)
+        chunks = zip(*(each.split(max(FORWARD_CHUNK // count, 1)) for each in images), strict=True)
         with torch.no_grad():
             logits = [forward(normalize(torch.cat(chunk))).chunk(count) for chunk in chunks]
         return [torch.cat(parts) for parts in zip(*logits, strict=True)]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
+from ssdkd_env.distillation.batch_norm import BatchNormStatistics
 from ssdkd_env.distillation.contrastive import ContrastiveLoss
 from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.execution import EAGER, Execution, Forward
@@ -26,7 +27,6 @@ from ssdkd_env.distillation.losses import (
 )
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.priority import class_share, confidence, modulation, target_probability
-from ssdkd_env.distillation.statistics import BatchNormStatistics
 
 
 class Objective:

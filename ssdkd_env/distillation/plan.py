@@ -45,7 +45,7 @@ class SamplingPlan:
         adversarial_scale: factor of the method's adversarial weight, ≥ 0.
         replacement: who enters the buffer, a key of `REPLACEMENTS`, for methods with a partial update.
         reweighted: the student's draws are uniform, and the loss of x has the weight N·P(x)·w(x) instead of w(x). Its
-            expected gradient is that of draws from P (Schaul et al. 2016, sec. 3.4): the control of the draws.
+            expected gradient is that of draws from P (Schaul et al. 2016, sec. 3.4): the baseline of the draws.
 
     Raises:
         InvalidInputError: when a number is not finite or leaves its range, or both logits and a scorer are given.

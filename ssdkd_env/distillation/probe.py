@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation import priority
-from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
+from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import METHODS, Method
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -137,11 +137,11 @@ class ProbeSet:
                 )
         self.images: Tensor = images.to(device)
         self._normalize = normalize
-        self._teacher_logits = answer(self.teacher, self.images, normalize)
+        self._teacher_logits = logits_of(self.teacher, self.images, normalize)
 
     def score(self, student: nn.Module) -> ProbeScore:
         """Judge a student, which must be in evaluation mode and on the probe set's device."""
-        return self.judge(answer(student, self.images, self._normalize))
+        return self.judge(logits_of(student, self.images, self._normalize))
 
     def judge(self, student_logits: Tensor) -> ProbeScore:
         """Judge a student by its logits for `images`."""

@@ -21,7 +21,7 @@ from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport,
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.weighing import weigh
-from ssdkd_env.distillation.work import AnswerWork, Course, LayerRandom, SynthesisWork, TrainingWork, perform
+from ssdkd_env.distillation.work import Course, LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class DistillationRun:
         self._random["layers"] = torch.Generator().manual_seed(seeds[3])
         self._real_seed = seeds[6]
         self.teacher = task.teacher_on(self.device)
-        self._answering_teacher = task.teacher_on(self.device, folded=self.backend != "plain")
+        self._logits_teacher = task.teacher_on(self.device, folded=self.backend != "plain")
         self.student = task.build_student(seeds[4]).to(self.device)
         self._normalize = Normalize(spec.mean, spec.std, self.device)
         self._sizes = Sizes.of(method, budget, task)
@@ -119,7 +119,7 @@ class DistillationRun:
         )
         self.trainer = StudentTrainer(
             self.student,
-            self._answering_teacher,
+            self._logits_teacher,
             spec.student,
             method,
             rounds=budget.rounds,
@@ -276,8 +276,8 @@ class DistillationRun:
 
     def _entries(self, images: Tensor, born: int) -> Course[tuple[Entries, Tensor]]:
         """Entries for images (N, C, H, W) uint8 as the networks see them now, and the mean agreement on them."""
-        teacher_logits = yield self._question(self._answering_teacher, images)
-        student_logits = yield self._question(self.student, images)
+        teacher_logits = yield self._logits(self._logits_teacher, images)
+        student_logits = yield self._logits(self.student, images)
         count = len(images)
         entries = Entries(
             images=images,
@@ -361,10 +361,10 @@ class DistillationRun:
             self._refreshed = (self._refreshed + count) % size
         images = residents.images[rows]
         if self.task.dense:
-            teacher_logits = yield self._question(self._answering_teacher, images)
+            teacher_logits = yield self._logits(self._logits_teacher, images)
         else:
             teacher_logits = residents.teacher_logits[rows]
-        student_logits = yield self._question(self.student, images, self._measuring)
+        student_logits = yield self._logits(self.student, images, self._measuring)
         residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
         return priority.agreement(teacher_logits, student_logits).mean()
 
@@ -372,13 +372,13 @@ class DistillationRun:
         """For one piece of work. Drawn when it is asked for, so that it does not matter with whom it is done."""
         return LayerRandom(int(torch.randint(2**62, (1,), generator=self._random["layers"])), self.device)
 
-    def _question(self, network: torch.nn.Module, images: Tensor, execution: Execution = EAGER) -> AnswerWork:
+    def _logits(self, network: torch.nn.Module, images: Tensor, execution: Execution = EAGER) -> LogitsWork:
         together = self.backend != "plain"
-        return AnswerWork(network, images, self._normalize, self._layer_random(), together, self._kind, execution)
+        return LogitsWork(network, images, self._normalize, self._layer_random(), together, self._kind, execution)
 
     def student_course(self, images: Tensor) -> Course[Tensor]:
         """Logits of the student for images (N, C, H, W) uint8 on the run's device, as a generator of work."""
-        logits: Tensor = yield self._question(self.student, images)
+        logits: Tensor = yield self._logits(self.student, images)
         return logits
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation.answering import ANSWER_CHUNK
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.execution import EAGER, Execution
+from ssdkd_env.distillation.forward import FORWARD_CHUNK
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.updates import FastUpdate, PlainUpdate, StudentUpdate
@@ -125,7 +125,7 @@ class StudentTrainer:
 
     def chunks(self, draws: Tensor) -> tuple[Tensor, ...]:
         """The minibatches, as many together as the teacher answers at once."""
-        chunks: tuple[Tensor, ...] = draws.split(max(ANSWER_CHUNK // draws.shape[1], 1))
+        chunks: tuple[Tensor, ...] = draws.split(max(FORWARD_CHUNK // draws.shape[1], 1))
         return chunks
 
     def look_at(self, images: Tensor, weights: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:

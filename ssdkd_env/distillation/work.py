@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.execution import EAGER, Execution
+from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.student import StudentTrainer
 
@@ -137,7 +137,7 @@ class TrainingWork:
 
 
 @dataclass(frozen=True, eq=False)
-class AnswerWork:
+class LogitsWork:
     """Ask a network in evaluation mode. Gives its logits, (N, C) or (N, C, H, W).
 
     Attributes:
@@ -169,7 +169,7 @@ class AnswerWork:
     def alone(self) -> Tensor:
         """Do it."""
         with self.random.lent():
-            return answer(self.execution.of(self.network), self.images, self.normalize)
+            return logits_of(self.execution.of(self.network), self.images, self.normalize)
 
 
 def perform(course: Course[ResultT]) -> ResultT:

@@ -4,7 +4,7 @@
 |--------------|-----------------------------|-------------------------------------------------------------------------|
 | `exponents`  | Box(5)                      | exponents of the three factors of P, β, ρ                               |
 | `full`       | Box(8)                      | the same, φ's exponents in inversion, and the adversarial weight        |
-| `strategies` | Discrete                    | one of the named plans of `STRATEGIES`                                  |
+| `plans` | Discrete                    | one of the named plans of `NAMED_PLANS`                                  |
 | `bins`       | Box(15)                     | a logit for each bin of class rarity × difficulty, on top of δ          |
 | `class_bins` | Box(3 + 4 · classes)        | a logit for each class and bin of difficulty, on top of δ               |
 | `samples`    | Box(36)                     | the weights of a small network that scores every image                  |
@@ -23,8 +23,8 @@ from gymnasium import spaces
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.envs.exponent_actions import Exponents, FloatArray, Full
+from ssdkd_env.envs.named_plans import NamedPlans
 from ssdkd_env.envs.scorer_actions import Bins, ClassBins, Samples
-from ssdkd_env.envs.strategy_actions import Strategies
 from ssdkd_env.tasks import Budget
 
 
@@ -62,7 +62,7 @@ class ActionScheme(Protocol):
 ACTION_SCHEMES: dict[str, Callable[[Budget, Method, int], ActionScheme]] = {
     "exponents": lambda budget, method, classes: Exponents(budget),
     "full": lambda budget, method, classes: Full(budget, method),
-    "strategies": lambda budget, method, classes: Strategies(),
+    "plans": lambda budget, method, classes: NamedPlans(),
     "bins": lambda budget, method, classes: Bins(budget),
     "class_bins": lambda budget, method, classes: ClassBins(budget, classes),
     "samples": lambda budget, method, classes: Samples(budget),

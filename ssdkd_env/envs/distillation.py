@@ -25,6 +25,7 @@ from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.observations import OBSERVATIONS, Observer
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, REWARDS
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.renamed import refuse_old_names
 from ssdkd_env.tasks import Task
 
 #: An action of the scheme, or the plan itself.
@@ -71,7 +72,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     Other schemes, each with a table of its parts in its class:
 
     - `"full"` (`Full`, 8 numbers): also φ's two exponents in inversion, and the adversarial weight.
-    - `"strategies"` (`Strategies`, `Discrete`): one of the named plans of `STRATEGIES`: the paper's, uniform, hard
+    - `"plans"` (`NamedPlans`, `Discrete`): one of the named plans of `NAMED_PLANS`: the paper's, uniform, hard
       first, first in first out, …
     - `"bins"` (`Bins`, 15 numbers): on top of δ a logit for each bin of class rarity × difficulty. `"class_bins"`
       (`ClassBins`): for each class × difficulty, the one scheme that depends on the number of classes.
@@ -84,9 +85,9 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     ## Observation Space
 
     `Box` float32 with finite bounds; `observation_names` holds the names. It sees no real data and does not depend
-    on the number of classes. KL divergences d appear as d / (1 + d). With `observation="statistics"` the bounds are
+    on the number of classes. KL divergences d appear as d / (1 + d). With `observation="unscaled"` the bounds are
     those of the table; by default (`"scaled"`) entries 0–19 are (value − mean) / deviation with the constants of
-    `STATISTICS`, clipped to ±5, so that an agent needs no statistics of its own. `history` stacks steps.
+    `ENTRIES`, clipped to ±5, so that an agent needs no statistics of its own. `history` stacks steps.
 
     | Num   | Observation                                                              | Min | Max |
     |-------|--------------------------------------------------------------------------|-----|-----|
@@ -104,7 +105,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     | 15    | probe_discrepancy                                                        | 0   | 1   |
     | 16    | probe_agreement                                                          | 0   | 1   |
     | 17–19 | candidate_agreement_trend, probe_discrepancy_trend, probe_agreement_trend (per round) | -1 | 1 |
-    | 20–24 | last_action, part by part (0 after a reset; one-hot of a strategy)       | -1  | 1   |
+    | 20–24 | last_action, part by part (0 after a reset; one-hot of a named plan)     | -1  | 1   |
 
     ## Rewards
 
@@ -171,9 +172,9 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         backend: `"auto"`, `"fast"`, `"compiled"` or `"plain"`: the same numbers but for rounding; see
             `DistillationRun`.
         precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; see `DistillationRun`.
-        evaluate_every: rounds between measurements of the reported `accuracy`, which on CIFAR costs as much as many
-            minibatches; in between the last one is repeated. They are made at the ends of steps; the last round is
-            always measured.
+        evaluate_every_rounds: rounds between measurements of the reported `accuracy`, which on CIFAR costs as much as
+            many minibatches; in between the last one is repeated. They are made at the ends of steps; the last round
+            is always measured.
         clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
             values differ between equal runs.
         render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
@@ -225,11 +226,19 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         probe: Mapping[str, Any] | None = None,
         backend: str = "auto",
         precision: str = "float32",
-        evaluate_every: int = 1,
+        evaluate_every_rounds: int = 1,
         clock: bool = False,
         render_mode: str | None = None,
+        **unknown: Any,
     ) -> None:
-        counts = {"history": history, "rounds_per_step": rounds_per_step, "evaluate_every": evaluate_every}
+        refuse_old_names({**unknown, "action": action, "observation": observation})
+        if unknown:
+            raise TypeError(f"SSDKDEnv has no argument {next(iter(unknown))!r}")
+        counts = {
+            "history": history,
+            "rounds_per_step": rounds_per_step,
+            "evaluate_every_rounds": evaluate_every_rounds,
+        }
         for name, count in counts.items():
             if not isinstance(count, int) or count < 1:
                 raise InvalidInputError(f"{name}={count!r}: expected a whole number of at least 1")
@@ -266,7 +275,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 f"reward={reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
                 "choose a data-free reward such as 'probe_agreement'"
             )
-        self._judge = Judge(self.device, evaluate_every, always=self._reward.oracle)
+        self._judge = Judge(self.device, evaluate_every_rounds, always=self._reward.oracle)
         self._make_scheme = ACTION_SCHEMES[check_choice("action", action, ACTION_SCHEMES)]
         self._take_task(self.task)
         self.action_space = self.action_scheme.space

@@ -37,7 +37,7 @@ class Statistic:
 
 
 #: KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
-STATISTICS: dict[str, Statistic] = {
+ENTRIES: dict[str, Statistic] = {
     "progress": Statistic(0.0, 1.0, 0.5, 0.31),
     "buffer_fill": Statistic(0.0, 1.0, 1.0, 0.1),
     "buffer_class_imbalance": Statistic(0.0, 1.0, 0.034, 0.016),
@@ -64,7 +64,7 @@ CLIP = 5.0
 #: Forms of the observation.
 OBSERVATIONS = {
     "statistics": "every entry as it is, in its bounds",
-    "scaled": "(entry − mean) / deviation with the constants of `STATISTICS`, clipped to ±5",
+    "scaled": "(entry − mean) / deviation with the constants of `ENTRIES`, clipped to ±5",
 }
 
 
@@ -90,9 +90,9 @@ class Observer:
     def __init__(self, form: str, history: int, action_names: Sequence[str]) -> None:
         self._scaled = form == "scaled"
         self._history = history
-        names = (*STATISTICS, *(f"last_action_{name}" for name in action_names))
+        names = (*ENTRIES, *(f"last_action_{name}" for name in action_names))
         self.names = names + tuple(f"{name}_minus_{back}" for back in range(1, history) for name in names)
-        bounds = [(-CLIP, CLIP) if self._scaled else (entry.low, entry.high) for entry in STATISTICS.values()]
+        bounds = [(-CLIP, CLIP) if self._scaled else (entry.low, entry.high) for entry in ENTRIES.values()]
         low, high = np.array(history * [*bounds, *[(-1.0, 1.0)] * len(action_names)], dtype=np.float32).T
         self.space: spaces.Space[FloatArray] = spaces.Box(low, high, dtype=np.float32)
         self.frames: list[FloatArray] = []
@@ -117,7 +117,7 @@ class Observer:
         return np.concatenate(self.frames)
 
     def _frame(self, snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: FloatArray) -> FloatArray:
-        entries = list(STATISTICS.values())
+        entries = list(ENTRIES.values())
         values = np.nan_to_num(np.array(_values(snapshot, previous, rounds)), posinf=1.0, neginf=-1.0)
         values = values.clip([entry.low for entry in entries], [entry.high for entry in entries])
         if self._scaled:
@@ -127,7 +127,7 @@ class Observer:
 
 
 def _values(snapshot: Snapshot, previous: Snapshot, rounds: int) -> list[float]:
-    """The entries of `STATISTICS`; what a diverged student leaves may not be finite."""
+    """The entries of `ENTRIES`; what a diverged student leaves may not be finite."""
     report, probe = snapshot.report, snapshot.probe
     # A step may be of several rounds, and the constants that scale the trends are of one.
     lasted = max(report.round - previous.report.round, 1)

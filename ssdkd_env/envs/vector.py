@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ssdkd_env.envs.distillation import SSDKDEnv
 from ssdkd_env.envs.exponent_actions import FloatArray
-from ssdkd_env.envs.pool import EnvironmentPool, one_each
+from ssdkd_env.envs.sub_environments import SubEnvironments, one_each
 from ssdkd_env.errors import InvalidInputError
 
 BoolArray = NDArray[np.bool_]
@@ -35,8 +35,8 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
 
     Args:
         num_envs: number of environments.
-        vector_backend: `"loop"`, `"process"`, `"grouped"` or `"auto"`, which tries in a second or two what is
-            fastest; see `EnvironmentPool`. `choice` says what was taken, and why.
+        vectorization: `"loop"`, `"process"`, `"grouped"` or `"auto"`, which tries in a second or two what is
+            fastest; see `SubEnvironments`. `choice` says what was taken, and why.
         processes: among which the environments are divided; None leaves it to the backend.
         autoreset_mode: `"NextStep"`, `"SameStep"` or `"Disabled"`, or the member of Gymnasium's `AutoresetMode`.
         kwargs: arguments of each `SSDKDEnv`.
@@ -49,7 +49,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         self,
         num_envs: int = 1,
         *,
-        vector_backend: str = "auto",
+        vectorization: str = "auto",
         processes: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         **kwargs: Any,
@@ -59,9 +59,9 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         except ValueError as error:
             known = ", ".join(repr(mode.value) for mode in AutoresetMode)
             raise InvalidInputError(f"autoreset_mode={autoreset_mode!r} is unknown; choose one of: {known}") from error
-        self._pool = EnvironmentPool(num_envs, kwargs, vector_backend, processes)
-        self.choice = self._pool.choice
-        first = self._pool.first
+        self._environments = SubEnvironments(num_envs, kwargs, vectorization, processes)
+        self.choice = self._environments.choice
+        first = self._environments.first
         self.num_envs = num_envs
         self.metadata = SSDKDEnv.metadata | {"autoreset_mode": self.autoreset_mode}
         self.render_mode = first.render_mode
@@ -89,7 +89,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         mask = self._mask(options)
         chosen = dict(enumerate(self._seeds(seed)))
         seeds = {index: chosen[index] for index in np.flatnonzero(mask).tolist()}
-        results = self._pool.reset(seeds, dict.fromkeys(seeds, options or {}))
+        results = self._environments.reset(seeds, dict.fromkeys(seeds, options or {}))
         infos: dict[str, Any] = {}
         for index, (observation, info) in results.items():
             self._observations[index] = observation
@@ -141,7 +141,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         rewards = np.zeros(self.num_envs)
         ended = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
-        results = self._pool.step({index: by_member[index] for index in moving}) if moving else {}
+        results = self._environments.step({index: by_member[index] for index in moving}) if moving else {}
         for index, (observation, reward, terminated, _, info) in results.items():
             self._observations[index], rewards[index], ended[index] = observation, reward, terminated
             if terminated and self.autoreset_mode == AutoresetMode.SAME_STEP:
@@ -149,7 +149,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
                 fresh.append(index)
             else:
                 infos = self._add_info(infos, info, index)
-        for index, (observation, info) in (self._pool.reset(dict.fromkeys(fresh)) if fresh else {}).items():
+        for index, (observation, info) in (self._environments.reset(dict.fromkeys(fresh)) if fresh else {}).items():
             self._observations[index] = observation
             infos = self._add_info(infos, info, index)
         self._ended = ended.copy()
@@ -161,17 +161,17 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """What a method of every environment gives, or an attribute of each."""
-        return tuple(self._pool.call(range(self.num_envs), name, *args, **kwargs))
+        return tuple(self._environments.call(range(self.num_envs), name, *args, **kwargs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """An attribute of every environment."""
-        return tuple(self._pool.get(range(self.num_envs), name))
+        return tuple(self._environments.get(range(self.num_envs), name))
 
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of every environment: to the items of a list or tuple, or all to one value."""
         each = values if isinstance(values, list | tuple) else [values] * self.num_envs
-        self._pool.assign(dict(enumerate(one_each("values", each, self.num_envs))), name)
+        self._environments.assign(dict(enumerate(one_each("values", each, self.num_envs))), name)
 
     def close_extras(self, **kwargs: Any) -> None:
         """End processes."""
-        self._pool.close()
+        self._environments.close()

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.methods import METHODS, Method, make_method
 from ssdkd_env.distillation.probe import ProbeSettings
 from ssdkd_env.distillation.student import StudentSettings
@@ -267,7 +267,7 @@ def top1_accuracy(network: nn.Module, data: LabelledImages, spec: TaskSpec) -> f
     The network is used as it is: put it into evaluation mode first.
     """
     images, labels = data
-    return share_right(answer(network, images, Normalize(spec.mean, spec.std, images.device)), labels)
+    return share_right(logits_of(network, images, Normalize(spec.mean, spec.std, images.device)), labels)
 
 
 def share_right(logits: Tensor, labels: Tensor) -> float:

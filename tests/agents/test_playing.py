@@ -9,7 +9,7 @@ import pytest
 from ssdkd_agents.playing import play_side_by_side
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 
 KWARGS: dict[str, Any] = {"budget": BUDGET | {"rounds": 2}, "probe": SMALL_PROBE}
@@ -18,7 +18,7 @@ ACTIONS = [np.full(5, value, dtype=np.float32) for value in (0.5, -0.5, 0.5)]
 
 def test_episodes_are_those_that_each_environment_plays_alone() -> None:
     seeds = [7, 8, 9]
-    played = play_side_by_side(EnvironmentPool(3, KWARGS, "loop", None), seeds, lambda *_: ACTIONS, held_out=True)
+    played = play_side_by_side(SubEnvironments(3, KWARGS, "loop", None), seeds, lambda *_: ACTIONS, held_out=True)
     assert played is not None
     env = SSDKDEnv(**KWARGS)
     for episode, seed, action in zip(played, seeds, ACTIONS, strict=True):
@@ -41,7 +41,7 @@ def test_decisions_are_asked_for_with_the_round_and_what_each_shows() -> None:
         asked.append((round_index, observations))
         return ACTIONS[:2]
 
-    played = play_side_by_side(EnvironmentPool(2, KWARGS, "loop", None), [7, 8], decide)
+    played = play_side_by_side(SubEnvironments(2, KWARGS, "loop", None), [7, 8], decide)
     assert played is not None
     assert [number for number, _ in asked] == [0, 1]
     np.testing.assert_array_equal([seen for _, seen in asked], np.stack([e.observations for e in played], axis=1))
@@ -56,7 +56,7 @@ def test_diverged_student_ends_its_episode_early_and_no_other(monkeypatch: pytes
         return observation, reward, terminated or action[0] < 0, truncated, info
 
     monkeypatch.setattr(SSDKDEnv, "step_course", step_course)
-    played = play_side_by_side(EnvironmentPool(3, KWARGS, "loop", None), [7, 7, 7], lambda *_: ACTIONS)
+    played = play_side_by_side(SubEnvironments(3, KWARGS, "loop", None), [7, 7, 7], lambda *_: ACTIONS)
     assert played is not None
     first, short, last = played
     assert [len(episode.rewards) for episode in played] == [2, 1, 2]
@@ -68,7 +68,7 @@ def test_diverged_student_ends_its_episode_early_and_no_other(monkeypatch: pytes
 def test_stop_is_asked_before_every_round_and_leaves_nothing() -> None:
     asked = iter([False, True])
     assert (
-        play_side_by_side(EnvironmentPool(1, KWARGS, "loop", None), [7], lambda *_: ACTIONS, lambda: next(asked))
+        play_side_by_side(SubEnvironments(1, KWARGS, "loop", None), [7], lambda *_: ACTIONS, lambda: next(asked))
         is None
     )
     assert next(asked, None) is None

@@ -1,4 +1,4 @@
-"""The paper's sampler and the controls speak Stable-Baselines3's `predict`."""
+"""The paper's sampler and the baselines speak Stable-Baselines3's `predict`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssdkd_agents.samplers import (
 )
 
 from ssdkd_env.distillation import SamplingPlan
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, make
 
@@ -135,12 +135,12 @@ def test_constant_that_is_no_action_is_refused(text: str) -> None:
         make_sampler(f"constant:{text}", make())
 
 
-@pytest.mark.parametrize("action", ["exponents", "bins", "strategies"])
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("action", ["exponents", "bins", "plans"])
+@pytest.mark.parametrize("name", NAMED_PLANS)
 def test_control_means_its_plan_whatever_the_scheme_can_say(name: str, action: str) -> None:
     env = make(action=action)
     decision, _ = decide(make_sampler(name, env), env, OBSERVATIONS[0], None, True)
-    plan, expected = env.plan_of(decision), STRATEGIES[name]
+    plan, expected = env.plan_of(decision), NAMED_PLANS[name]
     assert (plan.replacement, plan.reweighted) == (expected.replacement, expected.reweighted)
     assert plan.importance_exponent == pytest.approx(expected.importance_exponent, abs=1e-6)
     if plan.scorer is None:
@@ -148,7 +148,7 @@ def test_control_means_its_plan_whatever_the_scheme_can_say(name: str, action: s
         assert plan.diversity_exponent == pytest.approx(expected.diversity_exponent)
 
 
-def test_controls_that_no_action_can_say_play_an_episode() -> None:
+def test_baselines_that_no_action_can_say_play_an_episode() -> None:
     env = make()
     for name in ("fifo", "reweighted"):
         observation, _ = env.reset(seed=0)
@@ -170,7 +170,7 @@ def test_replacement_by_chance_keeps_what_the_other_sampler_studies() -> None:
 
 
 def test_discrete_scheme_gets_whole_numbers() -> None:
-    env = make(action="strategies")
+    env = make(action="plans")
     for name in ("paper", "uniform", "random", "constant:4"):
         actions, _ = make_sampler(name, env).predict(OBSERVATIONS)
         assert actions.shape == (4,)
@@ -179,7 +179,7 @@ def test_discrete_scheme_gets_whole_numbers() -> None:
         make_sampler("constant:[0.5]", env)
 
 
-@pytest.mark.parametrize("action", ["exponents", "bins", "strategies"])
+@pytest.mark.parametrize("action", ["exponents", "bins", "plans"])
 @pytest.mark.parametrize("name", ["paper", "class_balanced", "fifo", "reweighted", "random"])
 def test_decision_is_read_as_it_was_written(name: str, action: str) -> None:
     env = make(action=action)

@@ -110,7 +110,7 @@ def test_episodes_that_end_at_different_times_are_reset_by_themselves() -> None:
     env.reset(seed=4)
     for index in range(ROUNDS):
         if index == 1:
-            envs._pool.reset({1: 9})
+            envs._environments.reset({1: 9})
         _, _, dones, infos = envs.step(step_actions(index, 2))
         last = env.step(step_actions(index, 2)[0])[0]
     assert dones.tolist() == [True, False]
@@ -276,7 +276,7 @@ def test_unusable_actions_are_refused_before_any_environment_has_moved(actions: 
     ("count", "backend", "processes", "match"),
     [
         (0, "loop", None, "num_envs=0"),
-        (2, "dummy", None, "vector_backend='dummy' is unknown"),
+        (2, "dummy", None, "vectorization='dummy' is unknown"),
         (2, "process", 3, "processes=3: expected a whole number from 1 to num_envs=2"),
     ],
 )

@@ -25,9 +25,9 @@ PPO = TrainingConfig(
     timesteps=12,
     env_kwargs={"budget": BUDGET, "probe": SMALL_PROBE},
     hyperparameters={"n_envs": 1, "n_steps": 6, "batch_size": 6, "n_epochs": 2, "normalize": True},
-    checkpoint_every=5,
-    image_every=1,
-    evaluate_every=0,
+    checkpoint_every_steps=5,
+    image_every_episodes=1,
+    evaluate_every_steps=0,
 )
 SAC = replace(
     PPO,

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
+from ssdkd_env.distillation.batch_norm import BatchNormStatistics
 from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.report import RoundClock
-from ssdkd_env.distillation.statistics import BatchNormStatistics
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.tasks import Task, load_task

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method, priority
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.methods import Method
-from ssdkd_env.distillation.work import AnswerWork, Course, SynthesisWork, TrainingWork
+from ssdkd_env.distillation.work import Course, LogitsWork, SynthesisWork, TrainingWork
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.grouping import EXAMPLES, NetworkGroup
 from ssdkd_env.tasks import Task, load_task
@@ -129,7 +129,7 @@ def assert_same_runs(actual: Sequence[DistillationRun], expected: Sequence[Disti
 def alone(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the pieces of work that were done for one run alone."""
     counts: Counter[str] = Counter()
-    for kind in (SynthesisWork, TrainingWork, AnswerWork):
+    for kind in (SynthesisWork, TrainingWork, LogitsWork):
 
         def counted(work: Any, own: Any = kind.alone) -> Any:
             counts[type(work).__name__] += 1
@@ -173,7 +173,7 @@ def test_a_run_gives_in_a_group_what_it_gives_alone(name: str, seeds: list[int],
     for run, seed in zip(runs, seeds, strict=True):
         assert_same(run.state_dict(), states[seed])
     if len(seeds) > 1:
-        assert alone["TrainingWork"] == alone["AnswerWork"] == 0
+        assert alone["TrainingWork"] == alone["LogitsWork"] == 0
         assert (alone["SynthesisWork"] > 0) == (name in ("dafl", "cmi", "nayer"))
 
 
@@ -215,7 +215,7 @@ def test_a_run_may_warm_up_beside_others() -> None:
 @pytest.mark.parametrize("chunk", [1, 12])
 def test_work_in_several_chunks_may_be_grouped(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("answering", "grouped", "student"):
-        monkeypatch.setattr(f"ssdkd_env.distillation.{module}.ANSWER_CHUNK", chunk)
+        monkeypatch.setattr(f"ssdkd_env.distillation.{module}.FORWARD_CHUNK", chunk)
     answered: list[int] = []
     forward = NetworkGroup.forward
 
@@ -266,7 +266,7 @@ def test_teachers_and_students_of_one_kind_are_not_mixed_up() -> None:
     teacher.load_state_dict(digits().teacher_on(CPU).state_dict())
     task = Task(spec, teacher)
     together, apart = (make_runs(task, method_of("ssdkd"), [0, 1]) for _ in range(2))
-    assert type(together[0]._answering_teacher) is type(together[0].student)
+    assert type(together[0]._logits_teacher) is type(together[0].student)
     for runs in (together, apart):
         runs[0].step(PLANS[0])
     assert_same(step_together(GroupedRuns(), together, PLANS[:2]), step_alone(apart, PLANS[:2]))
@@ -360,7 +360,7 @@ def test_a_student_without_grouped_form_studies_by_itself(name: str, alone: Coun
     alone.clear()
     reports = step_together(grouped, together, PLANS[:2])
     assert alone["TrainingWork"] == 2
-    assert alone["AnswerWork"] > 0
+    assert alone["LogitsWork"] > 0
     assert_same(reports, step_alone(apart, PLANS[:2]))
     assert_same_runs(together, apart)
 

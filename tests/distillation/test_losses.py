@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env.distillation.batch_norm import BatchNormStatistics, batch_norm_layers
 from ssdkd_env.distillation.losses import (
     activation_loss,
     adversarial_loss,
@@ -22,7 +23,6 @@ from ssdkd_env.distillation.losses import (
     squared_norm,
     total_variation,
 )
-from ssdkd_env.distillation.statistics import BatchNormStatistics, batch_norm_layers
 from tests.distillation.reference import LOGIT_SHAPES, argmax, close, kl, make_logits, mean, pixels, softmax
 
 Pairs = list[list[tuple[list[float], list[float]]]]

@@ -83,7 +83,7 @@ def test_a_single_round_has_the_full_learning_rate() -> None:
 def test_training_equals_a_plain_loop(
     dense: bool, teacher_chunk: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(student_module, "ANSWER_CHUNK", teacher_chunk)
+    monkeypatch.setattr(student_module, "FORWARD_CHUNK", teacher_chunk)
     settings = StudentSettings(lr=0.05, momentum=0.8, weight_decay=1e-2)
     teacher, student = seeded_net(1, (6, 8), dense), seeded_net(2, dense=dense)
     reference = copy.deepcopy(student)

@@ -15,9 +15,9 @@ from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.methods import make_method
 from ssdkd_env.distillation.run import DistillationRun
 from ssdkd_env.distillation.work import (
-    AnswerWork,
     Course,
     LayerRandom,
+    LogitsWork,
     SynthesisWork,
     TrainingWork,
     Work,
@@ -127,8 +127,8 @@ def test_lent_randomness_is_given_back_after_an_exception() -> None:
 # --- what may be done together ---
 
 
-def answer_work(network: nn.Module, **settings: Any) -> AnswerWork:
-    return replace(AnswerWork(network, IMAGES, Normalize((0.4, 0.6), (0.3, 0.2), CPU), RANDOM), **settings)
+def answer_work(network: nn.Module, **settings: Any) -> LogitsWork:
+    return replace(LogitsWork(network, IMAGES, Normalize((0.4, 0.6), (0.3, 0.2), CPU), RANDOM), **settings)
 
 
 def synthesis_work(student: nn.Module | None = None, momentum: float = 0.0, **settings: Any) -> SynthesisWork:

@@ -18,7 +18,7 @@ from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
 from ssdkd_env.distillation.scoring import FEATURES, BinScorer, ClassBinScorer, NeuralScorer
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.exponent_actions import RangedScheme
-from ssdkd_env.envs.strategy_actions import STRATEGIES, Strategies
+from ssdkd_env.envs.named_plans import NAMED_PLANS, NamedPlans
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Budget
 from tests.envs.episodes import BUDGET, FloatArray, assert_same, episode, make, reset, samples_of, steps
@@ -26,7 +26,7 @@ from tests.envs.test_actions import EPSILON, engine_probabilities, forget_nothin
 
 CLASSES = 10
 SCHEMES = {name: scheme(Budget(**BUDGET), make_method("ssdkd"), CLASSES) for name, scheme in ACTION_SCHEMES.items()}
-BOXES = {name: scheme for name, scheme in SCHEMES.items() if name != "strategies"}
+BOXES = {name: scheme for name, scheme in SCHEMES.items() if name != "plans"}
 PARTS = {"exponents": 5, "full": 8, "bins": 3 + 12, "class_bins": 3 + 4 * CLASSES, "samples": 2 + 7 + 3 * 9}
 
 
@@ -42,9 +42,9 @@ def test_boxes_have_a_name_for_each_part(name: str) -> None:
 
 
 def test_strategies_have_a_name_for_each_choice() -> None:
-    assert SCHEMES["strategies"].space == spaces.Discrete(len(STRATEGIES))
-    assert SCHEMES["strategies"].names == tuple(STRATEGIES)
-    assert {"paper", "uniform"} < {*STRATEGIES}
+    assert SCHEMES["plans"].space == spaces.Discrete(len(NAMED_PLANS))
+    assert SCHEMES["plans"].names == tuple(NAMED_PLANS)
+    assert {"paper", "uniform"} < {*NAMED_PLANS}
 
 
 @pytest.mark.parametrize("name", ACTION_SCHEMES)
@@ -76,17 +76,17 @@ def test_action_and_plan_are_inverse(name: str, data: st.DataObject) -> None:
     np.testing.assert_allclose(again, action, atol=1e-6)
 
 
-@pytest.mark.parametrize("index", range(len(STRATEGIES)))
+@pytest.mark.parametrize("index", range(len(NAMED_PLANS)))
 def test_strategy_and_plan_are_inverse(index: int) -> None:
-    scheme = SCHEMES["strategies"]
+    scheme = SCHEMES["plans"]
     plan = scheme.to_plan(index)
-    assert plan is [*STRATEGIES.values()][index]
+    assert plan is [*NAMED_PLANS.values()][index]
     assert scheme.from_plan(plan) == scheme.from_plan(replace(plan)) == index
     assert scheme.from_plan(plan) in scheme.space
 
 
 def test_a_plan_that_is_no_strategy_becomes_the_nearest() -> None:
-    from_plan, names = SCHEMES["strategies"].from_plan, [*STRATEGIES]
+    from_plan, names = SCHEMES["plans"].from_plan, [*NAMED_PLANS]
     assert names[from_plan(SamplingPlan(1.1, importance_exponent=0.35))] == "paper"
     assert names[from_plan(SamplingPlan(0.1, importance_exponent=0.0))] == "uniform"
     assert names[from_plan(SamplingPlan(0.9, replacement="oldest"))] == "fifo", "numbers differ less than rules"
@@ -222,11 +222,11 @@ def test_run_by_a_named_action_is_the_run_by_its_plan(name: str, uniform: bool) 
     assert (residents.images.int() - others.images.int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", NAMED_PLANS)
 def test_every_strategy_runs(name: str) -> None:
-    env = make(action="strategies")
-    assert isinstance(env.action_scheme, Strategies)
-    moments = episode(env, 3, [[*STRATEGIES].index(name)] * 3)
+    env = make(action="plans")
+    assert isinstance(env.action_scheme, NamedPlans)
+    moments = episode(env, 3, [[*NAMED_PLANS].index(name)] * 3)
     assert moments[-1].terminated
     assert not moments[-1].info["diverged"]
     if name == "keep":
@@ -292,8 +292,8 @@ def bad_actions(name: str) -> dict[str, Any]:
         "a list of lists": [[1], [2, 3]],
         "a mapping": {},
     }
-    if name == "strategies":
-        ends = {"below": -1, "above": len(STRATEGIES), "huge": 2**40, "a fraction": 0.5, "a float": np.float32(1.0)}
+    if name == "plans":
+        ends = {"below": -1, "above": len(NAMED_PLANS), "huge": 2**40, "a fraction": 0.5, "a float": np.float32(1.0)}
         return common | ends | {"a truth": True, "two": np.array([1, 2]), "none": np.array([], np.int64)}
     count = PARTS[name]
     broken = np.zeros(count, np.float32)
@@ -328,7 +328,7 @@ def test_episode_goes_on_after_bad_actions(name: str) -> None:
 @pytest.mark.parametrize("form", [int, np.int32, np.uint8, np.array, lambda n: np.array([n]), torch.tensor])
 def test_strategy_may_come_as_any_whole_number(form: Any) -> None:
     """Trainers give NumPy scalars, arrays of no dimension or of one."""
-    env = make(action="strategies")
+    env = make(action="plans")
     assert_same(episode(env, 3, [form(n) for n in (3, 0, 8)]), episode(env, 3, [3, 0, 8]))
 
 

@@ -77,7 +77,7 @@ def test_info_belongs_to_the_caller() -> None:
 
 def test_accuracy_may_be_measured_in_some_rounds_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the start, every so many rounds and at the end; in between the last value stands."""
-    every, some = make(budget={"rounds": 5}), make(budget={"rounds": 5}, evaluate_every=3)
+    every, some = make(budget={"rounds": 5}), make(budget={"rounds": 5}, evaluate_every_rounds=3)
     actions = actions_of(5, count=5)
     each = [moment.info["accuracy"] for moment in episode(every, 3, actions)]
     measured = []
@@ -95,5 +95,5 @@ def test_accuracy_may_be_measured_in_some_rounds_only(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, None])
 def test_a_wrong_interval_is_refused(wrong: Any) -> None:
-    with pytest.raises(InvalidInputError, match="evaluate_every="):
-        make(evaluate_every=wrong)
+    with pytest.raises(InvalidInputError, match="evaluate_every_rounds="):
+        make(evaluate_every_rounds=wrong)

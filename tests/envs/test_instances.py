@@ -226,14 +226,14 @@ def test_vector_environment_gives_what_each_instance_gives_alone(
         return own(work)
 
     monkeypatch.setattr(TrainingWork, "alone", counted)
-    envs = SSDKDVectorEnv(6, vector_backend=backend, observation="statistics", **ARGUMENTS)
+    envs = SSDKDVectorEnv(6, vectorization=backend, observation="unscaled", **ARGUMENTS)
     observations, rewards, played = play_vector(envs)
     envs.close()
     kinds = [number // 2 for number in played]  # teacher and student; the rounds may differ
     by_themselves = 6 if backend == "loop" else sum(kinds.count(kind) == 1 for kind in kinds)
     assert len(done_alone) == 2 * by_themselves
     assert len(set(kinds)) > 1 and len(set(kinds)) < 6, "the seeds must give some that are alike and some that are not"
-    env = make(observation="statistics")
+    env = make(observation="unscaled")
     for index in range(6):
         moments = [reset(env, 20 + index), *steps(env, [env.paper_action] * 2)]
         assert moments[0].info["instance"] == played[index]
@@ -243,7 +243,7 @@ def test_vector_environment_gives_what_each_instance_gives_alone(
 
 
 def test_vector_environment_takes_an_instance_for_all() -> None:
-    envs = SSDKDVectorEnv(2, vector_backend="loop", **ARGUMENTS)
+    envs = SSDKDVectorEnv(2, vectorization="loop", **ARGUMENTS)
     _, infos = envs.reset(seed=0, options={"instance": 4})
     assert infos["instance"].tolist() == [4, 4]
     with pytest.raises(InvalidInputError, match=r"options\['instance'\]=8: expected a number from 0 to 7"):

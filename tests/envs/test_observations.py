@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from ssdkd_env.envs.observations import OBSERVATIONS, STATISTICS, Observer, squash
+from ssdkd_env.envs.observations import ENTRIES, OBSERVATIONS, Observer, squash
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import ROUNDS, FloatArray, actions_of, episode, make, reset, samples_of, steps
 
@@ -47,7 +47,7 @@ def test_class_docstring_lists_every_observation_in_order() -> None:
     env = make()
     table = (type(env).__doc__ or "").partition("## Observation Space")[2].partition("## Rewards")[0]
     position = -1
-    for name in STATISTICS:
+    for name in ENTRIES:
         stem = name.removesuffix("_q10")
         if name.endswith(("_q50", "_q90")):
             continue
@@ -61,7 +61,7 @@ def entry(env_names: tuple[str, ...], observation: FloatArray, name: str) -> flo
 
 
 def test_entries_agree_with_info() -> None:
-    env = make(observation="statistics")
+    env = make(observation="unscaled")
     moments = episode(env, 3, actions_of(5))
     for number, moment in enumerate(moments):
         info = moment.info
@@ -82,7 +82,7 @@ def test_entries_agree_with_info() -> None:
 
 
 def test_trends_are_differences_of_two_rounds_and_zero_after_a_reset() -> None:
-    env = make(observation="statistics")
+    env = make(observation="unscaled")
     moments = episode(env, 3, actions_of(5))
     for name in ("candidate_agreement", "probe_discrepancy", "probe_agreement"):
         values = [entry(env.observation_names, moment.observation, name) for moment in moments]
@@ -102,7 +102,7 @@ def test_last_action_is_seen_and_zero_after_a_reset() -> None:
 
 
 def test_progress_and_fill_follow_the_budget() -> None:
-    env = make(observation="statistics")
+    env = make(observation="unscaled")
     moments = episode(env, 3, actions_of(5))
     fills = [entry(env.observation_names, moment.observation, "buffer_fill") for moment in moments]
     np.testing.assert_allclose(fills, [16 / 24, 1, 1, 1], rtol=1e-6)
@@ -170,9 +170,9 @@ def test_squash_of_an_infinite_divergence_is_the_worst_value() -> None:
 
 
 def test_scaled_entries_are_distances_from_the_mean_in_deviations() -> None:
-    raw, scaled = make(observation="statistics"), make()
+    raw, scaled = make(observation="unscaled"), make()
     assert raw.observation_names == scaled.observation_names
-    entries = STATISTICS.values()
+    entries = ENTRIES.values()
     mean, deviation = (np.array([getattr(e, name) for e in entries]) for name in ("mean", "deviation"))
     for one, other in zip(episode(raw, 3, actions_of(5)), episode(scaled, 3, actions_of(5)), strict=True):
         distances = (one.observation[: len(mean)] - mean) / deviation
@@ -197,7 +197,7 @@ def test_scaled_entries_are_clipped_at_five_deviations() -> None:
 
 
 def test_bounds_are_those_of_the_form() -> None:
-    scaled, raw = make().observation_space, make(observation="statistics").observation_space
+    scaled, raw = make().observation_space, make(observation="unscaled").observation_space
     assert isinstance(scaled, spaces.Box)
     assert isinstance(raw, spaces.Box)
     assert (scaled.low[:-5] == -5).all() and (scaled.high[:-5] == 5).all()
@@ -238,7 +238,7 @@ def test_unknown_form_is_refused(form: str) -> None:
 
 @pytest.mark.parametrize("history", [1, 2])
 def test_last_strategy_is_seen_as_one_of_many(history: int) -> None:
-    env = make(action="strategies", history=history)
+    env = make(action="plans", history=history)
     count = len(env.action_names)
     first, *rest = episode(env, 3, [4, 0, 9])
     columns = [env.observation_names.index(f"last_action_{name}") for name in env.action_names]
@@ -252,11 +252,11 @@ def test_first_parts_of_other_actions_are_seen(scheme: str, seen: int) -> None:
     env = make(action=scheme)
     actions = samples_of(env, 0)
     first, *rest = episode(env, 3, actions)
-    assert first.observation.shape == (len(STATISTICS) + seen,)
+    assert first.observation.shape == (len(ENTRIES) + seen,)
     assert not first.observation[-seen:].any()
     for action, moment in zip(actions, rest, strict=True):
         np.testing.assert_array_equal(moment.observation[-seen:], action[:seen])
 
 
 def test_space_grows_with_the_action() -> None:
-    assert Observer("statistics", 1, ("a", "b")).space.shape == (len(STATISTICS) + 2,)
+    assert Observer("statistics", 1, ("a", "b")).space.shape == (len(ENTRIES) + 2,)

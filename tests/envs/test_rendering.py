@@ -71,7 +71,7 @@ def test_the_last_action_of_every_scheme_is_drawn(scheme: str) -> None:
 
 
 def test_the_chosen_strategy_has_the_bar_and_the_papers_one_the_mark() -> None:
-    env = make(render_mode="rgb_array", action="strategies")
+    env = make(render_mode="rgb_array", action="plans")
     env.reset(seed=0)
     env.step(np.int64(9))
     panel = draw_run(env)[490:597, 764:932].astype(int)

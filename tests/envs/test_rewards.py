@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from ssdkd_env.distillation.answering import answer
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.buffer import Entries
+from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.probe import ProbeScore, ProbeSet, probe_set
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.rewards import REWARDS
@@ -42,7 +42,7 @@ def score(env: SSDKDEnv) -> float:
     images = probe_set(env.task, env.device).images
     networks = (env.run.teacher, student)
     normalize = Normalize(env.task.spec.mean, env.task.spec.std, env.device)
-    teacher_logits, student_logits = (answer(network, images, normalize).double() for network in networks)
+    teacher_logits, student_logits = (logits_of(network, images, normalize).double() for network in networks)
     if name == "probe_agreement":
         return float((teacher_logits.argmax(1) == student_logits.argmax(1)).double().mean())
     log_p, log_q = teacher_logits.log_softmax(1), student_logits.log_softmax(1)

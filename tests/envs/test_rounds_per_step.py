@@ -47,7 +47,7 @@ def test_step_of_several_rounds_equals_as_many_steps(rounds_per_step: int) -> No
 
 
 def test_observation_is_of_the_last_round_and_trends_are_means_over_the_step() -> None:
-    env, single = make(rounds_per_step=3, observation="statistics"), make(observation="statistics")
+    env, single = make(rounds_per_step=3, observation="unscaled"), make(observation="unscaled")
     actions = actions_of(4, 1)
     first, last = episode(env, 7, actions)
     by_round = episode(single, 7, held(actions, 3))
@@ -92,8 +92,8 @@ def test_diverged_student_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_accuracy_is_measured_after_the_steps_in_which_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps end after rounds 2, 4, 6, 8, 10 and 11; it is due after 4, 8 and the last one."""
-    env = make(rounds_per_step=2, evaluate_every=4, budget={"rounds": 11})
-    other = make(rounds_per_step=2, evaluate_every=3, budget={"rounds": 11})
+    env = make(rounds_per_step=2, evaluate_every_rounds=4, budget={"rounds": 11})
+    other = make(rounds_per_step=2, evaluate_every_rounds=3, budget={"rounds": 11})
     measured: list[int] = []
 
     def count(logits: Tensor, labels: Tensor) -> float:
@@ -157,10 +157,10 @@ def test_vector_environment_gives_what_single_ones_give(backend: str) -> None:
         "budget": BUDGET,
         "probe": SMALL_PROBE,
         "rounds_per_step": 2,
-        "observation": "statistics",
+        "observation": "unscaled",
     }
-    envs = SSDKDVectorEnv(2, vector_backend=backend, processes=1, **arguments)
-    alone = [make(rounds_per_step=2, observation="statistics") for _ in range(2)]
+    envs = SSDKDVectorEnv(2, vectorization=backend, processes=1, **arguments)
+    alone = [make(rounds_per_step=2, observation="unscaled") for _ in range(2)]
     actions = actions_of(1, 2)
     envs.reset(seed=[5, 6])
     moments = [episode(env, seed, actions) for env, seed in zip(alone, (5, 6), strict=True)]
@@ -183,10 +183,10 @@ def test_logits_of_a_rounds_images_are_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"logits.*scorer.*rounds_per_step=1"):
         env.step(SamplingPlan(logits=logits))
     assert env.run.round == 0
-    envs = SSDKDVectorEnv(2, vector_backend="loop", processes=1, budget=BUDGET, probe=SMALL_PROBE, rounds_per_step=2)
+    envs = SSDKDVectorEnv(2, vectorization="loop", processes=1, budget=BUDGET, probe=SMALL_PROBE, rounds_per_step=2)
     envs.reset(seed=0)
     with pytest.raises(InvalidInputError, match="logits"):
-        envs._pool.step({0: env.uniform_action, 1: SamplingPlan(logits=logits)})  # type: ignore[dict-item]
+        envs._environments.step({0: env.uniform_action, 1: SamplingPlan(logits=logits)})  # type: ignore[dict-item]
     assert [run.round for run in envs.get_attr("run")] == [0, 0]
     envs.close()
 

@@ -151,7 +151,7 @@ OTHER_ARGUMENTS: dict[str, dict[str, Any]] = {
     "budget": {"budget": {"rounds": 4}},
     "reward": {"reward": "probe_discrepancy"},
     "terminal reward": {"reward": "terminal_probe_agreement"},
-    "form of the observation": {"observation": "statistics"},
+    "form of the observation": {"observation": "unscaled"},
     "history": {"history": 2},
     "action scheme": {"action": "full"},
     "method settings": {"method_options": {"gamma": 0.5}},

@@ -18,14 +18,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDVectorEnv
 from ssdkd_env.envs.actions import ACTION_SCHEMES
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, Moment, episode, make, samples_of
 
 BACKENDS: dict[str, dict[str, Any]] = {
-    "loop": {"vector_backend": "loop"},
-    "process": {"vector_backend": "process", "processes": 2},
-    "grouped": {"vector_backend": "grouped"},
+    "loop": {"vectorization": "loop"},
+    "process": {"vectorization": "process", "processes": 2},
+    "grouped": {"vectorization": "grouped"},
 }
 
 
@@ -84,7 +84,7 @@ def test_loop_gives_what_single_environments_give(scheme: str, tiny: dict[str, A
     check_against_single(tiny, scheme, "loop", 0.0)
 
 
-@pytest.mark.parametrize("scheme", ["strategies", "samples"])
+@pytest.mark.parametrize("scheme", ["plans", "samples"])
 def test_processes_give_what_single_environments_give(scheme: str, tiny: dict[str, Any]) -> None:
     check_against_single(tiny, scheme, "process", 0.0)
 
@@ -96,12 +96,12 @@ def test_group_gives_what_single_environments_give(scheme: str, float64: None, t
 
 
 def vec(tiny: dict[str, Any], **more: Any) -> SSDKDVectorEnv:
-    return SSDKDVectorEnv(2, vector_backend="loop", **tiny, **more)
+    return SSDKDVectorEnv(2, vectorization="loop", **tiny, **more)
 
 
 @pytest.mark.parametrize("actions", [[3, 7], (3, 7), np.array([3, 7], np.int32), np.array([[3], [7]])], ids=repr)
 def test_choices_may_come_in_any_form(actions: Any, tiny: dict[str, Any]) -> None:
-    envs, same = vec(tiny, action="strategies"), vec(tiny, action="strategies")
+    envs, same = vec(tiny, action="plans"), vec(tiny, action="plans")
     assert isinstance(envs.action_space, spaces.MultiDiscrete)
     for each in (envs, same):
         each.reset(seed=1)
@@ -109,9 +109,9 @@ def test_choices_may_come_in_any_form(actions: Any, tiny: dict[str, Any]) -> Non
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("actions", [[3, len(STRATEGIES)], [0.5, 1.0], [3, -1], [3]], ids=repr)
+@pytest.mark.parametrize("actions", [[3, len(NAMED_PLANS)], [0.5, 1.0], [3, -1], [3]], ids=repr)
 def test_bad_choice_is_refused_before_any_environment_moves(actions: Any, tiny: dict[str, Any]) -> None:
-    envs, same = vec(tiny, action="strategies"), vec(tiny, action="strategies")
+    envs, same = vec(tiny, action="plans"), vec(tiny, action="plans")
     for each in (envs, same):
         each.reset(seed=1)
     with pytest.raises(InvalidInputError, match="action"):
@@ -121,11 +121,11 @@ def test_bad_choice_is_refused_before_any_environment_moves(actions: Any, tiny: 
 
 
 def test_plans_may_be_given_in_place_of_actions(tiny: dict[str, Any]) -> None:
-    envs, same = vec(tiny, action="strategies"), vec(tiny, action="strategies")
+    envs, same = vec(tiny, action="plans"), vec(tiny, action="plans")
     for each in (envs, same):
         each.reset(seed=1)
-    plans: Any = [SamplingPlan(), STRATEGIES["fifo"]]
-    chosen: Any = [0, [*STRATEGIES].index("fifo")]
+    plans: Any = [SamplingPlan(), NAMED_PLANS["fifo"]]
+    chosen: Any = [0, [*NAMED_PLANS].index("fifo")]
     np.testing.assert_array_equal(envs.step(plans)[0], same.step(chosen)[0])
 
 
@@ -134,11 +134,11 @@ def test_plans_may_be_given_in_place_of_actions(tiny: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("backend", ["loop", "process"])
 def test_results_are_those_of_dummy_vec_env(backend: str, tiny: dict[str, Any]) -> None:
-    arguments = tiny | {"action": "strategies"}
+    arguments = tiny | {"action": "plans"}
     mine = DistillationVecEnv(2, arguments, backend, 2 if backend == "process" else None)
     theirs = DummyVecEnv([lambda: make(**arguments)] * 2)
     try:
-        assert mine.action_space == theirs.action_space == spaces.Discrete(len(STRATEGIES))
+        assert mine.action_space == theirs.action_space == spaces.Discrete(len(NAMED_PLANS))
         for each in (mine, theirs):
             each.seed(4)
         np.testing.assert_array_equal(mine.reset(), theirs.reset())
@@ -155,12 +155,12 @@ def test_results_are_those_of_dummy_vec_env(backend: str, tiny: dict[str, Any]) 
 def test_an_algorithm_for_choices_learns(backend: str, tiny: dict[str, Any]) -> None:
     """With its own forms of actions."""
     for algorithm in (PPO, DQN):
-        envs = DistillationVecEnv(2, tiny | {"action": "strategies"}, backend)
+        envs = DistillationVecEnv(2, tiny | {"action": "plans"}, backend)
         settings: dict[str, Any] = {"n_steps": 4, "batch_size": 8} if algorithm is PPO else {"learning_starts": 4}
         model = algorithm("MlpPolicy", envs, device="cpu", seed=0, **settings)
         model.learn(8)
         action, _ = model.predict(envs.reset(), deterministic=True)
         envs.step(action)
-        single = make(**(tiny | {"action": "strategies"}))
+        single = make(**(tiny | {"action": "plans"}))
         choice, _ = model.predict(single.reset(seed=0)[0], deterministic=True)
         single.step(choice)

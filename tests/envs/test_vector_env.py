@@ -18,9 +18,9 @@ from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers.vector import DictInfoToList, NormalizeObservation, RecordEpisodeStatistics
 
 from ssdkd_env.distillation.grouped import GroupedRuns
-from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv, members, pool, tuning
+from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv, members, sub_environments, tuning
 from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, make
 
@@ -54,7 +54,7 @@ class Shown(NamedTuple):
 
 def make_vec(num_envs: int = 2, **arguments: Any) -> SSDKDVectorEnv:
     """Small environments, of digits and one by one if nothing else is asked for."""
-    arguments = {"vector_backend": "loop", "budget": BUDGET, "probe": SMALL_PROBE} | arguments
+    arguments = {"vectorization": "loop", "budget": BUDGET, "probe": SMALL_PROBE} | arguments
     envs = gym.make_vec(f"ssdkd_env:{ID}", num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     assert isinstance(envs, SSDKDVectorEnv)
     return envs
@@ -192,7 +192,7 @@ def arguments(tiny_teacher: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def three_in_two_processes(arguments: dict[str, Any]) -> Iterator[SSDKDVectorEnv]:
     """Starting processes takes seconds; what the tests do to these environments, a reset undoes."""
-    envs = make_vec(3, vector_backend="process", processes=2, **arguments)
+    envs = make_vec(3, vectorization="process", processes=2, **arguments)
     yield envs
     envs.close()
 
@@ -260,27 +260,27 @@ def test_group_gives_what_its_members_give_alone(mode: AutoresetMode, double: No
     settings = arguments | {"reward": "probe_discrepancy"}
     expected = [play_alone(number, mode, settings) for number in range(5)]
     for count in (1, 2, 5):
-        results = play(make_vec(count, vector_backend="grouped", autoreset_mode=mode, **settings), mode)
+        results = play(make_vec(count, vectorization="grouped", autoreset_mode=mode, **settings), mode)
         for number in range(count):
             assert_shows(results, number, expected[number], tolerance=1e-9)
 
 
 def test_group_of_digits_gives_what_its_members_give_alone(double: None) -> None:
     mode = AutoresetMode.SAME_STEP
-    results = play(make_vec(2, vector_backend="grouped", autoreset_mode=mode), mode)
+    results = play(make_vec(2, vectorization="grouped", autoreset_mode=mode), mode)
     for number in range(2):
         assert_shows(results, number, play_alone(number, mode, {}), tolerance=1e-9)
 
 
 def test_group_of_one_is_bit_identical_in_float32(references: dict[AutoresetMode, Reference], arguments: Any) -> None:
     mode = AutoresetMode.NEXT_STEP
-    results = play(make_vec(1, vector_backend="grouped", **arguments), mode)
+    results = play(make_vec(1, vectorization="grouped", **arguments), mode)
     assert_shows(results, 0, references[mode].alone[0])
 
 
 def test_group_in_float32_gives_sound_numbers_and_the_same_ones_again() -> None:
     mode = AutoresetMode.SAME_STEP
-    envs = make_vec(3, vector_backend="grouped", autoreset_mode=mode)
+    envs = make_vec(3, vectorization="grouped", autoreset_mode=mode)
     results = play(envs, mode)
     for each in results:
         assert each.observations in envs.observation_space
@@ -299,7 +299,7 @@ def test_group_does_equal_work_together(monkeypatch: pytest.MonkeyPatch) -> None
         return original(self, courses)
 
     monkeypatch.setattr(GroupedRuns, "perform", perform)
-    envs = make_vec(3, vector_backend="grouped")
+    envs = make_vec(3, vectorization="grouped")
     reset(envs, 0)
     step(envs, 0)
     reset(envs, only=[0, 2])
@@ -319,8 +319,8 @@ def test_members_are_divided_among_processes_evenly(
         made.append((size, grouped))
         return LocalMembers(kwargs, size, grouped)
 
-    monkeypatch.setattr(pool, "RemoteMembers", part)
-    envs = make_vec(count, vector_backend=backend, processes=processes)
+    monkeypatch.setattr(sub_environments, "RemoteMembers", part)
+    envs = make_vec(count, vectorization=backend, processes=processes)
     assert made == [(size, backend == "grouped") for size in sizes]
     envs.set_attr("number", list(range(count)))
     assert envs.get_attr("number") == tuple(range(count))
@@ -406,7 +406,7 @@ def test_writing_into_results_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"vector_backend": "threads"}, "vector_backend='threads' is unknown; choose one of: auto, grouped, loop, pro"),
+        ({"vectorization": "threads"}, "vectorization='threads' is unknown; choose one of: auto, grouped, loop, pro"),
         ({"autoreset_mode": "Never"}, "autoreset_mode='Never' is unknown; choose one of: 'NextStep', 'SameStep', 'Dis"),
         ({"num_envs": 0}, "num_envs=0: expected a whole number of at least 1"),
         ({"num_envs": 1.5}, "num_envs=1.5: expected a whole number of at least 1"),
@@ -512,7 +512,7 @@ def test_interrupted_step_leaves_no_answer_behind(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(envs._pool._parts[interrupted], "end", end)
+        patch.setattr(envs._environments._parts[interrupted], "end", end)
         with pytest.raises(KeyboardInterrupt):
             step(envs, 1)
     assert_same([reset(envs, 11), step(envs, 0)], expected)
@@ -522,8 +522,8 @@ def test_death_of_a_process_is_reported_and_the_rest_can_be_closed(
     arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(members, "PATIENCE", 60.0)
-    envs = make_vec(2, vector_backend="process", processes=2, **arguments)
-    parts = [part for part in envs._pool._parts if isinstance(part, RemoteMembers)]
+    envs = make_vec(2, vectorization="process", processes=2, **arguments)
+    parts = [part for part in envs._environments._parts if isinstance(part, RemoteMembers)]
     processes = [part._process for part in parts]
     assert all(process in multiprocessing.active_children() for process in processes)
     assert processes[0].pid
@@ -532,12 +532,12 @@ def test_death_of_a_process_is_reported_and_the_rest_can_be_closed(
         with pytest.raises(RuntimeError, match=r"has died \(exit code -9\).*memory.*__main__.*processes=1") as caught:
             envs.reset(seed=0)
         assert "\n" not in str(caught.value)
-    assert envs._pool.get([1], "clock") == [False]
+    assert envs._environments.get([1], "clock") == [False]
     envs.close()
     assert not any(process.is_alive() for process in processes)
     assert processes[1].exitcode == 0, "it ended by itself"
     envs.close()
-    envs._pool.close()
+    envs._environments.close()
     with pytest.raises(gym.error.ClosedEnvironmentError, match="have been closed; make them again"):
         envs.reset()
 
@@ -557,7 +557,7 @@ def test_processes_leave_ctrl_c_to_their_parent(
 ) -> None:
     envs = three_in_two_processes
     expected = reset(envs, 11)
-    for part in envs._pool._parts:
+    for part in envs._environments._parts:
         assert isinstance(part, RemoteMembers)
         assert part._process.daemon
         assert part._process.pid
@@ -603,13 +603,13 @@ def test_process_has_one_thread_and_serves_until_the_other_end_is_closed(argumen
 @pytest.mark.parametrize(
     ("arguments", "cores", "expected"),
     [
-        ({"vector_backend": "loop"}, 4, "loop: as asked for"),
-        ({"vector_backend": "grouped"}, 4, "grouped: as asked for"),
-        ({"vector_backend": "process"}, 4, "process in 3 processes: as asked for"),
-        ({"vector_backend": "process"}, 2, "process in 2 processes: as asked for"),
-        ({"vector_backend": "grouped", "processes": 2}, 4, "grouped in 2 processes: as asked for"),
-        ({"vector_backend": "auto"}, 1, "grouped: 3 short rounds took 0.900 s one by one, 0.300 s grouped"),
-        ({"vector_backend": "auto", "processes": 2}, 9, "grouped in 2 processes: 2 short rounds took 0.900 s one by "
+        ({"vectorization": "loop"}, 4, "loop: as asked for"),
+        ({"vectorization": "grouped"}, 4, "grouped: as asked for"),
+        ({"vectorization": "process"}, 4, "process in 3 processes: as asked for"),
+        ({"vectorization": "process"}, 2, "process in 2 processes: as asked for"),
+        ({"vectorization": "grouped", "processes": 2}, 4, "grouped in 2 processes: as asked for"),
+        ({"vectorization": "auto"}, 1, "grouped: 3 short rounds took 0.900 s one by one, 0.300 s grouped"),
+        ({"vectorization": "auto", "processes": 2}, 9, "grouped in 2 processes: 2 short rounds took 0.900 s one by "
          "one, 0.300 s grouped"),
         ({}, 3, "process in 3 processes: a group needs two environments in a process"),
     ],
@@ -618,8 +618,8 @@ def test_process_has_one_thread_and_serves_until_the_other_end_is_closed(argumen
 def test_choice_says_what_does_the_work_and_why(
     arguments: dict[str, Any], cores: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "usable_cores", lambda: cores)
-    monkeypatch.setattr(pool, "RemoteMembers", LocalMembers)
+    monkeypatch.setattr(sub_environments, "usable_cores", lambda: cores)
+    monkeypatch.setattr(sub_environments, "RemoteMembers", LocalMembers)
     monkeypatch.setattr(tuning, "_race", lambda env, count: (count, 0.9, 0.3))
     envs = gym.make_vec(f"ssdkd_env:{ID}", num_envs=3, budget=BUDGET, probe=SMALL_PROBE, **arguments)
     assert isinstance(envs, SSDKDVectorEnv)
@@ -703,7 +703,7 @@ def test_calls_take_arguments(make_three: MakeVec, tmp_path: Any) -> None:
     reset(envs, 11)
     saved = step(envs, 0)
     envs.set_attr("where", [str(tmp_path / f"{number}.safetensors") for number in range(3)])
-    envs._pool.call([1], "save", path=str(tmp_path / "1.safetensors"))
+    envs._environments.call([1], "save", path=str(tmp_path / "1.safetensors"))
     assert [path.name for path in tmp_path.iterdir()] == ["1.safetensors"]
     step(envs, 1)
     loaded = envs.call("load", tmp_path / "1.safetensors")
@@ -745,16 +745,16 @@ def test_gymnasiums_wrappers_work_on_it(arguments: dict[str, Any]) -> None:
 
 
 def test_pool_counts_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= pool.usable_cores() <= (os.cpu_count() or 1)
+    assert 1 <= sub_environments.usable_cores() <= (os.cpu_count() or 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
-    assert pool.usable_cores() == 3
+    assert sub_environments.usable_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert pool.usable_cores() == 1
+    assert sub_environments.usable_cores() == 1
 
 
 def test_pool_steps_some_of_its_members() -> None:
-    some = EnvironmentPool(3, {"budget": BUDGET, "probe": SMALL_PROBE}, "loop", None)
+    some = SubEnvironments(3, {"budget": BUDGET, "probe": SMALL_PROBE}, "loop", None)
     assert set(some.reset({2: 5, 0: 5})) == {0, 2}
     assert set(some.step({2: step_actions(0, 1)[0]})) == {2}
     assert [len(curve) for curve in some.get([2, 0], "curve")] == [2, 1]

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from ssdkd_env.envs import SSDKDVectorEnv, pool, tuning
+from ssdkd_env.envs import SSDKDVectorEnv, sub_environments, tuning
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, Moment, actions_of, make, reset, steps
 
 ID = "ssdkd_env:SSDKD/Digits-v2"
@@ -90,7 +90,7 @@ def test_gymnasium_vector_environment_equals_single_ones(
 
 def test_make_vec_works_with_its_default_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the vector entry point, which tries what is fastest; here that is the reference."""
-    monkeypatch.setattr(pool, "usable_cores", lambda: 1)
+    monkeypatch.setattr(sub_environments, "usable_cores", lambda: 1)
     monkeypatch.setattr(tuning, "_race", lambda env, count: (count, 1.0, 1.0))
     envs = gym.make_vec(ID, num_envs=2, budget=BUDGET, probe=SMALL_PROBE)
     assert isinstance(envs, SSDKDVectorEnv)

@@ -27,8 +27,8 @@ from ssdkd_agents.vec_env import DistillationVecEnv
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.actions import ACTION_SCHEMES
-from ssdkd_env.envs.pool import EnvironmentPool
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.named_plans import NAMED_PLANS
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.stand_in import SMALL
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, make
@@ -79,7 +79,7 @@ class Rememberer:
 
 @pytest.fixture(scope="module")
 def env() -> SSDKDEnv:
-    return make(observation="statistics")
+    return make(observation="unscaled")
 
 
 def recording_of(env: SSDKDEnv, episodes: int = 4, rounds: int = 6, lengths: Sequence[int] | None = None) -> Recording:
@@ -230,7 +230,7 @@ def test_recurrent_sampler_is_asked_round_by_round(env: SSDKDEnv) -> None:
 
 
 def test_change_of_choices_is_the_share_of_rounds_with_another_one() -> None:
-    env = make(action="strategies", observation="statistics")
+    env = make(action="plans", observation="unscaled")
     read, recording = column_of(env, "probe_agreement"), recording_of(env)
     values = recording.observations[:, :, read] > 0.5
     other = (values[:, None] != values[None]).mean(axis=2).sum(axis=1) / 3
@@ -261,10 +261,10 @@ def test_sampler_that_draws_is_refused(env: SSDKDEnv) -> None:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[EnvironmentPool]:
+def pool() -> Iterator[SubEnvironments]:
     """Of two environments, so that three seeds are two batches."""
-    kwargs = {"budget": BUDGET, "probe": SMALL_PROBE, "observation": "statistics", "evaluate_every": 10**6}
-    pool = EnvironmentPool(2, kwargs, "loop", None)
+    kwargs = {"budget": BUDGET, "probe": SMALL_PROBE, "observation": "unscaled", "evaluate_every_rounds": 10**6}
+    pool = SubEnvironments(2, kwargs, "loop", None)
     yield pool
     pool.close()
 
@@ -279,8 +279,8 @@ def shown_to(sampler: Reader, episodes: int = len(SEEDS)) -> FloatArray:
     return shown
 
 
-def test_episodes_are_those_of_the_environment_alone(pool: EnvironmentPool) -> None:
-    env, plan = make(observation="statistics"), STRATEGIES["fifo"]
+def test_episodes_are_those_of_the_environment_alone(pool: SubEnvironments) -> None:
+    env, plan = make(observation="unscaled"), NAMED_PLANS["fifo"]
     played = list(play(pool, PlanSampler(plan, env), SEEDS))
     assert [episode.seed for episode in played] == list(SEEDS)
     for episode in played:
@@ -298,7 +298,7 @@ def test_episodes_are_those_of_the_environment_alone(pool: EnvironmentPool) -> N
         assert scores_of(episode).items() >= scores.items()
 
 
-def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: EnvironmentPool) -> None:
+def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: SubEnvironments) -> None:
     read = column_of(pool.first, "probe_agreement")
     sampler = Reader(lambda seen: seen[:, read])
     calm = list(play(pool, sampler, SEEDS))
@@ -316,7 +316,7 @@ def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: 
     assert [episode.total for episode in played] != [episode.total for episode in calm]
 
 
-def test_state_is_handed_from_round_to_round(pool: EnvironmentPool) -> None:
+def test_state_is_handed_from_round_to_round(pool: SubEnvironments) -> None:
     """The first action of an episode is 0 in each part, the second what was seen in the first round."""
     read = column_of(pool.first, "probe_agreement")
     last = [column for column, name in enumerate(pool.first.observation_names) if name.startswith("last_action_")]
@@ -325,7 +325,7 @@ def test_state_is_handed_from_round_to_round(pool: EnvironmentPool) -> None:
         np.testing.assert_array_equal(episode.observations[2, last], np.repeat(episode.observations[0, read], 5))
 
 
-def test_what_is_not_read_can_be_replaced_without_effect(pool: EnvironmentPool) -> None:
+def test_what_is_not_read_can_be_replaced_without_effect(pool: SubEnvironments) -> None:
     read = column_of(pool.first, "probe_agreement")
     calm = list(play(pool, Reader(lambda seen: seen[:, read]), SEEDS))
     columns = [column for column in range(len(pool.first.observation_names)) if column != read]
@@ -368,16 +368,16 @@ def test_episodes_without_real_data_have_no_accuracy() -> None:
     assert scores_of(measured) == {"return": 0.5, "held_out_accuracy": 0.2, "accuracy": 0.1}
 
 
-def test_recurrent_agent_plays_side_by_side_as_alone(pool: EnvironmentPool) -> None:
+def test_recurrent_agent_plays_side_by_side_as_alone(pool: SubEnvironments) -> None:
     """Its state has a row for each environment."""
     from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
 
-    kwargs = {"budget": BUDGET, "probe": SMALL_PROBE, "observation": "statistics"}
+    kwargs = {"budget": BUDGET, "probe": SMALL_PROBE, "observation": "unscaled"}
     venv = DistillationVecEnv(1, kwargs, "loop")
     hyperparameters = load_hyperparameters("recurrent_ppo", "SSDKD/Digits-v2", SMALL["recurrent_ppo"] | {"n_envs": 1})
     model = build_model("recurrent_ppo", venv, hyperparameters, seed=0)
     together = list(play(pool, model, SEEDS))
-    one = EnvironmentPool(1, kwargs, "loop", None)
+    one = SubEnvironments(1, kwargs, "loop", None)
     for side_by_side, alone in zip(together, play(one, model, SEEDS), strict=True):
         np.testing.assert_allclose(side_by_side.observations, alone.observations, atol=1e-4)
     one.close()

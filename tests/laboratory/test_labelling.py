@@ -44,7 +44,7 @@ def namespaces(environments: Environments) -> Iterator[Any]:
             yield from (value for value in vars(module).values() if isinstance(value, type))
     yield from (torch.Tensor, torch.optim.Optimizer, torch.optim.Adam, torch.optim.SGD, torch.autograd.Function)
     for run in environments.runs:
-        for network in (run.teacher, run._answering_teacher, run.student):
+        for network in (run.teacher, run._logits_teacher, run.student):
             for part in network.modules():
                 yield part
                 yield type(part)

@@ -16,12 +16,12 @@ from ssdkd_agents.plotting.plots import save_figure
 from ssdkd_agents.samplers import read_decision
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.envs.rewards import REWARDS
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 
-ARGUMENTS: dict[str, Any] = {"budget": BUDGET, "probe": SMALL_PROBE, "evaluate_every": 10**6}
+ARGUMENTS: dict[str, Any] = {"budget": BUDGET, "probe": SMALL_PROBE, "evaluate_every_rounds": 10**6}
 
 
 def play_alone(action: Any, seed: int, reward: str, **arguments: Any) -> tuple[float, dict[str, Any]]:
@@ -39,12 +39,12 @@ def play_alone(action: Any, seed: int, reward: str, **arguments: Any) -> tuple[f
 # --- what is played ---
 
 
-def test_controls_come_first_and_drawn_plans_are_the_same_each_time() -> None:
+def test_baselines_come_first_and_drawn_plans_are_the_same_each_time() -> None:
     env = SSDKDEnv(**ARGUMENTS)
     plans = fixed_plans(env, 3)
     assert [plan.label for plan in plans] == [*NAMED, "random 0", "random 1", "random 2"]
     for plan in plans[: len(NAMED)]:
-        assert plan.decision is STRATEGIES[plan.label]
+        assert plan.decision is NAMED_PLANS[plan.label]
     drawn, again = (
         np.array([plan.decision for plan in each[len(NAMED) :]], dtype=np.float32)
         for each in (plans, fixed_plans(env, 3))
@@ -56,16 +56,16 @@ def test_controls_come_first_and_drawn_plans_are_the_same_each_time() -> None:
 
 
 def test_discrete_scheme_plays_every_choice() -> None:
-    env = SSDKDEnv(action="strategies", **ARGUMENTS)
+    env = SSDKDEnv(action="plans", **ARGUMENTS)
     plans = fixed_plans(env, 7)
-    assert [plan.label for plan in plans] == list(env.action_names) == list(STRATEGIES)
-    assert [int(plan.decision) for plan in plans] == list(range(len(STRATEGIES)))  # type: ignore[arg-type]
+    assert [plan.label for plan in plans] == list(env.action_names) == list(NAMED_PLANS)
+    assert [int(plan.decision) for plan in plans] == list(range(len(NAMED_PLANS)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("count", [2, 4], ids=["fewer side by side than episodes", "more in the last batch"])
 def test_gains_are_the_returns_of_each_episode_alone(count: int) -> None:
     """Whatever is played side by side."""
-    pool = EnvironmentPool(count, ARGUMENTS, "loop", None)
+    pool = SubEnvironments(count, ARGUMENTS, "loop", None)
     env = pool.first
     plans = [fixed_plans(env, 1)[index] for index in (1, 5, 0)]
     lines = list(play_plans(pool, env, plans, [40, 41]))
@@ -88,7 +88,7 @@ def test_gains_are_the_returns_of_each_episode_alone(count: int) -> None:
 def test_episodes_of_different_lengths_end_each_in_its_time() -> None:
     shared = {name: value for name, value in BUDGET.items() if name != "rounds"}
     arguments = ARGUMENTS | {"instances": "tests.envs.own_networks:SMALL_SET", "budget": shared}
-    pool = EnvironmentPool(4, arguments, "loop", None)
+    pool = SubEnvironments(4, arguments, "loop", None)
     lines = list(play_plans(pool, pool.first, fixed_plans(pool.first, 0)[:2], range(40, 44)))
     pool.close()
     assert {line["final"]["round"] for line in lines} == {2, 3}
@@ -100,12 +100,12 @@ def test_episodes_of_different_lengths_end_each_in_its_time() -> None:
 def test_student_that_diverges_has_the_scores_of_the_rewards() -> None:
     """An info has 0 in place of NaN; a divergence of 0 would be the best there is."""
     arguments = ARGUMENTS | {"student": {"lr": 1e12}}
-    pool = EnvironmentPool(1, arguments, "loop", None)
+    pool = SubEnvironments(1, arguments, "loop", None)
     (line,) = play_plans(pool, pool.first, fixed_plans(pool.first, 0)[:1], [3])
     pool.close()
     assert line["final"]["diverged"]
     for reward in ("probe_agreement", "probe_discrepancy", "candidate_agreement"):
-        wanted, _ = play_alone(STRATEGIES["paper"], 3, reward, student={"lr": 1e12})
+        wanted, _ = play_alone(NAMED_PLANS["paper"], 3, reward, student={"lr": 1e12})
         assert line["gains"][reward] == pytest.approx(wanted, abs=1e-12) and wanted < 0
 
 

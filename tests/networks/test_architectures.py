@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssdkd_env.distillation.statistics import batch_norm_layers
+from ssdkd_env.distillation.batch_norm import batch_norm_layers
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.generators import Generator

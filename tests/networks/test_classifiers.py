@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssdkd_env.distillation.statistics import BatchNormStatistics, batch_norm_layers
+from ssdkd_env.distillation.batch_norm import BatchNormStatistics, batch_norm_layers
 from ssdkd_env.networks import NETWORKS, build_network
 
 CLASSIFIERS = sorted(name for name in NETWORKS if not name.startswith("generator"))

@@ -31,7 +31,7 @@ GROUPS = (
 def measure(sampler: object, out: Path, *arguments: object) -> Result:
     return in_this_process(
         "measure_importance", "--sampler", sampler, "--out", out, "--seeds", SEEDS, "--num-envs", 2,
-        "--vector-backend", "loop", "--env-kwargs", *KWARGS, *arguments,
+        "--vectorization", "loop", "--env-kwargs", *KWARGS, *arguments,
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_file_says_how_it_was_made(measured: tuple[Path, Result], sampler: Path)
     assert image.imread(measured[0].with_suffix(".png")).ndim == 3
 
 
-@pytest.mark.parametrize("arguments", [("paper",), ("fifo", "action=strategies")])
+@pytest.mark.parametrize("arguments", [("paper",), ("fifo", "action=plans")])
 def test_control_reads_nothing(arguments: tuple[str, ...], tmp_path: Path) -> None:
     out = tmp_path / "importance.jsonl"
     result = measure(arguments[0], out, *arguments[1:])
@@ -129,7 +129,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     assert_refused(measure("nobody", out), "sampler='nobody' is neither")
     assert_refused(measure("paper", out, "--seeds", 1), "--seeds 1: expected at least 2")
     assert_refused(measure("paper", out, "--num-envs", 0), "--num-envs 0: expected at least 1")
-    assert_refused(measure("paper", out, "--vector-backend", "warp"), "vector_backend='warp'")
+    assert_refused(measure("paper", out, "--vectorization", "warp"), "vectorization='warp'")
     assert_refused(measure("paper", out, "--env-kwargs", "rounds_per_step=16"), "it decides once an episode")
     assert not out.exists()
     out.touch()

@@ -12,8 +12,8 @@ from laboratory.statistics import between_group_share
 from scipy.stats import spearmanr
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.observations import STATISTICS
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.named_plans import NAMED_PLANS
+from ssdkd_env.envs.observations import ENTRIES
 from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
 
 SMALL = ("--env-kwargs", ENV_BUDGET, 'probe={"generators": 1, "batches": 2, "kept": 1, "steps": 2}')
@@ -26,7 +26,7 @@ def measure(out: Path, *arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     path = tmp_path_factory.mktemp("plans") / "plans.jsonl"
-    result = measure(path, "--plans", 3, "--vector-backend", "loop")
+    result = measure(path, "--plans", 3, "--vectorization", "loop")
     assert result.code == 0, result.stderr
     return path, result
 
@@ -89,11 +89,11 @@ def test_report_needs_a_finished_measurement(out: tuple[Path, Result], tmp_path:
 
 
 def test_discrete_scheme_plays_every_strategy_in_a_group(tmp_path: Path) -> None:
-    result = measure(tmp_path / "plans.jsonl", "--action", "strategies", "--vector-backend", "grouped")
+    result = measure(tmp_path / "plans.jsonl", "--action", "plans", "--vectorization", "grouped")
     assert result.code == 0, result.stderr
     *lines, _ = map(json.loads, (tmp_path / "plans.jsonl").read_text().splitlines())
-    assert [line["label"] for line in lines[: len(STRATEGIES)]] == list(STRATEGIES)
-    assert [line["action"] for line in lines[: len(STRATEGIES)]] == list(range(len(STRATEGIES)))
+    assert [line["label"] for line in lines[: len(NAMED_PLANS)]] == list(NAMED_PLANS)
+    assert [line["action"] for line in lines[: len(NAMED_PLANS)]] == list(range(len(NAMED_PLANS)))
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_discrete_scheme_plays_every_strategy_in_a_group(tmp_path: Path) -> None
         (("--num-envs", 0), "--num-envs 0: expected at least 1"),
         (("--action", "exponent"), "action='exponent' is unknown"),
         (("--env", "SSDKD/None-v2"), "env='SSDKD/None-v2' is unknown"),
-        (("--vector-backend", "groups"), "vector_backend='groups' is unknown"),
+        (("--vectorization", "groups"), "vectorization='groups' is unknown"),
         (("--env-kwargs", "action=full"), "--env-kwargs action=full: give --action"),
         (("--env-kwargs", "rounds_per_step=4"), "--env-kwargs rounds_per_step=4: leave it out"),
-        (("--env-kwargs", "evaluate_every=2"), "--env-kwargs evaluate_every=2: leave it out"),
+        (("--env-kwargs", "evaluate_every_rounds=2"), "--env-kwargs evaluate_every_rounds=2: leave it out"),
         (("--env-kwargs", "task=tests.envs.own_networks:DIGITS_WITHOUT_DATA"), "no real images to measure accuracy on"),
         (("--env-kwargs", "rounds"), "--env-kwargs 'rounds': expected NAME=VALUE"),
     ],
@@ -146,8 +146,8 @@ def test_constants_of_observations_are_mean_and_deviation_of_an_episode_alone(tm
     assert result.code == 0, result.stderr
     *lines, about = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
     assert "torch" in about["versions"]
-    assert [line["entry"] for line in lines] == list(STATISTICS)
-    env = SSDKDEnv(observation="statistics")
+    assert [line["entry"] for line in lines] == list(ENTRIES)
+    env = SSDKDEnv(observation="unscaled")
     actions = batch_space(env.action_space, 1)
     actions.seed(0)
     seen = [env.reset(seed=2_000_000)[0]]

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.samplers import write_decision
 
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.named_plans import NAMED_PLANS
 from tests.agents.analysis.test_policy_trace import DIGITS, SIZES, line
 from tests.scripts.commands import Result, assert_refused, in_this_process
 
@@ -42,19 +42,19 @@ def write(path: Path, lines: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An agent of five numbers, one of choices, a control that no action says, and the paper's sampler."""
+    """An agent of five numbers, one of choices, a baseline that no action says, and the paper's sampler."""
     env = make_env(DIGITS, {"budget": SIZES})
-    discrete = make_env(DIGITS, {"budget": SIZES, "action": "strategies"})
+    discrete = make_env(DIGITS, {"budget": SIZES, "action": "plans"})
     random = np.random.default_rng(0)
     lines = []
     for seed in range(3):
         actions = random.uniform(-1, 1, (ROUNDS, 5)).astype(np.float32)
         lines.append(line("runs/ppo", env, list(actions), seed) | {"group": "ppo"})
         choices = [np.int64(choice) for choice in random.integers(10, size=ROUNDS)]
-        lines.append(line("runs/dqn", discrete, choices, seed, action="strategies"))
-        lines.append(line("fifo", env, [STRATEGIES["fifo"]] * ROUNDS, seed))
+        lines.append(line("runs/dqn", discrete, choices, seed, action="plans"))
+        lines.append(line("fifo", env, [NAMED_PLANS["fifo"]] * ROUNDS, seed))
         lines.append(line("paper", env, [env.paper_action] * ROUNDS, seed))
-    assert isinstance(write_decision(env, STRATEGIES["fifo"]), dict)
+    assert isinstance(write_decision(env, NAMED_PLANS["fifo"]), dict)
     return write(tmp_path_factory.mktemp("results") / "results.jsonl", lines)
 
 
@@ -109,7 +109,7 @@ def test_choices_are_stacked_to_one(results: Path, tmp_path: Path, figures: list
     made = {choice for one in lines if one["sampler"] == "runs/dqn" for choice in one["actions"]}
     legend = axes.get_legend()
     assert legend is not None
-    assert {text.get_text() for text in legend.get_texts()} == {list(STRATEGIES)[choice] for choice in made}
+    assert {text.get_text() for text in legend.get_texts()} == {list(NAMED_PLANS)[choice] for choice in made}
 
 
 def test_paper_alone_is_drawn(results: Path, tmp_path: Path, figures: list[Figure]) -> None:

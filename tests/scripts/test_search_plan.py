@@ -11,13 +11,13 @@ from ssdkd_agents.runs import read_lines
 
 from tests.scripts.commands import ENV_BUDGET, assert_refused, assert_resumes, contents, in_this_process, press_ctrl_c
 
-SMALL = ("--env-kwargs", ENV_BUDGET, "--vector-backend", "loop", "--num-envs", "2", "--no-progress-bar")
+SMALL = ("--env-kwargs", ENV_BUDGET, "--vectorization", "loop", "--num-envs", "2", "--no-progress-bar")
 
 
 def test_search_ends_with_an_action_that_can_be_evaluated(tmp_path: Path) -> None:
     out = tmp_path / "cma"
     result = in_this_process(
-        "search_plan", "--out", out, "--strategy", "cma", "--episodes", 5, "--population", 4, "--seed", 7, *SMALL
+        "search_plan", "--out", out, "--searcher", "cma", "--episodes", 5, "--population", 4, "--seed", 7, *SMALL
     )
     assert result.code == 0, result.stderr
     config = json.loads((out / "config.json").read_text())
@@ -63,15 +63,15 @@ def test_interrupted_search_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     [
         (("--env", "SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
         (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
-        (("--strategy", "grid"), "strategy='grid' is unknown; choose one of: cma, random"),
-        (("--strategy", "cma", "--episodes", "15"), "episodes=15: expected at least population=16"),
+        (("--searcher", "grid"), "searcher='grid' is unknown; choose one of: cma, random"),
+        (("--searcher", "cma", "--episodes", "15"), "episodes=15: expected at least population=16"),
         (("--env-kwargs", "foo"), "--env-kwargs 'foo': expected NAME=VALUE"),
         (("--env-kwargs", "bogus=1"), "bogus"),
         (("--seed", "1000"), "seed=1000"),
         (("--episodes", "0"), "episodes=0"),
         (("--num-envs", "0"), "num_envs=0"),
         (("--final-share", "1"), "final_share=1.0"),
-        (("--vector-backend", "threads"), "vector_backend='threads' is unknown"),
+        (("--vectorization", "threads"), "vectorization='threads' is unknown"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

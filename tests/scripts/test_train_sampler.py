@@ -70,7 +70,7 @@ def test_interrupt_reaches_training_in_processes(tmp_path: Path) -> None:
 
 def test_run_leaves_its_configuration_and_can_be_extended(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = train(out, "--timesteps", 6, "--seed", 7, "--checkpoint-every", 3)
+    result = train(out, "--timesteps", 6, "--seed", 7, "--checkpoint-every-steps", 3)
     assert result.code == 0, result.stderr
     config = json.loads((out / "config.json").read_text())
     assert config["algorithm"] == "ppo"
@@ -97,8 +97,8 @@ def test_validation_names_the_best_and_patience_ends_the_run(tmp_path: Path) -> 
     out = tmp_path / "run"
     # The first validation sets the best; without a learning rate no later one can be better.
     result = train(
-        out, "learning_rate=0", "normalize=false", "--timesteps", 60, "--evaluate-every", 6, "--evaluation-episodes", 1,
-        "--patience", 1,
+        out, "learning_rate=0", "normalize=false", "--timesteps", 60, "--evaluate-every-steps", 6,
+        "--evaluation-episodes", 1, "--patience", 1,
     )  # fmt: skip
     assert result.code == 0, result.stderr
     assert "stopped early; last checkpoint in" in result.stdout
@@ -126,7 +126,7 @@ def test_sac_trains(tmp_path: Path) -> None:
         (("--env", "no_such_package:SSDKD/Digits-v2"), "env='no_such_package:SSDKD/Digits-v2' is unknown"),
         (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
         (("--algo", "dqm"), "algo='dqm' is unknown; choose one of: a2c, ars, "),
-        (("--algo", "dqn"), "add --env-kwargs action=strategies"),
+        (("--algo", "dqn"), "add --env-kwargs action=plans"),
         (("--env-kwargs", "foo"), "--env-kwargs 'foo': expected NAME=VALUE"),
         (("--env-kwargs", "bogus=1"), "bogus"),
         (("--env-kwargs", "budget=3"), "budget"),
@@ -143,9 +143,9 @@ def test_sac_trains(tmp_path: Path) -> None:
         (("--seed", "1000"), "seed=1000"),
         (("--seed", "-1"), "seed=-1"),
         (("--timesteps", "-1"), "timesteps"),
-        (("--checkpoint-every", "0"), "checkpoint_every"),
-        (("--image-every", "0"), "image_every"),
-        (("--evaluate-every", "-1"), "evaluate_every"),
+        (("--checkpoint-every-steps", "0"), "checkpoint_every_steps"),
+        (("--image-every-episodes", "0"), "image_every_episodes"),
+        (("--evaluate-every-steps", "-1"), "evaluate_every_steps"),
         (("--evaluation-episodes", "0"), "evaluation_episodes=0"),
         (("--patience", "-1"), "patience"),
         (("--hyperparameters", "n_envs=501"), "at most 500"),

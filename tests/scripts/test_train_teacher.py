@@ -125,7 +125,7 @@ def test_card_says_what_the_weights_are(data: Path, tmp_path: Path) -> None:
 
 def test_curves_and_results_follow_the_epochs(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = train(out, data, data, "--settings.epochs", 5, "--evaluate-every", 2)
+    result = train(out, data, data, "--settings.epochs", 5, "--evaluate-every-epochs", 2)
     assert result.code == 0, result.stderr
     assert f"curves: tensorboard --logdir {out}" in result.stdout
     lines = results(out)
@@ -140,7 +140,7 @@ def test_curves_and_results_follow_the_epochs(data: Path, tmp_path: Path) -> Non
 
 def test_measuring_changes_nothing(data: Path, tmp_path: Path) -> None:
     for name, every in (("a", 1), ("b", 0)):
-        assert train(tmp_path / name, data, data, "--evaluate-every", every).code == 0
+        assert train(tmp_path / name, data, data, "--evaluate-every-epochs", every).code == 0
     a, b = (tmp_path / name for name in "ab")
     assert (a / "teacher.safetensors").read_bytes() == (b / "teacher.safetensors").read_bytes()
     assert results(a)[-1] == results(b)[-1]
@@ -188,7 +188,7 @@ def test_second_run_into_the_folder_is_refused_and_changes_nothing(data: Path, t
 def test_run_cut_into_pieces_ends_as_the_uninterrupted_one(data: Path, tmp_path: Path) -> None:
     """A minibatch a command, without end of an epoch in between: the time is over at once."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
-    options = ("--settings.ema-decay", 0.8, "--settings.schedule", "step", "--evaluate-every", 1)
+    options = ("--settings.ema-decay", 0.8, "--settings.schedule", "step", "--evaluate-every-epochs", 1)
     assert train(whole, data, data, *options).code == 0
     result = train(pieces, data, data, *options, "--minutes", 1e-9)
     for minibatch in (1, 2, 3):
@@ -229,7 +229,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(data: Path, tmp_path: Path) -> None:
 def test_what_was_measured_after_the_checkpoint_is_measured_again(data: Path, tmp_path: Path) -> None:
     """As after a crash between two checkpoints."""
     out = tmp_path / "out"
-    assert train(out, data, data, "--minutes", 1e-9, "--evaluate-every", 1).code == 0
+    assert train(out, data, data, "--minutes", 1e-9, "--evaluate-every-epochs", 1).code == 0
     shutil.copytree(out, tmp_path / "earlier")
     assert resume(out).code == 0  # the end of epoch 1
     assert [line["epoch"] for line in results(out)] == [1]
@@ -246,7 +246,7 @@ def test_checkpoints_are_written_on_the_way(data: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(
         torch.nn.functional, "cross_entropy", lambda *values, **options: real(*values, **options) + next(losses)
     )
-    result = train(tmp_path / "out", data, data, "--settings.epochs", 4, "--checkpoint-every", 2)
+    result = train(tmp_path / "out", data, data, "--settings.epochs", 4, "--checkpoint-every-epochs", 2)
     assert_refused(result, "lr=0.1: the loss is not finite in epoch 3")
     assert load_state(tmp_path / "out" / "checkpoint.safetensors")["training"]["epochs_done"] == 2
 
@@ -322,8 +322,8 @@ def test_resuming_without_a_run_or_a_checkpoint_is_refused(data: Path, tmp_path:
         (("--settings.momentum", "-1"), "momentum=-1"),
         (("--settings.schedule", "linear"), "schedule='linear'"),
         (("--settings.precision", "fp16"), "precision='fp16'"),
-        (("--checkpoint-every", "0"), "--checkpoint-every=0"),
-        (("--evaluate-every", "-1"), "--evaluate-every=-1"),
+        (("--checkpoint-every-epochs", "0"), "--checkpoint-every-epochs=0"),
+        (("--evaluate-every-epochs", "-1"), "--evaluate-every-epochs=-1"),
         (("--minutes", "-1"), "--minutes=-1"),
         (("--minutes", "nan"), "--minutes=nan"),
         (("--data-root", "elsewhere"), "--data and --data-root"),

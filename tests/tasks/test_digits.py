@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from ssdkd_env.distillation.augmentation import Normalize
-from ssdkd_env.distillation.statistics import batch_norm_layers
+from ssdkd_env.distillation.batch_norm import batch_norm_layers
 from ssdkd_env.tasks import load_task
 from ssdkd_env.tasks.digits import ASSETS, TEACHER_TEST_IMAGES, load_digits_data, split_digits
 from ssdkd_env.tasks.task import check_images

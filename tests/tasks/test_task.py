@@ -58,7 +58,7 @@ def test_accuracy_does_not_depend_on_the_size_of_the_chunks(monkeypatch: pytest.
     task = load_task("digits")
     teacher = task.teacher_on(CPU)
     whole = task.accuracy(teacher, CPU)
-    monkeypatch.setattr("ssdkd_env.distillation.answering.ANSWER_CHUNK", 100)
+    monkeypatch.setattr("ssdkd_env.distillation.forward.FORWARD_CHUNK", 100)
     assert task.accuracy(teacher, CPU) == whole
     assert whole is not None
     assert whole >= 0.98

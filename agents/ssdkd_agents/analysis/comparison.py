@@ -3,7 +3,7 @@
 Interquartile mean, performance profile and probability of improvement are those of Agarwal et al. 2021 (*Deep
 reinforcement learning at the edge of the statistical precipice*).
 
-A sampler's scores are a list of runs, one mapping of evaluation seeds to scores each. A control is one run; a trained
+A sampler's scores are a list of runs, one mapping of evaluation seeds to scores each. A baseline is one run; a trained
 sampler has a run for each training seed, and its intervals then cover the noise of training as well: a resample draws
 training runs, and evaluation seeds for all of them alike, since equal seeds are equal episodes but for the sampler.
 With few training runs such an interval is too short rather than too long, as every percentile bootstrap is.

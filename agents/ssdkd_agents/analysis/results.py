@@ -8,6 +8,7 @@ from typing import Any
 
 from ssdkd_agents.runs import read_lines
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.renamed import with_new_names
 
 Result = Mapping[str, Any]
 
@@ -29,12 +30,18 @@ def read_results(path: str | Path) -> list[Result]:
     Raises:
         InvalidInputError: when it is missing, or a line is no result of an episode.
     """
-    lines = read_lines(path)
+    lines = [under_new_names(line) for line in read_lines(path)]
     for number, line in enumerate(lines):
         check_result(line, f"{path}, line {number}")
     if not lines:
         raise InvalidInputError(f"{path} is empty; give the results.jsonl of ssdkd evaluate or ssdkd benchmark")
     return list(lines)
+
+
+def under_new_names(line: Result) -> Result:
+    """A line under today's names, as far as it is a result at all."""
+    kwargs = line.get("env_kwargs")
+    return with_new_names(line) | ({"env_kwargs": with_new_names(kwargs)} if isinstance(kwargs, Mapping) else {})
 
 
 def check_result(line: Mapping[str, Any], where: str) -> None:
@@ -83,7 +90,7 @@ def rows_of(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def runs_of(lines: Iterable[Result], score: str) -> list[dict[int, float]]:
-    """Evaluation seed → score, for each training run among the lines of a row; a control is one run."""
+    """Evaluation seed → score, for each training run among the lines of a row; a baseline is one run."""
     runs: dict[str, dict[int, float]] = {}
     for line in lines:
         runs.setdefault(line["sampler"], {})[line["seed"]] = score_of(line, score)

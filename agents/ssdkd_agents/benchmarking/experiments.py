@@ -36,7 +36,7 @@ class EpisodeConfig:
 
     Attributes:
         env_id: registered id.
-        sampler: control by name, or path of a trained sampler.
+        sampler: baseline by name, or path of a trained sampler.
         seed: of the episode.
         env_kwargs: JSON-able arguments of the environment.
     """
@@ -154,7 +154,7 @@ class Episode:
             "buffer_bytes": run.buffer.nbytes,
             "peak_memory_mib": trace.peak_memory_mib,
             "peak_device_memory_mib": trace.peak_device_memory_mib,
-            "vector_backend": "loop",  # one after the other, which is what each gives alone
+            "vectorization": "loop",  # one after the other, which is what each gives alone
             "machine": machine(self._env.device),
             "versions": versions(),
         }
@@ -205,18 +205,18 @@ class Episode:
 
 
 def sampler_file(name: str) -> Path | None:
-    """The file of a trained sampler, or of the one that a control is made of; None for any other control.
+    """The file of a trained sampler, or of the one that a baseline is made of; None for any other baseline.
 
     Raises:
         InvalidInputError: when `name` is a run folder without a checkpoint.
     """
     inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
-    control = inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not Path(inner).exists()
-    return None if control else find_sampler_file(Path(inner))
+    baseline = inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not Path(inner).exists()
+    return None if baseline else find_sampler_file(Path(inner))
 
 
 def sampler_digest(name: str) -> str | None:
-    """SHA-256 of a trained sampler's file, which may be overwritten under its name; None for a control."""
+    """SHA-256 of a trained sampler's file, which may be overwritten under its name; None for a baseline."""
     file = sampler_file(name)
     return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
 

@@ -50,7 +50,7 @@ NEUTRAL = (
     "clock",
     "render_mode",
     "data_root",
-    "evaluate_every",
+    "evaluate_every_rounds",
 )
 EMPTY = "–"
 #: Versions that a row names.
@@ -91,7 +91,7 @@ def make_leaderboard(files: Mapping[str, Sequence[Result]]) -> str:
 
 
 def _different(rows: Sequence[_Row]) -> list[_Row]:
-    """Rows without those whose episodes an earlier one has already: controls are played again and again."""
+    """Rows without those whose episodes an earlier one has already: baselines are played again and again."""
     first: dict[tuple[object, ...], _Row] = {}
     for row in rows:
         played = tuple((line["sampler"], line["seed"], line["return"], json.dumps(line["final"])) for line in row.lines)

@@ -1,4 +1,4 @@
-"""Replaying result lines: the same actions, or the same control, must give the same numbers."""
+"""Replaying result lines: the same actions, or the same baseline, must give the same numbers."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class TraceSampler:
         return read_decision(env, self._left.pop(0))
 
 
-def is_control(line: Result) -> bool:
+def is_baseline(line: Result) -> bool:
     """Whether the sampler needs no file, so that it can be asked again by its name."""
     name = str(line["sampler"])
     if "sampler_digest" in line:
-        return line["sampler_digest"] is None and "/" not in name  # not a control that is made of a trained sampler
+        return line["sampler_digest"] is None and "/" not in name  # not a baseline that is made of a trained sampler
     return name in SAMPLERS or name.startswith(CONSTANT_PREFIX)
 
 
@@ -93,7 +93,7 @@ def replay(line: Result, source: str, tolerance: float) -> Replayed:
 
     Args:
         line: a result line.
-        source: `"trace"` takes the actions from the line, `"sampler"` from the control by its name.
+        source: `"trace"` takes the actions from the line, `"sampler"` from the baseline by its name.
         tolerance: |a − b| ≤ tolerance · max(1, |a|, |b|) counts as equal where bit-identity is not promised: where
             machine, PyTorch or way of stepping are not those of the line.
 
@@ -125,8 +125,8 @@ def other_conditions(line: Result, here: Mapping[str, Any]) -> tuple[str, ...]:
     reasons = [f"{key} {there.get(key)!r}, here {here[key]!r}" for key in MACHINE_KEYS if there.get(key) != here[key]]
     if torch_there != versions()["torch"]:
         reasons.append(f"torch {torch_there}, here {versions()['torch']}")
-    if line.get("vector_backend", "loop") not in ("loop", "process"):
-        reasons.append(f"stepped {line['vector_backend']}, which rounds otherwise than an episode alone")
+    if line.get("vectorization", "loop") not in ("loop", "process"):
+        reasons.append(f"stepped {line['vectorization']}, which rounds otherwise than an episode alone")
     return tuple(reasons)
 
 
@@ -180,7 +180,7 @@ def check_replayable(line: Result, where: str, tolerance: float) -> None:
     Raises:
         InvalidInputError: for an episode that was stepped in a group.
     """
-    if line.get("vector_backend", "loop") == "grouped" and tolerance == 0:
+    if line.get("vectorization", "loop") == "grouped" and tolerance == 0:
         raise InvalidInputError(
             f"{where} was stepped in a group, whose sums are rounded otherwise than those of an episode alone, so that "
             "bit-identity cannot be checked; give --tolerance, such as 0.05"

@@ -19,7 +19,7 @@ from ssdkd_env.errors import InvalidInputError, check_choice
 DEFAULT_ENV = "SSDKD/Digits-v2"
 #: Each method's own sampling: SSD-KD's priority sampling, uniform for the others.
 OWN = "own"
-#: The suite of the controls, which takes further samplers beside its own.
+#: The suite of the baselines, which takes further samplers beside its own.
 SAMPLERS_SUITE = "samplers"
 
 
@@ -31,7 +31,7 @@ class Entry:
         label: its name in tables and pictures.
         method: preset of the inversion engine.
         method_options: settings of the preset to replace.
-        sampler: control by name, or path of a trained sampler.
+        sampler: baseline by name, or path of a trained sampler.
         env_kwargs: further arguments of the environment; its `budget` is merged with the benchmark's.
         group: row of a comparison of samplers; several training runs of one algorithm share it.
     """
@@ -132,7 +132,7 @@ CIFAR_CPU: dict[str, Any] = {
     "student_arch": "resnet8",
     "generator_arch": "generator_small",
     "probe": {"generators": 2, "batches": 20, "kept": 4, "steps": 5},
-    "evaluate_every": 12,
+    "evaluate_every_rounds": 12,
 }
 
 CIFAR_CPU_SUITE = (
@@ -171,7 +171,7 @@ SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def scale_entries(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """SSD-KD and its uniform control over `SCALES`; at each scale the warm-up is long enough to fill the buffer.
+    """SSD-KD and its uniform baseline over `SCALES`; at each scale the warm-up is long enough to fill the buffer.
 
     Raises:
         InvalidInputError: when the benchmark's own arguments fix what the suite varies.
@@ -199,7 +199,7 @@ def _filling_warmup(env_id: str, env_kwargs: Mapping[str, Any]) -> int:
 
 
 def control_entries(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[Entry, ...]:
-    """Every control of `SAMPLERS` under SSD-KD, the paper's sampler first. SSD-KD's own sampler is the paper's."""
+    """Every baseline of `SAMPLERS` under SSD-KD, the paper's sampler first. SSD-KD's own sampler is the paper's."""
     names = sorted((name for name in SAMPLERS if name != OWN), key=lambda name: name != "paper")
     return tuple(Entry(name, sampler=name, group=name) for name in names)
 
@@ -229,7 +229,7 @@ SUITES = {
     ),
     SAMPLERS_SUITE: Suite("every sampler that needs no training, on SSD-KD", control_entries),
     "cifar-cpu": Suite(
-        "SSD-KD, its uniform control and Fast-5 on CIFAR-10, as far as a CPU gets", CIFAR_CPU_SUITE, "SSDKD/CIFAR10-v2"
+        "SSD-KD, its uniform baseline and Fast-5 on CIFAR-10, as far as a CPU gets", CIFAR_CPU_SUITE, "SSDKD/CIFAR10-v2"
     ),
     "cifar-cpu-parts": Suite(
         "the same for parts of SSD-KD, dearer methods and real images", CIFAR_CPU_PARTS_SUITE, "SSDKD/CIFAR10-v2"
@@ -282,7 +282,7 @@ def sampler_runs(samplers: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Samplers by row: `"ppo=runs/a,runs/b"` is the row ppo of two training runs, anything else a row of its own.
 
     Args:
-        samplers: controls by name, files or run folders of trained samplers, or groups of these.
+        samplers: baselines by name, files or run folders of trained samplers, or groups of these.
 
     Raises:
         InvalidInputError: when a row or a run is given twice, or a group is empty.

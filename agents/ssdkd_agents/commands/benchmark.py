@@ -39,7 +39,7 @@ class Arguments:
     methods: tuple[str, ...] | None = None
     """In place of a suite: methods, each with every sampler; ssdkd where only samplers are given."""
     samplers: tuple[str, ...] | None = None
-    """Controls by name, files or run folders, or groups of these such as ppo=runs/a,runs/b; further ones of the suite
+    """Baselines by name, files or run folders, or groups of these such as ppo=runs/a,runs/b; further ones of the suite
     samplers; where only methods are given, each method's own."""
     env: str | None = None
     """Environment id; the suite's own, mostly SSDKD/Digits-v2, where none is given."""

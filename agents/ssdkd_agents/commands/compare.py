@@ -86,7 +86,7 @@ def merge(paths: tuple[Path, ...]) -> list[Result]:
 def identity_of(line: Result) -> str:
     """What a sampler's name leaves open: which file it was, and for what it was asked."""
     asked = {}
-    if line["sampler"] == "random" or line["sampler"].startswith(CONSTANT_PREFIX):  # other controls can say it in any
+    if line["sampler"] == "random" or line["sampler"].startswith(CONSTANT_PREFIX):  # other baselines can say it in any
         asked = {name: value for name, value in line["env_kwargs"].items() if name in FACE}
     return json.dumps([line.get("sampler_digest"), method_of(line), asked], sort_keys=True)
 

@@ -33,7 +33,7 @@ class Arguments:
     out: Path
     """Folder for the results; must be new or empty."""
     samplers: tuple[str, ...] = ("paper", "uniform", "random")
-    """Controls by name, files or run folders of trained samplers, or groups of these such as ppo=runs/a,runs/b."""
+    """Baselines by name, files or run folders of trained samplers, or groups of these such as ppo=runs/a,runs/b."""
     env: str = "SSDKD/Digits-v2"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ class Arguments:
     env: str = "SSDKD/Digits-v2"
     """Environment id of an archive."""
     env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment of an archive, such as action=strategies."""
+    """Arguments of the environment of an archive, such as action=plans."""
     hyperparameters: tuple[str, ...] = ()
     """Hyper-parameters of an archive where they are not Stable-Baselines3's own."""
 

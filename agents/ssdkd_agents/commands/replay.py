@@ -5,7 +5,7 @@ Examples:
   ssdkd results replay --results runs/evaluation/results.jsonl --lines 0 3 7
   ssdkd results replay --results results/digits-methods.jsonl --sample 5 --tolerance 0.05
 
-Each line is played from its trace of actions, and from its sampler too where that is a control. Numbers must be
+Each line is played from its trace of actions, and from its sampler too where that is a baseline. Numbers must be
 bit-identical where processor, torch threads and PyTorch are those of the line, and within --tolerance elsewhere. Exits
 with 1 when a line does not replay.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdkd_agents.analysis.results import Result, check_result, row_name
-from ssdkd_agents.benchmarking.replay import Replayed, check_replayable, is_control, other_versions, replay
+from ssdkd_agents.analysis.results import Result, check_result, row_name, under_new_names
+from ssdkd_agents.benchmarking.replay import Replayed, check_replayable, is_baseline, other_versions, replay
 from ssdkd_agents.commands.command_line import launch
 from ssdkd_agents.runs import read_lines
 from ssdkd_env.errors import InvalidInputError
@@ -44,7 +44,7 @@ def main(args: Arguments) -> None:
     """Do what the command line says."""
     if not args.tolerance >= 0:
         raise InvalidInputError(f"--tolerance {args.tolerance}: expected a number of at least 0")
-    chosen = choose(args, read_lines(args.results))
+    chosen = choose(args, [under_new_names(line) for line in read_lines(args.results)])
     for number, line in chosen.items():
         check_result(line, f"{args.results}, line {number}")
         check_replayable(line, f"{args.results}, line {number}", args.tolerance)
@@ -52,7 +52,7 @@ def main(args: Arguments) -> None:
     print("|---|---|---|---|---|---|---|")
     failed = 0
     for number, line in chosen.items():
-        for source in ("trace", "sampler") if is_control(line) else ("trace",):
+        for source in ("trace", "sampler") if is_baseline(line) else ("trace",):
             replayed = replay(line, source, args.tolerance)
             failed += bool(replayed.difference)
             cells = (number, row_name(line), line["seed"], source, f"{line['return']:.6f}", f"{replayed.value:.6f}")

@@ -1,8 +1,8 @@
 """Search the best fixed sampling plan: one action in all rounds, by random search or CMA-ES.
 
 Examples:
-  ssdkd search --out runs/cma --strategy cma
-  ssdkd search --out runs/random --strategy random --episodes 400 --evaluate-every 1600
+  ssdkd search --out runs/cma --searcher cma
+  ssdkd search --out runs/random --searcher random --episodes 400 --evaluate-every-steps 1600
   ssdkd search --out runs/cma --resume
   tensorboard --logdir runs
 
@@ -32,10 +32,10 @@ class Arguments:
 
     out: Path
     """Folder of the run; must be new or empty, unless --resume."""
-    strategy: str = "random"
+    searcher: str = "random"
     """random (a bandit where actions are numbers) or cma."""
     episodes: int = 400
-    """Episodes in all, without those of --evaluate-every."""
+    """Episodes in all, without those of --evaluate-every-steps."""
     env: str = "SSDKD/Digits-v2"
     """Environment id."""
     env_kwargs: tuple[str, ...] = ()
@@ -44,13 +44,13 @@ class Arguments:
     """Of candidates and episodes, 0 to 999."""
     num_envs: int = 16
     """Environments side by side."""
-    vector_backend: str = "auto"
+    vectorization: str = "auto"
     """How they are stepped: loop, process, grouped, or auto, which tries what is fastest here."""
     final_share: float = 0.5
     """Share of random search's episodes that play its best candidates again, because returns are noisy."""
     population: int = 16
     """Episodes of a generation of CMA-ES."""
-    evaluate_every: int = 0
+    evaluate_every_steps: int = 0
     """Environment steps between evaluations of the best action on validation seeds (500,000 and on); 0 for none."""
     evaluation_episodes: int = 8
     """Episodes of such an evaluation."""
@@ -68,15 +68,15 @@ def main(args: Arguments) -> None:
     else:
         config = SearchConfig(
             env_id=args.env,
-            strategy=args.strategy,
+            searcher=args.searcher,
             episodes=args.episodes,
             seed=args.seed,
             env_kwargs=parse_settings("env-kwargs", args.env_kwargs),
-            vector_backend=args.vector_backend,
+            vectorization=args.vectorization,
             num_envs=args.num_envs,
             final_share=args.final_share,
             population=args.population,
-            evaluate_every=args.evaluate_every,
+            evaluate_every_steps=args.evaluate_every_steps,
             evaluation_episodes=args.evaluation_episodes,
         )
         searcher_of(config, make_env(config.env_id, config.env_kwargs))  # refuses what cannot be searched

@@ -60,9 +60,9 @@ class Arguments:
     """auto, cpu or cuda."""
     resume: bool = False
     """Continue the run in --out, with its own arguments; but data paths and the next four may be given anew."""
-    checkpoint_every: int = 10
+    checkpoint_every_epochs: int = 10
     """Epochs between checkpoints."""
-    evaluate_every: int = 5
+    evaluate_every_epochs: int = 5
     """Epochs between measurements of top-1 on the test images; 0 measures after the last epoch only."""
     minutes: float = 0.0
     """Stop with a checkpoint and exit code 0 once the command has run for so long; 0 for no limit."""
@@ -87,7 +87,7 @@ def main(args: Arguments, words: Sequence[str] | None = None) -> None:
         if (folder.path / CARD).is_file():
             print(f"this run is finished; weights: {folder.path / WEIGHTS}")
             return
-    for name, low in (("checkpoint_every", 1), ("evaluate_every", 0), ("minutes", 0)):
+    for name, low in (("checkpoint_every_epochs", 1), ("evaluate_every_epochs", 0), ("minutes", 0)):
         if not getattr(args, name) >= low:
             argument = name.replace("_", "-")
             raise InvalidInputError(f"--{argument}={getattr(args, name)}: expected a number of at least {low}")
@@ -100,7 +100,9 @@ def main(args: Arguments, words: Sequence[str] | None = None) -> None:
     check_images("--test-data", *data.test, spec, label_dims)
     training = TeacherTraining(spec, data.train, args.settings, select_device(args.device))
     folder = folder or RunFolder(args.out, _config(args, data))
-    run = TeacherRun(folder, spec, data, training, args.checkpoint_every, args.evaluate_every, args.progress_bar)
+    run = TeacherRun(
+        folder, spec, data, training, args.checkpoint_every_epochs, args.evaluate_every_epochs, args.progress_bar
+    )
     if args.resume:
         run.load()
     print(f"curves: tensorboard --logdir {args.out}")

@@ -7,7 +7,7 @@ Examples:
   tensorboard --logdir runs
 
 Writes checkpoints/ (the last two), best.safetensors, tensorboard logs, episodes.jsonl, evaluations.jsonl, config.json,
-machine.json, outcome.json and command.txt into the folder. Every --evaluate-every steps the deterministic policy plays
+machine.json, outcome.json and command.txt into the folder. Every --evaluate-every-steps the deterministic policy plays
 the same few episodes on seeds of their own; the checkpoint with the highest mean return is the best one.
 
 Ctrl-C waits up to five seconds for the rollout in progress; --resume continues from the last checkpoint, and gives on
@@ -38,7 +38,7 @@ class Arguments:
     """Environment id."""
     algo: str = "ppo"
     """a2c, ars, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what is not
-    among these four, where --env-kwargs action=strategies."""
+    among these four, where --env-kwargs action=plans."""
     timesteps: int = 0
     """Environment steps in all; 0 takes the number from the hyper-parameter file."""
     seed: int = 0
@@ -47,17 +47,17 @@ class Arguments:
     """Arguments of the environment, such as reward=probe_discrepancy 'budget={"rounds": 10}'."""
     hyperparameters: tuple[str, ...] = ()
     """Values that replace the file's, such as learning_rate=0.0003 n_envs=4."""
-    checkpoint_every: int = 128
+    checkpoint_every_steps: int = 128
     """Environment steps between checkpoints; each is taken between an update and the next rollout."""
-    evaluate_every: int = 1280
+    evaluate_every_steps: int = 1280
     """Environment steps between validations, which add about an eighth to the time; 0 for none."""
     evaluation_episodes: int = 8
     """Episodes of a validation."""
     patience: int = 0
     """Validations without a higher mean return after which training ends; 0 for never."""
-    image_every: int = 20
+    image_every_episodes: int = 20
     """Episodes between pictures of the buffer in TensorBoard."""
-    vector_backend: str = "auto"
+    vectorization: str = "auto"
     """How several environments are stepped: loop, process (as SubprocVecEnv does, one torch thread each), grouped, or
     auto, which tries what is fastest here."""
     resume: bool = False
@@ -80,12 +80,12 @@ def main(args: Arguments) -> None:
             timesteps=args.timesteps,
             env_kwargs=parse_settings("env-kwargs", args.env_kwargs),
             hyperparameters=parse_settings("hyperparameters", args.hyperparameters),
-            checkpoint_every=args.checkpoint_every,
-            evaluate_every=args.evaluate_every,
+            checkpoint_every_steps=args.checkpoint_every_steps,
+            evaluate_every_steps=args.evaluate_every_steps,
             evaluation_episodes=args.evaluation_episodes,
             patience=args.patience,
-            image_every=args.image_every,
-            vector_backend=args.vector_backend,
+            image_every_episodes=args.image_every_episodes,
+            vectorization=args.vectorization,
         )
         check_settings(config)
         folder = RunFolder(args.out, asdict(config))

@@ -42,7 +42,7 @@ def plot_reward_curves(
     path: str | Path,
     window: int = SMOOTHING,
 ) -> None:
-    """Training returns over rounds, beside what the controls reach on held-out seeds.
+    """Training returns over rounds, beside what the baselines reach on held-out seeds.
 
     Args:
         curves: label → lines of `episodes.jsonl`, whose `timesteps` are rounds.

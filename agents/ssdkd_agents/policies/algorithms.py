@@ -111,7 +111,7 @@ def check_action_space(algorithm: str, space: spaces.Space[Any]) -> None:
     if algorithm in DISCRETE and not isinstance(space, spaces.Discrete):
         raise InvalidInputError(
             f"algo={algorithm!r} chooses among a few actions, but this environment's action is {space}; "
-            "add --env-kwargs action=strategies, or choose another algorithm such as ppo"
+            "add --env-kwargs action=plans, or choose another algorithm such as ppo"
         )
     if algorithm in CONTINUOUS and not isinstance(space, spaces.Box):
         raise InvalidInputError(

@@ -15,6 +15,7 @@ import torch
 from ssdkd_agents.runs import versions
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import save_tensors, write_json
+from ssdkd_env.renamed import with_new_names
 
 FORMAT = "ssdkd sampler folder 1"
 SETTINGS, POLICY = "sampler.json", "policy.safetensors"
@@ -71,10 +72,11 @@ def read_exported(folder: Path) -> dict[str, Any]:
         raise InvalidInputError(
             f"{folder / SETTINGS}: policy_kwargs ask for {asked}, but no tensor is so large; export it again"
         )
+    config = {key: settings[key] for key in ("algorithm", "hyperparameters", "env_id", "env_kwargs")}
     return {
-        "config": {key: settings[key] for key in ("algorithm", "hyperparameters", "env_id", "env_kwargs")},
+        "config": config | {"env_kwargs": with_new_names(config["env_kwargs"])},
         "names": settings["names"],
-        "face": settings["face"],
+        "face": with_new_names(settings["face"]),
         "normalization": _with_tensors(folder / SETTINGS, settings["normalization"]),
         "parameters": {"policy": tensors},
     }

@@ -40,6 +40,7 @@ from ssdkd_env import ENV_VERSION
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import load_state, read_json, save_state
+from ssdkd_env.renamed import with_new_names
 
 FloatArray = NDArray[np.float32]
 
@@ -89,7 +90,9 @@ def read_sampler(path: str | Path) -> dict[str, Any]:
     settings = {"algorithm", "hyperparameters", "env_id"}
     if not parts <= state.keys() or not settings <= state["config"].keys():
         raise InvalidInputError(f"{path} is damaged: a part of the sampler is missing; train or copy it again")
-    return state
+    config = state["config"]
+    config["env_kwargs"] = with_new_names(config.get("env_kwargs", {}))
+    return state | {"face": with_new_names(state["face"])}
 
 
 def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
@@ -244,7 +247,7 @@ def face_of(name: str) -> dict[str, Any]:
     """Arguments of an environment that a sampler needs as it was made with; see `SSDKDEnv.face`.
 
     Args:
-        name: as `load_sampler` takes it. Controls need nothing.
+        name: as `load_sampler` takes it. Baselines need nothing.
 
     Raises:
         InvalidInputError: when a file or folder is no sampler's.
@@ -312,12 +315,12 @@ def _read_constant(path: Path) -> dict[str, Any]:
 
 
 def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
-    """A control by its name, or a sampler by its file or folder: of a training, of a search, or exported.
+    """A baseline by its name, or a sampler by its file or folder: of a training, of a search, or exported.
 
-    `"random_at_rate:NAME"` is another sampler's control; see `RandomReplacement`.
+    `"random_at_rate:NAME"` is another sampler's baseline; see `RandomReplacement`.
 
     Raises:
-        InvalidInputError: when there is no such control, file or folder.
+        InvalidInputError: when there is no such baseline, file or folder.
     """
     if name in SAMPLERS or name.startswith(CONSTANT_PREFIX):
         return make_sampler(name, env, seed)

@@ -18,8 +18,8 @@ from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
 from ssdkd_agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RETURN_TAG, RunFolder, read_lines
 from ssdkd_agents.samplers import CONSTANT_PREFIX
 from ssdkd_agents.searching.searchers import (
+    SEARCHERS,
     SMALLEST_POPULATION,
-    STRATEGIES,
     Recommendation,
     Searcher,
     Trial,
@@ -29,7 +29,7 @@ from ssdkd_agents.searching.searchers import (
 from ssdkd_agents.seeds import VALIDATION_SEED
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.pool import EnvironmentPool, check_backend
+from ssdkd_env.envs.sub_environments import SubEnvironments, check_backend
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import write_json
 
@@ -43,40 +43,41 @@ class SearchConfig:
 
     Attributes:
         env_id: registered id.
-        strategy: `"random"` (a bandit where actions are numbers) or `"cma"`.
+        searcher: `"random"` (a bandit where actions are numbers) or `"cma"`.
         episodes: budget; validation is not part of it, as it is not of a training's.
         seed: of candidates and episodes, below 1,000.
         env_kwargs: JSON-able arguments of the environment.
-        vector_backend: how the work of several environments is done; see `EnvironmentPool`.
+        vectorization: how the work of several environments is done; see `SubEnvironments`.
         num_envs: environments side by side. It changes the speed, not what is played.
         final_share: of random search's budget, for playing its best candidates again.
         population: episodes of a generation of CMA-ES. Twice the package's default for five numbers, against noise.
-        evaluate_every: environment steps between evaluations of the recommendation on validation seeds; 0 for none.
+        evaluate_every_steps: environment steps between evaluations of the recommendation on validation seeds; 0 for
+            none.
         evaluation_episodes: episodes of such an evaluation, seeds from 500,000 on.
     """
 
     env_id: str
-    strategy: str
+    searcher: str
     episodes: int = 400
     seed: int = 0
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    vector_backend: str = "auto"
+    vectorization: str = "auto"
     num_envs: int = 16
     final_share: float = 0.5
     population: int = 16
-    evaluate_every: int = 0
+    evaluate_every_steps: int = 0
     evaluation_episodes: int = 8
 
     def __post_init__(self) -> None:
-        check_choice("strategy", self.strategy, STRATEGIES)
-        check_backend(self.vector_backend)
+        check_choice("searcher", self.searcher, SEARCHERS)
+        check_backend(self.vectorization)
         if not 0 <= self.seed < 1000:
             raise InvalidInputError(f"seed={self.seed}: expected a number from 0 to 999, as of a training")
         if not 0 <= self.final_share < 1:
             raise InvalidInputError(f"final_share={self.final_share}: expected a number from 0 to below 1")
         if not 1 <= self.episodes <= VALIDATION_SEED:
             raise InvalidInputError(f"episodes={self.episodes}: expected a number from 1 to {VALIDATION_SEED:,}")
-        lowest = {"num_envs": 1, "population": SMALLEST_POPULATION, "evaluate_every": 0, "evaluation_episodes": 1}
+        lowest = {"num_envs": 1, "population": SMALLEST_POPULATION, "evaluate_every_steps": 0, "evaluation_episodes": 1}
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise InvalidInputError(f"{name}={getattr(self, name)}: expected a number of at least {low}")
@@ -102,13 +103,13 @@ def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
         env: whose actions are searched.
 
     Raises:
-        InvalidInputError: when the strategy does not fit.
+        InvalidInputError: when the searcher does not fit.
     """
     space = env.action_space
-    return make_searcher(config.strategy, space, config.episodes, config.seed, config.final_share, config.population)
+    return make_searcher(config.searcher, space, config.episodes, config.seed, config.final_share, config.population)
 
 
-def _play(pool: EnvironmentPool, trials: Sequence[Trial], stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
+def _play(pool: SubEnvironments, trials: Sequence[Trial], stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
     """One episode for each trial, in their order; None when stopped."""
     actions = [trial.action for trial in trials]
     return play_side_by_side(pool, [trial.seed for trial in trials], lambda *_: actions, stop)  # type: ignore[arg-type]
@@ -152,7 +153,7 @@ class _Search:
         self._started = time.time() - self._seconds
         self._evaluated, self._evaluation = self._last_evaluation()
         self.finished = self._is_finished()
-        self._pool: EnvironmentPool | None = None
+        self._environments: SubEnvironments | None = None
 
     def run(self, stop: Stopper, progress_bar: bool) -> None:
         """Play what is left of the budget."""
@@ -161,17 +162,17 @@ class _Search:
             return
         config = self._config
         count = min(config.num_envs, config.episodes)
-        self._pool = EnvironmentPool(
-            count, env_arguments(config.env_id, config.env_kwargs), config.vector_backend, None
+        self._environments = SubEnvironments(
+            count, env_arguments(config.env_id, config.env_kwargs), config.vectorization, None
         )
-        print(f"environments: {count}, {self._pool.choice}")
+        print(f"environments: {count}, {self._environments.choice}")
         with (
             closing(SummaryWriter(str(self._folder.path / "tensorboard"))) as curves,
             tqdm(total=config.episodes, initial=self._episodes, unit="episode", disable=not progress_bar) as bar,
         ):
-            self._evaluate_if_due(self._pool, curves, stop)
+            self._evaluate_if_due(self._environments, curves, stop)
             while not stop() and (trials := self._searcher.ask(count)):
-                episodes = _play(self._pool, trials, stop)
+                episodes = _play(self._environments, trials, stop)
                 if episodes is None:
                     break
                 for trial, episode in zip(trials, episodes, strict=True):
@@ -180,13 +181,13 @@ class _Search:
                 self._log(curves, episodes)
                 bar.set_postfix(best=self._searcher.recommendation().mean_return)
                 bar.update(len(trials))
-                self._evaluate_if_due(self._pool, curves, stop)
+                self._evaluate_if_due(self._environments, curves, stop)
         self.finished = self._is_finished()
 
     def close(self) -> None:
         """End the environments."""
-        if self._pool is not None:
-            self._pool.close()
+        if self._environments is not None:
+            self._environments.close()
 
     def _replay(self) -> None:
         """Tell the searcher what has been played; it then asks for what has not."""
@@ -241,13 +242,13 @@ class _Search:
         curves.flush()
 
     def _evaluation_is_due(self) -> bool:
-        """Whether a multiple of `evaluate_every` steps, or the end, has come since the last evaluation."""
-        every = self._config.evaluate_every
+        """Whether a multiple of `evaluate_every_steps`, or the end, has come since the last evaluation."""
+        every = self._config.evaluate_every_steps
         if not every or self._steps <= self._evaluated:
             return False
         return self._steps // every > self._evaluated // every or not self._searcher.ask(1)
 
-    def _evaluate_if_due(self, pool: EnvironmentPool, curves: SummaryWriter, stop: Stopper) -> None:
+    def _evaluate_if_due(self, pool: SubEnvironments, curves: SummaryWriter, stop: Stopper) -> None:
         """Play the recommendation on the validation seeds; the one that was played last has its numbers already."""
         if not self._evaluation_is_due():
             return
@@ -283,7 +284,7 @@ class _Search:
         value = asdict(recommendation) | {
             "action": plain(recommendation.action),
             "action_names": list(self._env.action_names),
-            "strategy": config.strategy,
+            "searcher": config.searcher,
             "episodes": self._episodes,
             "timesteps": self._steps,
             "env_id": config.env_id,

@@ -1,4 +1,4 @@
-"""Searches for one action that is good in every round of an episode: random search and an evolution strategy.
+"""Searches for one action that is good in every round of an episode: random search and an evolution searcher.
 
 A searcher asks for episodes and is told their returns in the same order. What it asks for follows from its seed and
 from what it was told, so that telling it recorded returns again brings it back to where it was.
@@ -29,7 +29,7 @@ from ssdkd_env.extras import load_extra
 #: An action of a `Box(-1, 1)`, (parts,) float32, or a number of a `Discrete` space.
 Action = NDArray[np.float32] | int
 
-STRATEGIES = ("random", "cma")
+SEARCHERS = ("random", "cma")
 #: Of the candidates that were drawn one in so many is played again, and so on; the same of a bandit's arms.
 KEPT_OF_DRAWN, KEPT_OF_ARMS = 4, 2
 #: Standard deviation of the first generation: a quarter of the box's width, as cma advises.
@@ -167,7 +167,7 @@ class EvolutionStrategy(Searcher):
     def __init__(
         self, size: int, episodes: int, population: int, seeds: Iterator[int], random: np.random.Generator
     ) -> None:
-        cma = load_extra("cma", "strategy='cma'")  # a second that random search does not need
+        cma = load_extra("cma", "searcher='cma'")  # a second that random search does not need
         super().__init__()
         options = {
             "bounds": [-1.0, 1.0],  # by a smooth transformation of the box, `BoundTransform`
@@ -213,7 +213,7 @@ class EvolutionStrategy(Searcher):
 
 
 def make_searcher(
-    strategy: str, space: gym.Space[Any], episodes: int, seed: int, final_share: float, population: int
+    searcher: str, space: gym.Space[Any], episodes: int, seed: int, final_share: float, population: int
 ) -> Searcher:
     """Build a searcher.
 
@@ -221,7 +221,7 @@ def make_searcher(
     that plays each action in turn and then the better half of them, again and again.
 
     Args:
-        strategy: one of `STRATEGIES`.
+        searcher: one of `SEARCHERS`.
         space: the actions, `Box(-1, 1, (parts,))` or `Discrete`.
         episodes: budget.
         seed: of candidates and episodes.
@@ -229,26 +229,26 @@ def make_searcher(
         population: episodes of a generation of CMA-ES.
 
     Raises:
-        InvalidInputError: when the strategy is unknown or does not fit the space or the budget.
+        InvalidInputError: when the searcher is unknown or does not fit the space or the budget.
     """
-    check_choice("strategy", strategy, STRATEGIES)
+    check_choice("searcher", searcher, SEARCHERS)
     for_actions, for_episodes = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
     seeds = map(int, for_episodes.permutation(VALIDATION_SEED))
-    if isinstance(space, gym.spaces.Discrete) and strategy == "random":
+    if isinstance(space, gym.spaces.Discrete) and searcher == "random":
         arms = [int(space.start) + index for index in range(int(space.n))]
         if episodes < len(arms):
             raise InvalidInputError(f"episodes={episodes}: expected at least {len(arms)}, one for each action")
         return SuccessiveHalving(arms, bandit_rungs(len(arms), episodes), seeds)
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or not _is_unit(space):
-        remedy = "choose strategy='random'" if isinstance(space, gym.spaces.Discrete) else "choose another action"
-        raise InvalidInputError(f"strategy={strategy!r} cannot search {space}, it needs a Box(-1, 1); {remedy}")
+        remedy = "choose searcher='random'" if isinstance(space, gym.spaces.Discrete) else "choose another action"
+        raise InvalidInputError(f"searcher={searcher!r} cannot search {space}, it needs a Box(-1, 1); {remedy}")
     size = space.shape[0]
-    if strategy == "random":
+    if searcher == "random":
         rungs = random_rungs(episodes, final_share)
         candidates = for_actions.uniform(-1.0, 1.0, (rungs[0][0], size)).astype(np.float32)
         return SuccessiveHalving(list(candidates), rungs, seeds)
     if size < 2:
-        raise InvalidInputError(f"strategy='cma' cannot search {space}, it needs two parts; choose strategy='random'")
+        raise InvalidInputError(f"searcher='cma' cannot search {space}, it needs two parts; choose searcher='random'")
     if episodes < population:
         raise InvalidInputError(f"episodes={episodes}: expected at least population={population}, one generation")
     return EvolutionStrategy(size, episodes, population, seeds, for_actions)

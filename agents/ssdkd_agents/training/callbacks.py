@@ -63,16 +63,16 @@ class DistillationCallback(BaseCallback):
 
     Args:
         hyperparameters: row of the table *HParams*; runs to be compared need the same keys. None: no table.
-        image_every: episodes of the first environment between two pictures; 0 for none.
+        image_every_episodes: episodes of the first environment between two pictures; 0 for none.
         verbose: 1 to say when TensorBoard is off.
     """
 
     def __init__(
-        self, hyperparameters: Mapping[str, Any] | None = None, image_every: int = 10, verbose: int = 0
+        self, hyperparameters: Mapping[str, Any] | None = None, image_every_episodes: int = 10, verbose: int = 0
     ) -> None:
         super().__init__(verbose)
         self.hyperparameters = hyperparameters
-        self.image_every = image_every
+        self.image_every_episodes = image_every_episodes
         self._episodes = 0
         self._picture_round: int | None = None
         self._action_names: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class DistillationCallback(BaseCallback):
             if self.verbose:
                 print("TensorBoard is off (give the model tensorboard_log=...): scalars only, no pictures")
             return
-        if self.image_every and env.has_attr("buffer_picture"):
+        if self.image_every_episodes and env.has_attr("buffer_picture"):
             rounds = env.get_attr("budget", indices=[0])[0].rounds
             held = env.get_attr("rounds_per_step", indices=[0])[0]
             self._picture_round = (rounds - 1) // held * held or None  # of the last step but one
@@ -146,7 +146,7 @@ class DistillationCallback(BaseCallback):
 
     def _record_picture(self, info: dict[str, Any], done: bool) -> None:
         """Record the first environment's buffer, in the round and the episodes whose turn it is."""
-        wanted = self._picture_round is not None and self._episodes % self.image_every == 0
+        wanted = self._picture_round is not None and self._episodes % self.image_every_episodes == 0
         if wanted and info["round"] == self._picture_round:
             picture = self.training_env.env_method("buffer_picture", indices=[0])[0]
             self.logger.record(PICTURE_TAG, Image(picture, "HWC"), exclude=TEXT_OUTPUTS)

@@ -14,7 +14,7 @@ from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
-from ssdkd_env.envs.pool import check_backend
+from ssdkd_env.envs.sub_environments import check_backend
 from ssdkd_env.errors import InvalidInputError
 
 #: Environments side by side; as far apart are the seeds of two trainings.
@@ -32,11 +32,11 @@ class TrainingConfig:
         timesteps: environment steps; 0 takes the hyper-parameter file's `n_timesteps`.
         env_kwargs: JSON-able arguments of the environment.
         hyperparameters: values that replace the file's.
-        checkpoint_every: environment steps between checkpoints, which lie between an update and the next rollout.
-        image_every: episodes between pictures of the buffer in TensorBoard.
-        vector_backend: how the work of several environments is done; see `EnvironmentPool`.
-        evaluate_every: environment steps between validations of the deterministic policy; 0 for none. Eight episodes
-            of 16 rounds every 1,280 steps add an eighth to the time.
+        checkpoint_every_steps: environment steps between checkpoints, which lie between an update and the next rollout.
+        image_every_episodes: episodes between pictures of the buffer in TensorBoard.
+        vectorization: how the work of several environments is done; see `SubEnvironments`.
+        evaluate_every_steps: environment steps between validations of the deterministic policy; 0 for none. Eight
+            episodes of 16 rounds every 1,280 steps add an eighth to the time.
         evaluation_episodes: episodes of a validation, the same ones each time.
         patience: validations without improvement of the mean return after which training ends; 0 for never.
     """
@@ -47,10 +47,10 @@ class TrainingConfig:
     timesteps: int = 0
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    checkpoint_every: int = 128
-    image_every: int = 20
-    vector_backend: str = "auto"
-    evaluate_every: int = 1280
+    checkpoint_every_steps: int = 128
+    image_every_episodes: int = 20
+    vectorization: str = "auto"
+    evaluate_every_steps: int = 1280
     evaluation_episodes: int = 8
     patience: int = 0
 
@@ -59,15 +59,15 @@ class TrainingConfig:
             raise InvalidInputError(
                 f"seed={self.seed}: expected a number from 0 to 999, so that evaluation is held out"
             )
-        check_backend(self.vector_backend)
-        if self.timesteps < 0 or self.checkpoint_every < 1 or self.image_every < 1:
-            raise InvalidInputError("timesteps must be ≥ 0, checkpoint_every and image_every ≥ 1")
-        if self.evaluate_every < 0 or self.patience < 0:
-            raise InvalidInputError("evaluate_every and patience must be ≥ 0; 0 switches them off")
+        check_backend(self.vectorization)
+        if self.timesteps < 0 or self.checkpoint_every_steps < 1 or self.image_every_episodes < 1:
+            raise InvalidInputError("timesteps must be ≥ 0, checkpoint_every_steps and image_every_episodes ≥ 1")
+        if self.evaluate_every_steps < 0 or self.patience < 0:
+            raise InvalidInputError("evaluate_every_steps and patience must be ≥ 0; 0 switches them off")
         if not 1 <= self.evaluation_episodes <= HELD_OUT_SEED - VALIDATION_SEED:
             raise InvalidInputError(f"evaluation_episodes={self.evaluation_episodes}: expected a number of at least 1")
-        if self.patience and not self.evaluate_every:
-            raise InvalidInputError(f"patience={self.patience} counts validations; set evaluate_every too")
+        if self.patience and not self.evaluate_every_steps:
+            raise InvalidInputError(f"patience={self.patience} counts validations; set evaluate_every_steps too")
 
 
 def config_of_run(folder: RunFolder) -> TrainingConfig:

@@ -103,7 +103,11 @@ class TrainingLoop:
             self._go_on(self._resumed.loop)
             self._resumed = None
         tired = self._evaluate() and 0 < self._config.patience <= self.progress.without_improvement
-        if tired or self._stop() or _crossed(self._config.checkpoint_every, self._saved, self._model.num_timesteps):
+        if (
+            tired
+            or self._stop()
+            or _crossed(self._config.checkpoint_every_steps, self._saved, self._model.num_timesteps)
+        ):
             self.save()
         if self._stop():
             raise TrainingStopped("interrupted")
@@ -129,7 +133,7 @@ class TrainingLoop:
     def _evaluate(self) -> bool:
         """Validate if it is due; whether that was done. What Ctrl-C cuts short stays due."""
         steps = self._model.num_timesteps
-        if self._stop() or not _crossed(self._config.evaluate_every, self.progress.evaluated, steps):
+        if self._stop() or not _crossed(self._config.evaluate_every_steps, self.progress.evaluated, steps):
             return False
         evaluation = self._validation.play(self._model, self._stop)
         if evaluation is None:

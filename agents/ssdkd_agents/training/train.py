@@ -78,7 +78,7 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
         loop = TrainingLoop(model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint)
         before_each_iteration(model, loop)
         shown = _flat(asdict(config) | {"algorithm": config.algorithm} | hyperparameters)
-        callbacks = CallbackList([log, DistillationCallback(shown, config.image_every), PatienceEnds(stop)])
+        callbacks = CallbackList([log, DistillationCallback(shown, config.image_every_episodes), PatienceEnds(stop)])
         bar = ProgressBarCallback() if progress_bar else None
         with stop:
             outcome = _learn(model, total - done, callbacks, bar, resume)
@@ -137,7 +137,7 @@ def make_training_env(
         choice: vector backend and number of processes, in place of the config's.
     """
     count = int(hyperparameters.get("n_envs", 1))
-    backend, processes = choice or (config.vector_backend, None)
+    backend, processes = choice or (config.vectorization, None)
     made = make_vec_env(config.env_id, config.env_kwargs, count, backend, processes)
     print(f"environments: {count}, {made.choice}")
     venv: VecEnv = StepRecorder(VecMonitor(made))

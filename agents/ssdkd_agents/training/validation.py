@@ -15,7 +15,7 @@ from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
 from ssdkd_agents.samplers import State
 from ssdkd_agents.seeds import VALIDATION_SEED
 from ssdkd_agents.training.loop_state import random_streams_kept
-from ssdkd_env.envs.pool import EnvironmentPool
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.envs.tuning import Choice
 
 
@@ -65,7 +65,7 @@ class Validation:
     def __init__(self, kwargs: dict[str, Any], episodes: int, choice: Choice) -> None:
         self._kwargs, self._choice = kwargs, choice
         self._seeds = [VALIDATION_SEED + index for index in range(episodes)]
-        self._pool: EnvironmentPool | None = None
+        self._environments: SubEnvironments | None = None
 
     def play(self, model: BaseAlgorithm, stop: Callable[[], bool]) -> Evaluation | None:
         """Play one episode a seed. The agent, its statistics and the random streams stay as they are.
@@ -92,9 +92,9 @@ class Validation:
 
     def _play(self, model: BaseAlgorithm, stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
         count = len(self._seeds)
-        if self._pool is None:  # made when first needed: processes take seconds to start
+        if self._environments is None:  # made when first needed: processes take seconds to start
             backend, processes = self._choice.backend, min(self._choice.processes, count)
-            self._pool = EnvironmentPool(count, self._kwargs, backend, processes)
+            self._environments = SubEnvironments(count, self._kwargs, backend, processes)
         state: State = None
 
         def decide(observations: NDArray[np.float32], step_index: int) -> NDArray[Any]:
@@ -103,12 +103,12 @@ class Validation:
             actions, state = model.predict(_normalized(model, observations), state, starts, deterministic=True)
             return actions
 
-        return play_side_by_side(self._pool, self._seeds, decide, stop)  # type: ignore[arg-type]
+        return play_side_by_side(self._environments, self._seeds, decide, stop)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End the environments."""
-        if self._pool is not None:
-            self._pool.close()
+        if self._environments is not None:
+            self._environments.close()
 
 
 def _normalized(model: BaseAlgorithm, observations: NDArray[np.float32]) -> NDArray[np.float32]:

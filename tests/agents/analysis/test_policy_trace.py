@@ -14,7 +14,7 @@ from ssdkd_agents.samplers import write_decision
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, actions_of
 
@@ -87,7 +87,7 @@ def test_plans_are_read_where_no_action_says_them() -> None:
 @pytest.mark.parametrize(("name", "note"), [("fifo", "replaces oldest"), ("reweighted", "reweighted"), ("keep", "")])
 def test_what_numbers_leave_out_is_noted(name: str, note: str) -> None:
     env = environment()
-    trace = numbers(read_traces([line(name, env, [STRATEGIES[name]] * 2)], ())[name])
+    trace = numbers(read_traces([line(name, env, [NAMED_PLANS[name]] * 2)], ())[name])
     assert trace.note == note
     # All candidates are the most that can be replaced, whatever the plan allows.
     assert trace.values["replaced_share"].max() == pytest.approx(0.0 if name == "keep" else 1 / 3)
@@ -102,23 +102,23 @@ def test_plan_with_a_scorer_is_its_action() -> None:
 
 
 def test_choices_are_shares_of_the_episodes() -> None:
-    env = environment(action="strategies")
-    names = list(STRATEGIES)
+    env = environment(action="plans")
+    names = list(NAMED_PLANS)
     rounds = ([0, 3], [0, 3], [3, 3], [9])
     lines = [
-        line("dqn", env, [np.int64(choice) for choice in choices], seed, action="strategies")
+        line("dqn", env, [np.int64(choice) for choice in choices], seed, action="plans")
         for seed, choices in enumerate(rounds)
     ]
-    lines.append(line("control", env, [STRATEGIES["fifo"]], action="strategies"))
+    lines.append(line("baseline", env, [NAMED_PLANS["fifo"]], action="plans"))
     traces = read_traces(lines, ())
     trace = traces["dqn"]
     assert isinstance(trace, ChoiceTrace)
     assert {name: share.tolist() for name, share in trace.shares.items()} == {
         names[0]: [0.5, 0.0], names[3]: [0.25, 1.0], names[9]: [0.25, 0.0],
     }  # fmt: skip
-    control = traces["control"]
-    assert isinstance(control, ChoiceTrace)
-    assert list(control.shares) == ["fifo"]
+    baseline = traces["baseline"]
+    assert isinstance(baseline, ChoiceTrace)
+    assert list(baseline.shares) == ["fifo"]
 
 
 def test_paper_is_a_row_only_where_it_is_alone() -> None:

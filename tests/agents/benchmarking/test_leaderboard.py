@@ -66,7 +66,7 @@ def test_environments_and_budgets_are_sections_of_their_own() -> None:
     files = {
         "a": lines("paper", 0.5)
         + lines("paper", 0.4, env_kwargs={**other, "action": "exponents"})
-        + lines("x", 0.45, env_kwargs={**other, "action": "strategies"})
+        + lines("x", 0.45, env_kwargs={**other, "action": "plans"})
         + lines("x", 0.6, env_kwargs={"clock": True, "device": "cpu", "method": "ssdkd"})
         + lines("x", 0.3, env_id="ssdkd_env:SSDKD/CIFAR10-v2"),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from ssdkd_agents.benchmarking.experiments import run_episode
-from ssdkd_agents.benchmarking.replay import check_replayable, first_difference, is_control, replay
+from ssdkd_agents.benchmarking.replay import check_replayable, first_difference, is_baseline, replay
 
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.benchmarking.test_experiments import CONFIG
@@ -88,7 +88,7 @@ def test_where_identity_is_not_promised_the_tolerance_counts(played: dict[str, A
 
 
 def test_episode_of_a_group_asks_for_a_tolerance(played: dict[str, Any]) -> None:
-    grouped = without(played, "vector_backend", value="grouped")
+    grouped = without(played, "vectorization", value="grouped")
     with pytest.raises(InvalidInputError, match=r"x was stepped in a group.*give --tolerance"):
         check_replayable(grouped, "x", 0.0)
     check_replayable(grouped, "x", 0.01)
@@ -127,17 +127,17 @@ def test_not_a_number_equals_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "control"),
+    ("line", "baseline"),
     [
         ({"sampler": "paper"}, True),
         ({"sampler": "constant:[0, 0, 0, 0, 0]"}, True),
         ({"sampler": "runs/ppo"}, False),
         ({"sampler": "ppo"}, False),
-        ({"sampler": "a control to come", "sampler_digest": None}, True),
+        ({"sampler": "a baseline to come", "sampler_digest": None}, True),
         ({"sampler": "made_of:runs/ppo", "sampler_digest": None}, False),
         ({"sampler": "ppo", "sampler_digest": "0f"}, False),
     ],
     ids=str,
 )
-def test_controls_are_told_from_trained_samplers(line: dict[str, Any], control: bool) -> None:
-    assert is_control(line) is control
+def test_baselines_are_told_from_trained_samplers(line: dict[str, Any], baseline: bool) -> None:
+    assert is_baseline(line) is baseline

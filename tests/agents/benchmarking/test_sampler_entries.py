@@ -1,4 +1,4 @@
-"""Which samplers a benchmark plays: groups of training runs, controls, and the action schemes that they need."""
+"""Which samplers a benchmark plays: groups of training runs, baselines, and the action schemes that they need."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_odd_groups_are_refused(samplers: list[str], match: str) -> None:
         sampler_runs(samplers)
 
 
-# --- controls, and what a sampler is used to ---
+# --- baselines, and what a sampler is used to ---
 
 
-def test_controls_are_those_of_the_samplers_module() -> None:
+def test_baselines_are_those_of_the_samplers_module() -> None:
     entries = control_entries(DEFAULT_ENV, {"budget": BUDGET})
     assert entries[0] == Entry("paper", sampler="paper", group="paper"), "the others are compared with the first"
     assert {entry.sampler for entry in entries} == set(SAMPLERS) - {"own"}
@@ -74,7 +74,7 @@ def test_constant_of_a_search_brings_its_action_scheme(tmp_path: Path) -> None:
         load_sampler(str(tmp_path), SSDKDEnv(budget=BUDGET))
 
 
-def test_controls_need_no_scheme_of_their_own() -> None:
+def test_baselines_need_no_scheme_of_their_own() -> None:
     assert [face_of(name) for name in (*SAMPLERS, "constant:3", "random_at_rate:paper", "no such thing")] == [{}] * (
         len(SAMPLERS) + 3
     )

@@ -108,7 +108,7 @@ def test_plan_comes_before_checkpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"env_kwargs": {"action": "strategies"}}, "was made with action='strategies', this environment has "),
+        ({"env_kwargs": {"action": "plans"}}, "was made with action='plans', this environment has "),
         ({"env_kwargs": None}, "holds no plan"),
         ({"action_names": ["a", "b", "c", "d", "e"]}, "found with other action entries"),
         ({"action_names": list(reversed(make().action_names))}, "found with other action entries"),

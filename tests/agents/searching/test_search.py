@@ -24,16 +24,16 @@ from tests.envs.episodes import BUDGET, SMALL_PROBE
 ENV_KWARGS: dict[str, Any] = {"budget": BUDGET | {"rounds": 2}, "probe": SMALL_PROBE}
 RANDOM = SearchConfig(
     env_id="SSDKD/Digits-v2",
-    strategy="random",
+    searcher="random",
     episodes=10,
     env_kwargs=ENV_KWARGS,
-    vector_backend="loop",
+    vectorization="loop",
     num_envs=3,
     population=4,
-    evaluate_every=8,
+    evaluate_every_steps=8,
     evaluation_episodes=2,
 )
-CMA = replace(RANDOM, strategy="cma")
+CMA = replace(RANDOM, searcher="cma")
 CONFIGS = {"random": RANDOM, "cma": CMA}
 
 
@@ -65,7 +65,7 @@ def left_by(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of finished searches by strategy. Tests leave them as they are."""
+    """Folders of finished searches by searcher. Tests leave them as they are."""
     paths = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSDKD_CACHE", str(tmp_path_factory.getbasetemp() / "search-cache"))
@@ -78,19 +78,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 # --- what a search leaves ---
 
 
-@pytest.mark.parametrize("strategy", CONFIGS)
-def test_search_leaves_its_files(strategy: str, finished: dict[str, Path]) -> None:
-    path = finished[strategy]
+@pytest.mark.parametrize("searcher", CONFIGS)
+def test_search_leaves_its_files(searcher: str, finished: dict[str, Path]) -> None:
+    path = finished[searcher]
     names = {str(file.relative_to(path)).split("/")[0] for file in path.rglob("*") if file.is_file()}
     assert names == {
         "config.json", "command.txt", "episodes.jsonl", "evaluations.jsonl", "constant.json", "tensorboard"
     }  # fmt: skip
-    assert config_of_search(RunFolder(path, None)) == CONFIGS[strategy]
+    assert config_of_search(RunFolder(path, None)) == CONFIGS[searcher]
 
 
-@pytest.mark.parametrize("strategy", CONFIGS)
-def test_every_episode_is_a_line_like_a_trainings(strategy: str, finished: dict[str, Path]) -> None:
-    lines = read_lines(finished[strategy] / "episodes.jsonl")
+@pytest.mark.parametrize("searcher", CONFIGS)
+def test_every_episode_is_a_line_like_a_trainings(searcher: str, finished: dict[str, Path]) -> None:
+    lines = read_lines(finished[searcher] / "episodes.jsonl")
     assert [line["timesteps"] for line in lines] == list(range(2, 21, 2))
     for line in lines:
         scores = {"return", "accuracy", "probe_agreement"}
@@ -111,16 +111,16 @@ def test_an_episode_is_what_its_action_gives_alone(finished: dict[str, Path]) ->
         assert alone["final"]["probe_agreement"] == line["probe_agreement"]
 
 
-@pytest.mark.parametrize("strategy", CONFIGS)
-def test_constant_is_the_recommendation(strategy: str, finished: dict[str, Path]) -> None:
-    value = json.loads((finished[strategy] / "constant.json").read_text())
+@pytest.mark.parametrize("searcher", CONFIGS)
+def test_constant_is_the_recommendation(searcher: str, finished: dict[str, Path]) -> None:
+    value = json.loads((finished[searcher] / "constant.json").read_text())
     env = SSDKDEnv(**ENV_KWARGS)
     assert env.action_space.contains(np.array(value["action"], dtype=np.float32))
     assert value["action_names"] == list(env.action_names)
-    assert (value["strategy"], value["episodes"], value["timesteps"]) == (strategy, 10, 20)
+    assert (value["searcher"], value["episodes"], value["timesteps"]) == (searcher, 10, 20)
     assert (value["env_id"], value["env_kwargs"]) == (RANDOM.env_id, ENV_KWARGS)
-    lines = read_lines(finished[strategy] / "episodes.jsonl")
-    config = CONFIGS[strategy]
+    lines = read_lines(finished[searcher] / "episodes.jsonl")
+    config = CONFIGS[searcher]
     replayed = searcher_of(config, make_env(config.env_id, config.env_kwargs))
     for line in lines:
         replayed.ask(1)
@@ -130,9 +130,9 @@ def test_constant_is_the_recommendation(strategy: str, finished: dict[str, Path]
     assert np.array_equal(np.array(value["action"], dtype=np.float32), found.action)
 
 
-@pytest.mark.parametrize("strategy", CONFIGS)
-def test_recommendation_is_evaluated_on_validation_seeds(strategy: str, finished: dict[str, Path]) -> None:
-    lines = read_lines(finished[strategy] / "evaluations.jsonl")
+@pytest.mark.parametrize("searcher", CONFIGS)
+def test_recommendation_is_evaluated_on_validation_seeds(searcher: str, finished: dict[str, Path]) -> None:
+    lines = read_lines(finished[searcher] / "evaluations.jsonl")
     steps = [line["timesteps"] for line in lines]
     assert steps[-1] == 20, "at the end"
     assert [step // 8 for step in steps] == [1, 2, 2], "and once after each multiple of 8"
@@ -143,7 +143,7 @@ def test_recommendation_is_evaluated_on_validation_seeds(strategy: str, finished
         alone = run_episode(EpisodeConfig(RANDOM.env_id, constant_name(line), VALIDATION_SEED + 1, ENV_KWARGS))
         assert (line["returns"][1], line["accuracies"][1]) == (alone["return"], alone["final"]["accuracy"])
         assert len(line["returns"]) == len(line["accuracies"]) == 2
-    assert lines[-1]["action"] == json.loads((finished[strategy] / "constant.json").read_text())["action"]
+    assert lines[-1]["action"] == json.loads((finished[searcher] / "constant.json").read_text())["action"]
 
 
 def test_tensorboard_shows_returns_and_the_best(finished: dict[str, Path]) -> None:
@@ -172,7 +172,7 @@ def test_accuracy_plays_no_part(finished: dict[str, Path], tmp_path: Path, monke
 
 
 def test_number_of_environments_does_not_change_what_is_played(finished: dict[str, Path], tmp_path: Path) -> None:
-    run(tmp_path / "run", replace(CMA, num_envs=4, vector_backend="grouped", evaluate_every=0))
+    run(tmp_path / "run", replace(CMA, num_envs=4, vectorization="grouped", evaluate_every_steps=0))
     assert not (tmp_path / "run" / "evaluations.jsonl").exists()
     grouped, alone = (read_lines(path / "episodes.jsonl") for path in (tmp_path / "run", finished["cma"]))
     assert [line["seed"] for line in grouped] == [line["seed"] for line in alone]
@@ -182,18 +182,18 @@ def test_number_of_environments_does_not_change_what_is_played(finished: dict[st
 # --- going on ---
 
 
-@pytest.mark.parametrize("strategy", CONFIGS)
+@pytest.mark.parametrize("searcher", CONFIGS)
 @pytest.mark.parametrize("steps", [0, 7, 14], ids=["first batch", "second batch", "evaluation"])
 def test_interrupted_search_goes_on_as_if_nothing_had_been(
-    strategy: str, steps: int, finished: dict[str, Path], tmp_path: Path
+    searcher: str, steps: int, finished: dict[str, Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
     with interrupt_after(steps):
-        assert run(path, CONFIGS[strategy]) == "interrupted"
+        assert run(path, CONFIGS[searcher]) == "interrupted"
     before = (path / "episodes.jsonl").read_text() if (path / "episodes.jsonl").exists() else ""
     assert go_on(path) == "finished"
     assert (path / "episodes.jsonl").read_text().startswith(before)
-    assert left_by(path) == left_by(finished[strategy])
+    assert left_by(path) == left_by(finished[searcher])
     curve = scalars(path, "rollout/ep_rew_mean")
     assert [step for step, _ in curve] == sorted({step for step, _ in curve}), "no step twice, none back in time"
 
@@ -202,7 +202,7 @@ def test_interrupted_search_goes_on_as_if_nothing_had_been(
 def test_search_that_was_killed_goes_on_from_any_line(lines: int, finished: dict[str, Path], tmp_path: Path) -> None:
     """A killed one may have written some episodes of a batch only."""
     path = tmp_path / "run"
-    config = replace(CMA, evaluate_every=0)
+    config = replace(CMA, evaluate_every_steps=0)
     RunFolder(path, asdict(config))
     text = (finished["cma"] / "episodes.jsonl").read_text().splitlines(keepends=True)
     (path / "episodes.jsonl").write_text("".join(text[:lines]))
@@ -222,7 +222,7 @@ def test_seconds_go_on(tmp_path: Path, finished: dict[str, Path]) -> None:
 
 def test_finished_search_has_nothing_to_do(finished: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file: file.read_bytes() for file in finished["cma"].rglob("*") if file.is_file()}
-    monkeypatch.setattr(module, "EnvironmentPool", lambda *_: pytest.fail("nothing is to be played"))
+    monkeypatch.setattr(module, "SubEnvironments", lambda *_: pytest.fail("nothing is to be played"))
     assert go_on(finished["cma"]) == "finished"
     assert {file: file.read_bytes() for file in finished["cma"].rglob("*") if file.is_file()} == before
 
@@ -255,8 +255,8 @@ def test_more_episodes_than_the_budget_are_refused(finished: dict[str, Path], tm
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"strategy": "grid"}, "strategy='grid' is unknown"),
-        ({"vector_backend": "threads"}, "vector_backend='threads' is unknown"),
+        ({"searcher": "grid"}, "searcher='grid' is unknown"),
+        ({"vectorization": "threads"}, "vectorization='threads' is unknown"),
         ({"seed": 1000}, "seed=1000: expected a number from 0 to 999"),
         ({"seed": -1}, "seed=-1"),
         ({"episodes": 0}, "episodes=0: expected a number from 1 to 500,000"),
@@ -265,7 +265,7 @@ def test_more_episodes_than_the_budget_are_refused(finished: dict[str, Path], tm
         ({"final_share": -0.1}, "final_share=-0.1"),
         ({"num_envs": 0}, "num_envs=0: expected a number of at least 1"),
         ({"population": 3}, "population=3: expected a number of at least 4"),
-        ({"evaluate_every": -1}, "evaluate_every=-1"),
+        ({"evaluate_every_steps": -1}, "evaluate_every_steps=-1"),
         ({"evaluation_episodes": 0}, "evaluation_episodes=0"),
     ],
     ids=str,
@@ -276,6 +276,6 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, Any], match: str) -
 
 
 def test_folder_of_another_command_is_refused(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run", {"env_id": "SSDKD/Digits-v2", "strategy": "cma"})
+    RunFolder(tmp_path / "run", {"env_id": "SSDKD/Digits-v2", "searcher": "cma"})
     with pytest.raises(InvalidInputError, match="was not made by ssdkd search"):
         config_of_search(RunFolder(tmp_path / "run", None))

@@ -44,15 +44,15 @@ class Noisy:
         return true_return(trial.action) + shared + self._scale * self._random.normal()
 
 
-def searcher(
-    strategy: str,
+def search_by(
+    searcher: str,
     seed: int = 0,
     episodes: int = 400,
     space: Space[np.ndarray] | Space[np.int64] = BOX,
     final_share: float = 0.5,
     population: int = 16,
 ) -> Searcher:
-    return make_searcher(strategy, space, episodes, seed, final_share, population)
+    return make_searcher(searcher, space, episodes, seed, final_share, population)
 
 
 def finish(search: Searcher, returns: Callable[[Trial], float], most: int = 16) -> list[Trial]:
@@ -66,11 +66,11 @@ def finish(search: Searcher, returns: Callable[[Trial], float], most: int = 16) 
     return played
 
 
-def regrets(strategy: str, final_share: float = 0.5) -> list[float]:
+def regrets(searcher: str, final_share: float = 0.5) -> list[float]:
     """True loss of what each of several searches recommends."""
     losses = []
     for seed in range(RUNS):
-        search = searcher(strategy, seed, final_share=final_share)
+        search = search_by(searcher, seed, final_share=final_share)
         finish(search, Noisy(seed))
         losses.append(-true_return(search.recommendation().action))
     return losses
@@ -93,7 +93,7 @@ def test_mean_return_of_random_search_leaves_out_the_lucky_draw() -> None:
     def optimism(final_share: float) -> float:
         errors = []
         for seed in range(RUNS):
-            search = searcher("random", seed, final_share=final_share)
+            search = search_by("random", seed, final_share=final_share)
             finish(search, Noisy(seed))
             found = search.recommendation()
             assert found.mean_return is not None
@@ -105,7 +105,7 @@ def test_mean_return_of_random_search_leaves_out_the_lucky_draw() -> None:
 
 
 def test_cma_recommends_the_mean_of_its_last_generation_not_the_best_sample() -> None:
-    search = searcher("cma", episodes=160)
+    search = search_by("cma", episodes=160)
     noisy = Noisy(0)
     returns: list[float] = []
     played = finish(search, lambda trial: returns.append(noisy(trial)) or returns[-1])  # type: ignore[func-returns-value]
@@ -118,7 +118,7 @@ def test_cma_recommends_the_mean_of_its_last_generation_not_the_best_sample() ->
 
 
 def test_what_is_left_after_whole_generations_plays_the_recommendation() -> None:
-    search = searcher("cma", episodes=37)
+    search = search_by("cma", episodes=37)
     played = finish(search, lambda trial: float(trial.seed))
     found = search.recommendation()
     assert len(played) == 37
@@ -129,12 +129,12 @@ def test_what_is_left_after_whole_generations_plays_the_recommendation() -> None
 
 
 def test_best_action_in_a_corner_is_reached_inside_the_box() -> None:
-    for strategy in ("cma", "random"):
-        search = searcher(strategy, episodes=800)
+    for searcher in ("cma", "random"):
+        search = search_by(searcher, episodes=800)
         played = finish(search, lambda trial: float(np.sum(trial.action)))
         assert all(BOX.contains(trial.action) for trial in played)
         assert BOX.contains(search.recommendation().action)
-        assert np.min(search.recommendation().action) > (0.95 if strategy == "cma" else 0.0)
+        assert np.min(search.recommendation().action) > (0.95 if searcher == "cma" else 0.0)
 
 
 def test_bandit_finds_the_best_of_the_actions() -> None:
@@ -142,7 +142,7 @@ def test_bandit_finds_the_best_of_the_actions() -> None:
     found = []
     for seed in range(RUNS):
         random = np.random.default_rng(seed)
-        search = searcher("random", seed, 200, spaces.Discrete(6, start=2))
+        search = search_by("random", seed, 200, spaces.Discrete(6, start=2))
         played = finish(search, lambda trial, random=random: means[int(trial.action) - 2] + random.normal())  # type: ignore[misc]
         assert [trial.action for trial in played[:6]] == [2, 3, 4, 5, 6, 7], "each in turn"
         found.append(search.recommendation().action)
@@ -152,27 +152,27 @@ def test_bandit_finds_the_best_of_the_actions() -> None:
 # --- which episodes are played ---
 
 
-@pytest.mark.parametrize("strategy", ["random", "cma"])
+@pytest.mark.parametrize("searcher", ["random", "cma"])
 @pytest.mark.parametrize("episodes", [16, 40, 101])
 @pytest.mark.parametrize("most", [1, 7, 64])
-def test_the_whole_budget_is_played_whatever_is_played_side_by_side(strategy: str, episodes: int, most: int) -> None:
-    played = finish(searcher(strategy, episodes=episodes), Noisy(0), most)
-    again = finish(searcher(strategy, episodes=episodes), Noisy(0), 16)
+def test_the_whole_budget_is_played_whatever_is_played_side_by_side(searcher: str, episodes: int, most: int) -> None:
+    played = finish(search_by(searcher, episodes=episodes), Noisy(0), most)
+    again = finish(search_by(searcher, episodes=episodes), Noisy(0), 16)
     assert len(played) == episodes
     assert [(plain(trial.action), trial.seed) for trial in played] == [
         (plain(trial.action), trial.seed) for trial in again
     ]
 
 
-@pytest.mark.parametrize("strategy", ["random", "cma"])
-def test_seeds_are_the_trainings_and_differ_between_searches(strategy: str) -> None:
-    first, second = ({trial.seed for trial in finish(searcher(strategy, seed), Noisy(0))} for seed in (0, 1))
+@pytest.mark.parametrize("searcher", ["random", "cma"])
+def test_seeds_are_the_trainings_and_differ_between_searches(searcher: str) -> None:
+    first, second = ({trial.seed for trial in finish(search_by(searcher, seed), Noisy(0))} for seed in (0, 1))
     assert max(first | second) < VALIDATION_SEED == 500_000
     assert not first & second
 
 
 def test_a_generation_shares_its_seed_and_no_other_has_it() -> None:
-    seeds = [trial.seed for trial in finish(searcher("cma", episodes=64), Noisy(0))]
+    seeds = [trial.seed for trial in finish(search_by("cma", episodes=64), Noisy(0))]
     generations = [set(seeds[first : first + 16]) for first in range(0, 64, 16)]
     assert all(len(generation) == 1 for generation in generations)
     assert len(set.union(*generations)) == 4
@@ -182,18 +182,18 @@ def test_global_random_numbers_are_left_alone() -> None:
     np.random.seed(0)
     expected = np.random.random()
     np.random.seed(0)
-    finish(searcher("cma", episodes=32), Noisy(0))
+    finish(search_by("cma", episodes=32), Noisy(0))
     assert np.random.random() == expected
 
 
 def test_searches_of_other_seeds_play_other_actions() -> None:
-    for strategy in ("random", "cma"):
-        first, second = (searcher(strategy, seed).ask(1)[0].action for seed in (0, 1))
+    for searcher in ("random", "cma"):
+        first, second = (search_by(searcher, seed).ask(1)[0].action for seed in (0, 1))
         assert not np.array_equal(first, second)
 
 
 def test_a_rung_plays_its_candidates_on_the_same_new_seeds() -> None:
-    search = searcher("random", episodes=64)
+    search = search_by("random", episodes=64)
     played = finish(search, Noisy(0))
     assert random_rungs(64, 0.5) == [(32, 1), (8, 2), (2, 8)]
     blocks = [played[:32], played[32:40], played[40:48], *(played[i : i + 2] for i in range(48, 64, 2))]
@@ -250,11 +250,11 @@ def test_plain_actions_are_short_and_give_the_same_action() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "space", "episodes", "match"),
+    ("searcher", "space", "episodes", "match"),
     [
-        ("grid", BOX, 40, "strategy='grid' is unknown; choose one of: cma, random"),
-        ("cma", spaces.Discrete(4), 40, r"strategy='cma' cannot search Discrete\(4\).*choose strategy='random'"),
-        ("cma", spaces.Box(-1, 1, (1,)), 40, "needs two parts; choose strategy='random'"),
+        ("grid", BOX, 40, "searcher='grid' is unknown; choose one of: cma, random"),
+        ("cma", spaces.Discrete(4), 40, r"searcher='cma' cannot search Discrete\(4\).*choose searcher='random'"),
+        ("cma", spaces.Box(-1, 1, (1,)), 40, "needs two parts; choose searcher='random'"),
         ("cma", BOX, 15, "episodes=15: expected at least population=16"),
         ("random", spaces.Discrete(4), 3, "episodes=3: expected at least 4, one for each action"),
         ("random", spaces.MultiDiscrete([2, 2]), 40, "cannot search MultiDiscrete.*choose another action"),
@@ -263,7 +263,7 @@ def test_plain_actions_are_short_and_give_the_same_action() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_searched_is_refused(strategy: str, space: Space[np.ndarray], episodes: int, match: str) -> None:
+def test_what_cannot_be_searched_is_refused(searcher: str, space: Space[np.ndarray], episodes: int, match: str) -> None:
     with pytest.raises(InvalidInputError, match=match) as caught:
-        searcher(strategy, episodes=episodes, space=space)
+        search_by(searcher, episodes=episodes, space=space)
     assert "\n" not in str(caught.value)

@@ -23,7 +23,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-u
 
 import ssdkd_env  # noqa: F401 — registers the ids
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.strategy_actions import STRATEGIES
+from ssdkd_env.envs.named_plans import NAMED_PLANS
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE
 
 ID = "ssdkd_env:SSDKD/Digits-v2"
@@ -113,18 +113,18 @@ def layout_of(events: EventAccumulator) -> dict[str, list[str]]:
 
 def test_choices_of_a_discrete_scheme_are_logged_as_shares(tmp_path: Path) -> None:
     witness = Witness()
-    ppo(environments(2, action="strategies"), tmp_path, 3).learn(6, callback=[DistillationCallback(SETTINGS), witness])
+    ppo(environments(2, action="plans"), tmp_path, 3).learn(6, callback=[DistillationCallback(SETTINGS), witness])
     events = written(tmp_path)
-    shares = {name: values(events, f"action/{name}") for name in STRATEGIES}
+    shares = {name: values(events, f"action/{name}") for name in NAMED_PLANS}
     chosen = [int(action) for action in witness.choices]
     assert len(chosen) == 6
-    for number, name in enumerate(STRATEGIES):
+    for number, name in enumerate(NAMED_PLANS):
         assert shares[name] == pytest.approx([chosen.count(number) / 6])
-    assert {f"action/{name}" for name in STRATEGIES} <= {tag for tags in layout_of(events).values() for tag in tags}
+    assert {f"action/{name}" for name in NAMED_PLANS} <= {tag for tags in layout_of(events).values() for tag in tags}
 
 
 def test_ppo_writes_scalars_pictures_settings_and_layout(tmp_path: Path) -> None:
-    ppo(environments(), tmp_path).learn(18, callback=DistillationCallback(SETTINGS, image_every=1))
+    ppo(environments(), tmp_path).learn(18, callback=DistillationCallback(SETTINGS, image_every_episodes=1))
     events = written(tmp_path)
     tags = events.Tags()
     assert set(tags["scalars"]) >= EXPECTED
@@ -169,7 +169,7 @@ def test_sac_writes_the_same_and_loses_nothing_at_the_end(tmp_path: Path) -> Non
         seed=0,
     )
     # SAC logs every four episodes: the first log comes after 12 steps, the fifth episode ends later.
-    model.learn(15, callback=DistillationCallback(SETTINGS, image_every=2))
+    model.learn(15, callback=DistillationCallback(SETTINGS, image_every_episodes=2))
     events = written(tmp_path)
     assert set(events.Tags()["scalars"]) >= EXPECTED
     assert [event.step for event in events.Scalars("student/accuracy")] == [12, 15]
@@ -191,7 +191,7 @@ def test_the_picture_is_the_first_environments_buffer_before_the_last_round(
     monkeypatch.setattr(SSDKDEnv, "buffer_picture", picture)
     env = environments(2)
     # Four episodes of each environment, a log after each one.
-    ppo(env, tmp_path, n_steps=3).learn(24, callback=DistillationCallback(image_every=2))
+    ppo(env, tmp_path, n_steps=3).learn(24, callback=DistillationCallback(image_every_episodes=2))
     assert [round_ for round_, _ in taken] == [ROUNDS - 1, ROUNDS - 1]
     for shown, (_, made) in zip(pictures(written(tmp_path)), taken, strict=True):
         np.testing.assert_array_equal(shown, made)
@@ -201,19 +201,19 @@ def test_picture_is_of_the_last_step_but_one_where_steps_have_several_rounds(tmp
     """Three rounds: of two steps the first ends after two rounds, and a single step leaves no picture."""
     for held, tags in ((2, ["buffer/images"]), (3, [])):
         folder = tmp_path / str(held)
-        ppo(environments(rounds_per_step=held), folder).learn(6, callback=DistillationCallback(image_every=1))
+        ppo(environments(rounds_per_step=held), folder).learn(6, callback=DistillationCallback(image_every_episodes=1))
         assert written(folder).Tags()["images"] == tags
 
 
 def test_no_picture_is_made_when_none_is_wanted(tmp_path: Path) -> None:
-    ppo(environments(), tmp_path).learn(6, callback=DistillationCallback(image_every=0))
+    ppo(environments(), tmp_path).learn(6, callback=DistillationCallback(image_every_episodes=0))
     assert written(tmp_path).Tags()["images"] == []
 
 
 def test_worker_processes_are_logged_too(tmp_path: Path) -> None:
     env = environments(1, SubprocVecEnv)
     try:
-        ppo(env, tmp_path).learn(6, callback=DistillationCallback(image_every=1))
+        ppo(env, tmp_path).learn(6, callback=DistillationCallback(image_every_episodes=1))
     finally:
         env.close()
     events = written(tmp_path)
@@ -226,7 +226,7 @@ def test_without_tensorboard_scalars_go_to_the_other_outputs(
 ) -> None:
     model: BaseAlgorithm = ppo(environments(), None)
     model.set_logger(configure(str(tmp_path), ["json", "csv", "log"]))
-    model.learn(6, callback=DistillationCallback(SETTINGS, image_every=1, verbose=1))
+    model.learn(6, callback=DistillationCallback(SETTINGS, image_every_episodes=1, verbose=1))
     (line,) = (tmp_path / "progress.json").read_text().splitlines()
     assert set(json.loads(line)) >= EXPECTED
     assert "TensorBoard is off" in capsys.readouterr().out
@@ -235,12 +235,12 @@ def test_without_tensorboard_scalars_go_to_the_other_outputs(
 def test_text_outputs_beside_tensorboard_do_not_choke_on_pictures(tmp_path: Path) -> None:
     model = ppo(environments(), None)
     model.set_logger(configure(str(tmp_path), ["json", "csv", "log", "tensorboard"]))
-    model.learn(6, callback=DistillationCallback(SETTINGS, image_every=1))
+    model.learn(6, callback=DistillationCallback(SETTINGS, image_every_episodes=1))
     assert len(pictures(written(tmp_path))) == 1
 
 
 def test_nothing_is_logged_without_any_output() -> None:
-    ppo(environments(), None).learn(6, callback=DistillationCallback(SETTINGS, image_every=1))
+    ppo(environments(), None).learn(6, callback=DistillationCallback(SETTINGS, image_every_episodes=1))
 
 
 def test_a_diverged_student_is_counted(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ssdkd_agents.training.validation import Validation
 from ssdkd_agents.vec_env import DistillationVecEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from ssdkd_env.envs import pool
+from ssdkd_env.envs import sub_environments
 from ssdkd_env.envs.members import RemoteMembers
 from tests.agents.trainings import PPO, ROUNDS, SAC, checkpoints, go_on, interrupt_after, run
 from tests.envs.episodes import make
@@ -64,7 +64,7 @@ def test_long_rollout_is_given_up_for_the_checkpoint_before_it(
 
 
 def test_interrupted_validation_is_made_up_for(tmp_path: Path) -> None:
-    config = replace(PPO, evaluate_every=6, evaluation_episodes=2)
+    config = replace(PPO, evaluate_every_steps=6, evaluation_episodes=2)
     with interrupt_after(8):  # six of training, then two environments at once
         _, outcome = run(tmp_path / "run", config)
     assert outcome == "interrupted"
@@ -78,7 +78,7 @@ def test_interrupted_validation_is_made_up_for(tmp_path: Path) -> None:
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two environments get a process each, wherever the tests run."""
-    monkeypatch.setattr(pool, "usable_cores", lambda: 2)
+    monkeypatch.setattr(sub_environments, "usable_cores", lambda: 2)
 
 
 class InterruptedPipe:
@@ -103,7 +103,7 @@ def interrupted_pipe(monkeypatch: pytest.MonkeyPatch, two_cores: None) -> Iterat
         env = make_training_env(*arguments, **keywords)
         made = env.unwrapped
         assert isinstance(made, DistillationVecEnv)
-        second = made._pool._parts[1]
+        second = made._environments._parts[1]
         assert isinstance(second, RemoteMembers)
         monkeypatch.setattr(second, "_connection", InterruptedPipe(second._connection))
         return env

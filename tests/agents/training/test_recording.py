@@ -46,7 +46,7 @@ def recorded(count: int = 1, discrete: bool = False) -> tuple[VecNormalize, Step
 
 def learn(model: Any, steps: int, folder: Path, recorder: StepRecorder) -> list[dict[str, Any]]:
     run = RunFolder(folder, {})
-    model.learn(steps, callback=CallbackList([EpisodeLog(run, recorder), DistillationCallback(image_every=1)]))
+    model.learn(steps, callback=CallbackList([EpisodeLog(run, recorder), DistillationCallback(image_every_episodes=1)]))
     return read_lines(folder / "episodes.jsonl")
 
 

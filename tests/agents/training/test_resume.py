@@ -26,27 +26,32 @@ OFF_POLICY = {"learning_starts": 4, "batch_size": 4, "buffer_size": 15}
 SHORT = {"n_envs": 1, "n_steps": 4, "batch_size": 4, "n_epochs": 2}
 CASES = {
     "ppo": replace(
-        PPO, timesteps=20, hyperparameters=SHORT, checkpoint_every=8, evaluate_every=8, evaluation_episodes=1
+        PPO,
+        timesteps=20,
+        hyperparameters=SHORT,
+        checkpoint_every_steps=8,
+        evaluate_every_steps=8,
+        evaluation_episodes=1,
     ),
     "ppo on two": replace(
-        PPO, vector_backend="loop", timesteps=24, hyperparameters=SHORT | {"n_envs": 2}, checkpoint_every=8
+        PPO, vectorization="loop", timesteps=24, hyperparameters=SHORT | {"n_envs": 2}, checkpoint_every_steps=8
     ),
     "ppo with gSDE": replace(
         PPO,
         timesteps=16,
         hyperparameters=SHORT | {"normalize": False, "use_sde": True, "sde_sample_freq": 2},
-        checkpoint_every=8,
+        checkpoint_every_steps=8,
     ),
-    "sac": replace(SAC, timesteps=20, checkpoint_every=8, evaluate_every=7, evaluation_episodes=1),
+    "sac": replace(SAC, timesteps=20, checkpoint_every_steps=8, evaluate_every_steps=7, evaluation_episodes=1),
     "sac, still at random": replace(
-        SAC, timesteps=16, hyperparameters=SAC.hyperparameters | {"learning_starts": 12}, checkpoint_every=8
+        SAC, timesteps=16, hyperparameters=SAC.hyperparameters | {"learning_starts": 12}, checkpoint_every_steps=8
     ),
     "sac on two": replace(
         SAC,
-        vector_backend="loop",
+        vectorization="loop",
         timesteps=24,
         hyperparameters=SAC.hyperparameters | {"n_envs": 2},
-        checkpoint_every=8,
+        checkpoint_every_steps=8,
     ),
 }
 TINY: dict[str, dict[str, Any]] = {
@@ -64,10 +69,10 @@ CASES |= {
         PPO,
         algorithm=algorithm,
         timesteps=20,
-        env_kwargs=PPO.env_kwargs | ({"action": "strategies"} if algorithm == "dqn" else {}),
+        env_kwargs=PPO.env_kwargs | ({"action": "plans"} if algorithm == "dqn" else {}),
         hyperparameters={"n_envs": 1, "learning_rate": "lin_0.01"} | options,
-        checkpoint_every=8,
-        vector_backend="loop",
+        checkpoint_every_steps=8,
+        vectorization="loop",
     )
     for algorithm, options in TINY.items()
 }
@@ -181,25 +186,25 @@ def test_grouped_environments_in_processes_go_on_exactly(tmp_path: Path) -> None
         PPO,
         timesteps=32,
         hyperparameters=SHORT | {"n_envs": 4},
-        vector_backend="grouped",
-        checkpoint_every=16,
+        vectorization="grouped",
+        checkpoint_every_steps=16,
     )
     run(tmp_path / "whole", config)
     run(tmp_path / "run", replace(config, timesteps=16))
     machine = json.loads((tmp_path / "run" / "machine.json").read_text())
     assert (machine["backend"], machine["processes"]) == ("grouped", 1)
     # Whatever the machine would choose now, the run goes on as it began.
-    assert go_on(tmp_path / "run", replace(config, vector_backend="auto")) == "finished"
+    assert go_on(tmp_path / "run", replace(config, vectorization="auto")) == "finished"
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_resumed_run_repeats_no_line_and_hides_no_event(tmp_path: Path) -> None:
     with killed_after(11):
-        run(tmp_path / "run", replace(CASES["ppo"], evaluate_every=0))
+        run(tmp_path / "run", replace(CASES["ppo"], evaluate_every_steps=0))
     before = [line["timesteps"] for line in read_lines(tmp_path / "run" / "episodes.jsonl")]
     assert before == [3, 6, 9]
     assert max(checkpoints(tmp_path / "run")) == 8
-    go_on(tmp_path / "run", replace(CASES["ppo"], evaluate_every=0))
+    go_on(tmp_path / "run", replace(CASES["ppo"], evaluate_every_steps=0))
     episodes = read_lines(tmp_path / "run" / "episodes.jsonl")
     assert [line["timesteps"] for line in episodes] == [3, 6, 9, 12, 15, 18]
     seconds = [line["seconds"] for line in episodes]
@@ -208,7 +213,7 @@ def test_resumed_run_repeats_no_line_and_hides_no_event(tmp_path: Path) -> None:
 
 
 def test_validation_after_the_checkpoint_is_written_once(tmp_path: Path) -> None:
-    config = replace(SAC, checkpoint_every=10, evaluate_every=6, evaluation_episodes=1)
+    config = replace(SAC, checkpoint_every_steps=10, evaluate_every_steps=6, evaluation_episodes=1)
     with killed_after(11):
         run(tmp_path / "run", config)
     assert checkpoints(tmp_path / "run") == [0]

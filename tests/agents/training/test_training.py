@@ -20,7 +20,7 @@ from ssdkd_agents.training.train import make_training_env, train
 from stable_baselines3.common.vec_env import VecNormalize
 
 from ssdkd_env.distillation.probe import probe_set
-from ssdkd_env.envs import SSDKDEnv, pool
+from ssdkd_env.envs import SSDKDEnv, sub_environments
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.trainings import PPO, ROUNDS, SAC, checkpoints, go_on, run, scalars
 from tests.envs.episodes import make
@@ -71,7 +71,7 @@ def test_checkpoints_come_every_so_many_steps_and_at_the_end(
     every: int, train_freq: int, expected: list[int], tmp_path: Path
 ) -> None:
     hyperparameters = SAC.hyperparameters | {"train_freq": train_freq}
-    run(tmp_path / "run", replace(SAC, timesteps=9, checkpoint_every=every, hyperparameters=hyperparameters))
+    run(tmp_path / "run", replace(SAC, timesteps=9, checkpoint_every_steps=every, hyperparameters=hyperparameters))
     assert checkpoints(tmp_path / "run") == expected
 
 
@@ -146,13 +146,13 @@ def test_other_seed_gives_another_sampler(finished: Path, tmp_path: Path) -> Non
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two environments get a process each, wherever the tests run."""
-    monkeypatch.setattr(pool, "usable_cores", lambda: 2)
+    monkeypatch.setattr(sub_environments, "usable_cores", lambda: 2)
 
 
 def test_environments_in_processes_train_together(
     tmp_path: Path, two_cores: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = replace(PPO, hyperparameters=PPO.hyperparameters | {"n_envs": 2}, checkpoint_every=7)
+    config = replace(PPO, hyperparameters=PPO.hyperparameters | {"n_envs": 2}, checkpoint_every_steps=7)
     _, outcome = run(tmp_path / "run", config)
     assert outcome == "finished"
     assert "environments: 2, process in 2 processes" in capsys.readouterr().out
@@ -196,12 +196,12 @@ def test_error_of_the_environment_is_not_swallowed(tmp_path: Path, monkeypatch: 
         ({"seed": 1000}, "seed=1000"),
         ({"seed": -1}, "seed=-1"),
         ({"timesteps": -1}, "timesteps"),
-        ({"checkpoint_every": 0}, "checkpoint_every"),
-        ({"image_every": 0}, "image_every"),
-        ({"evaluate_every": -1}, "evaluate_every"),
+        ({"checkpoint_every_steps": 0}, "checkpoint_every_steps"),
+        ({"image_every_episodes": 0}, "image_every_episodes"),
+        ({"evaluate_every_steps": -1}, "evaluate_every_steps"),
         ({"evaluation_episodes": 0}, "evaluation_episodes=0"),
         ({"patience": -1}, "patience"),
-        ({"patience": 2, "evaluate_every": 0}, "patience=2"),
+        ({"patience": 2, "evaluate_every_steps": 0}, "patience=2"),
     ],
     ids=str,
 )
@@ -251,7 +251,7 @@ def test_seeds_of_training_are_disjoint_and_below_those_of_validation(
 
     monkeypatch.setattr(SSDKDEnv, "reset_course", reset_course)
     hyperparameters = PPO.hyperparameters | {"n_envs": 2}
-    run(tmp_path / "run", replace(PPO, seed=999, hyperparameters=hyperparameters, vector_backend="loop"))
+    run(tmp_path / "run", replace(PPO, seed=999, hyperparameters=hyperparameters, vectorization="loop"))
     assert [seed for seed in seen if seed is not None] == [training_seed(999), training_seed(999) + 1]
     assert None in seen, "later episodes go on with the environments' own streams"
     most = MOST_ENVIRONMENTS

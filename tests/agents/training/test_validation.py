@@ -32,7 +32,7 @@ from tests.agents.trainings import PPO, SAC, checkpoints, run, scalars
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, make
 
 KWARGS = {"budget": BUDGET, "probe": SMALL_PROBE}
-EVALUATED = replace(PPO, timesteps=18, evaluate_every=6, evaluation_episodes=2)
+EVALUATED = replace(PPO, timesteps=18, evaluate_every_steps=6, evaluation_episodes=2)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_line_says_what_the_checkpoint_does_alone_on_these_seeds(evaluated: Pa
 
 
 def test_training_is_the_same_with_and_without_validation(evaluated: Path, tmp_path: Path) -> None:
-    run(tmp_path / "run", replace(EVALUATED, evaluate_every=0))
+    run(tmp_path / "run", replace(EVALUATED, evaluate_every_steps=0))
     first, second = (load_file(find_sampler_file(path)) for path in (evaluated, tmp_path / "run"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert scalars(evaluated, "train/loss") == scalars(tmp_path / "run", "train/loss")
@@ -124,7 +124,7 @@ def test_patience_ends_the_training(
 ) -> None:
     """A return that is only as high as the best is no improvement, whatever the accuracy."""
     returns_of(monkeypatch, [0.1, 0.3, 0.3, 0.2, 0.3, 0.2])
-    config = replace(PPO, timesteps=36, evaluate_every=6, patience=patience)
+    config = replace(PPO, timesteps=36, evaluate_every_steps=6, patience=patience)
     assert run(tmp_path / "run", config)[1] == outcome
     assert max(checkpoints(tmp_path / "run")) == ended == max(s for s, _ in scalars(tmp_path / "run", "time/fps"))
     assert read_sampler(tmp_path / "run" / "best.safetensors")["counters"]["num_timesteps"] == 12
@@ -242,6 +242,6 @@ def test_grouped_validation_gives_the_same_but_for_rounding() -> None:
 
 
 def test_off_policy_agents_are_validated_too(tmp_path: Path) -> None:
-    run(tmp_path / "run", replace(SAC, timesteps=9, evaluate_every=4, evaluation_episodes=1))
+    run(tmp_path / "run", replace(SAC, timesteps=9, evaluate_every_steps=4, evaluation_episodes=1))
     assert [line["timesteps"] for line in read_lines(tmp_path / "run" / "evaluations.jsonl")] == [4, 8]
     assert (tmp_path / "run" / "best.safetensors").exists()

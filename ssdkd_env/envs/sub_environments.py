@@ -19,7 +19,7 @@ from ssdkd_env.errors import InvalidInputError, check_choice
 BACKENDS = ("loop", "process", "grouped")
 
 
-class EnvironmentPool:
+class SubEnvironments:
     """`count` environments behind one interface, whatever does their work.
 
     Member i gives what it would give alone: bit-identically on the CPU with `"loop"`, with `"process"` what it would
@@ -143,7 +143,7 @@ def check_backend(backend: str) -> str:
     Raises:
         InvalidInputError: when it is unknown.
     """
-    return check_choice("vector_backend", backend, (*BACKENDS, "auto"))
+    return check_choice("vectorization", backend, (*BACKENDS, "auto"))
 
 
 def one_each(argument: str, values: Any, count: int) -> list[Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation.statistics import BatchNormStatistics
+from ssdkd_env.distillation.batch_norm import BatchNormStatistics
 from ssdkd_env.errors import InvalidInputError
 
 IMAGES = torch.randn(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Controls from the command line: played by both commands, and replayed from trace and by name."""
+"""Baselines from the command line: played by both commands, and replayed from trace and by name."""
 
 from __future__ import annotations
 

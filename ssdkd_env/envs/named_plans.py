@@ -1,4 +1,4 @@
-"""Sampling plans with a name: the paper's sampler and the controls of the field. The choices of scheme `strategies`."""
+"""Sampling plans with a name: the paper's sampler and the field's baselines. The choices of scheme `plans`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssdkd_env.errors import InvalidInputError
 
 UNIFORM = SamplingPlan(discrepancy_exponent=0.0, importance_exponent=0.0)
 
-STRATEGIES: dict[str, SamplingPlan] = {
+NAMED_PLANS: dict[str, SamplingPlan] = {
     # SSD-KD, reconstructed: P ∝ |δ| + ε with importance weights.
     "paper": SamplingPlan(),
     "paper_unweighted": SamplingPlan(importance_exponent=0.0),
@@ -39,39 +39,39 @@ _NUMBERS = (
 )
 
 
-def nearest_strategy(plan: SamplingPlan) -> str:
-    """Name of the strategy that is `plan`, or else of the one with the nearest numbers."""
-    for name, strategy in STRATEGIES.items():
-        if all(getattr(plan, field.name) == getattr(strategy, field.name) for field in fields(SamplingPlan)):
+def nearest_plan(plan: SamplingPlan) -> str:
+    """Name of the named plan that is `plan`, or else of the one with the nearest numbers."""
+    for name, named in NAMED_PLANS.items():
+        if all(getattr(plan, field.name) == getattr(named, field.name) for field in fields(SamplingPlan)):
             return name
 
     def distance(name: str) -> tuple[bool, float]:
-        strategy = STRATEGIES[name]
-        alike = (plan.replacement, plan.reweighted) == (strategy.replacement, strategy.reweighted)
-        return not alike, sum((getattr(plan, part) - getattr(strategy, part)) ** 2 for part in _NUMBERS)
+        named = NAMED_PLANS[name]
+        alike = (plan.replacement, plan.reweighted) == (named.replacement, named.reweighted)
+        return not alike, sum((getattr(plan, part) - getattr(named, part)) ** 2 for part in _NUMBERS)
 
-    return min(STRATEGIES, key=distance)
+    return min(NAMED_PLANS, key=distance)
 
 
-class Strategies:
-    """Discrete: one of the named plans of `STRATEGIES` each round. The observation repeats it as one-hot."""
+class NamedPlans:
+    """Discrete: one of the named plans of `NAMED_PLANS` each round. The observation repeats it as one-hot."""
 
     def __init__(self) -> None:
-        self.names = tuple(STRATEGIES)
+        self.names = tuple(NAMED_PLANS)
         self.observed_names = self.names
         self.space: spaces.Space[Any] = spaces.Discrete(len(self.names))
 
     def to_plan(self, action: Any) -> SamplingPlan:
-        """The strategy of a number.
+        """The plan with a number.
 
         Raises:
             InvalidInputError: when there is none.
         """
-        return STRATEGIES[self.names[self._index(action)]]
+        return NAMED_PLANS[self.names[self._index(action)]]
 
     def from_plan(self, plan: SamplingPlan) -> np.int64:
-        """The strategy that is `plan`, or else comes nearest to it."""
-        return np.int64(self.names.index(nearest_strategy(plan)))
+        """The number of the named plan that is `plan`, or else comes nearest to it."""
+        return np.int64(self.names.index(nearest_plan(plan)))
 
     def observed(self, action: Any) -> FloatArray:
         """One-hot."""

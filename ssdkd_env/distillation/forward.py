@@ -9,10 +9,10 @@ from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.execution import Forward
 
 #: Images a forward pass. Larger batches use a core better until they leave its cache.
-ANSWER_CHUNK = 512
+FORWARD_CHUNK = 512
 
 
 @torch.no_grad()
-def answer(network: Forward, images: Tensor, normalize: Normalize) -> Tensor:
+def logits_of(network: Forward, images: Tensor, normalize: Normalize) -> Tensor:
     """Logits of a network in evaluation mode for images (N, C, H, W) uint8, without augmentation."""
-    return torch.cat([network(normalize(chunk)) for chunk in images.split(ANSWER_CHUNK)])
+    return torch.cat([network(normalize(chunk)) for chunk in images.split(FORWARD_CHUNK)])
