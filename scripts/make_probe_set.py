@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from ssdkd_agents.commands.command_line import launch, refuse_existing
 
-from ssdkd_env.distillation.probe import file_name, synthesize
 from ssdkd_env.files import save_state
 from ssdkd_env.tasks import load_task
+from ssdkd_env.tasks.probe import file_name, synthesize
 
 
 @dataclass

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation.probe import ProbeSettings
 from ssdkd_env.tasks import Budget, TaskSpec
 from ssdkd_env.tasks.digits import DIGITS
+from ssdkd_env.tasks.probe_settings import ProbeSettings
 
 NUMBER = 3
 

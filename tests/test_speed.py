@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -47,11 +48,11 @@ def test_grouped_runs_are_faster_than_one_after_another(task: Task) -> None:
     """`results/digits-runs`: four grouped take 1/1.8 of the time."""
     alone, together = ([DistillationRun(task, make_method("ssdkd"), seed) for seed in range(4)] for _ in range(2))
     runs, plan = GroupedRuns(), SamplingPlan()
-    runs.perform([run.warm_up_course() for run in together])
+    runs.play([run.warm_up for run in together])
     for run in alone:
         run.warm_up()
     found = ratio(
-        lambda: runs.perform([run.step_course(plan) for run in together]), lambda: [run.step(plan) for run in alone]
+        lambda: runs.play([partial(run.step, plan) for run in together]), lambda: [run.step(plan) for run in alone]
     )
     assert found < 0.8
 
@@ -99,6 +100,5 @@ def make_entries(count: int) -> Entries:
         confidence=number.clone(),
         discrepancy=number.clone(),
         importance_weight=number.clone(),
-        log_weight=number.clone(),
         born=torch.zeros(count, dtype=torch.int64),
     )

@@ -16,10 +16,11 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from laboratory.machine import timed
 from ssdkd_env.distillation import DistillationRun, Method, make_method
+from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks import Task
 from ssdkd_env.tasks.cifar import CIFAR10
-from ssdkd_env.tasks.task import Budget, build_teacher
+from ssdkd_env.tasks.task import build_teacher
 
 #: Rounds of the schedules: more than are measured, so that no side resets its generator's first layer meanwhile.
 ROUNDS = 10_000

@@ -22,8 +22,8 @@ from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS
 from ssdkd_env.distillation.report import Distillation, RoundClock, Synthesis, make_report
+from ssdkd_env.distillation.sampling import log_weights, replacement_keys
 from ssdkd_env.distillation.updates import FastUpdate
-from ssdkd_env.distillation.weighing import weigh
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.cifar import CIFAR10
 from ssdkd_env.tasks.task import Task, build_teacher
@@ -234,7 +234,6 @@ class BufferRounds:
             confidence=priority.confidence(logits),
             discrepancy=torch.empty(count).exponential_(generator=self._random),
             importance_weight=torch.ones(count),
-            log_weight=torch.zeros(count),
             born=torch.zeros(count, dtype=torch.int64),
         )
 
@@ -242,13 +241,12 @@ class BufferRounds:
         """One round: `weigh`, `update`, `probabilities`, `draw`, `gather` and `report`."""
         plan, buffer, candidates, residents = SamplingPlan(), self.buffer, self._candidates, self.buffer.residents
         with watch.part("weigh"):
-            weigh(plan, buffer.mean_class_share(), residents, candidates)
+            weights = log_weights(plan, buffer.mean_class_share(), residents, candidates)
         with watch.part("update"):
-            together = torch.cat([residents.log_weight, candidates.log_weight]).double()
-            keys = together + priority.gumbel(len(together), self._random, CPU)
-            replaced = buffer.update(candidates, keys, math.floor(plan.replaced_share * buffer.capacity))
+            keys = replacement_keys(weights, self._random)
+            update = buffer.update(candidates, keys, math.floor(plan.replaced_share * buffer.capacity))
         with watch.part("probabilities"):
-            probabilities = priority.sampling_probabilities(residents.log_weight)
+            probabilities = priority.sampling_probabilities(weights[update.rows])
             residents.importance_weight.copy_(priority.importance_weights(probabilities, plan.importance_exponent))
         with watch.part("draw"):
             draws = priority.draw_with_replacement(probabilities, MINIBATCHES * self._batch_size, self._random)
@@ -258,7 +256,7 @@ class BufferRounds:
         with watch.part("report"):
             zero = torch.zeros(())
             synthesis = Synthesis.of(candidates, zero, torch.zeros(3))
-            distillation = Distillation(zero, zero, replaced, probabilities)
+            distillation = Distillation(zero, zero, update.replaced, probabilities)
             make_report(0, buffer, synthesis, distillation, 0.0, 0, RoundClock(torch.device("cpu")))
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
         for _ in range(rounds):
             for run in alone:
                 run.step(plan)
-            grouped.perform([run.step_course(plan) for run in together])
+            grouped.play([partial(run.step, plan) for run in together])
         pairs = zip(alone, together, strict=True)
         # `torch.max` passes NaN on, Python's own does not.
         return float(torch.stack([_difference(*pair) for pair in pairs]).max())

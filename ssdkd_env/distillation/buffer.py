@@ -26,7 +26,6 @@ class Entries:
         discrepancy: (N,) float32, KL(f_T ‖ f_S) in nats when last refreshed.
         importance_weight: (N,) float32, w of the last draws; of an image that was never drawn from, what residents
             of its KL carry (`priority.entering_weights`), and 1 before the first draws.
-        log_weight: (N,) float32, unnormalised log P under the round's sampling plan.
         born: (N,) int64, the round in which the image was synthesised.
     """
 
@@ -36,7 +35,6 @@ class Entries:
     confidence: Tensor
     discrepancy: Tensor
     importance_weight: Tensor
-    log_weight: Tensor
     born: Tensor
 
     def __len__(self) -> int:
@@ -45,6 +43,20 @@ class Entries:
     def rows(self, index: Tensor | slice) -> Entries:
         """The chosen rows."""
         return Entries(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """Who is in the buffer after an update.
+
+    Attributes:
+        rows: (size,) int64, for each slot the row of its image among residents and candidates, residents first, as
+            they were before.
+        replaced: number of residents replaced, a scalar int64 tensor (no host synchronisation).
+    """
+
+    rows: Tensor
+    replaced: Tensor
 
 
 class ReplayBuffer:
@@ -80,7 +92,6 @@ class ReplayBuffer:
             confidence=torch.zeros(capacity, device=device),
             discrepancy=torch.zeros(capacity, device=device),
             importance_weight=torch.ones(capacity, device=device),
-            log_weight=torch.zeros(capacity, device=device),
             born=torch.zeros(capacity, dtype=torch.int64, device=device),
         )
 
@@ -108,7 +119,7 @@ class ReplayBuffer:
             return torch.zeros_like(self._slots.class_share[0])
         return self.residents.class_share.mean(dim=0)
 
-    def update(self, candidates: Entries, keys: Tensor, most_replaced: int) -> Tensor:
+    def update(self, candidates: Entries, keys: Tensor, most_replaced: int) -> Update:
         """Take candidates into free slots first, then in place of residents with lower keys.
 
         With keys = log-weights + Gumbel noise and `most_replaced` unbounded, the new residents are a draw
@@ -119,11 +130,10 @@ class ReplayBuffer:
             candidates: the new images.
             keys: (size + len(candidates),) float, residents first; higher stays.
             most_replaced: largest number of residents that may leave; filling free slots does not count.
-
-        Returns:
-            Number of residents replaced, a scalar int64 tensor (no host synchronisation).
         """
         joining, contenders, weakest, wins = self._contest(keys, most_replaced)
+        rows = torch.cat([torch.arange(self.size, device=keys.device), self.size + joining])
+        rows[weakest] = torch.where(wins, self.size + contenders, weakest)
         for field in fields(Entries):
             slots, new = getattr(self._slots, field.name), getattr(candidates, field.name)
             slots[self.size : self.size + len(joining)] = new.index_select(0, joining)
@@ -133,7 +143,7 @@ class ReplayBuffer:
                 entering, leaving = new.index_select(0, contenders), slots.index_select(0, weakest)
                 slots.index_copy_(0, weakest, torch.where(won, entering, leaving))
         self.size += len(joining)
-        return wins.sum()
+        return Update(rows, wins.sum())
 
     def count_replaced(self, keys: Tensor, most_replaced: int) -> Tensor:
         """How many residents `update` would replace, a scalar int64 tensor."""

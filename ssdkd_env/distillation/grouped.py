@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ssdkd_env.distillation.execution import Execution, Forward
 from ssdkd_env.distillation.forward import FORWARD_CHUNK, logits_of
@@ -15,7 +18,7 @@ from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.objective import Objective
 from ssdkd_env.distillation.sources import MetaGenerator, TrainedGenerator, add_gradients, descend, make_adam
 from ssdkd_env.distillation.updates import FastUpdate
-from ssdkd_env.distillation.work import Course, LogitsWork, SynthesisWork, TrainingWork, Work
+from ssdkd_env.distillation.work import LogitsWork, SynthesisWork, TrainingWork, Work, helped_by
 from ssdkd_env.networks.grouping import NetworkGroup, can_group
 
 ResultT = TypeVar("ResultT")
@@ -35,22 +38,37 @@ class GroupedRuns:
     def __init__(self) -> None:
         self._groups: dict[Hashable, NetworkGroup | None] = {}
 
-    def perform(self, courses: Sequence[Course[ResultT]]) -> list[ResultT]:
-        """Do the work of all courses; returns what each returns."""
+    def play(self, calls: Sequence[Callable[[], ResultT]]) -> list[ResultT]:
+        """Make the calls, each of which plays one run, and do what is equal in their work as one.
+
+        Each call is made in a greenlet, which stops where it comes to a piece of work. When all have stopped or
+        returned, the pieces are done and each goes on with its result. What a call raises, this raises; the others end
+        where they stand.
+
+        Returns:
+            What each call returns.
+        """
+        parent = getcurrent()
+        players = [greenlet(partial(_play, call, parent.switch)) for call in calls]
         results: dict[int, ResultT] = {}
-        answers: dict[int, Any] = dict.fromkeys(range(len(courses)))
-        while answers:
-            waiting: dict[Hashable, dict[int, Work]] = {}
-            for index, given in answers.items():
-                try:
-                    work = courses[index].send(given)
-                    waiting.setdefault(work.key, {})[index] = work
-                except StopIteration as end:
-                    results[index] = end.value
-            answers = {}
-            for pieces in waiting.values():
-                answers |= zip(pieces, self._do(list(pieces.values())), strict=True)
-        return [results[index] for index in range(len(courses))]
+        given: dict[int, Any] = dict.fromkeys(range(len(calls)))
+        try:
+            while given:
+                waiting: dict[Hashable, dict[int, Work[Any]]] = {}
+                for index, result in given.items():
+                    came = players[index].switch(result)
+                    if players[index].dead:
+                        results[index] = came
+                    else:
+                        waiting.setdefault(came.key, {})[index] = came
+                given = {}
+                for pieces in waiting.values():
+                    given |= zip(pieces, self._do(list(pieces.values())), strict=True)
+        finally:
+            for player in players:
+                if not player.dead:  # an error has left it waiting
+                    player.throw()
+        return [results[index] for index in range(len(calls))]
 
     def _do(self, works: list[Any]) -> list[Any]:
         """The results of equal pieces of work, together where that is possible."""
@@ -59,8 +77,9 @@ class GroupedRuns:
             TrainingWork: self._train,
             LogitsWork: self._answer,
         }
-        done = ways[type(works[0])](works) if len(works) > 1 else None
-        return [work.alone() for work in works] if done is None else done
+        with record_function(works[0].name):
+            done = ways[type(works[0])](works) if len(works) > 1 else None
+            return [work.alone() for work in works] if done is None else done
 
     def _group(self, networks: Sequence[nn.Module], input_shape: Sequence[int]) -> NetworkGroup | None:
         """The networks as one, with their weights; None where they have no grouped form."""
@@ -140,6 +159,19 @@ class GroupedRuns:
         generator.scatter(generators)
         objective.part([inversion.objective for inversion in inversions])
         return list(zip(images.chunk(len(works)), parts, strict=True))
+
+
+def _play(call: Callable[[], ResultT], hand_over: Callable[[Work[Any]], Any], _: None) -> ResultT:
+    """Make a call whose work is handed over to whoever plays the others."""
+
+    def helper(work: Work[Any]) -> Any:
+        # Gradient mode and autocast belong to the thread: a run that stopped inside would leave them to the others.
+        assert torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+        return hand_over(work)
+
+    with helped_by(helper):
+        return call()
 
 
 def _train_group(works: list[TrainingWork], group: NetworkGroup, updates: list[FastUpdate]) -> list[Tensor]:

@@ -1,15 +1,15 @@
-"""One distillation run as a resumable state machine: `step(plan)` does one round."""
+"""One distillation run as a resumable state machine: `step(plan)` does one round, top to bottom."""
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssdkd_env.distillation import priority
+from ssdkd_env.distillation import priority, sampling
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.emphasis import Emphasis
@@ -17,16 +17,12 @@ from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
+from ssdkd_env.distillation.problem import Problem
 from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport, Synthesis, make_report
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
-from ssdkd_env.distillation.weighing import weigh
-from ssdkd_env.distillation.work import Course, LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
+from ssdkd_env.distillation.work import LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError, check_choice
-
-if TYPE_CHECKING:
-    from ssdkd_env.tasks import Task
-
 
 #: How a run's arithmetic is done; see `DistillationRun`.
 BACKENDS = ("plain", "fast", "compiled")
@@ -73,7 +69,7 @@ class DistillationRun:
 
     def __init__(
         self,
-        task: Task,
+        task: Problem,
         method: Method,
         seed: int,
         device: torch.device | str = "cpu",
@@ -155,55 +151,58 @@ class DistillationRun:
         The newest images stay, because the generator is still bad when it makes the first. A method without warm-up
         makes one batch, with the untrained student as adversary, or reads the real images. Called once, by `step` if
         not before.
-        """
-        return perform(self.warm_up_course())
-
-    def step(self, plan: SamplingPlan) -> RoundReport:
-        """Do one round: synthesise, update the buffer, distil, refresh the priorities.
 
         Raises:
-            RuntimeError: when the budget is used up.
-            InvalidInputError: when `plan.logits` has the wrong length.
+            RuntimeError: when it was called before.
         """
-        return perform(self.step_course(plan))
-
-    def warm_up_course(self) -> Course[RoundReport]:
-        """`warm_up` as a generator of work."""
         if self.warm:
             raise RuntimeError("warm_up() was already called on this run; make a new DistillationRun to start over")
         clock = RoundClock(self.device)
-        synthesis = yield from self._fill()
+        synthesis = self._fill()
         self.warm = True
         clock.lap("synthesis")
-        agreement = yield from self._refresh()
+        agreement = self._refresh()
         zero = torch.zeros((), device=self.device)
         uniform = torch.full((len(self.buffer),), 1 / len(self.buffer), dtype=torch.float64, device=self.device)
         distillation = Distillation(zero, agreement, zero, uniform)
         return make_report(self.round, self.buffer, synthesis, distillation, 0.0, self.synthesized, clock)
 
-    def step_course(self, plan: SamplingPlan) -> Course[RoundReport]:
-        """`step` as a generator of work."""
+    def step(self, plan: SamplingPlan) -> RoundReport:
+        """Do one round: synthesise, update the buffer, distil, refresh the priorities.
+
+        A method that changes its images several times a round does the first three as often.
+
+        Raises:
+            RuntimeError: when the budget is used up.
+            InvalidInputError: when `plan.logits` has the wrong length.
+        """
         if not self.warm:
-            yield from self.warm_up_course()
+            self.warm_up()
         if self.done:
             raise RuntimeError(f"the budget of {self.task.spec.budget.rounds} rounds is used up; make a new run")
         self._check_logits(plan.logits)
         clock = RoundClock(self.device)
         self._reset_first_layer()
         loss, replaced = torch.zeros((2,), device=self.device)
-        for student_steps in self._sizes.student_steps:
-            synthesis, entered = yield from self._renew(plan)
-            clock.lap("synthesis")
-            probabilities = priority.sampling_probabilities(self.buffer.residents.log_weight)
-            loss = loss + (yield from self._distill(probabilities, plan, student_steps))
+        for minibatches in self._sizes.student_steps:
+            candidates, synthesis = self._candidates(plan)
+            log_weights, entered = self._update_buffer(candidates, plan)
             replaced = replaced + entered
+            clock.lap("synthesis")
+            shape = minibatches, self.task.spec.budget.batch_size
+            draws = sampling.draw(
+                plan, log_weights, self.method.importance_normalization, shape, self._random["sampling"]
+            )
+            self.buffer.residents.importance_weight.copy_(draws.importance_weights)
+            loss = loss + self._train(draws)
             clock.lap("distillation")
-        agreement = yield from self._refresh()
-        mean_loss = loss / self.task.spec.budget.student_steps
+        agreement = self._refresh()
+        distillation = Distillation(
+            loss / self.task.spec.budget.student_steps, agreement, replaced, draws.probabilities
+        )
         learning_rate = self.trainer.learning_rate(self.round)
         self.round += 1
         clock.lap("distillation")
-        distillation = Distillation(mean_loss, agreement, replaced, probabilities)
         return make_report(self.round, self.buffer, synthesis, distillation, learning_rate, self.synthesized, clock)
 
     def _check_logits(self, logits: Tensor | None) -> None:
@@ -230,54 +229,49 @@ class DistillationRun:
             with self._layer_random().lent():
                 self.inversion.source.reset_first_layer()
 
-    def _fill(self) -> Course[Synthesis]:
+    def _fill(self) -> Synthesis:
         """The first images of the memory."""
         if self.method.memory == "real":
-            return (yield from self._read_real_images())
+            return self._read_real_images()
         rounds = self.task.spec.budget.warmup_rounds if self.method.warm_up else 1
         for index in range(rounds):
-            candidates, synthesis = yield from self._synthesize(
+            candidates, synthesis = self._synthesize(
                 None if self.method.warm_up else self.student, index - rounds, Emphasis.of(self.method)
             )
             self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
         return synthesis
 
-    def _read_real_images(self) -> Course[Synthesis]:
+    def _read_real_images(self) -> Synthesis:
         images = self.task.training_images()
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self._real_seed))
-        entries, _ = yield from self._entries(images[order[: self.buffer.capacity]].to(self.device), born=0)
+        entries, _ = self._entries(images[order[: self.buffer.capacity]].to(self.device), born=0)
         self.buffer.update(entries, self._newest_first(entries), self.buffer.capacity)
         return Synthesis.none(self.task.spec.num_classes, self.device)
 
-    def _renew(self, plan: SamplingPlan) -> Course[tuple[Synthesis, Tensor]]:
-        """Synthesise a batch and update the buffer; returns what was made and how many residents were replaced."""
+    def _candidates(self, plan: SamplingPlan) -> tuple[Entries | None, Synthesis]:
+        """Fresh images that want into the buffer, and what they are like; none where the images are real."""
         if self.method.memory == "real":
-            self._weigh(plan, self.buffer.residents)
-            nothing = Synthesis.none(self.task.spec.num_classes, self.device)
-            return nothing, torch.zeros((), device=self.device)
-        candidates, synthesis = yield from self._synthesize(self.student, self.round, Emphasis.of(self.method, plan))
-        return synthesis, self._update_buffer(candidates, plan)
+            return None, Synthesis.none(self.task.spec.num_classes, self.device)
+        return self._synthesize(self.student, self.round, Emphasis.of(self.method, plan))
 
-    def _synthesize(
-        self, student: torch.nn.Module | None, born: int, emphasis: Emphasis
-    ) -> Course[tuple[Entries, Synthesis]]:
+    def _synthesize(self, student: torch.nn.Module | None, born: int, emphasis: Emphasis) -> tuple[Entries, Synthesis]:
         share, count = self.buffer.mean_class_share(), self._sizes.candidates
         together = self.backend != "plain"
         random = self._layer_random()
-        images, losses = yield SynthesisWork(
-            self.inversion, student, share, count, emphasis, random, together, self._kind
+        images, losses = perform(
+            SynthesisWork(self.inversion, student, share, count, emphasis, random, together, self._kind)
         )
         self.synthesized += len(images)
-        entries, agreement = yield from self._entries(to_uint8(images), born)
+        entries, agreement = self._entries(to_uint8(images), born)
         synthesis = Synthesis.of(entries, agreement, losses)
         self.synthesized_class_counts += synthesis.class_counts
         self.synthesized_difficulty += synthesis.difficulty_histogram
         return entries, synthesis
 
-    def _entries(self, images: Tensor, born: int) -> Course[tuple[Entries, Tensor]]:
+    def _entries(self, images: Tensor, born: int) -> tuple[Entries, Tensor]:
         """Entries for images (N, C, H, W) uint8 as the networks see them now, and the mean agreement on them."""
-        teacher_logits = yield self._logits(self._logits_teacher, images)
-        student_logits = yield self._logits(self.student, images)
+        teacher_logits = self._logits(self._logits_teacher, images)
+        student_logits = self._logits(self.student, images)
         count = len(images)
         entries = Entries(
             images=images,
@@ -286,67 +280,57 @@ class DistillationRun:
             confidence=priority.confidence(teacher_logits),
             discrepancy=priority.discrepancy(teacher_logits, student_logits),
             importance_weight=torch.ones(count, device=self.device),
-            log_weight=torch.zeros(count, device=self.device),
             born=torch.full((count,), born, dtype=torch.int64, device=self.device),
         )
         return entries, priority.agreement(teacher_logits, student_logits).mean()
 
-    def _update_buffer(self, candidates: Entries, plan: SamplingPlan) -> Tensor:
+    def _update_buffer(self, candidates: Entries | None, plan: SamplingPlan) -> tuple[Tensor, Tensor]:
         """Weigh buffer ∪ candidates, then decide who is in the buffer.
 
         A partial update draws without replacement under the weights (Gumbel top-k), unless the plan says otherwise; a
         full one takes every candidate in place of the oldest residents.
+
+        Returns:
+            Log P of the new residents, (size,) float32 unnormalised, and the number of those that were replaced.
         """
-        residents = self.buffer.residents
+        residents, share = self.buffer.residents, self.buffer.mean_class_share()
+        if candidates is None:
+            return sampling.log_weights(plan, share, residents), torch.zeros((), device=self.device)
         candidates.importance_weight.copy_(
             priority.entering_weights(candidates.discrepancy, residents.discrepancy, residents.importance_weight)
         )
-        self._weigh(plan, residents, candidates)
+        log_weights = sampling.log_weights(plan, share, residents, candidates)
+        update = self.buffer.update(candidates, *self._contest(candidates, log_weights, plan))
+        return log_weights[update.rows], update.replaced
+
+    def _contest(self, candidates: Entries, log_weights: Tensor, plan: SamplingPlan) -> tuple[Tensor, int]:
+        """Keys (size + candidates,) that decide who is in the buffer, and the most residents that may leave."""
         if self.method.update == "full":
-            return self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
+            return self._newest_first(candidates), self.buffer.capacity
         # The share is the round's, so several batches divide it. The hair keeps 0.29 · 100 at 29.
         most_replaced = math.floor(plan.replaced_share * self.buffer.capacity / len(self._sizes.student_steps) + 1e-9)
         if plan.replacement == "oldest":
-            return self.buffer.update(candidates, self._newest_first(candidates), most_replaced)
-        log_weights = torch.cat([residents.log_weight, candidates.log_weight]).double()
-        keys = log_weights + self._gumbel(len(log_weights))
+            return self._newest_first(candidates), most_replaced
+        keys = sampling.replacement_keys(log_weights, self._random["sampling"])
         if plan.replacement == "random":
             most_replaced = int(self.buffer.count_replaced(keys, most_replaced))
-            keys = self._gumbel(len(keys))
-            keys[len(residents) :] += 1e6  # every candidate before every resident; the count alone decides
-        return self.buffer.update(candidates, keys, most_replaced)
-
-    def _gumbel(self, count: int) -> Tensor:
-        return priority.gumbel(count, self._random["sampling"], self.device)
+            keys = sampling.replacement_keys(torch.zeros_like(keys), self._random["sampling"])
+            keys[len(self.buffer) :] += 1e6  # every candidate before every resident; the count alone decides
+        return keys, most_replaced
 
     def _newest_first(self, candidates: Entries) -> Tensor:
         """Keys with which every candidate enters and the oldest residents leave, (size + candidates,) float64."""
         entering = torch.full((len(candidates),), torch.inf, dtype=torch.float64, device=self.device)
         return torch.cat([self.buffer.residents.born.double(), entering])
 
-    def _weigh(self, plan: SamplingPlan, *competing: Entries) -> None:
-        weigh(plan, self.buffer.mean_class_share(), *competing)
-
-    def _distill(self, probabilities: Tensor, plan: SamplingPlan, student_steps: int) -> Course[Tensor]:
-        """Train the student on draws ∝ P with importance weights; returns the sum of the losses, a scalar tensor."""
-        batch_size = self.task.spec.budget.batch_size
-        residents = self.buffer.residents
-        residents.importance_weight.copy_(
-            priority.importance_weights(probabilities, plan.importance_exponent, self.method.importance_normalization)
+    def _train(self, draws: sampling.Draws) -> Tensor:
+        """Train the student on the drawn images; returns the sum of the minibatches' losses, a scalar tensor."""
+        images, random = self.buffer.residents.images, self._layer_random()
+        return perform(
+            TrainingWork(self.trainer, images, draws.rows, draws.loss_weights, self.round, random, self._kind)
         )
-        weights = residents.importance_weight
-        if plan.reweighted:
-            weights = (weights * len(probabilities) * probabilities).float()
-            probabilities = torch.full_like(probabilities, 1 / len(probabilities))
-        draws = priority.draw_with_replacement(
-            probabilities, student_steps * batch_size, self._random["sampling"]
-        ).view(student_steps, batch_size)
-        total: Tensor = yield TrainingWork(
-            self.trainer, residents.images, draws, weights, self.round, self._layer_random(), self._kind
-        )
-        return total
 
-    def _refresh(self) -> Course[Tensor]:
+    def _refresh(self) -> Tensor:
         """Measure anew, with the student as it is now, what the priorities need to know of the buffer.
 
         A memory that grows is measured in turns, as many images a round as the small buffer would hold, so that the
@@ -361,10 +345,10 @@ class DistillationRun:
             self._refreshed = (self._refreshed + count) % size
         images = residents.images[rows]
         if self.task.dense:
-            teacher_logits = yield self._logits(self._logits_teacher, images)
+            teacher_logits = self._logits(self._logits_teacher, images)
         else:
             teacher_logits = residents.teacher_logits[rows]
-        student_logits = yield self._logits(self.student, images, self._measuring)
+        student_logits = self._logits(self.student, images, self._measuring)
         residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
         return priority.agreement(teacher_logits, student_logits).mean()
 
@@ -372,14 +356,15 @@ class DistillationRun:
         """For one piece of work. Drawn when it is asked for, so that it does not matter with whom it is done."""
         return LayerRandom(int(torch.randint(2**62, (1,), generator=self._random["layers"])), self.device)
 
-    def _logits(self, network: torch.nn.Module, images: Tensor, execution: Execution = EAGER) -> LogitsWork:
+    def _logits(self, network: torch.nn.Module, images: Tensor, execution: Execution = EAGER) -> Tensor:
         together = self.backend != "plain"
-        return LogitsWork(network, images, self._normalize, self._layer_random(), together, self._kind, execution)
+        return perform(
+            LogitsWork(network, images, self._normalize, self._layer_random(), together, self._kind, execution)
+        )
 
-    def student_course(self, images: Tensor) -> Course[Tensor]:
-        """Logits of the student for images (N, C, H, W) uint8 on the run's device, as a generator of work."""
-        logits: Tensor = yield self._logits(self.student, images)
-        return logits
+    def student_logits(self, images: Tensor) -> Tensor:
+        """Logits of the student for images (N, C, H, W) uint8 on the run's device."""
+        return self._logits(self.student, images)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `step` depends on, copied: `load_state_dict` of it continues bit-identically on the CPU."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ssdkd_env.distillation.methods import Method
-
-if TYPE_CHECKING:
-    from ssdkd_env.tasks import Budget, Task
+from ssdkd_env.distillation.problem import Budget, Problem
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Sizes:
     refreshed: int
 
     @classmethod
-    def of(cls, method: Method, budget: Budget, task: Task) -> Sizes:
+    def of(cls, method: Method, budget: Budget, task: Problem) -> Sizes:
         """Sizes of a run of `method` on `task`.
 
         Raises:

@@ -1,18 +1,20 @@
-"""The heavy parts of a run as requests, so that one run does them at once and several do equal ones together.
+"""The heavy parts of a run as pieces of work, so that several runs can do equal ones together.
 
-What a run does is written as a generator: it yields a piece of work and is sent its result. `perform` does the work of
-one run as it comes; `grouped.GroupedRuns` collects the work of several and does what is equal as one.
+A run reads as if it were alone: it calls `perform` with a piece of work and gets its result. Alone, the work is done at
+once; `grouped.GroupedRuns` lets several runs come to theirs and does what is equal as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.emphasis import Emphasis
@@ -21,7 +23,7 @@ from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.student import StudentTrainer
 
-ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -48,21 +50,47 @@ class LayerRandom:
             yield
 
 
-class Work(Protocol):
-    """A piece of work."""
+class Work(Protocol[ResultT_co]):
+    """A piece of work.
+
+    Attributes:
+        name: what a profiler shows of it.
+    """
+
+    name: ClassVar[str]
 
     @property
     def key(self) -> Hashable:
         """Pieces with equal keys, of runs of one method, may be done together."""
         ...
 
-    def alone(self) -> Any:
-        """Do it for this run alone; returns what the run is sent."""
+    def alone(self) -> ResultT_co:
+        """Do it for this run alone."""
         ...
 
 
-#: What a run does: yields work, is sent the results, returns its own.
-Course = Generator[Work, Any, ResultT]
+#: Who does the work of the run that is being played; None: the run itself.
+_helper: ContextVar[Callable[[Work[Any]], Any] | None] = ContextVar("helper", default=None)
+
+
+def perform(work: Work[ResultT_co]) -> ResultT_co:
+    """Do a piece of work, or have it done by whoever `helped_by` names; returns its result."""
+    helper = _helper.get()
+    if helper is not None:
+        result: ResultT_co = helper(work)
+        return result
+    with record_function(work.name):
+        return work.alone()
+
+
+@contextmanager
+def helped_by(helper: Callable[[Work[Any]], Any]) -> Iterator[None]:
+    """Have all work that this context comes to done by `helper`, which returns the result."""
+    token = _helper.set(helper)
+    try:
+        yield
+    finally:
+        _helper.reset(token)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +108,7 @@ class SynthesisWork:
         kind: of the run; only runs of one kind do it together.
     """
 
+    name: ClassVar[str] = "ssdkd::synthesis"
     inversion: Inversion
     student: nn.Module | None
     buffer_share: Tensor
@@ -117,6 +146,8 @@ class TrainingWork:
         kind: of the run; only runs of one kind do it together.
     """
 
+    name: ClassVar[str] = "ssdkd::training"
+
     trainer: StudentTrainer
     images: Tensor
     draws: Tensor
@@ -150,6 +181,8 @@ class LogitsWork:
         execution: how the network is called.
     """
 
+    name: ClassVar[str] = "ssdkd::logits"
+
     network: nn.Module
     images: Tensor
     normalize: Normalize
@@ -170,15 +203,3 @@ class LogitsWork:
         """Do it."""
         with self.random.lent():
             return logits_of(self.execution.of(self.network), self.images, self.normalize)
-
-
-def perform(course: Course[ResultT]) -> ResultT:
-    """Do the work of one run as it comes; returns what the run returns."""
-    result: Any = None
-    while True:
-        try:
-            work = course.send(result)
-        except StopIteration as end:
-            returned: ResultT = end.value
-            return returned
-        result = work.alone()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,33 +11,28 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ssdkd_env import ENV_VERSION
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
-from ssdkd_env.distillation.execution import PRECISIONS
-from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.distillation.run import choose_backend
-from ssdkd_env.distillation.work import Course, perform
 from ssdkd_env.envs.actions import ACTION_SCHEMES
-from ssdkd_env.envs.episode_file import load_episode, save_episode
+from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.instance_draw import InstanceDraw
 from ssdkd_env.envs.judging import Judge
-from ssdkd_env.envs.observations import OBSERVATIONS, Observer
-from ssdkd_env.envs.rewards import DIVERGED_SCORE, REWARDS
-from ssdkd_env.errors import InvalidInputError, check_choice
-from ssdkd_env.renamed import refuse_old_names
+from ssdkd_env.envs.observations import Observer
+from ssdkd_env.envs.rewards import REWARDS
+from ssdkd_env.envs.settings import FACE, EnvSettings
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task
 
 #: An action of the scheme, or the plan itself.
 Action = FloatArray | np.int64 | SamplingPlan
-#: What `reset` returns: observation and info.
+#: What `reset` and `load` return: observation and info.
 ResetResult = tuple[FloatArray, dict[str, Any]]
 #: What `step` returns: observation, reward, terminated, truncated, info.
 StepResult = tuple[FloatArray, float, bool, bool, dict[str, Any]]
-
-
-#: Arguments that an agent must find as it was trained with.
-FACE = ("action", "observation", "history", "rounds_per_step")
 
 
 class SSDKDEnv(gym.Env[FloatArray, Any]):
@@ -143,41 +138,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     Args:
         task: name of a task, or import path `"package.module:spec"` of a `TaskSpec`.
-        method: preset of the inversion engine: `"ssdkd"`, `"fast2"`, `"fast5"`, `"fast10"` (each also `_plain`),
-            `"cmi"`, `"deepinversion"`, `"dafl"`, `"zskt"`, `"dfad"`, `"dfq"`, `"nayer"`, `"vanilla_kd"` (real images).
-        method_options: settings of the preset to replace.
-        instances: name of an instance set (`tasks.INSTANCE_SETS`) or import path of an `InstanceSet`: every episode
-            draws its teacher, student, buffer and budget from it. None: every episode plays the same task.
-        action: action scheme.
-        observation: `"scaled"` or `"statistics"`; see above.
-        history: observations of so many steps are stacked, the newest first.
-        rounds_per_step: rounds of a step, which all follow its action (of the last step, those that are left). With few
-            decisions an episode, an agent sees better what each of them did; with all rounds in one step the problem
-            is a bandit's. Observation and info are of the step's last round (trends are means over its rounds), and
-            whatever stops between steps, such as Ctrl-C in a script, waits for as long.
-        reward: score whose gain is the reward.
-        device: `"auto"` (CUDA where present), or a torch device.
-        teacher: weights file in place of the task's teacher.
-        teacher_arch: its network, by name or import path.
-        student_arch: the student's network, by name or import path.
-        generator_arch: the generator's network, by name or import path.
-        budget: settings of the task's budget to replace; `"preset"` names another budget of the task, such as
-            `{"preset": "cpu"}` for CIFAR.
-        student: settings of the student's optimiser to replace.
-        evaluation: real images and labels (`.npz`, folder, archive or `"hub:owner/name"`), for reported accuracy, in
-            place of the task's own.
-        buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
-        data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
-        probe: settings of the probe set to replace, such as `{"steps": 5}` where a CPU has to make it.
-        backend: `"auto"`, `"fast"`, `"compiled"` or `"plain"`: the same numbers but for rounding; see
-            `DistillationRun`.
-        precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; see `DistillationRun`.
-        evaluate_every_rounds: rounds between measurements of the reported `accuracy`, which on CIFAR costs as much as
-            many minibatches; in between the last one is repeated. They are made at the ends of steps; the last round
-            is always measured.
-        clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
-            values differ between equal runs.
-        render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
+        method: preset of the inversion engine.
+        settings: everything else; see `EnvSettings`, which describes each argument.
 
     Raises:
         InvalidInputError: (a `ValueError`) when an argument is unknown, missing, unreadable or does not fit.
@@ -201,92 +163,40 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         "render_fps": 4,
     }
 
-    def __init__(
-        self,
-        task: str = "digits",
-        method: str = "ssdkd",
-        *,
-        method_options: Mapping[str, Any] | None = None,
-        instances: str | None = None,
-        action: str = "exponents",
-        observation: str = "scaled",
-        history: int = 1,
-        rounds_per_step: int = 1,
-        reward: str = "probe_agreement",
-        device: str = "auto",
-        teacher: str | None = None,
-        teacher_arch: str | None = None,
-        student_arch: str | None = None,
-        generator_arch: str | None = None,
-        budget: Mapping[str, Any] | None = None,
-        student: Mapping[str, Any] | None = None,
-        evaluation: str | None = None,
-        buffer_scale: float | None = None,
-        data_root: str | None = None,
-        probe: Mapping[str, Any] | None = None,
-        backend: str = "auto",
-        precision: str = "float32",
-        evaluate_every_rounds: int = 1,
-        clock: bool = False,
-        render_mode: str | None = None,
-        **unknown: Any,
-    ) -> None:
-        refuse_old_names({**unknown, "action": action, "observation": observation})
-        if unknown:
-            raise TypeError(f"SSDKDEnv has no argument {next(iter(unknown))!r}")
-        counts = {
-            "history": history,
-            "rounds_per_step": rounds_per_step,
-            "evaluate_every_rounds": evaluate_every_rounds,
-        }
-        for name, count in counts.items():
-            if not isinstance(count, int) or count < 1:
-                raise InvalidInputError(f"{name}={count!r}: expected a whole number of at least 1")
-        self.rounds_per_step = rounds_per_step
-        if render_mode is not None:
-            check_choice("render_mode", render_mode, self.metadata["render_modes"])
-        self.render_mode = render_mode
-        self.clock = clock
-        self.device = select_device(device)
-        self.backend = choose_backend(backend)
-        self.precision = check_choice("precision", precision, PRECISIONS)
-        fixed = {
-            "task": task,
-            "teacher": teacher,
-            "teacher_arch": teacher_arch,
-            "student_arch": student_arch,
-            "generator_arch": generator_arch,
-            "budget": budget,
-            "student": student,
-            "evaluation": evaluation,
-            "buffer_scale": buffer_scale,
-            "data_root": data_root,
-            "probe": probe,
-        }
-        self.instances = InstanceDraw(instances, fixed)
+    #: What `help` and editors show: every argument by its name.
+    __signature__ = inspect.signature(EnvSettings)
+
+    def __init__(self, task: str = "digits", method: str = "ssdkd", **settings: Any) -> None:
+        self.settings = made = EnvSettings.of({"task": task, "method": method} | settings)
+        self.rounds_per_step, self.clock, self.render_mode = made.rounds_per_step, made.clock, made.render_mode
+        self.device, self.precision = select_device(made.device), made.precision
+        self.backend = choose_backend(made.backend)
+        self.instances = InstanceDraw(made.instances, made.task_arguments)
         self.task = self.instances.tasks[0]
-        self.method = self.task.make_method(method, method_options)
+        self.method = self.task.make_method(made.method, made.method_options)
         if self.method.memory == "real":
             self.task.training_images()  # refuses here, not at the first reset, where there are none
-        self.reward_name = check_choice("reward", reward, REWARDS)
-        self._reward = REWARDS[reward]
+        self._reward = REWARDS[made.reward]
         if self._reward.oracle and self.task.spec.evaluation is None:
             raise InvalidInputError(
-                f"reward={reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
+                f"reward={made.reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
                 "choose a data-free reward such as 'probe_agreement'"
             )
-        self._judge = Judge(self.device, evaluate_every_rounds, always=self._reward.oracle)
-        self._make_scheme = ACTION_SCHEMES[check_choice("action", action, ACTION_SCHEMES)]
+        self._judge = Judge(self.device, made.evaluate_every_rounds, always=self._reward.oracle)
         self._take_task(self.task)
         self.action_space = self.action_scheme.space
         self.action_names = self.action_scheme.names
-        check_choice("observation", observation, OBSERVATIONS)
         #: Argument → value for each of `FACE`.
-        self.face: dict[str, Any] = dict(zip(FACE, (action, observation, history, rounds_per_step), strict=True))
-        self._observer = Observer(observation, history, self.action_scheme.observed_names)
+        self.face: dict[str, Any] = {name: getattr(made, name) for name in FACE}
+        self._observer = Observer(made.observation, made.history, self.action_scheme.observed_names)
         self.observation_names = self._observer.names
         self.observation_space = self._observer.space
-        self.run: DistillationRun | None = None
+        self.episode: Episode | None = None
+
+    @property
+    def run(self) -> DistillationRun | None:
+        """The run of the episode; None before the first reset."""
+        return None if self.episode is None else self.episode.run
 
     def action_of(self, action: Action) -> Any:
         """The action of the scheme: a plan's nearest one, or the action itself."""
@@ -296,7 +206,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         """Play this task from now on; spaces and names stay as they are."""
         self.task = task
         self.budget = task.spec.budget
-        self.action_scheme = self._make_scheme(self.budget, self.method, task.spec.num_classes)
+        make = ACTION_SCHEMES[self.settings.action]
+        self.action_scheme = make(self.budget, self.method, task.spec.num_classes)
 
     @property
     def paper_action(self) -> Any:
@@ -313,9 +224,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         """The action that samples without any priority."""
         return self.action_scheme.from_plan(SamplingPlan(discrepancy_exponent=0.0, importance_exponent=0.0))
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[FloatArray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetResult:
         """Start a new run; see the class.
 
         Args:
@@ -325,9 +234,16 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         Raises:
             InvalidInputError: when there is no such instance.
         """
-        return perform(self.reset_course(seed=seed, options=options))
+        self.instances.wanted(options)  # before the random stream begins anew
+        super().reset(seed=seed)
+        self._take_task(self.instances.choose(self.np_random, options))
+        self._last_action = np.zeros(len(self.action_scheme.observed_names), dtype=np.float32)
+        self.episode = self._new_episode(self.task, int(self.np_random.integers(2**62)))
+        self.episode.begin()
+        self._observer.begin(self.episode.snapshot, self.budget.rounds, self._last_action)
+        return self._observer.observation(), self._info()
 
-    def step(self, action: Action) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action) -> StepResult:
         """Do one round (`rounds_per_step` of them) with the sampling plan that `action` means; see the class.
 
         A `SamplingPlan` may be given in place of an action, for what the scheme cannot say; the observation then
@@ -337,7 +253,20 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             InvalidInputError: when the action is unusable; the episode can go on.
             ResetNeeded: before the first reset, and after the episode's end.
         """
-        return perform(self.step_course(action))
+        episode = self._begun("step")
+        if episode.run.done:
+            raise gym.error.ResetNeeded(
+                f"the budget of {self.budget.rounds} rounds is used up; call env.reset() to start a new episode"
+            )
+        reward = episode.play(self.plan_of(action), self.rounds_per_step)
+        self._last_action = self.action_scheme.observed(self.action_of(action))
+        self._observer.see(episode.snapshot, episode.previous, self.budget.rounds, self._last_action)
+        return self._observer.observation(), reward, episode.over, False, self._info()
+
+    def _begun(self, method: str) -> Episode:
+        if self.episode is None:
+            raise gym.error.ResetNeeded(f"Cannot call env.{method}() before calling env.reset()")
+        return self.episode
 
     def plan_of(self, action: Action) -> SamplingPlan:
         """The sampling plan that an action means.
@@ -353,60 +282,6 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             )
         return plan
 
-    def reset_course(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Course[ResetResult]:
-        """`reset` as a generator of work, of which several environments do equal pieces together."""
-        self.instances.wanted(options)  # before the random stream begins anew
-        super().reset(seed=seed)
-        self._take_task(self.instances.choose(self.np_random, options))
-        self.run = self._make_run(self.task, int(self.np_random.integers(2**62)))
-        self._last_action = np.zeros(len(self.action_scheme.observed_names), dtype=np.float32)
-        report = yield from self.run.warm_up_course()
-        self._snapshot = self._previous = yield from self._judge.look(self.run, report, None)
-        self._score = self._paid = self._score_now()
-        self._observer.begin(self._snapshot, self.budget.rounds, self._last_action)
-        self.curve = [self._curve_point()]
-        return self._observer.observation(), self._info()
-
-    def step_course(self, action: Action) -> Course[StepResult]:
-        """`step` as a generator of work."""
-        if self.run is None:
-            raise gym.error.ResetNeeded("Cannot call env.step() before calling env.reset()")
-        if self.run.done:
-            raise gym.error.ResetNeeded(
-                f"the budget of {self.budget.rounds} rounds is used up; call env.reset() to start a new episode"
-            )
-        plan = self.plan_of(action)
-        report = yield from self._rounds(self.run, plan)
-        self._last_action = self.action_scheme.observed(self.action_of(action))
-        self._previous, self._snapshot = self._snapshot, (yield from self._judge.look(self.run, report, self._snapshot))
-        self._score = self._score_now()
-        terminated = self.run.done or self._snapshot.report.diverged
-        self._observer.see(self._snapshot, self._previous, self.budget.rounds, self._last_action)
-        self.curve.append(self._curve_point())
-        return self._observer.observation(), self._pay(terminated), terminated, False, self._info()
-
-    def _rounds(self, run: DistillationRun, plan: SamplingPlan) -> Course[RoundReport]:
-        """The rounds of a step: the last one's report, with the seconds of all."""
-        report = yield from run.step_course(plan)
-        for _ in range(self.rounds_per_step - 1):
-            if run.done or report.diverged:
-                break
-            earlier = report
-            report = yield from run.step_course(plan)
-            report = replace(
-                report,
-                seconds_synthesis=earlier.seconds_synthesis + report.seconds_synthesis,
-                seconds_distillation=earlier.seconds_distillation + report.seconds_distillation,
-            )
-        return report
-
-    def _pay(self, terminated: bool) -> float:
-        """The gain of the score that has not been paid yet, or 0 when it is not due."""
-        if self._reward.terminal and not terminated:
-            return 0.0
-        gain, self._paid = self._score - self._paid, self._score
-        return gain
-
     def render(self) -> NDArray[np.uint8] | None:
         """Picture of the run so far, (H, W, 3) uint8; None without a render mode."""
         if self.render_mode is None:
@@ -416,7 +291,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             return None
         from ssdkd_env.envs.rendering import draw_run
 
-        return draw_run(self)
+        return draw_run(self._begun("render"), self.action_scheme, self._last_action)
 
     def buffer_picture(self) -> NDArray[np.uint8]:
         """The buffer's images as one (H, W, 3) uint8 grid, for TensorBoard.
@@ -424,11 +299,9 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         Raises:
             ResetNeeded: before the first reset.
         """
-        if self.run is None:
-            raise gym.error.ResetNeeded("Cannot call env.buffer_picture() before calling env.reset()")
         from ssdkd_env.envs.rendering import draw_buffer
 
-        return draw_buffer(self)
+        return draw_buffer(self._begun("buffer_picture").run)
 
     def held_out_accuracy(self) -> float | None:
         """The student's accuracy on real images that no network was trained on; None where there are none.
@@ -436,9 +309,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         Raises:
             ResetNeeded: before the first reset.
         """
-        if self.run is None:
-            raise gym.error.ResetNeeded("Cannot call env.held_out_accuracy() before calling env.reset()")
-        return self.task.held_out_accuracy(self.run.student, self.device)
+        return self.task.held_out_accuracy(self._begun("held_out_accuracy").run.student, self.device)
 
     def save(self, path: str | Path) -> None:
         """Write the episode so far as one safetensors file; `load` continues it bit-identically on the CPU.
@@ -447,9 +318,17 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             ResetNeeded: before the first reset.
             InvalidInputError: when the file cannot be written.
         """
-        save_episode(self, path)
+        episode = self._begun("save")
+        state = {
+            "arguments": self._fingerprint(self.task),
+            "instance": self.instances.index,
+            "np_random": self.np_random.bit_generator.state,
+            "last_action": self._last_action.tolist(),
+            "frames": [frame.tolist() for frame in self._observer.frames],
+        }
+        save_state(path, state | episode.state_dict())
 
-    def load(self, path: str | Path) -> tuple[FloatArray, dict[str, Any]]:
+    def load(self, path: str | Path) -> ResetResult:
         """Continue the episode that `save` wrote, in an environment made with the same arguments.
 
         Returns:
@@ -458,26 +337,43 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         Raises:
             InvalidInputError: when the file is unreadable or belongs to another task, method or scheme.
         """
-        load_episode(self, path)
+        state = load_state(path)
+        number = state.get("instance") if isinstance(state, dict) else None
+        task = self.instances.tasks[number] if isinstance(number, int) and 0 <= number < len(self.instances) else None
+        if task is None or state.get("arguments") != self._fingerprint(task):
+            raise InvalidInputError(
+                f"{path} was saved by an environment with other arguments; make this one with the same task, networks, "
+                "method, budget, backend, precision, kind of device, observation, action, rounds_per_step and reward"
+            )
+        episode = self._new_episode(task, state["seed"])
+        episode.load_state_dict(state)
+        # From here on nothing fails, so that a file that does not fit leaves the environment as it was.
+        self.instances.index = state["instance"]
+        self._take_task(task)
+        self.np_random.bit_generator.state = state["np_random"]
+        self.episode = episode
+        self._last_action = np.array(state["last_action"], dtype=np.float32)
+        self._observer.frames = [np.array(frame, dtype=np.float32) for frame in state["frames"]]
         return self._observer.observation(), self._info()
 
-    def _make_run(self, task: Task, seed: int) -> DistillationRun:
-        return DistillationRun(task, self.method, seed, self.device, self.backend, self.precision)
+    def _fingerprint(self, task: Task) -> str:
+        """What an episode depends on beside its state."""
+        # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
+        spec = replace(task.spec, teacher_weights=task.teacher_digest(), evaluation=None, teacher_data=None)
+        engine = (self.method, self.backend, self.precision, self.device.type)
+        face: tuple[object, ...] = (self.instances.name, self.settings.reward, type(self.action_scheme).__name__)
+        if self.rounds_per_step != 1:  # as all episodes had that were saved before there was a choice
+            face = (*face, self.rounds_per_step)
+        return repr((ENV_VERSION, spec, *engine, *face, self.observation_names, self.observation_space))
 
-    def _score_now(self) -> float:
-        if self._snapshot.report.diverged:
-            return DIVERGED_SCORE
-        return self._reward.score(self._snapshot)
+    def _new_episode(self, task: Task, seed: int) -> Episode:
+        run = DistillationRun(task, self.method, seed, self.device, self.backend, self.precision)
+        return Episode(run, task, self._judge, self._reward)
 
     def _info(self) -> dict[str, Any]:
-        """Numbers of the last round, flat: see `Snapshot.numbers`."""
-        info = self._snapshot.numbers() | {"score": self._score, "instance": self.instances.index}
+        episode = self._begun("step")
+        info = episode.numbers | {"instance": self.instances.index}
         if self.clock:
-            report = self._snapshot.report
+            report = episode.snapshot.report
             info["seconds"] = {"synthesis": report.seconds_synthesis, "distillation": report.seconds_distillation}
         return info
-
-    def _curve_point(self) -> dict[str, float]:
-        """What the rendered learning curve shows of a round."""
-        info = self._info()
-        return {key: info[key] for key in ("round", "probe_agreement", "accuracy") if key in info}

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 
 from ssdkd_env.distillation import DistillationRun
-from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.distillation.report import RoundReport
-from ssdkd_env.distillation.work import Course
 from ssdkd_env.envs.snapshot import Snapshot
+from ssdkd_env.tasks import Task
+from ssdkd_env.tasks.probe import probe_set
 from ssdkd_env.tasks.task import share_right
 
 
@@ -27,29 +27,30 @@ class Judge:
     def __init__(self, device: torch.device, every: int, always: bool) -> None:
         self._device, self._every, self._always = device, every, always
 
-    def look(self, run: DistillationRun, report: RoundReport, last: Snapshot | None) -> Course[Snapshot]:
+    def look(self, run: DistillationRun, task: Task, report: RoundReport, last: Snapshot | None) -> Snapshot:
         """What is known after a step.
 
         Args:
             run: whose student is scored.
+            task: which it plays.
             report: of the step's last round.
             last: what was known before the step; None at the start of an episode.
         """
-        probes = probe_set(run.task, self._device)
-        probe = probes.judge((yield from run.student_course(probes.images)))
+        probes = probe_set(task, self._device)
+        probe = probes.judge(run.student_logits(probes.images))
         return Snapshot(
             report=replace(report, diverged=report.diverged or not math.isfinite(probe.discrepancy)),
             probe=probe,
-            accuracy=(yield from self._accuracy(run, last)),
+            accuracy=self._accuracy(run, task, last),
         )
 
-    def _accuracy(self, run: DistillationRun, last: Snapshot | None) -> Course[float | None]:
+    def _accuracy(self, run: DistillationRun, task: Task, last: Snapshot | None) -> float | None:
         """The student's on real data; where no multiple of `every` has been passed since, the last measured one."""
         fresh = last is None or run.round // self._every > last.report.round // self._every
         if last is not None and not (fresh or self._always or run.done):
             return last.accuracy
-        real = run.task.evaluation(self._device)
+        real = task.evaluation(self._device)
         if real is None:
             return None
         images, labels = real
-        return share_right((yield from run.student_course(images)), labels)
+        return share_right(run.student_logits(images), labels)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol
@@ -14,7 +15,6 @@ from typing import Any, Protocol
 import torch
 
 from ssdkd_env.distillation.grouped import GroupedRuns
-from ssdkd_env.distillation.work import perform
 from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.exponent_actions import FloatArray
 
@@ -69,16 +69,16 @@ class LocalMembers:
 
     def reset(self, arguments: Mapping[int, Mapping[str, Any]]) -> dict[int, ResetResult]:
         """Reset some members with the arguments of `SSDKDEnv.reset`."""
-        return self._together({index: self.envs[index].reset_course(**given) for index, given in arguments.items()})
+        return self._together({index: partial(self.envs[index].reset, **given) for index, given in arguments.items()})
 
     def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
         """Step some members."""
-        return self._together({index: self.envs[index].step_course(action) for index, action in actions.items()})
+        return self._together({index: partial(self.envs[index].step, action) for index, action in actions.items()})
 
-    def _together(self, courses: Mapping[int, Any]) -> dict[int, Any]:
+    def _together(self, calls: Mapping[int, Callable[[], Any]]) -> dict[int, Any]:
         if self._runs is None:
-            return {index: perform(course) for index, course in courses.items()}
-        return dict(zip(courses, self._runs.perform(list(courses.values())), strict=True))
+            return {index: call() for index, call in calls.items()}
+        return dict(zip(calls, self._runs.play(list(calls.values())), strict=True))
 
     def call(self, calls: Mapping[int, tuple[str, Sequence[Any], Mapping[str, Any]]]) -> dict[int, Any]:
         """What methods of some members give: name, arguments, keyword arguments. An attribute gives itself."""

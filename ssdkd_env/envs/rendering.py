@@ -12,14 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssdkd_env.distillation import DistillationRun, SamplingPlan
+from ssdkd_env.envs.actions import ActionScheme
+from ssdkd_env.envs.episode import Episode
+from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.extras import load_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ssdkd_env.distillation import DistillationRun
-    from ssdkd_env.envs.distillation import SSDKDEnv
 
 Picture = NDArray[np.uint8]
 
@@ -38,7 +40,7 @@ MOST_CLASSES = 40
 
 _INK, _FAINT, _WARNING = "#2f3640", "#c8ced6", "#c0392b"
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#2f6db5", "#d9762b", "#3d9a8b", "#8b6bb1"
-#: What the learning curve shows: key of `env.curve`, name, colour, where its last value stands.
+#: What the learning curve shows: key of `episode.curve`, name, colour, where its last value stands.
 _CURVES: tuple[tuple[str, str, str, Literal["left", "right"]], ...] = (
     ("probe_agreement", "probe agreement", _BLUE, "left"),
     ("accuracy", "real accuracy", _ORANGE, "right"),
@@ -46,49 +48,38 @@ _CURVES: tuple[tuple[str, str, str, Literal["left", "right"]], ...] = (
 _TINY, _SMALL, _MEDIUM, _NORMAL, _LARGE = 7.0, 8.0, 9.0, 9.5, 13.0
 
 
-def draw_run(env: SSDKDEnv) -> Picture:
+def draw_run(episode: Episode, scheme: ActionScheme, last_action: FloatArray) -> Picture:
     """Draw the run so far: buffer, class and difficulty histograms, learning curve, last action.
 
     Args:
-        env: after a reset. Neither its state nor any random state changes.
+        episode: begun. Neither its state nor any random state changes.
+        scheme: of the actions.
+        last_action: as the observation repeats it.
 
     Returns:
         (`HEIGHT`, `WIDTH`, 3) uint8.
-
-    Raises:
-        ResetNeeded: before the first reset.
     """
     load_extra("matplotlib", "a picture")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    run, report = _run_of(env), env._snapshot.report
+    run, report = episode.run, episode.snapshot.report
     figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    _draw_title(figure, env, run)
+    _draw_title(figure, episode)
     _draw_buffer(figure, run, left=44, top=92)
-    _draw_curve(_axes(figure, 636, 92, 294, 308), env)
+    _draw_curve(_axes(figure, 636, 92, 294, 308), episode)
     _draw_classes(_axes(figure, 44, 490, 250, 106), _finite(report.class_counts))
     _draw_difficulty(_axes(figure, 354, 490, 232, 106), _finite(report.difficulty_histogram))
-    _draw_action(_axes(figure, 764, 490, 166, 106), env)
+    _draw_action(_axes(figure, 764, 490, 166, 106), scheme, last_action)
     _write(figure, 636, 480, "Last action (◆ paper's)", _NORMAL, fontweight="bold")
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.array(canvas.buffer_rgba())[:, :, :3].copy()  # type: ignore[no-untyped-call]
 
 
-def draw_buffer(env: SSDKDEnv) -> Picture:
-    """Draw the buffer alone, arranged as in `draw_run`.
-
-    Args:
-        env: after a reset. Neither its state nor any random state changes.
-
-    Returns:
-        (H, W, 3) uint8, of one size for one task.
-
-    Raises:
-        ResetNeeded: before the first reset.
-    """
-    return _buffer_grid(_run_of(env), BUFFER_TILE)
+def draw_buffer(run: DistillationRun) -> Picture:
+    """Draw the buffer alone, arranged as in `draw_run`; (H, W, 3) uint8, of one size for one task."""
+    return _buffer_grid(run, BUFFER_TILE)
 
 
 def image_grid(images: Tensor, columns: int, tile: int = BUFFER_TILE) -> Picture:
@@ -149,12 +140,6 @@ def arrange(classes: Tensor, discrepancy: Tensor, num_classes: int, rows: int, c
     return places
 
 
-def _run_of(env: SSDKDEnv) -> DistillationRun:
-    if env.run is None:
-        raise gym.error.ResetNeeded("Cannot call env.render() before calling env.reset()")
-    return env.run
-
-
 def _buffer_grid(run: DistillationRun, tile: int) -> Picture:
     residents = run.buffer.residents
     places = arrange(
@@ -196,10 +181,11 @@ def _write(figure: Figure, left: float, top: float, text: str, size: float, **st
     figure.text(left / WIDTH, 1 - top / HEIGHT, text, fontsize=size, **({"color": _INK} | style))
 
 
-def _draw_title(figure: Figure, env: SSDKDEnv, run: DistillationRun) -> None:
-    title = f"{env.task.spec.name} · {env.method.name} · round {run.round}/{env.budget.rounds}"
+def _draw_title(figure: Figure, episode: Episode) -> None:
+    run, spec = episode.run, episode.task.spec
+    title = f"{spec.name} · {run.method.name} · round {run.round}/{spec.budget.rounds}"
     _write(figure, 44, 40, title, _LARGE, fontweight="bold")
-    if env._snapshot.report.diverged:
+    if episode.snapshot.report.diverged:
         _write(figure, 930, 40, "diverged", _LARGE, fontweight="bold", color=_WARNING, ha="right")
 
 
@@ -216,17 +202,17 @@ def _draw_buffer(figure: Figure, run: DistillationRun, left: int, top: int) -> N
     _write(figure, left, top - 10, head, _NORMAL, fontweight="bold")
 
 
-def _draw_curve(axes: Axes, env: SSDKDEnv) -> None:
-    rounds = env.budget.rounds
+def _draw_curve(axes: Axes, episode: Episode) -> None:
+    rounds = episode.task.spec.budget.rounds
     axes.set_xlim(0, rounds)
     axes.set_ylim(0, 1)
     _ticks(axes, range(0, rounds + 1, _step(rounds, MOST_NUMBERS)), (0, 0.25, 0.5, 0.75, 1))
     axes.grid(color=_FAINT, alpha=0.5, linewidth=0.6)
     _label(axes, "", "round")
     for key, name, color, side in _CURVES:
-        if key in env.curve[0]:
-            values = [point[key] for point in env.curve]
-            done = [point.get("round", index) for index, point in enumerate(env.curve)]  # older files lack it
+        if key in episode.curve[0]:
+            values = [point[key] for point in episode.curve]
+            done = [point.get("round", index) for index, point in enumerate(episode.curve)]  # older files lack it
             axes.plot(
                 done, values, color=color, linewidth=1.8, marker="o", markersize=4.5, markevery=[-1], clip_on=False
             )
@@ -262,13 +248,13 @@ def _draw_difficulty(axes: Axes, histogram: NDArray[np.float64]) -> None:
     _label(axes, "Difficulty (share of images)", "1 − teacher's confidence")
 
 
-def _draw_action(axes: Axes, env: SSDKDEnv) -> None:
+def _draw_action(axes: Axes, scheme: ActionScheme, last_action: FloatArray) -> None:
     """Draw a bar for each number of the last action that the observation repeats, or for the choice made."""
-    names, paper = env.action_scheme.observed_names, env.action_scheme.observed(env.paper_action)
-    places, choice = np.arange(len(names)), isinstance(env.action_space, gym.spaces.Discrete)
+    names, paper = scheme.observed_names, scheme.observed(scheme.from_plan(SamplingPlan()))
+    places, choice = np.arange(len(names)), isinstance(scheme.space, gym.spaces.Discrete)
     marked = places[paper > 0] if choice else places
     axes.axvline(0, color=_FAINT, linewidth=0.9)
-    axes.barh(places, env._last_action, height=0.6, color=_BLUE)
+    axes.barh(places, last_action, height=0.6, color=_BLUE)
     axes.plot(paper[marked], marked, linestyle="none", marker="D", markersize=4.5, color=_INK, clip_on=False)
     axes.set_xlim(0 if choice else -1, 1)
     axes.set_ylim(len(names) - 0.4, -0.6)

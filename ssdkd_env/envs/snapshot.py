@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ssdkd_env.distillation.probe import ProbeScore
 from ssdkd_env.distillation.report import RoundReport
+from ssdkd_env.tasks.probe import ProbeScore
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -93,7 +94,7 @@ def _race(env: SSDKDEnv, count: int) -> tuple[int, float, float]:
     )
     sides: list[Callable[[], Any]] = [
         lambda: [run.step(plan) for run in alone],
-        lambda: grouped.perform([run.step_course(plan) for run in together]),
+        lambda: grouped.play([partial(run.step, plan) for run in together]),
     ]
     for side in sides:
         side()  # the first round of each warms up

@@ -1,8 +1,9 @@
 """A task = teacher + student + generator + sizes + budget (+ evaluation data)."""
 
+from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.tasks.instances import INSTANCE_SETS, Instance, InstanceSet, find_instances
 from ssdkd_env.tasks.registry import TASKS, load_task, register_task
-from ssdkd_env.tasks.task import Budget, Task, TaskSpec
+from ssdkd_env.tasks.task import Task, TaskSpec
 
 __all__ = [
     "INSTANCE_SETS",

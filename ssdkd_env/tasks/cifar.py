@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.student import StudentSettings
-from ssdkd_env.tasks.task import Budget, TaskSpec
+from ssdkd_env.tasks.task import TaskSpec
 
 #: The paper's protocol: 20 epochs fill the buffer, then 200 of 400 minibatches; the buffer holds 10 % of 50,000 images.
 #: The inner steps are Fast-5's: the paper's number is not known to us.

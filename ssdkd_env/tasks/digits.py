@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssdkd_env.distillation.probe import ProbeSettings
+from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.student import StudentSettings
-from ssdkd_env.tasks.task import Budget, LabelledImages, TaskSpec
+from ssdkd_env.tasks.probe_settings import ProbeSettings
+from ssdkd_env.tasks.task import LabelledImages, TaskSpec
 
 ASSETS = Path(__file__).parent / "assets"
 #: Real images held out from the teacher's training (of 1,797), drawn with this seed.

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.networks.registry import resolve_import_path
@@ -19,7 +20,7 @@ from ssdkd_env.tasks.cards import with_card
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
 from ssdkd_env.tasks.data import find_dataset, load_split
 from ssdkd_env.tasks.digits import DIGITS
-from ssdkd_env.tasks.task import Budget, LabelledImages, Task, TaskSpec, build_teacher, check_methods
+from ssdkd_env.tasks.task import LabelledImages, Task, TaskSpec, build_teacher, check_methods
 
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100)}
 

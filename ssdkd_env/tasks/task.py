@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,44 +14,15 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.methods import METHODS, Method, make_method
-from ssdkd_env.distillation.probe import ProbeSettings
+from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.networks.folding import fold_batch_norm
 from ssdkd_env.networks.registry import build_network
+from ssdkd_env.tasks.probe_settings import ProbeSettings
 
 #: Real images (N, C, H, W) uint8 and labels (N,) int64, or (N, H, W) for dense prediction.
 LabelledImages = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much work a run may do. The number of synthesised images does not depend on the sampling plan.
-
-    Attributes:
-        rounds: of an episode.
-        warmup_rounds: batches synthesised before the student learns, to fill the buffer.
-        candidates: images synthesised a round.
-        inversion_steps: optimiser steps a batch of candidates.
-        student_steps: student minibatches a round.
-        batch_size: images a student minibatch.
-        buffer_capacity: images in the replay buffer.
-    """
-
-    rounds: int
-    warmup_rounds: int
-    candidates: int
-    inversion_steps: int
-    student_steps: int
-    batch_size: int
-    buffer_capacity: int
-
-    def __post_init__(self) -> None:
-        for setting in fields(self):
-            if getattr(self, setting.name) < 1:
-                raise InvalidInputError(
-                    f"budget[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1"
-                )
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,13 @@ def test_decisions_are_asked_for_with_the_round_and_what_each_shows() -> None:
 
 
 def test_diverged_student_ends_its_episode_early_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = SSDKDEnv.step_course
+    original = SSDKDEnv.step
 
-    def step_course(self: SSDKDEnv, action: Any) -> Any:
-        observation, reward, terminated, truncated, info = yield from original(self, action)
+    def step(self: SSDKDEnv, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = original(self, action)
         return observation, reward, terminated or action[0] < 0, truncated, info
 
-    monkeypatch.setattr(SSDKDEnv, "step_course", step_course)
+    monkeypatch.setattr(SSDKDEnv, "step", step)
     played = play_side_by_side(SubEnvironments(3, KWARGS, "loop", None), [7, 7, 7], lambda *_: ACTIONS)
     assert played is not None
     first, short, last = played

@@ -68,9 +68,9 @@ def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
 @contextmanager
 def interrupt_after(steps: int) -> Iterator[None]:
     """Press Ctrl-C in the middle of an environment's next step."""
-    original, done = SSDKDEnv.step_course, []
+    original, done = SSDKDEnv.step, []
 
-    def step_course(self: SSDKDEnv, action: Any) -> Any:
+    def step(self: SSDKDEnv, action: Any) -> Any:
         done.append(1)
         if len(done) == steps + 1:
             signal.raise_signal(signal.SIGINT)
@@ -80,7 +80,7 @@ def interrupt_after(steps: int) -> Iterator[None]:
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(SSDKDEnv, "step_course", step_course)
+            patch.setattr(SSDKDEnv, "step", step)
             yield
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "Ctrl-C works as before"
     finally:

@@ -1,11 +1,20 @@
-"""A round that stops where the student's minibatches would begin."""
+"""A round that stops at a piece of its work, or whose weights are looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ssdkd_env.distillation import DistillationRun, SamplingPlan
-from ssdkd_env.distillation.work import SynthesisWork, TrainingWork
+import pytest
+from torch import Tensor
+
+from ssdkd_env.distillation import DistillationRun, RoundReport, SamplingPlan, sampling
+from ssdkd_env.distillation.work import SynthesisWork, TrainingWork, Work, helped_by
+
+
+class _Reached(Exception):
+    """The work that was looked for."""
 
 
 def training_work(run: DistillationRun, plan: SamplingPlan) -> TrainingWork:
@@ -20,9 +29,33 @@ def synthesis_work(run: DistillationRun, plan: SamplingPlan) -> SynthesisWork:
     return work
 
 
+def weighed(run: DistillationRun, plan: SamplingPlan) -> tuple[RoundReport, Tensor]:
+    """Play the plan's round; returns its report, and log P of the new residents (size,) that the draws were from."""
+    with recorded_weights() as found:
+        return run.step(plan), found[-1]
+
+
+@contextmanager
+def recorded_weights() -> Iterator[list[Tensor]]:
+    """Log P of the residents (size,) in every round of the block, as the student's draws were made from it."""
+    found: list[Tensor] = []
+    draw = sampling.draw
+
+    def record(plan: SamplingPlan, log_weights: Tensor, *rest: Any) -> sampling.Draws:
+        found.append(log_weights)
+        return draw(plan, log_weights, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "draw", record)
+        yield found
+
+
 def _first(run: DistillationRun, plan: SamplingPlan, kind: type[Any]) -> Any:
-    course = run.step_course(plan)
-    work = course.send(None)
-    while not isinstance(work, kind):
-        work = course.send(work.alone())
-    return work
+    def stop(work: Work[Any]) -> Any:
+        if isinstance(work, kind):
+            raise _Reached(work)
+        return work.alone()
+
+    with pytest.raises(_Reached) as reached, helped_by(stop):
+        run.step(plan)
+    return reached.value.args[0]

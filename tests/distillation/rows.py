@@ -23,13 +23,11 @@ def make_entries(count: int, seed: int, born: int = 0, dense: bool = False) -> E
         confidence=confidence(teacher),
         discrepancy=discrepancy(teacher, student),
         importance_weight=torch.rand(count, generator=random) + 0.1,
-        log_weight=torch.zeros(count),
         born=torch.randint(born - 3, born + 1, (count,), generator=random),
     )
 
 
-def distribution(*competing: Entries) -> Tensor:
-    """P of the entries as they were weighed, (N,) float64."""
-    weights = torch.cat([entries.log_weight for entries in competing]).double()
-    weights = (weights - weights.max()).exp()
+def distribution(log_weights: Tensor) -> Tensor:
+    """P of unnormalised log-weights, (N,) float64."""
+    weights = (log_weights.double() - log_weights.max()).exp()
     return weights / weights.sum()

@@ -28,7 +28,6 @@ def entries(ids: list[int]) -> Entries:
         confidence=number.float(),
         discrepancy=number.float() * 2,
         importance_weight=number.float() * 3,
-        log_weight=-number.float(),
         born=number,
     )
 
@@ -90,7 +89,8 @@ def test_every_update_keeps_the_buffers_promises(history: tuple[int, list[Round]
         candidates = list(range(next_id, next_id + len(chosen.candidate_keys)))
         next_id += len(candidates)
 
-        replaced = buffer.update(entries(candidates), tensor_of(chosen), chosen.most_replaced)
+        update = buffer.update(entries(candidates), tensor_of(chosen), chosen.most_replaced)
+        replaced = update.replaced
 
         after = ids_of(buffer.residents)
         joined = [i for i in after if i in candidates]
@@ -98,6 +98,7 @@ def test_every_update_keeps_the_buffers_promises(history: tuple[int, list[Round]
         assert len(after) == len(buffer) == buffer.size == min(capacity, len(before) + len(candidates))
         assert buffer.free == capacity - len(after)
         assert len(set(after)) == len(after), "an image entered twice"
+        assert [(before + candidates)[row] for row in update.rows.tolist()] == after
         assert set(after) <= set(before) | set(candidates)
         assert replaced.dtype == torch.int64
         assert int(replaced) == len(left) <= chosen.most_replaced
@@ -144,7 +145,7 @@ def test_an_unbounded_update_keeps_the_highest_keys_of_buffer_and_candidates(
 def test_free_slots_are_filled_even_by_the_lowest_keys() -> None:
     buffer = make_buffer(4)
     buffer.update(entries([1, 2]), torch.tensor([5.0, 6.0]), most_replaced=0)
-    replaced = buffer.update(entries([3, 4]), torch.tensor([5.0, 6.0, -9.0, -8.0]), most_replaced=0)
+    replaced = buffer.update(entries([3, 4]), torch.tensor([5.0, 6.0, -9.0, -8.0]), most_replaced=0).replaced
     assert int(replaced) == 0
     assert sorted(ids_of(buffer.residents)) == [1, 2, 3, 4]
 
@@ -152,7 +153,7 @@ def test_free_slots_are_filled_even_by_the_lowest_keys() -> None:
 def test_the_best_candidate_meets_the_worst_resident() -> None:
     buffer = make_buffer(3)
     buffer.update(entries([1, 2, 3]), torch.tensor([3.0, 2.0, 1.0]), most_replaced=0)
-    replaced = buffer.update(entries([7, 8, 9]), torch.tensor([3.0, 1.0, 2.0, 0.0, 5.0, 4.0]), most_replaced=1)
+    replaced = buffer.update(entries([7, 8, 9]), torch.tensor([3.0, 1.0, 2.0, 0.0, 5.0, 4.0]), most_replaced=1).replaced
     assert int(replaced) == 1
     assert ids_of(buffer.residents) == [1, 8, 3]
 
@@ -225,4 +226,4 @@ def test_replaced_residents_are_counted_before_they_leave(history: tuple[int, li
         before = ids_of(buffer.residents)
         count = buffer.count_replaced(tensor_of(chosen), chosen.most_replaced)
         assert ids_of(buffer.residents) == before
-        assert torch.equal(count, buffer.update(entries(candidates), tensor_of(chosen), chosen.most_replaced))
+        assert torch.equal(count, buffer.update(entries(candidates), tensor_of(chosen), chosen.most_replaced).replaced)

@@ -22,7 +22,7 @@ from tests.distillation.test_grouped import assert_same, assert_same_runs, digit
 from tests.distillation.test_inversion import CLASSES
 from tests.distillation.test_objective import SHARE, as_inputs, lively_pair, make_images, make_objective, make_targets
 from tests.distillation.test_run import make_run, plain, same_state
-from tests.distillation.test_weighing import PAPER_BY_SCORERS
+from tests.distillation.test_sampling import PAPER_BY_SCORERS
 
 #: φ and adversary off, on, and stronger than the method's own.
 EMPHASES = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_compiled_run_gives_the_plain_ones_numbers(grouped: bool, monkeypatch:
     }
     for members in (*runs.values(), *runs.values()):
         if grouped:
-            GroupedRuns().perform([run.step_course(SamplingPlan()) for run in members])
+            GroupedRuns().play([partial(run.step, SamplingPlan()) for run in members])
         else:
             for run in members:
                 run.step(SamplingPlan())

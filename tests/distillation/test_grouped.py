@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method, priority
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.methods import Method
-from ssdkd_env.distillation.work import Course, LogitsWork, SynthesisWork, TrainingWork
+from ssdkd_env.distillation.work import LogitsWork, SynthesisWork, TrainingWork, perform
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.grouping import EXAMPLES, NetworkGroup
 from ssdkd_env.tasks import Task, load_task
@@ -95,8 +95,8 @@ def make_runs(task: Task, method: Method, seeds: Sequence[int], backend: str = "
 def step_together(
     grouped: GroupedRuns, runs: Sequence[DistillationRun], plans: Sequence[SamplingPlan]
 ) -> list[dict[str, Any]]:
-    courses = [run.step_course(plan) for run, plan in zip(runs, plans, strict=True)]
-    return [plain(report) for report in grouped.perform(courses)]
+    calls = [partial(run.step, plan) for run, plan in zip(runs, plans, strict=True)]
+    return [plain(report) for report in grouped.play(calls)]
 
 
 def step_alone(runs: Sequence[DistillationRun], plans: Sequence[SamplingPlan]) -> list[dict[str, Any]]:
@@ -206,7 +206,7 @@ def test_runs_may_be_at_different_rounds(name: str, alone: Counter[str]) -> None
 def test_a_run_may_warm_up_beside_others() -> None:
     method = method_of("ssdkd")
     together, apart = (make_runs(digits(), method, [0, 1, 2]) for _ in range(2))
-    reports = GroupedRuns().perform([run.warm_up_course() for run in together])
+    reports = GroupedRuns().play([run.warm_up for run in together])
     assert_same([plain(report) for report in reports], [plain(run.warm_up()) for run in apart])
     assert_same_runs(together, apart)
 
@@ -214,7 +214,7 @@ def test_a_run_may_warm_up_beside_others() -> None:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("chunk", [1, 12])
 def test_work_in_several_chunks_may_be_grouped(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("answering", "grouped", "student"):
+    for module in ("forward", "grouped", "student"):
         monkeypatch.setattr(f"ssdkd_env.distillation.{module}.FORWARD_CHUNK", chunk)
     answered: list[int] = []
     forward = NetworkGroup.forward
@@ -365,22 +365,21 @@ def test_a_student_without_grouped_form_studies_by_itself(name: str, alone: Coun
     assert_same_runs(together, apart)
 
 
-def train_alone(run: DistillationRun) -> Course[tuple[Tensor, Tensor]]:
+def train_alone(run: DistillationRun) -> tuple[Tensor, Tensor]:
     """Training and answers of a student on images of its own."""
     random = torch.Generator().manual_seed(run.seed)
     images = torch.randint(256, (12, 1, 8, 8), generator=random).to(torch.uint8)
     draws = torch.randint(12, (3, 8), generator=random)
     weights = torch.rand(12, generator=random)
-    loss: Tensor = yield TrainingWork(run.trainer, images, draws, weights, 0, run._layer_random())
-    logits = yield from run.student_course(images)
-    return loss, logits
+    loss = perform(TrainingWork(run.trainer, images, draws, weights, 0, run._layer_random()))
+    return loss, run.student_logits(images)
 
 
 def test_what_a_student_without_grouped_form_does_is_bit_identical() -> None:
     task = digits(torch.float32, student_arch="tests.own_networks:DropoutNet")
     together, apart = (make_runs(task, method_of("ssdkd"), [0, 1]) for _ in range(2))
-    found = GroupedRuns().perform([train_alone(run) for run in together])
-    expected = [GroupedRuns().perform([train_alone(run)])[0] for run in apart]
+    found = GroupedRuns().play([partial(train_alone, run) for run in together])
+    expected = [GroupedRuns().play([partial(train_alone, run)])[0] for run in apart]
     assert same_state(found, expected)
     for run, other in zip(together, apart, strict=True):
         assert same_state(run.state_dict(), other.state_dict())

@@ -10,17 +10,17 @@ import torch
 
 from ssdkd_env.distillation import DistillationRun, make_method, priority
 from ssdkd_env.distillation.priority import PRIORITY_EPSILON
-from tests.distillation.halfway import training_work
+from tests.distillation.halfway import weighed
 from tests.distillation.test_run import PAPER, UNIFORM, make_run, make_task
 
 
 @pytest.mark.parametrize("normalization", ["mean", "maximum", "plain"])
 def test_importance_weights_are_scaled_as_the_method_says(normalization: str) -> None:
     run = make_run(3, importance_normalization=normalization)
-    for _ in range(2):
-        run.step(PAPER)
+    run.step(PAPER)
+    _, log_weights = weighed(run, PAPER)
     residents = run.buffer.residents
-    p = residents.log_weight.double().softmax(dim=0)
+    p = log_weights.double().softmax(dim=0)
     w = (len(p) * p) ** -PAPER.importance_exponent
     scale = {"mean": (p * w).sum(), "maximum": w.max(), "plain": torch.ones(())}[normalization]
     torch.testing.assert_close(residents.importance_weight.double(), w / scale, rtol=1e-4, atol=1e-6)
@@ -36,15 +36,13 @@ def test_candidates_enter_with_the_weight_of_residents_of_their_kl() -> None:
     assert y.max() - y.min() > 0.1
     slope, offset = np.polyfit(x, y, 1)
     before = copy.deepcopy(run.student)
-    work = training_work(run, PAPER)  # stops before the minibatches, where w is made anew
+    _, log_weights = weighed(run, PAPER)
     new = run.buffer.residents.rows(slice(known, None))
     assert len(new) > 0
     with torch.no_grad():
         kl = priority.discrepancy(run.teacher(run._normalize(new.images)), before(run._normalize(new.images)))
     entering = np.exp(np.clip(offset + slope * np.log(kl.numpy() + PRIORITY_EPSILON), y.min(), y.max()))
-    delta = entering * kl.numpy() + PRIORITY_EPSILON
-    assert len(work.images) == known + len(new)
-    np.testing.assert_allclose(new.log_weight.exp().numpy(), delta, rtol=1e-3)
+    np.testing.assert_allclose(log_weights[known:].exp().numpy(), entering * kl.numpy() + PRIORITY_EPSILON, rtol=1e-3)
 
 
 def test_before_the_first_draws_all_images_weigh_the_same() -> None:

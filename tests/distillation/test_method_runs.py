@@ -22,6 +22,7 @@ from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, TaskSpec, load_task
 from ssdkd_env.tasks.digits import split_digits
 from ssdkd_env.tasks.task import LabelledImages, build_teacher
+from tests.distillation.halfway import weighed
 from tests.distillation.test_run import check_report, plain, same_state
 from tests.own_networks import DENSE_TASK
 
@@ -337,7 +338,9 @@ def test_candidates_compete_with_a_partial_update() -> None:
 
 def test_the_student_sees_real_training_images_and_no_held_out_one() -> None:
     record = recorded("vanilla_kd")
-    train, held_out = (set(rows_of(images)) for images, _ in real_data(record.run.task.spec))
+    spec = record.run.task.spec
+    assert isinstance(spec, TaskSpec)
+    train, held_out = (set(rows_of(images)) for images, _ in real_data(spec))
     for seen in record.rounds:
         (memory,) = seen.memories
         assert set(rows_of(memory)) == train
@@ -494,10 +497,10 @@ def test_logits_say_what_the_student_studies(name: str, residents: int, candidat
     logits = torch.full((residents + candidates,), -100.0)
     logits[-3] = 0.0
     with studied(run) as seen:
-        run.step(SamplingPlan(importance_exponent=0.0, logits=logits))
+        _, log_weights = weighed(run, SamplingPlan(importance_exponent=0.0, logits=logits))
     (draws,) = seen.draws
     assert len(set(draws.flatten().tolist())) == 1
-    assert run.buffer.residents.log_weight[draws[0, 0]] == 0.0
+    assert log_weights[draws[0, 0]] == 0.0
     entered = int((run.buffer.residents.born == 0).sum())
     assert entered == (residents if name == "vanilla_kd" else candidates)  # whatever their logits
 

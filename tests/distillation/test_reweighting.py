@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.work import TrainingWork
-from tests.distillation.halfway import training_work
+from tests.distillation.halfway import recorded_weights, training_work
 from tests.distillation.rows import distribution
 from tests.distillation.test_run import make_run, make_task, plain
 
@@ -23,8 +23,9 @@ def at_second_round(plan: SamplingPlan, **budget: int) -> tuple[DistillationRun,
     """A run whose priorities differ, what its trainer is given, and P."""
     run = make_run(3, make_task(**({"warmup_rounds": 2} | budget)))
     run.step(SamplingPlan())
-    work = training_work(run, plan)
-    return run, work, distribution(run.buffer.residents)
+    with recorded_weights() as found:
+        work = training_work(run, plan)
+    return run, work, distribution(found[-1])
 
 
 def weights_by_hand(p: Tensor) -> Tensor:
@@ -70,8 +71,9 @@ def test_images_are_drawn_as_often_as_they_should_be(plan: SamplingPlan, uniform
     run = make_run(3, make_task(warmup_rounds=2, student_steps=2000))
     logits = 2.0 * torch.rand(24 + 16, generator=torch.Generator().manual_seed(0))
     run.warm_up()
-    work = training_work(run, replace(plan, logits=logits))
-    expected = distribution(run.buffer.residents)
+    with recorded_weights() as found:
+        work = training_work(run, replace(plan, logits=logits))
+    expected = distribution(found[-1])
     assert expected.max() > 2 * expected.min()
     if uniform:
         expected = torch.full_like(expected, 1 / 24)

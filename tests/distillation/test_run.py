@@ -16,14 +16,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssdkd_env.distillation import DistillationRun, RoundReport, SamplingPlan, make_method
-from ssdkd_env.distillation.buffer import Entries
+from ssdkd_env.distillation import DistillationRun, RoundReport, SamplingPlan, make_method, sampling
 from ssdkd_env.distillation.priority import PRIORITY_EPSILON
 from ssdkd_env.distillation.report import DIFFICULTY_BINS, QUANTILES
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, TaskSpec, load_task
 from ssdkd_env.tasks.task import build_teacher
+from tests.distillation.halfway import weighed
 from tests.own_networks import DENSE_TASK
 
 ROOT = Path(__file__).parents[2]
@@ -359,10 +359,9 @@ def test_weights_of_the_round_follow_the_plan() -> None:
     run.step(UNIFORM)
     residents = run.buffer.residents
     delta = (residents.importance_weight * residents.discrepancy).double().clone()
-    report = run.step(replace(PAPER, importance_exponent=0.7))
-    residents = run.buffer.residents
+    report, log_weights = weighed(run, replace(PAPER, importance_exponent=0.7))
+    residents, weights = run.buffer.residents, log_weights.double().exp()
     known = len(delta)
-    weights = residents.log_weight.double().exp()
     torch.testing.assert_close(weights[:known], delta + PRIORITY_EPSILON, rtol=1e-4, atol=1e-6)
     p = weights / weights.sum()
     w = (len(p) * p) ** -0.7
@@ -379,6 +378,7 @@ def test_a_student_learns_real_digits_without_seeing_one() -> None:
     run = make_run(0, make_task(rounds=5, **sizes))
     for _ in range(5):
         run.step(PAPER)
+    assert isinstance(run.task, Task)
     accuracy = run.task.accuracy(run.student, "cpu")
     assert accuracy is not None
     assert accuracy > 0.25  # chance: 0.10; seeds 0 to 2 gave 0.38 to 0.43
@@ -390,13 +390,13 @@ def test_a_student_learns_real_digits_without_seeing_one() -> None:
 def recorded_logits(run: DistillationRun, plan: SamplingPlan, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """Do a step and return the log-weights that the plan gave to residents and candidates."""
     found: list[Tensor] = []
-    update = run.buffer.update
+    weigh = sampling.log_weights
 
-    def record(candidates: Entries, keys: Tensor, most_replaced: int) -> Tensor:
-        found.append(torch.cat([run.buffer.residents.log_weight, candidates.log_weight]).clone())
-        return update(candidates, keys, most_replaced)
+    def record(*arguments: Any) -> Tensor:
+        found.append(weigh(*arguments))
+        return found[-1]
 
-    monkeypatch.setattr(run.buffer, "update", record)
+    monkeypatch.setattr(sampling, "log_weights", record)
     run.step(plan)
     monkeypatch.undo()
     return found[0]
@@ -455,7 +455,6 @@ def test_logits_fresh_from_a_policy_network_leave_no_gradient_behind() -> None:
     plain_run, run = make_run(), make_run()
     plain_run.step(SamplingPlan(logits=torch.zeros(32)))
     run.step(SamplingPlan(logits=torch.zeros(32, requires_grad=True)))
-    assert not run.buffer.residents.log_weight.requires_grad
     assert same_state(run.state_dict(), plain_run.state_dict())
 
 

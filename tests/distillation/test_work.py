@@ -1,9 +1,10 @@
-"""Work as requests: what is sent and returned, who is asked, and whose random numbers are drawn."""
+"""Pieces of work: by whom they are done, what may be done together, and whose random numbers are drawn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.methods import make_method
 from ssdkd_env.distillation.run import DistillationRun
 from ssdkd_env.distillation.work import (
-    Course,
     LayerRandom,
     LogitsWork,
     SynthesisWork,
     TrainingWork,
     Work,
+    helped_by,
     perform,
 )
 from ssdkd_env.networks.convnet import ConvNet
@@ -38,6 +39,7 @@ IMAGES = torch.randint(256, (5, 2, 8, 8), generator=torch.Generator().manual_see
 class Squaring:
     """A piece of work that needs no run."""
 
+    name: ClassVar[str] = "squaring"
     number: int
 
     @property
@@ -50,53 +52,106 @@ class Squaring:
         return self.number**2
 
 
-def squares(*numbers: int) -> Course[list[int]]:
-    """Asks for one square after the other."""
-    results = []
-    for number in numbers:
-        results.append((yield Squaring(number)))
-    return results
+def squares(*numbers: int) -> list[int]:
+    """Comes to one square after the other."""
+    return [perform(Squaring(number)) for number in numbers]
 
 
-def nothing() -> Course[str]:
+def nothing() -> str:
     """Has nothing to do."""
-    yield from ()
     return "done"
 
 
-def refusing() -> Course[None]:
+def refusing() -> None:
     """Gives up after its first work."""
-    yield Squaring(1)
+    perform(Squaring(1))
     raise RuntimeError("the budget is used up")
 
 
-# --- courses ---
+class Noting(GroupedRuns):
+    """Notes how many pieces are done at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[int] = []
+
+    def _do(self, works: list[Any]) -> list[Any]:
+        self.done.append(len(works))
+        return [work.alone() for work in works]
 
 
-def test_a_course_is_sent_its_results_and_returns_its_value() -> None:
-    assert perform(squares(2, 3, 5)) == [4, 9, 25]
-    assert perform(squares()) == []
-    assert perform(nothing()) == "done"
+# --- by whom ---
 
 
-def test_exceptions_of_a_course_and_of_its_work_go_to_the_caller() -> None:
-    with pytest.raises(RuntimeError, match="budget"):
-        perform(refusing())
+def test_alone_work_is_done_at_once() -> None:
+    assert squares(2, 3, 5) == [4, 9, 25]
     with pytest.raises(ValueError, match="no such number"):
-        perform(squares(2, -1))
+        squares(2, -1)
 
 
-def test_courses_of_several_runs_return_in_their_order() -> None:
+def test_a_helper_does_the_work_inside_its_block_only() -> None:
+    seen: list[int] = []
+
+    def helper(work: Work[Any]) -> int:
+        seen.append(work.number)  # type: ignore[attr-defined]
+        return -1
+
+    with helped_by(helper):
+        assert squares(2, 3) == [-1, -1]
+    assert squares(4) == [16]
+    assert seen == [2, 3]
+
+
+def test_several_calls_return_in_their_order() -> None:
     """Whatever each has to do, and if one ends before another or at once."""
-    runs = GroupedRuns()
-    assert runs.perform([]) == []
-    assert runs.perform([nothing(), nothing()]) == ["done", "done"]
-    assert runs.perform([squares(2), nothing()]) == [[4], "done"]
+    runs = Noting()
+    assert runs.play([]) == []
+    assert runs.play([nothing, nothing]) == ["done", "done"]
+    calls: list[Any] = [partial(squares, 2), nothing, partial(squares, 3, 4, 5)]
+    assert runs.play(calls) == [[4], "done", [9, 16, 25]]
+    assert runs.done == [2, 1, 1]
 
 
-def test_exceptions_of_one_of_several_courses_go_to_the_caller() -> None:
+def test_what_one_of_several_calls_raises_goes_to_the_caller_and_ends_the_others() -> None:
+    ended: list[str] = []
+
+    def waiting() -> None:
+        try:
+            squares(1, 2, 3)
+        finally:
+            ended.append("waiting")
+
     with pytest.raises(RuntimeError, match="budget"):
-        GroupedRuns().perform([nothing(), refusing()])
+        Noting().play([waiting, refusing])
+    assert ended == ["waiting"]
+
+
+def test_what_work_raises_goes_to_the_caller_and_ends_the_calls() -> None:
+    with pytest.raises(ValueError, match="no such number"):
+        Noting().play([partial(squares, 1), partial(squares, -1)])
+    assert squares(2) == [4], "nothing of it is left"
+
+
+def test_a_call_may_not_wait_where_gradients_are_switched_off() -> None:
+    """Gradient mode belongs to the thread, and so to the others too."""
+
+    @torch.no_grad()
+    def careless() -> None:
+        squares(1)
+
+    with pytest.raises(AssertionError):
+        Noting().play([careless, nothing])
+    assert torch.is_grad_enabled()
+
+
+def test_a_group_of_groups_is_played_by_the_inner_one() -> None:
+    inner, outer = Noting(), Noting()
+
+    def both() -> list[list[int]]:
+        return inner.play([partial(squares, 2), partial(squares, 3)])
+
+    assert outer.play([both]) == [[[4], [9]]]
+    assert (inner.done, outer.done) == ([2], [])
 
 
 # --- random numbers of layers ---
@@ -143,7 +198,7 @@ def training_work(minibatches: int, batch_size: int) -> TrainingWork:
     return TrainingWork(trainer, images, draws, weights, 0, RANDOM)
 
 
-def same(first: Work, second: Work) -> bool:
+def same(first: Work[Any], second: Work[Any]) -> bool:
     return first.key == second.key
 
 

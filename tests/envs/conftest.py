@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ssdkd_env.distillation import probe
 from ssdkd_env.networks.checkpoints import save_weights
-from ssdkd_env.tasks import registry
+from ssdkd_env.tasks import probe, registry
 from ssdkd_env.tasks.task import build_teacher
 from tests.envs.own_networks import TINY
 

@@ -21,6 +21,7 @@ from ssdkd_env.envs.exponent_actions import RangedScheme
 from ssdkd_env.envs.named_plans import NAMED_PLANS, NamedPlans
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Budget
+from tests.distillation.halfway import recorded_weights
 from tests.envs.episodes import BUDGET, FloatArray, assert_same, episode, make, reset, samples_of, steps
 from tests.envs.test_actions import EPSILON, engine_probabilities, forget_nothing, probabilities_by_hand
 
@@ -180,9 +181,9 @@ def test_paper_action_samples_by_priority_and_weighs_by_importance(name: str) ->
     reset(env, 3)
     for _ in range(3):
         before = forget_nothing(env)
-        steps(env, [env.paper_action])
+        probabilities = engine_probabilities(env, env.paper_action)
         expected = probabilities_by_hand(env, before, lambda delta: np.abs(delta) + EPSILON)
-        np.testing.assert_allclose(engine_probabilities(env), expected, rtol=2e-4)
+        np.testing.assert_allclose(probabilities, expected, rtol=2e-4)
         weights = (len(expected) * expected) ** -0.4
         assert env.run is not None
         found = env.run.buffer.residents.importance_weight.numpy()
@@ -194,11 +195,13 @@ def test_paper_action_samples_by_priority_and_weighs_by_importance(name: str) ->
 def test_uniform_action_gives_equal_weights(name: str) -> None:
     env = make(action=name)
     reset(env, 3)
-    for moment in steps(env, [env.uniform_action] * 3):
+    with recorded_weights() as found:
+        moments = steps(env, [env.uniform_action] * 3)
+    assert len(found) == 3
+    for log_weights, moment in zip(found, moments, strict=True):
+        assert (log_weights == log_weights[0]).all()
         assert env.run is not None
-        residents = env.run.buffer.residents
-        assert (residents.log_weight == residents.log_weight[0]).all()
-        assert (residents.importance_weight == 1).all()
+        assert (env.run.buffer.residents.importance_weight == 1).all()
         assert moment.info["effective_sample_size"] == pytest.approx(1.0)
 
 

@@ -20,6 +20,8 @@ from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.exponent_actions import Exponents
 from ssdkd_env.tasks import Budget
+from tests.distillation.halfway import recorded_weights
+from tests.distillation.rows import distribution
 from tests.envs.episodes import BUDGET, actions_of, assert_same, episode, make, reset, steps
 
 SCHEME = Exponents(Budget(**BUDGET))
@@ -194,11 +196,11 @@ def probabilities_by_hand(env: SSDKDEnv, before: Before, form: Callable[[Any], A
     return np.asarray(unnormalised / unnormalised.sum())
 
 
-def engine_probabilities(env: SSDKDEnv) -> NDArray[np.float64]:
-    assert env.run is not None
-    log_weight = env.run.buffer.residents.log_weight.double().numpy()
-    unnormalised = np.exp(log_weight - log_weight.max())
-    return np.asarray(unnormalised / unnormalised.sum())
+def engine_probabilities(env: SSDKDEnv, action: NDArray[np.float32]) -> NDArray[np.float64]:
+    """P over the buffer in the step of an action."""
+    with recorded_weights() as found:
+        steps(env, [action])
+    return distribution(found[-1]).numpy()
 
 
 def test_exponent_of_the_action_is_the_exponent_of_the_priority() -> None:
@@ -207,6 +209,6 @@ def test_exponent_of_the_action_is_the_exponent_of_the_priority() -> None:
     before = forget_nothing(env)
     action = env.uniform_action
     action[0] = -0.75  # a = −1.5
-    steps(env, [action])
+    found = engine_probabilities(env, action)
     expected = probabilities_by_hand(env, before, lambda delta: (np.abs(delta) + EPSILON) ** -1.5)
-    np.testing.assert_allclose(engine_probabilities(env), expected, rtol=2e-4)
+    np.testing.assert_allclose(found, expected, rtol=2e-4)

@@ -185,7 +185,8 @@ def test_scaled_entries_are_distances_from_the_mean_in_deviations() -> None:
 def test_scaled_entries_are_clipped_at_five_deviations() -> None:
     env = make()
     reset(env, 3)
-    snapshot = env._snapshot
+    assert env.episode is not None
+    snapshot = env.episode.snapshot
     report = replace(snapshot.report, class_imbalance=1.0, buffer_fill=0.0, candidate_agreement=math.nan)
     observer = Observer("scaled", 1, ())
     observer.begin(replace(snapshot, report=report), ROUNDS, np.zeros(0, np.float32))

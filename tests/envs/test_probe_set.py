@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssdkd_env.distillation import probe as probe_module
-from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.tasks import probe as probe_module
+from ssdkd_env.tasks.probe import probe_set
 from tests.envs.episodes import actions_of, assert_same, episode, make, reset
 
 DROPOUT = "tests.envs.own_networks:dropout_generator"

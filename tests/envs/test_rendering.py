@@ -14,11 +14,20 @@ import torch
 
 from ssdkd_env.envs import SSDKDEnv, rendering
 from ssdkd_env.envs.actions import ACTION_SCHEMES
-from ssdkd_env.envs.rendering import BUFFER_TILE, GAP, HEIGHT, WIDTH, _step, arrange, draw_buffer, draw_run, image_grid
+from ssdkd_env.envs.rendering import BUFFER_TILE, GAP, HEIGHT, WIDTH, Picture, _step, arrange, image_grid
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.task import build_teacher
 from tests.envs.episodes import ROUNDS, SMALL_PROBE, actions_of, assert_same, episode, make, reset, samples_of, steps
 from tests.own_networks import DENSE_TASK
+
+
+def draw_run(env: SSDKDEnv) -> Picture:
+    assert env.episode is not None
+    return rendering.draw_run(env.episode, env.action_scheme, env._last_action)
+
+
+def draw_buffer(env: SSDKDEnv) -> Picture:
+    return env.buffer_picture()
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from ssdkd_env.distillation.augmentation import Normalize
-from ssdkd_env.distillation.buffer import Entries
+from ssdkd_env.distillation.buffer import Entries, Update
 from ssdkd_env.distillation.forward import logits_of
-from ssdkd_env.distillation.probe import ProbeScore, ProbeSet, probe_set
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks.probe import ProbeScore, ProbeSet, probe_set
 from tests.envs.episodes import (
     REWARD_NAMES,
     TERMINAL_REWARDS,
@@ -32,9 +32,10 @@ from tests.envs.episodes import (
 def score(env: SSDKDEnv) -> float:
     """The student's score, computed without the environment's own score."""
     assert env.run is not None
-    student, name = env.run.student, env.reward_name.removeprefix("terminal_")
+    student, name = env.run.student, env.settings.reward.removeprefix("terminal_")
     if name == "candidate_agreement":
-        return env._snapshot.report.candidate_agreement  # see the test of this score
+        assert env.episode is not None
+        return env.episode.snapshot.report.candidate_agreement  # see the test of this score
     if name == "oracle_accuracy":
         accuracy = env.task.accuracy(student, env.device)
         assert accuracy is not None
@@ -111,7 +112,7 @@ def test_candidate_agreement_is_that_on_fresh_images_before_the_student_saw_any(
     fresh: list[torch.Tensor] = []
     update = env.run.buffer.update
 
-    def record(candidates: Entries, *rest: Any) -> torch.Tensor:
+    def record(candidates: Entries, *rest: Any) -> Update:
         fresh.append(candidates.images)
         return update(candidates, *rest)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,13 +63,13 @@ def test_seconds_are_those_of_all_rounds(monkeypatch: pytest.MonkeyPatch) -> Non
     env = make(rounds_per_step=3, clock=True)
     env.reset(seed=0)
     assert env.run is not None
-    course = env.run.step_course
+    step = env.run.step
 
-    def timed(plan: SamplingPlan) -> Generator[Any, Any, RoundReport]:
-        report: RoundReport = yield from course(plan)
+    def timed(plan: SamplingPlan) -> RoundReport:
+        report = step(plan)
         return replace(report, seconds_synthesis=10.0**report.round, seconds_distillation=2.0**report.round)
 
-    monkeypatch.setattr(env.run, "step_course", timed)
+    monkeypatch.setattr(env.run, "step", timed)
     ((*_, info),) = steps(env, actions_of(0, 1))
     assert info["seconds"] == {"synthesis": 1110.0, "distillation": 14.0}
 
@@ -79,13 +78,13 @@ def test_diverged_student_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None
     env = make(rounds_per_step=3)
     env.reset(seed=0)
     assert env.run is not None
-    course = env.run.step_course
+    step = env.run.step
 
-    def diverging(plan: SamplingPlan) -> Generator[Any, Any, RoundReport]:
-        report: RoundReport = yield from course(plan)
+    def diverging(plan: SamplingPlan) -> RoundReport:
+        report = step(plan)
         return replace(report, diverged=report.round == 2)
 
-    monkeypatch.setattr(env.run, "step_course", diverging)
+    monkeypatch.setattr(env.run, "step", diverging)
     (moment,) = steps(env, actions_of(0, 1))
     assert (moment.terminated, moment.info["round"], moment.info["diverged"]) == (True, 2, True)
 
@@ -117,7 +116,11 @@ def test_picture_of_a_run_has_the_curve_by_rounds() -> None:
     picture = env.render()
     assert picture is not None
     assert (picture != single.render()).any()
-    single.curve = [single.curve[0], *single.curve[2:]]  # what a step of two rounds does not show
+    assert single.episode is not None
+    single.episode.curve = [
+        single.episode.curve[0],
+        *single.episode.curve[2:],
+    ]  # what a step of two rounds does not show
     np.testing.assert_array_equal(picture, single.render())
 
 

@@ -292,13 +292,13 @@ def test_group_in_float32_gives_sound_numbers_and_the_same_ones_again() -> None:
 
 def test_group_does_equal_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = GroupedRuns.perform
+    original = GroupedRuns.play
 
-    def perform(self: GroupedRuns, courses: Sequence[Any]) -> Any:
-        seen.append(len(courses))
-        return original(self, courses)
+    def play(self: GroupedRuns, calls: Sequence[Any]) -> Any:
+        seen.append(len(calls))
+        return original(self, calls)
 
-    monkeypatch.setattr(GroupedRuns, "perform", perform)
+    monkeypatch.setattr(GroupedRuns, "play", play)
     envs = make_vec(3, vectorization="grouped")
     reset(envs, 0)
     step(envs, 0)
@@ -481,7 +481,7 @@ def test_error_in_a_process_is_raised_here_and_the_others_go_on(three_in_two_pro
     expected = reset(envs, 11)
     with pytest.raises(InvalidInputError, match="no_such_folder") as caught:
         envs.call("load", "no_such_folder/episode.safetensors")
-    assert "load_episode" in str(caught.value.__cause__), "the other process's traceback"
+    assert "in load_state" in str(caught.value.__cause__), "the other process's traceback"
     with pytest.raises(AttributeError, match="no_such_attribute"):
         envs.get_attr("no_such_attribute")
     assert_same(reset(envs, 11), expected)
@@ -492,8 +492,8 @@ def test_what_cannot_be_sent_between_processes_is_an_error_that_leaves_them_well
 ) -> None:
     envs = three_in_two_processes
     expected = reset(envs, 11)
-    with pytest.raises(TypeError, match="generator"):
-        envs.call("step_course", step_actions(0, 1)[0])
+    with pytest.raises(TypeError, match="Generator"):
+        envs.get_attr("run")
     with pytest.raises(Exception, match="lambda"):
         envs.set_attr("note", ["sent", lambda: "not sent", "sent"])
     assert [budget.rounds for budget in envs.get_attr("budget")] == [ROUNDS] * 3

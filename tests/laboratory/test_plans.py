@@ -114,7 +114,8 @@ def test_scores_are_those_of_the_rewards() -> None:
     _, info = env.reset(seed=0)
     for name, score in scores_of(info).items():
         reward = REWARDS["oracle_accuracy" if name == "accuracy" else name]
-        assert score == pytest.approx(reward.score(env._snapshot), abs=1e-12)
+        assert env.episode is not None
+        assert score == pytest.approx(reward.score(env.episode.snapshot), abs=1e-12)
 
 
 # --- numbers ---

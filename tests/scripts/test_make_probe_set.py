@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssdkd_env.distillation.probe import ProbeSet, synthesize
 from ssdkd_env.tasks import load_task
 from ssdkd_env.tasks.digits import ASSETS
+from ssdkd_env.tasks.probe import ProbeSet, synthesize
 from tests.scripts.commands import Result, assert_refused, in_process_of_its_own, in_this_process
 
 TASK = "tests.own_networks:SMALL_PROBE_TASK"

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from ssdkd_env.distillation.probe import fingerprint
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.registry import CONVNET_WIDTHS, NETWORKS
 from ssdkd_env.tasks import INSTANCE_SETS, Instance, find_instances, load_task
 from ssdkd_env.tasks.digits import ASSETS
 from ssdkd_env.tasks.instances import grid
+from ssdkd_env.tasks.probe import fingerprint
 
 
 def test_grid_is_every_combination_once() -> None:

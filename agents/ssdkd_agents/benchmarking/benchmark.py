@@ -23,7 +23,7 @@ from ssdkd_agents.runs import RunFolder, append_line
 from ssdkd_agents.seeds import HELD_OUT_SEED
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome, run_jobs
-from ssdkd_env.envs.distillation import FACE
+from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically, write_json
 

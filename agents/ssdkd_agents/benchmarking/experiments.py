@@ -20,11 +20,11 @@ from ssdkd_agents.machine import forget_peak_memory, machine, peak_device_memory
 from ssdkd_agents.policies.storage import find_sampler_file, load_sampler
 from ssdkd_agents.runs import versions
 from ssdkd_agents.samplers import CONSTANT_PREFIX, RANDOM_REPLACEMENT_PREFIX, SAMPLERS, Sampler, decide, write_decision
-from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_json
+from ssdkd_env.tasks.probe import probe_set
 
 #: Seconds between two checkpoints of a long episode: what a killed process loses.
 SAVE_EVERY = 120.0
@@ -89,7 +89,7 @@ class Trace:
     peak_device_memory_mib: float | None = None
 
 
-class Episode:
+class ResumableEpisode:
     """An episode that can be put down after any step, and picked up by another process with the same result.
 
     Call `start` or `load`, then `advance` until `finished`, then `result`. Clock values are the only ones that
@@ -229,7 +229,7 @@ def _load_shared(env: SSDKDEnv) -> None:
 
 
 def run_episode(config: EpisodeConfig) -> dict[str, Any]:
-    """Play one episode and describe it; see `Episode.result`."""
+    """Play one episode and describe it; see `ResumableEpisode.result`."""
     result = play(config, None, lambda: False)
     assert result is not None
     return result
@@ -261,14 +261,14 @@ def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool
     return episode.result()
 
 
-def begin(config: EpisodeConfig, checkpoint: Path | None) -> Episode:
+def begin(config: EpisodeConfig, checkpoint: Path | None) -> ResumableEpisode:
     """An episode as its checkpoint left it, or else after its warm-up."""
-    episode = Episode(config)
+    episode = ResumableEpisode(config)
     if checkpoint is not None and checkpoint.exists():
         try:
             episode.load(checkpoint)
         except (InvalidInputError, KeyError, TypeError, ValueError, RuntimeError):
-            episode = Episode(config)
+            episode = ResumableEpisode(config)
         else:
             return episode
     episode.start()

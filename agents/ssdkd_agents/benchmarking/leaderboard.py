@@ -26,7 +26,7 @@ from ssdkd_agents.analysis.results import (
     score_of,
     wall_seconds,
 )
-from ssdkd_env.envs.distillation import FACE
+from ssdkd_env.envs.settings import FACE
 
 HEAD = """# Leaderboard
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssdkd_agents.analysis.results import Result
-from ssdkd_agents.benchmarking.experiments import Episode, EpisodeConfig
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, ResumableEpisode
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import versions
 from ssdkd_agents.samplers import CONSTANT_PREFIX, SAMPLERS, FloatArray, State, read_decision
@@ -29,7 +29,6 @@ COMPARED = (
     "held_out_accuracy",
     "distributions",
     "buffer_images",
-    "buffer_bytes",
 )
 #: Without any of these equal, floating-point sums may come in another order.
 MACHINE_KEYS = ("cpu", "device", "torch_threads")
@@ -104,7 +103,7 @@ def replay(line: Result, source: str, tolerance: float) -> Replayed:
     threads = torch.get_num_threads()
     torch.set_num_threads(line.get("machine", {}).get("torch_threads", threads))
     try:
-        episode = Episode(config, TraceSampler(line["actions"]) if source == "trace" else None)
+        episode = ResumableEpisode(config, TraceSampler(line["actions"]) if source == "trace" else None)
         reasons = other_conditions(line, machine(episode.device))
         episode.start()
         while not episode.finished and len(episode.trace.actions) < len(line["actions"]):

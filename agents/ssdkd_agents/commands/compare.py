@@ -20,7 +20,7 @@ from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, set
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
 from ssdkd_agents.commands.command_line import launch
 from ssdkd_agents.samplers import CONSTANT_PREFIX
-from ssdkd_env.envs.distillation import FACE
+from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 

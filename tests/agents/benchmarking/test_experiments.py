@@ -12,8 +12,8 @@ import pytest
 import torch
 from gymnasium import spaces
 from ssdkd_agents.benchmarking.experiments import (
-    Episode,
     EpisodeConfig,
+    ResumableEpisode,
     play,
     run_episode,
     run_episodes,
@@ -26,6 +26,7 @@ from ssdkd_agents.samplers import SAMPLERS, RandomSampler
 from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.episode import Episode
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import BUDGET, ROUNDS
 
@@ -98,7 +99,7 @@ def test_seconds_are_the_sums_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> 
     """Warm-up included; the clock values of the environment are replaced by known ones."""
     infos = iter({"synthesis": 2.0**index, "distillation": 3.0**index} for index in range(1 + BUDGET["rounds"]))
     original = SSDKDEnv._info
-    monkeypatch.setattr(SSDKDEnv, "_curve_point", lambda self: {})
+    monkeypatch.setattr(Episode, "_curve_point", lambda self: {})
     monkeypatch.setattr(SSDKDEnv, "_info", lambda self: original(self) | {"seconds": next(infos)})
     seconds = run_episode(CONFIG)["seconds"]
     assert seconds["synthesis"] == sum(2.0**index for index in range(1 + BUDGET["rounds"]))
@@ -196,7 +197,7 @@ def test_stopped_episode_ends_as_an_uninterrupted_one(rounds: int, sampler: str,
 def test_episode_with_several_rounds_a_step_goes_on_too(tmp_path: Path) -> None:
     config = replace(CONFIG, sampler="random", env_kwargs=CONFIG.env_kwargs | {"rounds_per_step": 2})
     path = kept_episode(tmp_path / "episode", config)
-    episode = Episode(config)
+    episode = ResumableEpisode(config)
     episode.load(path)  # where `play` would begin anew with what does not fit
     assert len(episode.trace.actions) == 1
     episode.advance()
@@ -250,7 +251,7 @@ def test_recurrent_sampler_has_its_state_again(tmp_path: Path, monkeypatch: pyte
 
 
 def kept_episode(path: Path, config: EpisodeConfig = CONFIG) -> Path:
-    episode = Episode(config)
+    episode = ResumableEpisode(config)
     episode.start()
     episode.advance()
     episode.save(path)
@@ -261,7 +262,7 @@ def test_episode_of_another_config_is_refused(tmp_path: Path) -> None:
     path = kept_episode(tmp_path / "0.safetensors")
     for other in (replace(CONFIG, seed=CONFIG.seed + 1), replace(CONFIG, sampler="uniform")):
         with pytest.raises(InvalidInputError, match="belongs to another episode"):
-            Episode(other).load(path)
+            ResumableEpisode(other).load(path)
 
 
 def test_state_and_trace_of_different_rounds_are_refused(tmp_path: Path) -> None:
@@ -270,7 +271,7 @@ def test_state_and_trace_of_different_rounds_are_refused(tmp_path: Path) -> None
     play(CONFIG, path, stop_after(1))  # one round further
     path.with_suffix(".json").write_text(trace)
     with pytest.raises(InvalidInputError, match="different rounds"):
-        Episode(CONFIG).load(path)
+        ResumableEpisode(CONFIG).load(path)
 
 
 def test_sampler_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +281,7 @@ def test_sampler_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest
         lambda name, env, seed: RandomSampler(spaces.Box(-1.0, 1.0, (5,)), seed),
     )
     with pytest.raises(InvalidInputError, match="no longer the one that began"):
-        Episode(CONFIG).load(path)
+        ResumableEpisode(CONFIG).load(path)
 
 
 @pytest.mark.parametrize("damage", ["state cut short", "trace cut short", "no trace", "other trace", "other round"])

@@ -88,16 +88,16 @@ class Killed(BaseException):
 @contextmanager
 def killed_after(steps: int) -> Iterator[None]:
     """Kill the process in an environment's next step of training."""
-    original, done = SSDKDEnv.step_course, []
+    original, done = SSDKDEnv.step, []
 
-    def step_course(self: SSDKDEnv, action: Any) -> Any:
+    def step(self: SSDKDEnv, action: Any) -> Any:
         done.append(1)
         if len(done) == steps + 1:
             raise Killed
         return original(self, action)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SSDKDEnv, "step_course", step_course)
+        patch.setattr(SSDKDEnv, "step", step)
         with pytest.raises(Killed):
             yield
 

@@ -19,9 +19,9 @@ from ssdkd_agents.training.config import MOST_ENVIRONMENTS, TrainingConfig, chec
 from ssdkd_agents.training.train import make_training_env, train
 from stable_baselines3.common.vec_env import VecNormalize
 
-from ssdkd_env.distillation.probe import probe_set
 from ssdkd_env.envs import SSDKDEnv, sub_environments
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks.probe import probe_set
 from tests.agents.trainings import PPO, ROUNDS, SAC, checkpoints, go_on, run, scalars
 from tests.envs.episodes import make
 
@@ -179,10 +179,10 @@ def test_sac_trains_and_goes_on_with_its_replay_buffer(tmp_path: Path) -> None:
 
 
 def test_error_of_the_environment_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def step_course(self: SSDKDEnv, action: Any) -> Any:
+    def step(self: SSDKDEnv, action: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(SSDKDEnv, "step_course", step_course)
+    monkeypatch.setattr(SSDKDEnv, "step", step)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(tmp_path / "run")
 
@@ -243,13 +243,13 @@ def test_seeds_of_training_are_disjoint_and_below_those_of_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int | None] = []
-    original = SSDKDEnv.reset_course
+    original = SSDKDEnv.reset
 
-    def reset_course(self: SSDKDEnv, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+    def reset(self: SSDKDEnv, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         seen.append(seed)
         return original(self, seed=seed, options=options)
 
-    monkeypatch.setattr(SSDKDEnv, "reset_course", reset_course)
+    monkeypatch.setattr(SSDKDEnv, "reset", reset)
     hyperparameters = PPO.hyperparameters | {"n_envs": 2}
     run(tmp_path / "run", replace(PPO, seed=999, hyperparameters=hyperparameters, vectorization="loop"))
     assert [seed for seed in seen if seed is not None] == [training_seed(999), training_seed(999) + 1]

@@ -159,13 +159,13 @@ def _normalized() -> VecNormalize:
 def actions(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.float32]]:
     """Every action that an environment in this process receives."""
     seen: list[NDArray[np.float32]] = []
-    original = SSDKDEnv.step_course
+    original = SSDKDEnv.step
 
-    def step_course(self: SSDKDEnv, action: Any) -> Any:
+    def step(self: SSDKDEnv, action: Any) -> Any:
         seen.append(np.array(action))
         return original(self, action)
 
-    monkeypatch.setattr(SSDKDEnv, "step_course", step_course)
+    monkeypatch.setattr(SSDKDEnv, "step", step)
     return seen
 
 

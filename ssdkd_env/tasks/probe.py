@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,83 +14,15 @@ from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.inversion import Inversion
-from ssdkd_env.distillation.methods import METHODS, Method
-from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import cache_folder, load_state, save_state
+from ssdkd_env.tasks.probe_settings import PROBE_SOURCES, ProbeSource
+from ssdkd_env.tasks.task import Task
 
-if TYPE_CHECKING:
-    from ssdkd_env.tasks.task import Task
-
-
-@dataclass(frozen=True)
-class ProbeSource:
-    """A way of inverting the teacher into probe images: by statistics and drawn classes alone, without adversary.
-
-    Attributes:
-        method: its own, so that no preset changes the rewards.
-        steps: optimiser steps a batch, as a multiple of `ProbeSettings.steps`.
-        lasting: a batch depends on those before it, so that only late ones are kept; otherwise only those are made.
-    """
-
-    method: Method
-    steps: int = 1
-    lasting: bool = False
-
-
-PROBE_SOURCES = {
-    "meta_generator": ProbeSource(
-        Method(
-            name="probe",
-            source="Ours: the meta-generator of Fast (Fang et al. 2022) without adversary and without φ.",
-            generator_lr=4e-3,
-            latent_lr=1e-2,
-            adversarial_weight=0.0,
-        ),
-        lasting=True,
-    ),
-    "noisy_labels": ProbeSource(replace(METHODS["nayer"], adversarial_weight=0.0), steps=2),
-    "pixels": ProbeSource(replace(METHODS["deepinversion"], adversarial_weight=0.0), steps=15),
-}
 #: To be raised when the engine makes other images of the same settings, so that no cache judges by the old ones.
 PROBE_FORMAT = 3
 #: Seed of the first generator; the probe set belongs to the teacher, not to the run.
 PROBE_SEED = 20240617
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """How much work goes into a probe set.
-
-    Attributes:
-        sources: names of `PROBE_SOURCES`, joined by `+`. Students that differ little are told apart better by images
-            of several kinds, each of which sees another part of what the teacher knows.
-        generators: of each source, begun from scratch, for the same reason.
-        batches: batches that each generator is trained on, where it lasts.
-        kept: the last of them, which make the probe set.
-        batch_size: images a batch.
-        steps: optimiser steps a batch.
-    """
-
-    sources: str = "meta_generator"
-    generators: int = 4
-    batches: int = 12
-    kept: int = 2
-    batch_size: int = 64
-    steps: int = 20
-
-    def __post_init__(self) -> None:
-        sources = self.sources.split("+")
-        for source in sources:
-            check_choice("probe['sources']", source, PROBE_SOURCES)
-        if len(set(sources)) < len(sources):
-            raise InvalidInputError(f"probe['sources']={self.sources!r} names one twice; name each once, as in 'a+b'")
-        for setting in fields(self)[1:]:
-            if getattr(self, setting.name) < 1:
-                raise InvalidInputError(
-                    f"probe[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1"
-                )
-        if self.kept > self.batches:
-            raise InvalidInputError(f"probe['kept']={self.kept}: only {self.batches} batches are made; keep fewer")
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from ssdkd_env.distillation import probe
-from ssdkd_env.distillation.probe import (
-    PROBE_SOURCES,
-    ProbeSet,
-    ProbeSettings,
-    file_name,
-    fingerprint,
-    synthesize,
-)
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.networks.convnet import ConvNet
-from ssdkd_env.tasks import Task, load_task
+from ssdkd_env.tasks import Task, load_task, probe
 from ssdkd_env.tasks.digits import ASSETS
+from ssdkd_env.tasks.probe import ProbeSet, file_name, fingerprint, synthesize
+from ssdkd_env.tasks.probe_settings import PROBE_SOURCES, ProbeSettings, ProbeSource
 
 CPU = torch.device("cpu")
 SMALL = {"generators": 2, "batches": 3, "kept": 2, "batch_size": 10, "steps": 1}
@@ -88,7 +81,7 @@ def test_only_the_last_batches_of_a_source_that_lasts_are_kept() -> None:
 
 
 @pytest.mark.parametrize("source", PROBE_SOURCES.values(), ids=PROBE_SOURCES)
-def test_sources_use_the_teacher_alone(source: probe.ProbeSource) -> None:
+def test_sources_use_the_teacher_alone(source: ProbeSource) -> None:
     assert source.method.adversarial_weight == 0.0
     assert source.method.memory != "real"
 

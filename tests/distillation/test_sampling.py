@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
 from ssdkd_env.distillation.buffer import Entries
+from ssdkd_env.distillation.sampling import draw, log_weights, replacement_keys
 from ssdkd_env.distillation.scoring import BinScorer, ClassBinScorer, NeuralScorer, SampleFeatures, Scorer
-from ssdkd_env.distillation.weighing import weigh
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Task
 from ssdkd_env.tasks.task import build_teacher
@@ -38,10 +38,10 @@ def buffer_and_candidates(dense: bool) -> tuple[Entries, Entries, Tensor]:
 @pytest.mark.parametrize("name", PAPER_BY_SCORERS)
 def test_every_scorer_can_say_the_papers_sampler(name: str, dense: bool) -> None:
     residents, candidates, share = buffer_and_candidates(dense)
-    weigh(SamplingPlan(scorer=PAPER_BY_SCORERS[name]), share, residents, candidates)
+    found = log_weights(SamplingPlan(scorer=PAPER_BY_SCORERS[name]), share, residents, candidates)
     delta = torch.cat([(each.importance_weight * each.discrepancy).double() for each in (residents, candidates)])
     expected = (delta + EPSILON) / (delta + EPSILON).sum()
-    torch.testing.assert_close(distribution(residents, candidates), expected, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(distribution(found), expected, rtol=1e-5, atol=1e-9)
     assert expected.max() > 2 * expected.min()
 
 
@@ -52,32 +52,30 @@ def test_three_exponents_are_the_first_three_weights_of_the_network(dense: bool)
     by_network = NeuralScorer(linear, torch.zeros(3, 7), torch.zeros(3), torch.zeros(3))
     found = []
     for plan in (SamplingPlan(0.7, -1.2, 1.9), SamplingPlan(scorer=by_network)):
-        weigh(plan, share, residents, candidates)
-        found.append(distribution(residents, candidates))
+        found.append(distribution(log_weights(plan, share, residents, candidates)))
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-9)
 
 
 def test_scores_belong_to_residents_first_and_to_candidates_then() -> None:
     residents, candidates, share = buffer_and_candidates(False)
-    weigh(SamplingPlan(scorer=lambda features: torch.arange(float(len(features)))), share, residents, candidates)
-    assert residents.log_weight.tolist() == list(range(10))
-    assert candidates.log_weight.tolist() == list(range(10, 16))
+    plan = SamplingPlan(scorer=lambda features: torch.arange(float(len(features))))
+    assert log_weights(plan, share, residents, candidates).tolist() == list(range(16))
+    by_priority = log_weights(SamplingPlan(), share, residents, candidates)
+    torch.testing.assert_close(by_priority[:10], log_weights(SamplingPlan(), share, residents))
 
 
 def test_residents_alone_are_weighed_where_there_are_no_candidates() -> None:
     residents, _, share = buffer_and_candidates(False)
-    weigh(SamplingPlan(scorer=PAPER_BY_SCORERS["samples"]), share, residents)
-    alone = distribution(residents)
-    weigh(SamplingPlan(), share, residents)
-    torch.testing.assert_close(distribution(residents), alone, rtol=1e-5, atol=1e-9)
+    by_scorer = log_weights(SamplingPlan(scorer=PAPER_BY_SCORERS["samples"]), share, residents)
+    by_exponents = log_weights(SamplingPlan(), share, residents)
+    torch.testing.assert_close(distribution(by_scorer), distribution(by_exponents), rtol=1e-5, atol=1e-9)
 
 
 def test_a_scorer_that_is_learnt_leaves_no_gradient_behind() -> None:
     residents, candidates, share = buffer_and_candidates(False)
     linear = torch.ones(7, requires_grad=True)
     scorer = NeuralScorer(linear, torch.zeros(3, 7), torch.zeros(3), torch.zeros(3))
-    weigh(SamplingPlan(scorer=scorer), share, residents, candidates)
-    assert not residents.log_weight.requires_grad
+    assert not log_weights(SamplingPlan(scorer=scorer), share, residents, candidates).requires_grad
 
 
 @pytest.mark.parametrize("form", [lambda n: (n - 1,), lambda n: (n + 1,), lambda n: (n, 1), lambda n: ()])
@@ -85,7 +83,36 @@ def test_another_number_of_scores_is_refused(form: Callable[[int], tuple[int, ..
     residents, candidates, share = buffer_and_candidates(False)
     plan = SamplingPlan(scorer=lambda features: torch.zeros(form(len(features))))
     with pytest.raises(InvalidInputError, match=r"SamplingPlan\.scorer gave shape .*, expected \(16,\)"):
-        weigh(plan, share, residents, candidates)
+        log_weights(plan, share, residents, candidates)
+
+
+# --- draws ---
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("reweighted", [False, True])
+def test_draws_follow_p_or_the_loss_does(reweighted: bool) -> None:
+    """In both, an image's expected part of the loss is P·w."""
+    weights = torch.tensor([0.0, 1.0, 2.0])
+    plan = SamplingPlan(importance_exponent=0.5, reweighted=reweighted)
+    drawn = draw(plan, weights, "plain", (400, 500), generator())
+    p = distribution(weights)
+    torch.testing.assert_close(drawn.probabilities, p)
+    w = (3 * p) ** -0.5
+    torch.testing.assert_close(drawn.importance_weights.double(), w, rtol=1e-5, atol=0.0)
+    assert drawn.rows.shape == (400, 500) and drawn.rows.dtype == torch.int64
+    counts = drawn.rows.flatten().bincount(minlength=3).double() / drawn.rows.numel()
+    torch.testing.assert_close(counts, torch.full((3,), 1 / 3).double() if reweighted else p, rtol=0.0, atol=0.005)
+    torch.testing.assert_close(counts * drawn.loss_weights, p * w, rtol=0.01, atol=0.0)
+
+
+def test_the_highest_replacement_key_is_a_draw_from_p() -> None:
+    weights, random = torch.tensor([0.0, 1.0, 2.0]), generator()
+    first = torch.stack([replacement_keys(weights, random).argmax() for _ in range(20_000)]).bincount(minlength=3)
+    torch.testing.assert_close(first.double() / 20_000, distribution(weights), rtol=0.0, atol=0.015)
 
 
 # --- in a run ---

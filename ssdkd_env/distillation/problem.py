@@ -1,0 +1,135 @@
+"""What the engine needs to know of a task. The engine asks; `ssdkd_env.tasks` answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.distillation.student import StudentSettings
+from ssdkd_env.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much work a run may do. The number of synthesised images does not depend on the sampling plan.
+
+    Attributes:
+        rounds: of an episode.
+        warmup_rounds: batches synthesised before the student learns, to fill the buffer.
+        candidates: images synthesised a round.
+        inversion_steps: optimiser steps a batch of candidates.
+        student_steps: student minibatches a round.
+        batch_size: images a student minibatch.
+        buffer_capacity: images in the replay buffer.
+    """
+
+    rounds: int
+    warmup_rounds: int
+    candidates: int
+    inversion_steps: int
+    student_steps: int
+    batch_size: int
+    buffer_capacity: int
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            if getattr(self, setting.name) < 1:
+                raise InvalidInputError(
+                    f"budget[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1"
+                )
+
+
+class ProblemSpec(Protocol):
+    """Numbers of a task; see `TaskSpec`, which has them."""
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, what the teacher's input was normalised with."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, what the teacher's input was normalised with."""
+        ...
+
+    @property
+    def padding(self) -> int:
+        """Pixels of random shift in augmentation."""
+        ...
+
+    @property
+    def flip(self) -> bool:
+        """Whether augmentation mirrors images."""
+        ...
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of the generator's latent vectors."""
+        ...
+
+    @property
+    def budget(self) -> Budget:
+        """How much work a run may do."""
+        ...
+
+    @property
+    def student(self) -> StudentSettings:
+        """The student's optimiser."""
+        ...
+
+    @property
+    def training_set_size(self) -> int:
+        """Images of the teacher's training set; 0 where it is not known."""
+        ...
+
+
+class Problem(Protocol):
+    """A frozen teacher, and the networks that are to be trained; see `Task`, which is one."""
+
+    @property
+    def spec(self) -> ProblemSpec:
+        """Numbers of the task."""
+        ...
+
+    @property
+    def dense(self) -> bool:
+        """Whether the networks give logits for each pixel."""
+        ...
+
+    def teacher_on(self, device: torch.device, folded: bool = False) -> nn.Module:
+        """The frozen teacher; with BatchNorm folded, it is faster and shows no statistics."""
+        ...
+
+    def build_student(self, seed: int) -> nn.Module:
+        """A fresh student, on the CPU."""
+        ...
+
+    def build_generator(self, seed: int) -> nn.Module:
+        """A fresh generator (N, latent_dim) → (N, C, H, W) in [0, 1], on the CPU."""
+        ...
+
+    def training_images(self) -> Tensor:
+        """Real training images (N, C, H, W) uint8, for `vanilla_kd` alone.
+
+        Raises:
+            InvalidInputError: where there are none.
+        """
+        ...

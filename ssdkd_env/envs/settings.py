@@ -1,0 +1,137 @@
+"""What an environment is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ssdkd_env.distillation.execution import PRECISIONS
+from ssdkd_env.distillation.run import choose_backend
+from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.observations import OBSERVATIONS
+from ssdkd_env.envs.rewards import REWARDS
+from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.renamed import refuse_old_names
+
+#: Settings that an agent must find as it was trained with.
+FACE = ("action", "observation", "history", "rounds_per_step")
+#: Settings that are `load_task`'s.
+OF_TASK = (
+    "task",
+    "teacher",
+    "teacher_arch",
+    "student_arch",
+    "generator_arch",
+    "budget",
+    "student",
+    "evaluation",
+    "buffer_scale",
+    "data_root",
+    "probe",
+)
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """The arguments of `SSDKDEnv`, by the same names in Python, on the command line and in files.
+
+    Attributes:
+        task: name of a task, or import path `"package.module:spec"` of a `TaskSpec`.
+        method: preset of the inversion engine: `"ssdkd"`, `"fast2"`, `"fast5"`, `"fast10"` (each also `_plain`),
+            `"cmi"`, `"deepinversion"`, `"dafl"`, `"zskt"`, `"dfad"`, `"dfq"`, `"nayer"`, `"vanilla_kd"` (real images).
+        method_options: settings of the preset to replace.
+        instances: name of an instance set (`tasks.INSTANCE_SETS`) or import path of an `InstanceSet`: every episode
+            draws its teacher, student, buffer and budget from it. None: every episode plays the same task.
+        action: action scheme.
+        observation: `"scaled"`, or `"unscaled"` in the bounds of the table of `SSDKDEnv`.
+        history: observations of so many steps are stacked, the newest first.
+        rounds_per_step: rounds of a step, which all follow its action (of the last step, those that are left). With few
+            decisions an episode, an agent sees better what each of them did; with all rounds in one step the problem
+            is a bandit's. Observation and info are of the step's last round (trends are means over its rounds), and
+            whatever stops between steps, such as Ctrl-C in a script, waits for as long.
+        reward: score whose gain is the reward.
+        device: `"auto"` (CUDA where present), or a torch device.
+        teacher: weights file in place of the task's teacher.
+        teacher_arch: its network, by name or import path.
+        student_arch: the student's network, by name or import path.
+        generator_arch: the generator's network, by name or import path.
+        budget: settings of the task's budget to replace; `"preset"` names another budget of the task, such as
+            `{"preset": "cpu"}` for CIFAR.
+        student: settings of the student's optimiser to replace.
+        evaluation: real images and labels (`.npz`, folder, archive or `"hub:owner/name"`), for reported accuracy, in
+            place of the task's own.
+        buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
+        data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
+        probe: settings of the probe set to replace, such as `{"steps": 5}` where a CPU has to make it.
+        backend: `"auto"`, `"fast"`, `"compiled"` or `"plain"`: the same numbers but for rounding; see
+            `DistillationRun`.
+        precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; see `DistillationRun`.
+        evaluate_every_rounds: rounds between measurements of the reported `accuracy`, which on CIFAR costs as much as
+            many minibatches; in between the last one is repeated. They are made at the ends of steps; the last round
+            is always measured.
+        clock: add `info["seconds"]`, wall time of synthesis and distillation. Off by default, because clock
+            values differ between equal runs.
+        render_mode: `"rgb_array"` draws buffer, histograms and learning curve.
+
+    Raises:
+        InvalidInputError: when a count, a choice or a name does not fit.
+    """
+
+    task: str = "digits"
+    method: str = "ssdkd"
+    method_options: Mapping[str, Any] | None = None
+    instances: str | None = None
+    action: str = "exponents"
+    observation: str = "scaled"
+    history: int = 1
+    rounds_per_step: int = 1
+    reward: str = "probe_agreement"
+    device: str = "auto"
+    teacher: str | None = None
+    teacher_arch: str | None = None
+    student_arch: str | None = None
+    generator_arch: str | None = None
+    budget: Mapping[str, Any] | None = None
+    student: Mapping[str, Any] | None = None
+    evaluation: str | None = None
+    buffer_scale: float | None = None
+    data_root: str | None = None
+    probe: Mapping[str, Any] | None = None
+    backend: str = "auto"
+    precision: str = "float32"
+    evaluate_every_rounds: int = 1
+    clock: bool = False
+    render_mode: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("history", "rounds_per_step", "evaluate_every_rounds"):
+            count = getattr(self, name)
+            if not isinstance(count, int) or count < 1:
+                raise InvalidInputError(f"{name}={count!r}: expected a whole number of at least 1")
+        if self.render_mode is not None:
+            check_choice("render_mode", self.render_mode, ("rgb_array",))
+        choose_backend(self.backend)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("reward", self.reward, REWARDS)
+        check_choice("action", self.action, ACTION_SCHEMES)
+        check_choice("observation", self.observation, OBSERVATIONS)
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> EnvSettings:
+        """Settings of an environment's arguments.
+
+        Raises:
+            TypeError: when an argument is unknown.
+            InvalidInputError: when it has a new name, or a value does not fit.
+        """
+        refuse_old_names(arguments)
+        unknown = [name for name in arguments if name not in {field.name for field in fields(cls)}]
+        if unknown:
+            raise TypeError(f"SSDKDEnv has no argument {unknown[0]!r}")
+        return cls(**arguments)
+
+    @property
+    def task_arguments(self) -> dict[str, Any]:
+        """The arguments of `load_task`."""
+        return {name: getattr(self, name) for name in OF_TASK}
