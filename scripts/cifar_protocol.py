@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from ssdkd_agents.benchmarking.benchmark import Benchmark
-from ssdkd_agents.commands.command_line import launch
+from ssdkd_agents.commands.command_line import Plugins, launch
 
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import read_json, write_json
@@ -36,7 +36,7 @@ FAST_SUITES = {"wrn40_2": "protocol-wrn40_2", "vgg11": "protocol-vgg11"}
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of cifar_protocol."""
 
     out: Path

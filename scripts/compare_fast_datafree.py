@@ -28,7 +28,7 @@ import tyro
 from laboratory.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
 from laboratory.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
 from ssdkd_agents.analysis.statistics import bootstrap_mean
-from ssdkd_agents.commands.command_line import check_lines_file, launch
+from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
@@ -40,7 +40,7 @@ from ssdkd_env.tasks import Task
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of compare_fast_datafree."""
 
     checkout: Path

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ssdkd_agents.commands.command_line import launch, refuse_existing
+from ssdkd_agents.commands.command_line import Plugins, launch, refuse_existing
 
 from ssdkd_env.files import save_state
 from ssdkd_env.tasks import load_task
@@ -21,7 +21,7 @@ from ssdkd_env.tasks.probe import file_name, synthesize
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of make_probe_set."""
 
     out: Path

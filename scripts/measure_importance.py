@@ -30,7 +30,7 @@ from laboratory.importance_plots import plot_importance
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import sampler_digest
-from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings
+from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch, parse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.playing import PlayedEpisode
@@ -50,7 +50,7 @@ TRIED = 32
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of measure_importance."""
 
     sampler: str

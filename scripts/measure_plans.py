@@ -21,7 +21,7 @@ from laboratory.plans import better_half, fixed_plans, play_plans, rank_correlat
 from laboratory.statistics import bootstrap_between_group_share
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
-from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings, refuse_settings
+from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch, parse_settings, refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, read_lines, versions
@@ -35,7 +35,7 @@ REWARDS = ("probe_agreement", "probe_discrepancy", "candidate_agreement")
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of measure_plans."""
 
     out: Path

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from laboratory.growth import MOST_LINEAR, power
 from laboratory.plots import plot_growth
 from laboratory.scaling import CPU, check_memory, growths_of, make_sweeps, measure_point, table_of
-from ssdkd_agents.commands.command_line import check_lines_file, launch
+from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
@@ -29,7 +29,7 @@ FEWEST_REPEATS = 3
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Seconds and memory over sizes."""
 
     out: Path

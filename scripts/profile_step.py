@@ -34,7 +34,7 @@ from laboratory.profiling import (
     write_trace,
 )
 from laboratory.stopwatch import Stopwatch
-from ssdkd_agents.commands.command_line import launch, parse_settings, refuse_existing, refuse_settings
+from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings, refuse_existing, refuse_settings
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
@@ -44,7 +44,7 @@ from ssdkd_env.errors import InvalidInputError
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of profile_step."""
 
     trace: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ import ssdkd_env  # noqa: F401 (registers the environments)
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.registry import trust
 
 
 def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
@@ -51,11 +53,15 @@ def env_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**(spec.kwargs if spec else {}), **env_kwargs}
 
 
-def start_worker() -> None:
+def start_worker(modules: Sequence[str] = ()) -> None:
     """Prepare a process that works beside others: one torch thread, and Ctrl-C is left to its parent.
 
     Ctrl-C reaches the whole process group; the parent saves what there is and then ends its workers.
+
+    Args:
+        modules: that the user has named (`registry.trusted` of the parent); they may register what is asked for.
     """
+    trust(modules)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     use_one_thread()
 

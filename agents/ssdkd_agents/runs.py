@@ -18,6 +18,7 @@ import ssdkd_agents
 import ssdkd_env
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_atomically, write_json
+from ssdkd_env.registry import refuse_imports
 
 PACKAGES = ("ssdkd-env", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "cma", "numpy")
 
@@ -74,6 +75,7 @@ class RunFolder:
             self.config: dict[str, Any] = read_json(self.path / "config.json")
             if not isinstance(self.config, dict):
                 raise InvalidInputError(f"{self.path / 'config.json'} holds no settings; give the folder of a run")
+            refuse_imports(self.path / "config.json", self.config)
             return
         if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
             raise InvalidInputError(f"out={str(self.path)!r} is not empty; choose another folder, or delete it first")

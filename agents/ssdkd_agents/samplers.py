@@ -17,7 +17,8 @@ from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.named_plans import NAMED_PLANS
-from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.registry import Registry, is_import_path
 
 FloatArray = NDArray[np.float32]
 #: A recurrent policy's memory.
@@ -210,15 +211,22 @@ def plan_sampler(env: SSDKDEnv, seed: int = 0, *, name: str) -> Sampler:
 #: Makes a sampler for an environment, with the seed of its draws.
 SamplerMaker = Callable[[SSDKDEnv, int], Sampler]
 
-SAMPLERS: dict[str, SamplerMaker] = {name: partial(plan_sampler, name=name) for name in NAMED_PLANS} | {
+_BASELINES: dict[str, SamplerMaker] = {name: partial(plan_sampler, name=name) for name in NAMED_PLANS} | {
     "own": own_sampler,
     "paper": paper_sampler,
     "uniform": uniform_sampler,
     "random": random_sampler,
 }
+SAMPLERS: Registry[SamplerMaker] = Registry("sampler", None, _BASELINES)
 
 #: `"constant:[0.5, 0, 0, -0.2, 1]"` gives one action; the paper's sampler is such a point.
 CONSTANT_PREFIX = "constant:"
+
+
+def names_baseline(name: str) -> bool:
+    """Whether a name is that of a baseline: registered, constant, or an import path."""
+    prefixed = name.startswith(RANDOM_REPLACEMENT_PREFIX)
+    return name in SAMPLERS or name.startswith(CONSTANT_PREFIX) or (is_import_path(name) and not prefixed)
 
 
 #: `"random_at_rate:runs/ppo"` is the baseline of another sampler; see `RandomReplacement`.
@@ -251,7 +259,7 @@ def make_sampler(name: str, env: gym.Env[Any, Any], seed: int = 0) -> Sampler:
     """Build a sampler by name.
 
     Args:
-        name: a key of `SAMPLERS`, or `"constant:[...]"`.
+        name: a key of `SAMPLERS`, `"constant:[...]"`, or import path of a `SamplerMaker`.
         env: the environment that it will drive; its action scheme says what the paper's action is.
         seed: of a sampler that draws.
 
@@ -262,5 +270,4 @@ def make_sampler(name: str, env: gym.Env[Any, Any], seed: int = 0) -> Sampler:
     assert isinstance(unwrapped, SSDKDEnv)
     if name.startswith(CONSTANT_PREFIX):
         return parse_constant(name, unwrapped)
-    check_choice("sampler", name, SAMPLERS)
-    return SAMPLERS[name](unwrapped, seed)
+    return SAMPLERS.find(name)(unwrapped, seed)

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from ssdkd_agents.environments import start_worker
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import one_line
+from ssdkd_env.registry import trusted
 
 JobT = TypeVar("JobT")
 #: Does a job; the second argument says whether to stop. None: it stopped before the end.
@@ -77,7 +78,7 @@ class _Worker(Generic[JobT]):
     def __init__(self, context: SpawnContext, work: Work[JobT], stop: Event) -> None:
         self.connection, theirs = context.Pipe()
         # A daemon, because its parent must be able to end at once at a second Ctrl-C.
-        self.process = context.Process(target=_serve, args=(work, theirs, stop), daemon=True)
+        self.process = context.Process(target=_serve, args=(work, theirs, stop, trusted()), daemon=True)
         with _ignored_interrupts():
             self.process.start()
         theirs.close()
@@ -118,8 +119,8 @@ def _ignored_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _serve(work: Work[JobT], connection: Connection, stop: Event) -> None:
-    start_worker()
+def _serve(work: Work[JobT], connection: Connection, stop: Event, modules: tuple[str, ...]) -> None:
+    start_worker(modules)
     while True:
         try:
             job = connection.recv()

@@ -15,6 +15,7 @@ from ssdkd_env.distillation.losses import DISTANCES
 from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.priority import IMPORTANCE_NORMALIZATIONS
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.registry import Registry
 from ssdkd_env.settings import with_overrides
 
 #: What inversion optimises.
@@ -338,7 +339,7 @@ _TABLE = (
     ),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
+METHODS: Registry[Method] = Registry("method", Method, {method.name: method for method in _TABLE})
 
 
 def make_method(
@@ -349,13 +350,13 @@ def make_method(
     """Look a preset up by name and replace some of its settings.
 
     Args:
-        name: key of `METHODS`.
+        name: key of `METHODS`, or import path of a `Method`.
         options: the user's settings; they prevail.
         task_settings: a task's own settings of methods, by name; see `TaskSpec.methods`.
 
     Raises:
         InvalidInputError: when the name or a setting is unknown, or a value has the wrong type.
     """
-    check_choice("method", name, METHODS)
-    own = (task_settings or {}).get(name)
-    return with_overrides(with_overrides(METHODS[name], f"methods[{name!r}]", own), "method_options", options)
+    method = METHODS.find(name)
+    own = (task_settings or {}).get(method.name)
+    return with_overrides(with_overrides(method, f"methods[{method.name!r}]", own), "method_options", options)

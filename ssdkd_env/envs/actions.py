@@ -25,6 +25,7 @@ from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.envs.exponent_actions import Exponents, FloatArray, Full
 from ssdkd_env.envs.named_plans import NamedPlans
 from ssdkd_env.envs.scorer_actions import Bins, ClassBins, Samples
+from ssdkd_env.registry import Registry
 from ssdkd_env.tasks import Budget
 
 
@@ -59,11 +60,15 @@ class ActionScheme(Protocol):
 
 
 #: Makes a scheme from budget, method and number of classes.
-ACTION_SCHEMES: dict[str, Callable[[Budget, Method, int], ActionScheme]] = {
-    "exponents": lambda budget, method, classes: Exponents(budget),
-    "full": lambda budget, method, classes: Full(budget, method),
-    "plans": lambda budget, method, classes: NamedPlans(),
-    "bins": lambda budget, method, classes: Bins(budget),
-    "class_bins": lambda budget, method, classes: ClassBins(budget, classes),
-    "samples": lambda budget, method, classes: Samples(budget),
-}
+ACTION_SCHEMES: Registry[Callable[[Budget, Method, int], ActionScheme]] = Registry(
+    "action",
+    None,
+    {
+        "exponents": lambda budget, method, classes: Exponents(budget),
+        "full": lambda budget, method, classes: Full(budget, method),
+        "plans": lambda budget, method, classes: NamedPlans(),
+        "bins": lambda budget, method, classes: Bins(budget),
+        "class_bins": lambda budget, method, classes: ClassBins(budget, classes),
+        "samples": lambda budget, method, classes: Samples(budget),
+    },
+)

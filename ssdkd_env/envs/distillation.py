@@ -20,7 +20,7 @@ from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.instance_draw import InstanceDraw
 from ssdkd_env.envs.judging import Judge
-from ssdkd_env.envs.observations import Observer
+from ssdkd_env.envs.observations import OBSERVATIONS, Observer
 from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.envs.settings import FACE, EnvSettings
 from ssdkd_env.errors import InvalidInputError
@@ -176,7 +176,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.method = self.task.make_method(made.method, made.method_options)
         if self.method.memory == "real":
             self.task.training_images()  # refuses here, not at the first reset, where there are none
-        self._reward = REWARDS[made.reward]
+        self._reward = REWARDS.find(made.reward)
         if self._reward.oracle and self.task.spec.evaluation is None:
             raise InvalidInputError(
                 f"reward={made.reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
@@ -188,7 +188,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.action_names = self.action_scheme.names
         #: Argument → value for each of `FACE`.
         self.face: dict[str, Any] = {name: getattr(made, name) for name in FACE}
-        self._observer = Observer(made.observation, made.history, self.action_scheme.observed_names)
+        self._observer = Observer(OBSERVATIONS.find(made.observation), made.history, self.action_scheme.observed_names)
         self.observation_names = self._observer.names
         self.observation_space = self._observer.space
         self.episode: Episode | None = None
@@ -206,7 +206,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         """Play this task from now on; spaces and names stay as they are."""
         self.task = task
         self.budget = task.spec.budget
-        make = ACTION_SCHEMES[self.settings.action]
+        make = ACTION_SCHEMES.find(self.settings.action)
         self.action_scheme = make(self.budget, self.method, task.spec.num_classes)
 
     @property

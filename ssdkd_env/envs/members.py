@@ -17,6 +17,7 @@ import torch
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.exponent_actions import FloatArray
+from ssdkd_env.registry import trust, trusted
 
 #: Seconds that a worker process has to end by itself.
 PATIENCE = 10.0
@@ -121,7 +122,8 @@ class RemoteMembers:
     def __init__(self, kwargs: Mapping[str, Any], count: int, grouped: bool) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch, and CUDA's state
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, dict(kwargs), count, grouped), daemon=True)
+        arguments = theirs, dict(kwargs), count, grouped, trusted()
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
         self._logits = 0
@@ -167,7 +169,7 @@ class RemoteMembers:
             self._process.join()
 
 
-def _serve(connection: Connection, kwargs: dict[str, Any], count: int, grouped: bool) -> None:
+def _serve(connection: Connection, kwargs: dict[str, Any], count: int, grouped: bool, modules: tuple[str, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes
     torch.set_num_threads(1)
     members: LocalMembers | None = None
@@ -175,6 +177,7 @@ def _serve(connection: Connection, kwargs: dict[str, Any], count: int, grouped: 
         while True:
             number, method, arguments = connection.recv()
             try:
+                trust(modules)  # which may register what the arguments name
                 members = members or LocalMembers(kwargs, count, grouped)
                 answer = ForkingPickler.dumps((number, getattr(members, method)(arguments), None, ""))
             except Exception as error:  # whatever it is, it is raised again where the user can see it

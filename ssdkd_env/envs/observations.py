@@ -7,7 +7,7 @@ task runs unchanged on another.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,57 +15,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ssdkd_env.envs.snapshot import Snapshot
+from ssdkd_env.registry import Registry
 
 FloatArray = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """An entry of the observation.
-
-    Attributes:
-        low, high: bounds of its value.
-        mean, deviation: over rounds of digits episodes under random actions (`results/digits-observations`; where it
-            was constant, 0.1); with them the `"scaled"` observation brings every entry to a like size without a file
-            of statistics.
-    """
-
-    low: float
-    high: float
-    mean: float
-    deviation: float
-
-
-#: KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
-ENTRIES: dict[str, Statistic] = {
-    "progress": Statistic(0.0, 1.0, 0.5, 0.31),
-    "buffer_fill": Statistic(0.0, 1.0, 1.0, 0.1),
-    "buffer_class_imbalance": Statistic(0.0, 1.0, 0.034, 0.016),
-    "buffer_difficulty_q10": Statistic(0.0, 1.0, 0.039, 0.035),
-    "buffer_difficulty_q50": Statistic(0.0, 1.0, 0.24, 0.076),
-    "buffer_difficulty_q90": Statistic(0.0, 1.0, 0.54, 0.046),
-    "buffer_discrepancy_q10": Statistic(0.0, 1.0, 0.16, 0.16),
-    "buffer_discrepancy_q50": Statistic(0.0, 1.0, 0.46, 0.18),
-    "buffer_discrepancy_q90": Statistic(0.0, 1.0, 0.69, 0.12),
-    "buffer_agreement": Statistic(0.0, 1.0, 0.44, 0.16),
-    "buffer_mean_age": Statistic(0.0, 1.0, 0.45, 0.14),
-    "effective_sample_size": Statistic(0.0, 1.0, 0.32, 0.29),
-    "candidate_confidence": Statistic(0.0, 1.0, 0.74, 0.041),
-    "candidate_discrepancy": Statistic(0.0, 1.0, 0.61, 0.13),
-    "candidate_agreement": Statistic(0.0, 1.0, 0.29, 0.15),
-    "probe_discrepancy": Statistic(0.0, 1.0, 0.6, 0.13),
-    "probe_agreement": Statistic(0.0, 1.0, 0.38, 0.15),
-    "candidate_agreement_trend": Statistic(-1.0, 1.0, 0.018, 0.12),
-    "probe_discrepancy_trend": Statistic(-1.0, 1.0, -0.0065, 0.11),
-    "probe_agreement_trend": Statistic(-1.0, 1.0, 0.022, 0.066),
-}
-#: Scaled entries are clipped here, in standard deviations.
-CLIP = 5.0
-#: Forms of the observation.
-OBSERVATIONS = {
-    "statistics": "every entry as it is, in its bounds",
-    "scaled": "(entry − mean) / deviation with the constants of `ENTRIES`, clipped to ±5",
-}
 
 
 def squash(divergence: float) -> float:
@@ -73,11 +25,107 @@ def squash(divergence: float) -> float:
     return 1.0 if divergence == math.inf else divergence / (1.0 + divergence)
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What an observation is made from.
+
+    Attributes:
+        now: after the step's last round.
+        before: one step earlier; `now` after a reset.
+        rounds: length of the budget.
+    """
+
+    now: Snapshot
+    before: Snapshot
+    rounds: int
+
+    def trend(self, value: Callable[[Snapshot], float]) -> float:
+        """Change of a value since the step before, per round: a step may be of several."""
+        lasted = max(self.now.report.round - self.before.report.round, 1)
+        return (value(self.now) - value(self.before)) / lasted
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the observation.
+
+    Attributes:
+        low, high: bounds of its value.
+        mean, deviation: with which a scaled observation brings it to a like size without a file of statistics. Ours are
+            over rounds of digits episodes under random actions (`results/digits-observations`; where it was constant,
+            0.1).
+        value: gives it. What a diverged student leaves may not be finite: it is clipped into the bounds.
+    """
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+    value: Callable[[Moment], float]
+
+
+def _candidate_agreement(snapshot: Snapshot) -> float:
+    return snapshot.report.candidate_agreement
+
+
+def _probe_discrepancy(snapshot: Snapshot) -> float:
+    return squash(snapshot.probe.discrepancy)
+
+
+def _probe_agreement(snapshot: Snapshot) -> float:
+    return snapshot.probe.agreement
+
+
+#: KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
+ENTRIES: dict[str, Entry] = {
+    "progress": Entry(0.0, 1.0, 0.5, 0.31, lambda at: at.now.report.round / at.rounds),
+    "buffer_fill": Entry(0.0, 1.0, 1.0, 0.1, lambda at: at.now.report.buffer_fill),
+    "buffer_class_imbalance": Entry(0.0, 1.0, 0.034, 0.016, lambda at: at.now.report.class_imbalance),
+    "buffer_difficulty_q10": Entry(0.0, 1.0, 0.039, 0.035, lambda at: at.now.report.difficulty_quantiles[0]),
+    "buffer_difficulty_q50": Entry(0.0, 1.0, 0.24, 0.076, lambda at: at.now.report.difficulty_quantiles[1]),
+    "buffer_difficulty_q90": Entry(0.0, 1.0, 0.54, 0.046, lambda at: at.now.report.difficulty_quantiles[2]),
+    "buffer_discrepancy_q10": Entry(0.0, 1.0, 0.16, 0.16, lambda at: squash(at.now.report.discrepancy_quantiles[0])),
+    "buffer_discrepancy_q50": Entry(0.0, 1.0, 0.46, 0.18, lambda at: squash(at.now.report.discrepancy_quantiles[1])),
+    "buffer_discrepancy_q90": Entry(0.0, 1.0, 0.69, 0.12, lambda at: squash(at.now.report.discrepancy_quantiles[2])),
+    "buffer_agreement": Entry(0.0, 1.0, 0.44, 0.16, lambda at: at.now.report.buffer_agreement),
+    "buffer_mean_age": Entry(0.0, 1.0, 0.45, 0.14, lambda at: at.now.report.mean_age / at.rounds),
+    "effective_sample_size": Entry(0.0, 1.0, 0.32, 0.29, lambda at: at.now.report.effective_sample_size),
+    "candidate_confidence": Entry(0.0, 1.0, 0.74, 0.041, lambda at: at.now.report.candidate_confidence),
+    "candidate_discrepancy": Entry(0.0, 1.0, 0.61, 0.13, lambda at: squash(at.now.report.candidate_discrepancy)),
+    "candidate_agreement": Entry(0.0, 1.0, 0.29, 0.15, lambda at: _candidate_agreement(at.now)),
+    "probe_discrepancy": Entry(0.0, 1.0, 0.6, 0.13, lambda at: _probe_discrepancy(at.now)),
+    "probe_agreement": Entry(0.0, 1.0, 0.38, 0.15, lambda at: _probe_agreement(at.now)),
+    "candidate_agreement_trend": Entry(-1.0, 1.0, 0.018, 0.12, lambda at: at.trend(_candidate_agreement)),
+    "probe_discrepancy_trend": Entry(-1.0, 1.0, -0.0065, 0.11, lambda at: at.trend(_probe_discrepancy)),
+    "probe_agreement_trend": Entry(-1.0, 1.0, 0.022, 0.066, lambda at: at.trend(_probe_agreement)),
+}
+#: Scaled entries are clipped here, in standard deviations.
+CLIP = 5.0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an agent sees, beside its last action.
+
+    Attributes:
+        entries: by name.
+        scaled: show (value − mean) / deviation, clipped to ±`CLIP`; otherwise each as it is, in its bounds.
+    """
+
+    entries: Mapping[str, Entry]
+    scaled: bool
+
+
+OBSERVATIONS: Registry[Observation] = Registry(
+    "observation", Observation, {"unscaled": Observation(ENTRIES, False), "scaled": Observation(ENTRIES, True)}
+)
+
+
 class Observer:
     """Builds observations and remembers the last ones.
 
     Args:
-        form: a key of `OBSERVATIONS`.
+        observation: what is seen.
         history: observations that are stacked, the newest first.
         action_names: numbers of the last action that are repeated.
 
@@ -87,12 +135,12 @@ class Observer:
         frames: what was seen after the last steps, newest first, `history` of them; before the first step all alike.
     """
 
-    def __init__(self, form: str, history: int, action_names: Sequence[str]) -> None:
-        self._scaled = form == "scaled"
+    def __init__(self, observation: Observation, history: int, action_names: Sequence[str]) -> None:
+        self._entries, self._scaled = list(observation.entries.values()), observation.scaled
         self._history = history
-        names = (*ENTRIES, *(f"last_action_{name}" for name in action_names))
+        names = (*observation.entries, *(f"last_action_{name}" for name in action_names))
         self.names = names + tuple(f"{name}_minus_{back}" for back in range(1, history) for name in names)
-        bounds = [(-CLIP, CLIP) if self._scaled else (entry.low, entry.high) for entry in ENTRIES.values()]
+        bounds = [(-CLIP, CLIP) if self._scaled else (entry.low, entry.high) for entry in self._entries]
         low, high = np.array(history * [*bounds, *[(-1.0, 1.0)] * len(action_names)], dtype=np.float32).T
         self.space: spaces.Space[FloatArray] = spaces.Box(low, high, dtype=np.float32)
         self.frames: list[FloatArray] = []
@@ -117,35 +165,10 @@ class Observer:
         return np.concatenate(self.frames)
 
     def _frame(self, snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: FloatArray) -> FloatArray:
-        entries = list(ENTRIES.values())
-        values = np.nan_to_num(np.array(_values(snapshot, previous, rounds)), posinf=1.0, neginf=-1.0)
+        entries, moment = self._entries, Moment(snapshot, previous, rounds)
+        values = np.nan_to_num(np.array([entry.value(moment) for entry in entries]), posinf=1.0, neginf=-1.0)
         values = values.clip([entry.low for entry in entries], [entry.high for entry in entries])
         if self._scaled:
             means, deviations = ([getattr(entry, name) for entry in entries] for name in ("mean", "deviation"))
             values = ((values - means) / deviations).clip(-CLIP, CLIP)
         return np.concatenate([values, last_action]).astype(np.float32)
-
-
-def _values(snapshot: Snapshot, previous: Snapshot, rounds: int) -> list[float]:
-    """The entries of `ENTRIES`; what a diverged student leaves may not be finite."""
-    report, probe = snapshot.report, snapshot.probe
-    # A step may be of several rounds, and the constants that scale the trends are of one.
-    lasted = max(report.round - previous.report.round, 1)
-    return [
-        report.round / rounds,
-        report.buffer_fill,
-        report.class_imbalance,
-        *report.difficulty_quantiles,
-        *map(squash, report.discrepancy_quantiles),
-        report.buffer_agreement,
-        report.mean_age / rounds,
-        report.effective_sample_size,
-        report.candidate_confidence,
-        squash(report.candidate_discrepancy),
-        report.candidate_agreement,
-        squash(probe.discrepancy),
-        probe.agreement,
-        (report.candidate_agreement - previous.report.candidate_agreement) / lasted,
-        (squash(probe.discrepancy) - squash(previous.probe.discrepancy)) / lasted,
-        (probe.agreement - previous.probe.agreement) / lasted,
-    ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssdkd_env.envs.snapshot import Snapshot
+from ssdkd_env.registry import Registry
 
 #: A score of the student in [0, 1].
 Score = Callable[[Snapshot], float]
@@ -61,6 +62,5 @@ _SCORES = {
     "oracle_accuracy": Reward(oracle_accuracy, oracle=True),
 }
 
-REWARDS: dict[str, Reward] = _SCORES | {
-    f"terminal_{name}": Reward(reward.score, terminal=True, oracle=reward.oracle) for name, reward in _SCORES.items()
-}
+_TERMINAL = {f"terminal_{name}": replace(reward, terminal=True) for name, reward in _SCORES.items()}
+REWARDS: Registry[Reward] = Registry("reward", Reward, _SCORES | _TERMINAL)

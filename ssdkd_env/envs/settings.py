@@ -113,9 +113,9 @@ class EnvSettings:
             check_choice("render_mode", self.render_mode, ("rgb_array",))
         choose_backend(self.backend)
         check_choice("precision", self.precision, PRECISIONS)
-        check_choice("reward", self.reward, REWARDS)
-        check_choice("action", self.action, ACTION_SCHEMES)
-        check_choice("observation", self.observation, OBSERVATIONS)
+        REWARDS.find(self.reward)
+        ACTION_SCHEMES.find(self.action)
+        OBSERVATIONS.find(self.observation)
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> EnvSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,41 +15,26 @@ from ssdkd_env.networks.generators import Generator
 from ssdkd_env.networks.resnet import RESNETS
 from ssdkd_env.networks.vgg import VGG11
 from ssdkd_env.networks.wide_resnet import WIDE_RESNETS
+from ssdkd_env.registry import Registry
 
 #: First widths of the small classifiers by name.
 CONVNET_WIDTHS = (6, 8, 10, 12, 16, 24)
 
 #: Name → constructor. All but the generators are classifiers and take `num_classes` and `in_channels`.
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "convnet": ConvNet,
-    # Channels w, 2w and 4w.
-    **{f"convnet{width}": partial(ConvNet, channels=(width, 2 * width, 4 * width)) for width in CONVNET_WIDTHS},
-    "generator": Generator,
-    "generator_small": partial(Generator, channels=32),  # a quarter of the standard width, for a CPU
-    **RESNETS,
-    **WIDE_RESNETS,
-    "vgg11": VGG11,
-}
-
-
-def resolve_import_path(argument: str, path: str) -> Any:
-    """Import `"package.module:attribute"` and return the attribute.
-
-    Args:
-        argument: name of the user's argument, for the error message.
-        path: the import path.
-
-    Raises:
-        InvalidInputError: when the module or the attribute does not exist.
-    """
-    module_name, _, attribute = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise InvalidInputError(
-            f"{argument}={path!r} could not be imported ({error}); "
-            "expected 'package.module:attribute' with the package on PYTHONPATH"
-        ) from error
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
+    "network",
+    None,
+    {
+        "convnet": ConvNet,
+        # Channels w, 2w and 4w.
+        **{f"convnet{width}": partial(ConvNet, channels=(width, 2 * width, 4 * width)) for width in CONVNET_WIDTHS},
+        "generator": Generator,
+        "generator_small": partial(Generator, channels=32),  # a quarter of the standard width, for a CPU
+        **RESNETS,
+        **WIDE_RESNETS,
+        "vgg11": VGG11,
+    },
+)
 
 
 def build_network(argument: str, arch: str, options: Mapping[str, Any], seed: int) -> nn.Module:
@@ -68,15 +52,7 @@ def build_network(argument: str, arch: str, options: Mapping[str, Any], seed: in
     Raises:
         InvalidInputError: when `arch` is unknown, does not accept `options`, or returns no module.
     """
-    if ":" in arch:
-        factory = resolve_import_path(argument, arch)
-    elif arch in NETWORKS:
-        factory = NETWORKS[arch]
-    else:
-        raise InvalidInputError(
-            f"{argument}={arch!r} is unknown; choose one of: {', '.join(sorted(NETWORKS))}, "
-            "or give an import path 'package.module:factory'"
-        )
+    factory = NETWORKS.find(arch, argument)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:

@@ -2,7 +2,7 @@
 
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.tasks.instances import INSTANCE_SETS, Instance, InstanceSet, find_instances
-from ssdkd_env.tasks.registry import TASKS, load_task, register_task
+from ssdkd_env.tasks.registry import TASKS, load_task
 from ssdkd_env.tasks.task import Task, TaskSpec
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "TaskSpec",
     "find_instances",
     "load_task",
-    "register_task",
 ]

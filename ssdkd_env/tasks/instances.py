@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
-from ssdkd_env.errors import InvalidInputError, check_choice
-from ssdkd_env.networks.registry import resolve_import_path
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.registry import Registry
 from ssdkd_env.tasks.digits import ASSETS
 
 
@@ -65,23 +64,27 @@ def _digits(*names: str) -> list[str | None]:
     return [str(ASSETS / f"digits_teacher{name}.safetensors") for name in names]
 
 
-INSTANCE_SETS: dict[str, InstanceSet] = {
-    "digits-train": InstanceSet(
-        "to train a sampler on: three teachers, three students, three buffers, two budgets",
-        "digits",
-        grid([None, *_digits("_b", "_wide")], ("convnet6", "convnet8", "convnet12"), (0.05, 0.1, 0.2), (12, 16)),
-    ),
-    "digits-test": InstanceSet(
-        "held out, between what was trained on: no teacher, student, buffer or budget of digits-train",
-        "digits",
-        grid(_digits("_narrow"), ("convnet10",), (0.075, 0.15), (14,)),
-    ),
-    "digits-far": InstanceSet(
-        "held out, beyond what was trained on: a larger student, smaller and larger buffers, longer budgets",
-        "digits",
-        grid(_digits("_narrow"), ("convnet16",), (0.025, 0.4), (8, 24)),
-    ),
-}
+INSTANCE_SETS: Registry[InstanceSet] = Registry(
+    "instances",
+    InstanceSet,
+    {
+        "digits-train": InstanceSet(
+            "to train a sampler on: three teachers, three students, three buffers, two budgets",
+            "digits",
+            grid([None, *_digits("_b", "_wide")], ("convnet6", "convnet8", "convnet12"), (0.05, 0.1, 0.2), (12, 16)),
+        ),
+        "digits-test": InstanceSet(
+            "held out, between what was trained on: no teacher, student, buffer or budget of digits-train",
+            "digits",
+            grid(_digits("_narrow"), ("convnet10",), (0.075, 0.15), (14,)),
+        ),
+        "digits-far": InstanceSet(
+            "held out, beyond what was trained on: a larger student, smaller and larger buffers, longer budgets",
+            "digits",
+            grid(_digits("_narrow"), ("convnet16",), (0.025, 0.4), (8, 24)),
+        ),
+    },
+)
 
 
 def find_instances(name: str, task: str) -> tuple[Instance, ...]:
@@ -96,13 +99,7 @@ def find_instances(name: str, task: str) -> tuple[Instance, ...]:
     """
     if not isinstance(name, str):
         raise InvalidInputError(f"instances={name!r}: expected a name such as 'digits-train', or an import path")
-    if ":" in name:
-        found: Any = resolve_import_path("instances", name)
-        if not isinstance(found, InstanceSet):
-            raise InvalidInputError(f"instances={name!r} is a {type(found).__name__}, expected an InstanceSet")
-    else:
-        found = INSTANCE_SETS[check_choice("instances", name, INSTANCE_SETS)]
-    members: InstanceSet = found
+    members = INSTANCE_SETS.find(name)
     if members.task != task:
         raise InvalidInputError(f"instances={name!r} belong to task {members.task!r}, not to {task!r}; leave one out")
     if not members.instances:

@@ -14,7 +14,7 @@ import torch
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.checkpoints import load_weights
-from ssdkd_env.networks.registry import resolve_import_path
+from ssdkd_env.registry import Registry
 from ssdkd_env.settings import with_overrides
 from ssdkd_env.tasks.cards import with_card
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
@@ -22,31 +22,11 @@ from ssdkd_env.tasks.data import find_dataset, load_split
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import LabelledImages, Task, TaskSpec, build_teacher, check_methods
 
-TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100)}
+TASKS: Registry[TaskSpec] = Registry("task", TaskSpec, {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100)})
 
 _loaded: dict[str, Task] = {}
 #: The first task of each teacher: later ones share it, as the instances of a set do.
 _taught: dict[str, Task] = {}
-
-
-def register_task(spec: TaskSpec) -> None:
-    """Make a task of your own known by its name, in this process."""
-    TASKS[spec.name] = spec
-
-
-def find_spec(task: str) -> TaskSpec:
-    """The `TaskSpec` named `task`, or found at the import path `"package.module:spec"`.
-
-    Raises:
-        InvalidInputError: when there is none.
-    """
-    if ":" in task:
-        spec = resolve_import_path("task", task)
-        if not isinstance(spec, TaskSpec):
-            raise InvalidInputError(f"task={task!r} is a {type(spec).__name__}, expected a ssdkd_env.tasks.TaskSpec")
-        return spec
-    check_choice("task", task, TASKS)
-    return TASKS[task]
 
 
 def with_real_data(spec: TaskSpec, data_root: str | Path | None) -> TaskSpec:
@@ -108,7 +88,7 @@ def load_task(
     Raises:
         InvalidInputError: when anything is unknown, missing, unreadable or does not fit.
     """
-    spec = find_spec(task)
+    spec = TASKS.find(task)
     check_methods(spec)
     if teacher is not None:
         spec = with_card(spec, teacher, own_arch=teacher_arch is not None)

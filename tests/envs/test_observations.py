@@ -188,7 +188,7 @@ def test_scaled_entries_are_clipped_at_five_deviations() -> None:
     assert env.episode is not None
     snapshot = env.episode.snapshot
     report = replace(snapshot.report, class_imbalance=1.0, buffer_fill=0.0, candidate_agreement=math.nan)
-    observer = Observer("scaled", 1, ())
+    observer = Observer(OBSERVATIONS["scaled"], 1, ())
     observer.begin(replace(snapshot, report=report), ROUNDS, np.zeros(0, np.float32))
     observation = observer.observation()
     assert observation in observer.space
@@ -233,7 +233,7 @@ def test_bad_history_is_refused(history: Any) -> None:
 
 @pytest.mark.parametrize("form", ["raw", "", "Scaled"])
 def test_unknown_form_is_refused(form: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"observation=.* is unknown; choose one of: scaled, statistics"):
+    with pytest.raises(InvalidInputError, match=r"observation=.* is unknown; choose one of: scaled, unscaled"):
         make(observation=form)
 
 
@@ -260,4 +260,4 @@ def test_first_parts_of_other_actions_are_seen(scheme: str, seen: int) -> None:
 
 
 def test_space_grows_with_the_action() -> None:
-    assert Observer("statistics", 1, ("a", "b")).space.shape == (len(ENTRIES) + 2,)
+    assert Observer(OBSERVATIONS["unscaled"], 1, ("a", "b")).space.shape == (len(ENTRIES) + 2,)

@@ -581,7 +581,7 @@ def test_process_has_one_thread_and_serves_until_the_other_end_is_closed(argumen
     torch.set_num_threads(3)
     try:
         asking.start()
-        members._serve(theirs, arguments, 1, grouped=False)
+        members._serve(theirs, arguments, 1, grouped=False, modules=())
         assert torch.get_num_threads() == 1
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.networks import NETWORKS, build_network, resolve_import_path
+from ssdkd_env.networks import NETWORKS, build_network
 from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.registry import resolve_import_path
 from tests.own_networks import NUMBER, DenseNet
 
 OPTIONS = {"num_classes": 3, "in_channels": 2}

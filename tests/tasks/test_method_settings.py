@@ -12,7 +12,7 @@ import pytest
 from ssdkd_env.distillation.methods import METHODS, make_method
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.tasks import TASKS, load_task, register_task
+from ssdkd_env.tasks import TASKS, load_task
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
 from ssdkd_env.tasks.digits import DIGITS
 
@@ -30,14 +30,13 @@ CONSTANTS = (
 
 @pytest.fixture(autouse=True)
 def _forget_tasks() -> Iterator[None]:
-    known = dict(TASKS)
-    yield
-    TASKS.clear()
-    TASKS.update(known)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TASKS, "_entries", dict(TASKS))
+        yield
 
 
 def register_mine(methods: Any) -> None:
-    register_task(replace(DIGITS, name="mine", methods=methods))
+    TASKS.register("mine", replace(DIGITS, name="mine", methods=methods))
 
 
 def values(method: Any) -> tuple[float, ...]:

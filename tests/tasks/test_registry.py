@@ -19,7 +19,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.registry import build_network
-from ssdkd_env.tasks import TASKS, Budget, load_task, register_task
+from ssdkd_env.tasks import TASKS, Budget, load_task
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import build_teacher
@@ -31,10 +31,9 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tasks registered in a test are forgotten after it."""
-    known = dict(TASKS)
-    yield
-    TASKS.clear()
-    TASKS.update(known)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TASKS, "_entries", dict(TASKS))
+        yield
 
 
 @pytest.fixture
@@ -144,7 +143,7 @@ def test_an_import_path_that_leads_to_no_task_is_refused(task: str) -> None:
 def test_a_task_of_ones_own_loads_by_name_and_by_import_path(tmp_path: Path) -> None:
     path = tmp_path / "dense.safetensors"
     save_weights(path, build_teacher(DENSE_TASK, seed=3))
-    register_task(replace(DENSE_TASK, name="mine", teacher_weights=str(path)))
+    TASKS.register("mine", replace(DENSE_TASK, name="mine", teacher_weights=str(path)))
     assert load_task("mine").spec.num_classes == DENSE_TASK.num_classes
     task = load_task("tests.own_networks:DENSE_TASK", teacher=str(path))
     assert isinstance(task.teacher_on(CPU), DenseNet)
@@ -261,7 +260,7 @@ def test_a_generator_that_does_not_fit_is_refused(arch: str, match: str) -> None
 def with_budgets(registry: None) -> None:
     """A task with two budgets of its own beside the default."""
     budgets = {"small": {"rounds": 2, "candidates": 5, "buffer_capacity": 20}, "broken": {"epochs": 3}}
-    register_task(replace(DIGITS, name="mine", budgets=budgets))
+    TASKS.register("mine", replace(DIGITS, name="mine", budgets=budgets))
 
 
 @pytest.mark.usefixtures("with_budgets")
@@ -347,7 +346,7 @@ def data(tmp_path: Path) -> Path:
 def with_dataset(registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task whose real data lie in the user's folder."""
     monkeypatch.delenv("SSDKD_DATA", raising=False)
-    register_task(replace(DIGITS, name="mine", dataset="mine", evaluation=None, teacher_data=None))
+    TASKS.register("mine", replace(DIGITS, name="mine", dataset="mine", evaluation=None, teacher_data=None))
 
 
 def images_of(root: Path, split: str) -> list[int]:

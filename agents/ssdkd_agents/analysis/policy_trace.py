@@ -160,7 +160,7 @@ def _make_scheme(env_id: str, env_kwargs: str, instance: int) -> ActionScheme:
     if instance >= len(env.instances):
         raise InvalidInputError(f"instance={instance} is none of the {len(env.instances)} that the line's set has")
     spec = env.instances.tasks[instance].spec
-    return ACTION_SCHEMES[env.face["action"]](spec.budget, env.method, spec.num_classes)
+    return ACTION_SCHEMES.find(env.face["action"])(spec.budget, env.method, spec.num_classes)
 
 
 @lru_cache(maxsize=8)

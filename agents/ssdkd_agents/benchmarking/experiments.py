@@ -19,11 +19,12 @@ from ssdkd_agents.environments import make_env, start_worker
 from ssdkd_agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
 from ssdkd_agents.policies.storage import find_sampler_file, load_sampler
 from ssdkd_agents.runs import versions
-from ssdkd_agents.samplers import CONSTANT_PREFIX, RANDOM_REPLACEMENT_PREFIX, SAMPLERS, Sampler, decide, write_decision
+from ssdkd_agents.samplers import RANDOM_REPLACEMENT_PREFIX, Sampler, decide, names_baseline, write_decision
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_json
+from ssdkd_env.registry import trusted
 from ssdkd_env.tasks.probe import probe_set
 
 #: Seconds between two checkpoints of a long episode: what a killed process loses.
@@ -211,8 +212,7 @@ def sampler_file(name: str) -> Path | None:
         InvalidInputError: when `name` is a run folder without a checkpoint.
     """
     inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
-    baseline = inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not Path(inner).exists()
-    return None if baseline else find_sampler_file(Path(inner))
+    return None if names_baseline(inner) or not Path(inner).exists() else find_sampler_file(Path(inner))
 
 
 def sampler_digest(name: str) -> str | None:
@@ -285,5 +285,5 @@ def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[d
         yield from map(run_episode, configs)
         return
     # Spawned, because a forked process inherits torch's thread pools in an unknown state.
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=start_worker) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=start_worker, initargs=(trusted(),)) as pool:
         yield from pool.imap(run_episode, configs)

@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ssdkd_agents.benchmarking.benchmark import Benchmark, Job, Settings
-from ssdkd_agents.commands.command_line import launch, parse_settings, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings, resuming
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome
@@ -29,7 +29,7 @@ from ssdkd_env.errors import InvalidInputError
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd benchmark`."""
 
     out: Path

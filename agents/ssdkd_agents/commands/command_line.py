@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +15,9 @@ from typing import Any, TypeVar
 import tyro
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.registry import trust, trusted
 
-ArgumentsT = TypeVar("ArgumentsT")
+ArgumentsT = TypeVar("ArgumentsT", bound="Plugins")
 
 
 def launch(
@@ -38,7 +40,17 @@ def launch(
     """
     parsed = tyro.cli(arguments, description=description, prog=program, args=words)
     with one_line_for_the_user():
+        trust(parsed.plugins)
         main(parsed)
+
+
+@dataclass(kw_only=True)
+class Plugins:
+    """What every command line can be given."""
+
+    plugins: tuple[str, ...] = ()
+    """Modules of yours to import first: they may register methods, schemes, rewards, …, and names in files (samplers,
+    results, configurations) may lie in them. Nothing else that a file names is imported."""
 
 
 @contextmanager
@@ -59,7 +71,8 @@ def resuming(folder: Path) -> str:
     program = Path(sys.argv[0]).resolve()
     interpreter = [sys.executable] if program.suffix == ".py" else []
     subcommand = takewhile(lambda word: not word.startswith("-"), sys.argv[1:])
-    return shlex.join([*interpreter, str(program), *subcommand, "--out", str(folder.resolve()), "--resume"])
+    plugins = ["--plugins", *trusted()] if trusted() else []
+    return shlex.join([*interpreter, str(program), *subcommand, "--out", str(folder.resolve()), "--resume", *plugins])
 
 
 def parse_settings(argument: str, pairs: Sequence[str]) -> dict[str, Any]:

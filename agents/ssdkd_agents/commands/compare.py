@@ -18,7 +18,7 @@ from pathlib import Path
 from ssdkd_agents.analysis.results import SCORES, Result, common_score, paper_lines, read_results, row_name
 from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, settings_of
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
-from ssdkd_agents.commands.command_line import launch
+from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.samplers import CONSTANT_PREFIX
 from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
@@ -26,7 +26,7 @@ from ssdkd_env.files import write_atomically
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd results compare`."""
 
     results: tuple[Path, ...]

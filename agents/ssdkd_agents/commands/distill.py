@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ssdkd_agents.commands.command_line import launch, parse_settings
+from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings
 from ssdkd_agents.policies.storage import face_of, load_sampler
 from ssdkd_agents.runs import RunFolder, versions
 from ssdkd_agents.samplers import decide, write_decision
@@ -29,7 +29,7 @@ from ssdkd_env.networks.checkpoints import save_weights
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd distill`."""
 
     out: Path

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
 from ssdkd_agents.benchmarking.suites import sampler_runs
-from ssdkd_agents.commands.command_line import launch, parse_settings
+from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings
 from ssdkd_agents.policies.storage import face_of
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.seeds import HELD_OUT_SEED
@@ -27,7 +27,7 @@ from ssdkd_env.files import write_atomically
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd evaluate`."""
 
     out: Path

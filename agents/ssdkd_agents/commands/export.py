@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.commands.command_line import launch, parse_settings
+from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.algorithms import ALGORITHMS, load_hyperparameters
 from ssdkd_agents.policies.exported import read_archive, write_exported
@@ -28,7 +28,7 @@ from ssdkd_env.errors import InvalidInputError, check_choice
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd export`."""
 
     out: Path

@@ -18,7 +18,7 @@ from pathlib import Path
 from ssdkd_agents.analysis.results import read_results
 from ssdkd_agents.analysis.training_curves import TRAINING_SCORES, algorithm_of, in_rounds, read_training
 from ssdkd_agents.benchmarking.suites import sampler_runs
-from ssdkd_agents.commands.command_line import launch
+from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.plotting.comparison_plots import plot_training_curves
 from ssdkd_agents.plotting.plots import SMOOTHING, plot_reward_curves
 from ssdkd_agents.runs import EPISODES_FILE, read_lines
@@ -26,7 +26,7 @@ from ssdkd_env.errors import InvalidInputError, check_choice
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd results plot`."""
 
     out: Path

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ssdkd_agents.analysis.policy_trace import read_traces
 from ssdkd_agents.analysis.results import read_results
-from ssdkd_agents.commands.command_line import launch
+from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.plotting.policy_plots import plot_policy
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd results policy`."""
 
     out: Path

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from ssdkd_agents.analysis.results import read_results
 from ssdkd_agents.benchmarking.leaderboard import make_leaderboard
-from ssdkd_agents.commands.command_line import launch
+from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd results rank`."""
 
     out: Path

@@ -21,13 +21,14 @@ import numpy as np
 
 from ssdkd_agents.analysis.results import Result, check_result, row_name, under_new_names
 from ssdkd_agents.benchmarking.replay import Replayed, check_replayable, is_baseline, other_versions, replay
-from ssdkd_agents.commands.command_line import launch
+from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.runs import read_lines
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.registry import refuse_imports
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd results replay`."""
 
     results: Path
@@ -45,6 +46,7 @@ def main(args: Arguments) -> None:
     if not args.tolerance >= 0:
         raise InvalidInputError(f"--tolerance {args.tolerance}: expected a number of at least 0")
     chosen = choose(args, [under_new_names(line) for line in read_lines(args.results)])
+    refuse_imports(args.results, [line.get("env_kwargs") for line in chosen.values()])
     for number, line in chosen.items():
         check_result(line, f"{args.results}, line {number}")
         check_replayable(line, f"{args.results}, line {number}", args.tolerance)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ssdkd_agents.commands.command_line import launch, parse_settings, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings, resuming
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
@@ -27,7 +27,7 @@ from ssdkd_env.files import read_json
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd search`."""
 
     out: Path

@@ -23,14 +23,14 @@ from typing import Any
 
 import tyro
 
-from ssdkd_agents.commands.command_line import launch, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.teachers import CARD, WEIGHTS, RealData, TeacherRun
 from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import load_split
-from ssdkd_env.tasks.registry import find_spec, with_real_data
+from ssdkd_env.tasks.registry import TASKS, with_real_data
 from ssdkd_env.tasks.task import (
     TaskSpec,
     build_teacher,
@@ -41,7 +41,7 @@ from ssdkd_env.tasks.teacher import TeacherSettings, TeacherTraining
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd teacher`."""
 
     out: Path
@@ -91,7 +91,7 @@ def main(args: Arguments, words: Sequence[str] | None = None) -> None:
         if not getattr(args, name) >= low:
             argument = name.replace("_", "-")
             raise InvalidInputError(f"--{argument}={getattr(args, name)}: expected a number of at least {low}")
-    spec = find_spec(args.task)
+    spec = TASKS.find(args.task)
     if args.teacher_arch is not None:
         spec = replace(spec, teacher_arch=args.teacher_arch, teacher_options={})
     data = _real_data(args, spec)

@@ -22,14 +22,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ssdkd_agents.commands.command_line import launch, parse_settings, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings, resuming
 from ssdkd_agents.runs import BEST_FILE, RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import train
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of `ssdkd train`."""
 
     out: Path

@@ -15,6 +15,7 @@ import torch
 from ssdkd_agents.runs import versions
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import save_tensors, write_json
+from ssdkd_env.registry import refuse_imports
 from ssdkd_env.renamed import with_new_names
 
 FORMAT = "ssdkd sampler folder 1"
@@ -72,6 +73,7 @@ def read_exported(folder: Path) -> dict[str, Any]:
         raise InvalidInputError(
             f"{folder / SETTINGS}: policy_kwargs ask for {asked}, but no tensor is so large; export it again"
         )
+    refuse_imports(folder / SETTINGS, [settings["env_kwargs"], settings["face"]])
     config = {key: settings[key] for key in ("algorithm", "hyperparameters", "env_id", "env_kwargs")}
     return {
         "config": config | {"env_kwargs": with_new_names(config["env_kwargs"])},

@@ -27,7 +27,6 @@ from ssdkd_agents.policies.normalization import frozen_normalization, load_norma
 from ssdkd_agents.policies.resume import counters_state, load_counters, load_replay, replay_state
 from ssdkd_agents.runs import CONSTANT_FILE
 from ssdkd_agents.samplers import (
-    CONSTANT_PREFIX,
     RANDOM_REPLACEMENT_PREFIX,
     SAMPLERS,
     ConstantSampler,
@@ -35,11 +34,13 @@ from ssdkd_agents.samplers import (
     Sampler,
     State,
     make_sampler,
+    names_baseline,
 )
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import load_state, read_json, save_state
+from ssdkd_env.registry import refuse_imports
 from ssdkd_env.renamed import with_new_names
 
 FloatArray = NDArray[np.float32]
@@ -91,6 +92,7 @@ def read_sampler(path: str | Path) -> dict[str, Any]:
     if not parts <= state.keys() or not settings <= state["config"].keys():
         raise InvalidInputError(f"{path} is damaged: a part of the sampler is missing; train or copy it again")
     config = state["config"]
+    refuse_imports(path, [config.get("env_kwargs"), state["face"]])
     config["env_kwargs"] = with_new_names(config.get("env_kwargs", {}))
     return state | {"face": with_new_names(state["face"])}
 
@@ -253,7 +255,7 @@ def face_of(name: str) -> dict[str, Any]:
         InvalidInputError: when a file or folder is no sampler's.
     """
     inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
-    if inner in SAMPLERS or inner.startswith(CONSTANT_PREFIX) or not inner or not Path(inner).exists():
+    if names_baseline(inner) or not inner or not Path(inner).exists():
         return {}
     file = find_sampler_file(Path(inner))
     if file.name == CONSTANT_FILE:
@@ -311,7 +313,8 @@ def _read_constant(path: Path) -> dict[str, Any]:
     parts = {"action", "action_names", "env_kwargs"}
     if not isinstance(plan, dict) or not parts <= plan.keys() or not isinstance(plan["env_kwargs"], dict):
         raise InvalidInputError(f"{path} holds no plan; expected a JSON object with {', '.join(sorted(parts))}")
-    return plan
+    refuse_imports(path, plan["env_kwargs"])
+    return plan | {"env_kwargs": with_new_names(plan["env_kwargs"])}
 
 
 def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
@@ -322,7 +325,7 @@ def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:
     Raises:
         InvalidInputError: when there is no such baseline, file or folder.
     """
-    if name in SAMPLERS or name.startswith(CONSTANT_PREFIX):
+    if names_baseline(name):
         return make_sampler(name, env, seed)
     if name.startswith(RANDOM_REPLACEMENT_PREFIX):
         return RandomReplacement(load_sampler(name.removeprefix(RANDOM_REPLACEMENT_PREFIX), env, seed))

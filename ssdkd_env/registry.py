@@ -1,0 +1,161 @@
+"""Things by name: ours, what a user's code registers, and what the user names by an import path.
+
+A name that the user types or writes in Python may be an import path `"package.module:attribute"`. A name that comes out
+of a file, which a stranger may have written, imports nothing: it must be registered, or lie in a module that the user
+has named in this process (`trust`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from ssdkd_env.errors import InvalidInputError
+
+EntryT = TypeVar("EntryT")
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+#: Modules that the user has named in this process.
+_trusted: set[str] = set()
+
+
+class Registry(Mapping[str, EntryT], Generic[EntryT]):
+    """Entries of one kind by name, open to a user's own.
+
+    Args:
+        argument: what the user calls a name of it, for error messages.
+        kind: what an entry is an instance of; None where it is anything that can be called.
+        entries: ours, which keep their names.
+    """
+
+    def __init__(self, argument: str, kind: type | None, entries: Mapping[str, EntryT]) -> None:
+        self._argument, self._kind = argument, kind
+        self._entries, self._ours = dict(entries), frozenset(entries)
+
+    def __getitem__(self, name: str) -> EntryT:
+        """The entry registered under a name."""
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        """How many are registered."""
+        return len(self._entries)
+
+    def register(self, name: str, entry: EntryT) -> EntryT:
+        """Make an entry known by a name, in this process; returns it. An earlier one of yours is replaced.
+
+        Raises:
+            InvalidInputError: when the name is one of ours or no plain word, or the entry is of another kind.
+        """
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+            raise InvalidInputError(f"{self._argument}={name!r}: expected a name of letters, digits, '_' and '-'")
+        if name in self._ours:
+            raise InvalidInputError(f"{self._argument}={name!r} is one of ours; register yours under another name")
+        self._entries[name] = self._checked(name, entry, self._argument)
+        return entry
+
+    def find(self, name: str, argument: str = "") -> EntryT:
+        """The entry under a name, or at an import path.
+
+        Args:
+            name: that the user has given.
+            argument: in which, where it is not the registry's own.
+
+        Raises:
+            InvalidInputError: when there is none, or what is there is of another kind.
+        """
+        argument = argument or self._argument
+        if isinstance(name, str) and ":" in name:
+            return self._checked(name, resolve_import_path(argument, name), argument)
+        if name not in self._entries:
+            raise InvalidInputError(
+                f"{argument}={name!r} is unknown; choose one of: {', '.join(sorted(self._entries))}, or give an "
+                "import path 'package.module:name'"
+            )
+        return self._entries[name]
+
+    def _checked(self, name: str, entry: Any, argument: str) -> EntryT:
+        fits = callable(entry) if self._kind is None else isinstance(entry, self._kind)
+        if not fits:
+            expected = "something to call" if self._kind is None else f"a {self._kind.__module__}.{self._kind.__name__}"
+            raise InvalidInputError(f"{argument}={name!r} is a {type(entry).__name__}, expected {expected}")
+        found: EntryT = entry
+        return found
+
+
+def resolve_import_path(argument: str, path: str) -> Any:
+    """Import `"package.module:attribute"`, which the user has named, and return the attribute.
+
+    Args:
+        argument: name of the user's argument, for the error message.
+        path: the import path.
+
+    Raises:
+        InvalidInputError: when the module or the attribute does not exist.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise InvalidInputError(
+            f"{argument}={path!r} could not be imported ({error}); "
+            "expected 'package.module:attribute' with the package on PYTHONPATH"
+        ) from error
+    _trusted.add(module_name)
+    return found
+
+
+def is_import_path(name: str) -> bool:
+    """Whether a name is spelt like an import path."""
+    return _IMPORT_PATH.fullmatch(name) is not None
+
+
+def trust(modules: Iterable[str]) -> None:
+    """Import modules, which may register what they have; names out of files may lie in them from now on.
+
+    Raises:
+        InvalidInputError: when one cannot be imported.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except (ImportError, ValueError, TypeError) as error:
+            raise InvalidInputError(
+                f"plugins={module!r} could not be imported ({error}); give a module that is on PYTHONPATH"
+            ) from error
+        _trusted.add(module)
+
+
+def trusted() -> tuple[str, ...]:
+    """The modules that the user has named in this process."""
+    return tuple(sorted(_trusted))
+
+
+def refuse_imports(where: object, content: Any) -> None:
+    """Refuse a file whose content names something that would have to be imported, in a module not named by the user.
+
+    Args:
+        where: the file, for the error message.
+        content: mappings, lists and plain values, as JSON has them.
+
+    Raises:
+        InvalidInputError: at the first such name.
+    """
+    if isinstance(content, Mapping):
+        for value in content.values():
+            refuse_imports(where, value)
+    elif isinstance(content, list | tuple):
+        for value in content:
+            refuse_imports(where, value)
+    elif isinstance(content, str) and is_import_path(content):
+        module = content.partition(":")[0]
+        if module not in _trusted:
+            raise InvalidInputError(
+                f"{where} names {content!r}, and names out of files import nothing; if you trust that module, add "
+                f"--plugins {module} (in Python: ssdkd_env.registry.trust(['{module}']))"
+            )
