@@ -5,8 +5,8 @@ images. Says the share of the variance of the final accuracy, and of each reward
 the rank correlation of plan means between each return and the accuracy.
 
 Examples:
-  python scripts/measure_plans.py --out results/digits-plans-full.jsonl --action full --plans 20 --seeds 10
-  python scripts/measure_plans.py --out results/digits-plans-full.jsonl --again
+  python scripts/measure_plans.py --out runs/digits-plans-full.jsonl --action full --plans 20 --seeds 10
+  python scripts/measure_plans.py --out runs/digits-plans-full.jsonl --again
 """
 
 from __future__ import annotations
