@@ -99,8 +99,8 @@ def _read(played: Played, name: str, earlier: Experiment | None) -> tuple[dict[s
     if not parsed:
         raise InvalidInputError(f"{played.lines_path} holds no line; keep a run that has played something")
     contents = {lines_file(name, played.unfinished): lines if played.unfinished else compress(lines)}
-    wanted = [*played.files, *([CONFIG] if played.unfinished and CONFIG not in played.files else [])]
-    for file in wanted:
+    goes_on = played.unfinished and played.run.is_dir() and CONFIG not in played.files
+    for file in [*played.files, *[CONFIG] * goes_on]:
         kept = kept_name(name, file, played.lines_path)
         if Path(file).name != file or kept in contents:
             raise InvalidInputError(f"files={file!r}: expected names of files in {played.folder}, each once")

@@ -156,6 +156,18 @@ def test_unfinished_lines_stay_as_they_are_beside_their_configuration(project: P
     assert not list(problems(into, read_manifest(into)))
 
 
+def test_lines_that_were_added_in_the_folder_itself_are_kept_where_they_lie(project: Path) -> None:
+    into = project / "results"
+    keep(played(project, files=(), unfinished=True), "a-b", into)
+    with (into / "a-b.jsonl").open("a") as file:
+        file.write(json.dumps(LINES[0] | {"seed": 12}) + "\n")
+    assert [line for line in damages(into, read_manifest(into)) if "a-b.jsonl has other lines" in line]
+    again = Played(into / "a-b.jsonl", files=("a-b-config.json",), unfinished=True)
+    kept = keep(again, "a-b", into, overwrite=True)
+    assert (kept.lines, set(kept.files)) == (4, {"a-b.jsonl", "a-b-config.json"})
+    assert not list(problems(into, read_manifest(into)))
+
+
 def test_another_source_needs_its_commits_again(project: Path) -> None:
     keep(played(project, said={"about": "x", "commits": ["1"]}), "a-b", project / "results")
     make_run(project / "other", [line | {"versions": {"source": "new"}} for line in LINES])
@@ -271,7 +283,7 @@ def test_damaged_manifest_is_refused(project: Path) -> None:
         (lambda into: (into / "more.png").touch(), "more.png is in no experiment of manifest.json"),
         (lambda into: (into / "more").mkdir(), "more is in no experiment"),
         (lambda into: (into / "a-b.md").unlink(), "a-b.md is in manifest.json and not in "),
-        (lambda into: (into / "a-b.jsonl.gz").write_bytes(compress(b"{}\n")), "a-b.jsonl.gz has other lines than"),
+        (lambda into: (into / "a-b.jsonl.gz").write_bytes(compress(b"{}\n" * 3)), "a-b.jsonl.gz has other lines than"),
         (lambda into: (into / "a-b.jsonl.gz").write_bytes(b"{}\n"), "a-b.jsonl.gz is no whole gzip archive"),
         (lambda into: (into / "README.md").write_text(f"{BEGIN}{END}"), "README.md is not what the manifest gives"),
         (lambda into: (into.parent / "docs" / "evidence.md").write_text("`a-b`"), "a-b-curve.png is shown by no docu"),
