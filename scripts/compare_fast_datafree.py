@@ -3,7 +3,7 @@
 Example:
   git clone https://github.com/zju-vipa/Fast-Datafree
   pip install kornia
-  python scripts/compare_fast_datafree.py --checkout Fast-Datafree --out results/fast-datafree.jsonl
+  python scripts/compare_fast_datafree.py --checkout Fast-Datafree --out runs/fast-datafree.jsonl
 
 Same networks, batches, steps and dtype on both sides, in one process with one torch thread; theirs may have its loader
 processes besides. Its cost grows with its pool of PNG files, so several sizes are measured, with ours at the same

@@ -1,10 +1,10 @@
 """The measurements behind the defaults of the digits task and the figures in README.
 
 Examples:
-  python scripts/measure.py episode --out results/digits-episode.jsonl
-  python scripts/measure.py budgets --out results/digits-budgets.jsonl
-  python scripts/measure.py observations --out results/digits-observations.jsonl
-  python scripts/measure.py overhead --out results/digits-overhead.jsonl
+  python scripts/measure.py episode --out runs/digits-episode.jsonl
+  python scripts/measure.py budgets --out runs/digits-budgets.jsonl
+  python scripts/measure.py observations --out runs/digits-observations.jsonl
+  python scripts/measure.py overhead --out runs/digits-overhead.jsonl
 
 Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints
 a Markdown table. Times are of one process with one torch thread: let the machine do nothing else.

@@ -4,7 +4,7 @@ Each entry's values change places between episodes at the same step (those of `p
 does the sampler's action change? Then the episodes are played again while a group of entries is shown as it was in
 another episode at the same step (`progress`: half an episode away): what does the sampler lose?
 
-Example: python scripts/measure_importance.py --sampler runs/ppo --out results/importance.jsonl --seeds 20
+Example: python scripts/measure_importance.py --sampler runs/ppo --out runs/importance.jsonl --seeds 20
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ images. Says the share of the variance of the final accuracy, and of each reward
 the rank correlation of plan means between each return and the accuracy.
 
 Examples:
-  python scripts/measure_plans.py --out results/digits-plans-full.jsonl --action full --plans 20 --seeds 10
-  python scripts/measure_plans.py --out results/digits-plans-full.jsonl --again
+  python scripts/measure_plans.py --out runs/digits-plans-full.jsonl --action full --plans 20 --seeds 10
+  python scripts/measure_plans.py --out runs/digits-plans-full.jsonl --again
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from laboratory.plans import better_half, fixed_plans, play_plans, rank_correlat
 from laboratory.statistics import bootstrap_between_group_share
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.archives import ENDING
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch, parse_settings, refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
@@ -39,7 +40,7 @@ class Arguments(Plugins):
     """Command line of measure_plans."""
 
     out: Path
-    """JSON-lines file to write; must not exist, unless --again."""
+    """JSON-lines file to write; must not exist, unless --again, which reads .jsonl.gz too."""
     again: bool = False
     """Play nothing: tables and pictures anew, from the episodes that --out has."""
     action: str = "exponents"
@@ -162,6 +163,7 @@ def report(lines: list[dict[str, Any]], summary: dict[str, Any], out: Path) -> N
         pair = (summary[name]["rank_correlation"], summary[name]["rank_correlation_better_half"])
         facts.append([f"rank correlation of plan means, {name}", *map(_shown, pair)])
     print("\n" + markdown_table(["", "all plans", "better half"], facts))
+    out = out.with_suffix("") if out.suffix == ENDING else out
     plot_plans(accuracy, out.with_suffix(".png"))
     plot_validity(accuracy, gains, out.with_name(f"{out.stem}-validity.png"))
 

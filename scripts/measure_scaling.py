@@ -1,7 +1,7 @@
 """What a round costs as the buffer, the candidates, the classes and the student grow, with the fitted growth.
 
 Examples:
-  python scripts/measure_scaling.py --out results/scaling.jsonl
+  python scripts/measure_scaling.py --out runs/scaling.jsonl
   python scripts/measure_scaling.py --out runs/scaling.jsonl --sweeps buffer --largest 50000
 
 Appends JSON lines to a new file, writes a picture of the same name and prints Markdown tables. Times are of one process

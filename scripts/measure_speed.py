@@ -1,10 +1,10 @@
 """How fast it is: many runs side by side, and this checkout beside an earlier one.
 
 Examples:
-  python scripts/measure_speed.py runs --out results/digits-runs.jsonl
-  python scripts/measure_speed.py versions --before ../first --out results/digits-versions.jsonl
+  python scripts/measure_speed.py runs --out runs/digits-runs.jsonl
+  python scripts/measure_speed.py versions --before ../first --out runs/digits-versions.jsonl
   python scripts/measure_speed.py peak --env SSDKD/CIFAR10-v2 --env-kwargs teacher=t.safetensors data_root=data \
-      backend=compiled precision=bfloat16 --out results/peak.jsonl
+      backend=compiled precision=bfloat16 --out runs/peak.jsonl
 
 Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints a
 Markdown table. The sides take turns in one command. Let the machine do nothing else.

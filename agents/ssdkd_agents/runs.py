@@ -16,6 +16,7 @@ from typing import Any
 
 import ssdkd_agents
 import ssdkd_env
+from ssdkd_agents.archives import read_content
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_atomically, write_json
 from ssdkd_env.registry import refuse_imports
@@ -102,21 +103,26 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_lines(path: str | Path, keys: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Read a JSON-lines file.
+    """Read a JSON-lines file, compressed (`.jsonl.gz`) or plain.
 
     Args:
         path: the file.
         keys: what every line must have.
 
     Raises:
-        InvalidInputError: when it is missing, or a line is no JSON object with these keys.
+        InvalidInputError: when it is missing or damaged, or a line is no JSON object with these keys.
     """
+    return parse_lines(read_content(path), path, keys)
+
+
+def parse_lines(content: bytes, path: str | Path, keys: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The JSON objects that a file's content holds, one a line; errors name `path`, as those of `read_lines`."""
     try:
-        lines = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidInputError(f"{path} holds a line that is not JSON ({error})") from error
+        lines = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path} is no text ({error}); give a .jsonl or .jsonl.gz file of lines") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{path} holds a line that is not JSON ({error}); delete that line") from error
     if not all(isinstance(line, dict) and set(keys) <= line.keys() for line in lines):
         raise InvalidInputError(f"{path} holds a line that is no JSON object with {', '.join(keys) or 'names'}")
     return lines

@@ -23,6 +23,8 @@ NAMES = (
     "distill",
     "evaluate_sampler",
     "export_sampler",
+    "index_results",
+    "keep_results",
     "leaderboard",
     "make_probe_set",
     "measure_importance",
@@ -42,7 +44,13 @@ SUBCOMMANDS = {
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
 #: The option that must be given, where it is not --out.
-REQUIRED = {"compare_samplers": "--results", "profile_step": "--trace", "replay": "--results"}
+REQUIRED = {
+    "compare_samplers": "--results",
+    "index_results": "--into",
+    "keep_results": "--name",
+    "profile_step": "--trace",
+    "replay": "--results",
+}
 #: Script → the subcommand of `ssdkd` that it is.
 SUBCOMMAND_OF = {
     "benchmark": "benchmark",
@@ -50,6 +58,8 @@ SUBCOMMAND_OF = {
     "distill": "distill",
     "evaluate_sampler": "evaluate",
     "export_sampler": "export",
+    "index_results": "results index",
+    "keep_results": "results keep",
     "leaderboard": "results rank",
     "plot": "results plot",
     "plot_policy": "results policy",

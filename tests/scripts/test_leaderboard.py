@@ -37,7 +37,7 @@ def test_board_is_written_and_checked(tmp_path: Path) -> None:
 
 
 def test_committed_results_of_all_versions_can_be_ranked(tmp_path: Path) -> None:
-    files = [ROOT / "results" / f"{name}.jsonl" for name in ("digits-headroom", "digits-methods")]
+    files = [ROOT / "results" / f"{name}.jsonl.gz" for name in ("digits-headroom", "digits-methods")]
     assert leaderboard(tmp_path / "board.md", "--results", *files).code == 0
     assert (tmp_path / "board.md").read_text().count("\n## ") == 2
 

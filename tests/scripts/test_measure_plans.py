@@ -10,6 +10,7 @@ import pytest
 from gymnasium.vector.utils import batch_space
 from laboratory.statistics import between_group_share
 from scipy.stats import spearmanr
+from ssdkd_agents.archives import compress
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.named_plans import NAMED_PLANS
@@ -74,6 +75,12 @@ def test_report_can_be_made_again_from_the_file_alone(out: tuple[Path, Result], 
     assert again.stdout == table
     assert copy.read_bytes() == out[0].read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"copy.jsonl", "copy.png", "copy-validity.png"}
+
+    archive = tmp_path / "kept" / "copy.jsonl.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(compress(out[0].read_bytes()))
+    assert in_this_process("measure_plans", "--out", archive, "--again").stdout == table
+    assert {path.name for path in archive.parent.iterdir()} == {"copy.jsonl.gz", "copy.png", "copy-validity.png"}
 
 
 def test_report_needs_a_finished_measurement(out: tuple[Path, Result], tmp_path: Path) -> None:

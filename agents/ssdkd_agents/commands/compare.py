@@ -30,7 +30,7 @@ class Arguments(Plugins):
     """Command line of `ssdkd results compare`."""
 
     results: tuple[Path, ...]
-    """results.jsonl files of ssdkd evaluate or ssdkd benchmark, under any name."""
+    """results.jsonl files of ssdkd evaluate or ssdkd benchmark, under any name, also compressed (.jsonl.gz)."""
     against: str | None = None
     """Row that the others are compared with; without it the paper's sampler."""
     score: str | None = None

@@ -23,6 +23,8 @@ COMMANDS = {
     "results plot": ("plot", "draw reward curves, beside what samplers reach on held-out seeds"),
     "results policy": ("policy", "draw what samplers do, round by round"),
     "results replay": ("replay", "play result lines again and check every number"),
+    "results keep": ("keep", "compress a run's lines into a folder of results, with an entry of its manifest"),
+    "results index": ("index", "check a folder of results, and write its table of experiments"),
 }
 
 

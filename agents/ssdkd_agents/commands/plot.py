@@ -34,7 +34,7 @@ class Arguments(Plugins):
     runs: tuple[str, ...]
     """Folders of ssdkd train, or groups of these such as ppo=runs/ppo-0,runs/ppo-1."""
     results: Path | None = None
-    """results.jsonl of ssdkd evaluate or ssdkd benchmark."""
+    """results.jsonl of ssdkd evaluate or ssdkd benchmark, or compressed as .jsonl.gz."""
     by_algorithm: bool = False
     """One mean curve with its band for all runs of an algorithm; groups always have one."""
     score: str = "return"

@@ -25,7 +25,7 @@ class Arguments(Plugins):
     out: Path
     """PNG to write."""
     results: Path
-    """results.jsonl of ssdkd evaluate or ssdkd benchmark."""
+    """results.jsonl of ssdkd evaluate or ssdkd benchmark, or compressed as .jsonl.gz."""
     samplers: tuple[str, ...] = ()
     """Rows to draw, by their group or sampler as in the table; none draws all. The paper's are the dashes."""
 

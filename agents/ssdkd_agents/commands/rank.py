@@ -1,8 +1,8 @@
 """Rank samplers and methods from result files, as Markdown that the files alone decide.
 
 Examples:
-  ssdkd results rank --out results/LEADERBOARD.md --results results/a.jsonl results/b.jsonl
-  ssdkd results rank --out results/LEADERBOARD.md --results results/a.jsonl results/b.jsonl --check
+  ssdkd results rank --out LEADERBOARD.md --results runs/a/results.jsonl results/b.jsonl.gz
+  ssdkd results rank --out LEADERBOARD.md --results runs/a/results.jsonl results/b.jsonl.gz --check
 
 With --check nothing is written; it exits with 1 when the file is not what the results give.
 """
@@ -29,7 +29,7 @@ class Arguments(Plugins):
     out: Path
     """Markdown file to write, or to check."""
     results: tuple[Path, ...]
-    """results.jsonl files of ssdkd evaluate or ssdkd benchmark, under any name."""
+    """results.jsonl files of ssdkd evaluate or ssdkd benchmark, under any name, also compressed (.jsonl.gz)."""
     check: bool = False
     """Write nothing; exit with 1 when the file is not what the results give."""
 

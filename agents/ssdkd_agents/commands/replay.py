@@ -3,7 +3,7 @@
 Examples:
   ssdkd results replay --results runs/evaluation/results.jsonl
   ssdkd results replay --results runs/evaluation/results.jsonl --lines 0 3 7
-  ssdkd results replay --results results/digits-methods.jsonl --sample 5 --tolerance 0.05
+  ssdkd results replay --results results/digits-methods.jsonl.gz --sample 5 --tolerance 0.05
 
 Each line is played from its trace of actions, and from its sampler too where that is a baseline. Numbers must be
 bit-identical where processor, torch threads and PyTorch are those of the line, and within --tolerance elsewhere. Exits
@@ -32,7 +32,7 @@ class Arguments(Plugins):
     """Command line of `ssdkd results replay`."""
 
     results: Path
-    """results.jsonl of ssdkd evaluate or ssdkd benchmark."""
+    """results.jsonl of ssdkd evaluate or ssdkd benchmark, or compressed as .jsonl.gz."""
     lines: tuple[int, ...] = ()
     """Numbers of the lines to replay, from 0 on; all where neither these nor --sample are given."""
     sample: int | None = None

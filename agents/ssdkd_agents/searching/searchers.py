@@ -4,7 +4,7 @@ A searcher asks for episodes and is told their returns in the same order. What i
 from what it was told, so that telling it recorded returns again brings it back to where it was.
 
 Episodes that are compared with each other share their seed: among the better half of the fixed plans on digits the
-seed makes 37 % of the noise of the return (`results/digits-plans-exponents.jsonl`), and what they share does not change
+seed makes 37 % of the noise of the return (`results/digits-plans-exponents`), and what they share does not change
 their order.
 """
 
