@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.methods import METHODS, VARIABLES, Method
+from ssdkd_env.distillation.noisy_labels import NoisyLabels
 from ssdkd_env.distillation.sources import (
     ADAM_BETAS,
     PIXEL_BETAS,
     MetaGenerator,
-    NoisyLabels,
     Pixels,
     TrainedGenerator,
 )
