@@ -32,7 +32,8 @@ COLUMNS = (
 NOTE = (
     "Means over seeds with 95 % bootstrap intervals; medians of seconds and of memory. Held-out accuracy is on real "
     "images that neither the task's own teacher nor a student was trained on, accuracy on all of the task's evaluation "
-    "data. The difference is of the held-out accuracy, paired seed by seed. The probe agreement compares students of "
+    "data. The difference is of the held-out accuracy, paired seed by seed (where the size of the buffer varies, to the "
+    "first entry of that size). The probe agreement compares students of "
     "one method: its images come from a generator like SSD-KD's, so that it does not rank methods."
 )
 
@@ -56,7 +57,7 @@ def write_report(results: Sequence[Result], planned: int, folder: Path, scale: b
         table = f"{make_sampler_table(results)}\n\n{describe(results, planned, note_on_samplers())}"
         write_sampler_pictures(results, folder)
     else:
-        table = f"{make_table(results)}\n\n{describe(results, planned)}"
+        table = f"{make_table(results, scale)}\n\n{describe(results, planned)}"
     write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table + "\n"))
     plot_accuracy_seconds(results, folder / "accuracy-seconds.png")
     plot_distributions(results, folder / "distributions.png")
@@ -65,12 +66,21 @@ def write_report(results: Sequence[Result], planned: int, folder: Path, scale: b
     return table
 
 
-def make_table(results: Sequence[Result]) -> str:
-    """A Markdown table, a row for each entry in the order of the lines; differences are to the first."""
-    labels = list(dict.fromkeys(result["label"] for result in results))
-    groups = {label: [result for result in results if result["label"] == label] for label in labels}
-    first = _held_out(groups[labels[0]])
-    rows = [_row(label, lines, {} if label == labels[0] else first) for label, lines in groups.items()]
+def make_table(results: Sequence[Result], scale: bool = False) -> str:
+    """A Markdown table, a row for each entry in the order of the lines.
+
+    Args:
+        results: lines of a benchmark, at least one.
+        scale: whether differences are to the first entry with the same size of the buffer; else to the first of all.
+    """
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result["label"], []).append(result)
+    first: dict[Any, str] = {}
+    rows = []
+    for label, lines in groups.items():
+        reference = first.setdefault(lines[0]["env_kwargs"].get("buffer_scale") if scale else None, label)
+        rows.append(_row(label, lines, {} if label == reference else _held_out(groups[reference])))
     return markdown_table(COLUMNS, rows)
 
 

@@ -46,6 +46,16 @@ def rows(lines: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(COLUMNS[1:], row[1:], strict=True)) for row in cells[2:]}
 
 
+def test_where_the_buffer_varies_differences_are_to_the_first_entry_of_its_size() -> None:
+    lines = [
+        line(f"{name} {scale}", 1, accuracy, env_kwargs={"buffer_scale": scale})
+        for name, scale, accuracy in (("a", 0.1, 0.5), ("a", 0.2, 0.625), ("b", 0.1, 0.75), ("b", 0.2, 0.5))
+    ]
+    cells = [row.strip("|").split(" | ") for row in make_table(lines, scale=True).splitlines()[2:]]
+    found = {row[0].strip(): row[COLUMNS.index("held-out − first entry's")].split()[0] for row in cells}
+    assert found == {"a 0.1": "–", "a 0.2": "–", "b 0.1": "0.2500", "b 0.2": "-0.1250"}
+
+
 def test_table_by_hand() -> None:
     lines = [line("first", seed) for seed in (1, 2)]
     lines += [
