@@ -32,9 +32,9 @@ COLUMNS = (
 NOTE = (
     "Means over seeds with 95 % bootstrap intervals; medians of seconds and of memory. Held-out accuracy is on real "
     "images that neither the task's own teacher nor a student was trained on, accuracy on all of the task's evaluation "
-    "data. The difference is of the held-out accuracy, paired seed by seed (where the size of the buffer varies, to the "
-    "first entry of that size). The probe agreement compares students of "
-    "one method: its images come from a generator like SSD-KD's, so that it does not rank methods."
+    "data. The difference is of the held-out accuracy, paired seed by seed (where the size of the buffer varies, to "
+    "the first entry of that size). The probe agreement compares students of one method: its images come from a "
+    "generator like SSD-KD's, so that it does not rank methods."
 )
 
 #: Parts of the wall time that are reported.
