@@ -198,6 +198,17 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         """The run of the episode; None before the first reset."""
         return None if self.episode is None else self.episode.run
 
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Numbers after the reset and after each step that the picture's learning curve shows.
+
+        Raises:
+            AttributeError: before the first reset, which gives it.
+        """
+        if self.episode is None:
+            raise AttributeError("curve: call env.reset() first")
+        return self.episode.curve
+
     def action_of(self, action: Action) -> Any:
         """The action of the scheme: a plan's nearest one, or the action itself."""
         return self.action_scheme.from_plan(action) if isinstance(action, SamplingPlan) else action

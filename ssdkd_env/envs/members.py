@@ -126,13 +126,13 @@ class RemoteMembers:
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
-        self._logits = 0
+        self._question = 0
 
     def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
         """Send the question."""
-        self._logits += 1
+        self._question += 1
         with suppress(OSError):  # a process that has died is reported by `end`
-            self._connection.send((self._logits, method, dict(arguments)))
+            self._connection.send((self._question, method, dict(arguments)))
 
     def end(self) -> dict[int, Any]:
         """Wait for the answer.
@@ -143,7 +143,7 @@ class RemoteMembers:
         """
         number = None
         try:
-            while number != self._logits:  # Ctrl-C may have left the answer to an earlier one
+            while number != self._question:  # Ctrl-C may have left the answer to an earlier one
                 number, results, error, trace = self._connection.recv()
         except (EOFError, OSError) as gone:
             self._process.join(PATIENCE)

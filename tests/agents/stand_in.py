@@ -43,7 +43,7 @@ class StandIn(gym.Env[NDArray[np.float32], Any]):
     def __init__(self, discrete: bool = False) -> None:
         self.observation_space = spaces.Box(-1, 1, (3,), np.float32)
         self.action_space: spaces.Space[Any] = spaces.Discrete(3) if discrete else spaces.Box(-1, 1, (2,), np.float32)
-        self.action_names = ("strategy",) if discrete else ("a", "b")
+        self.action_names = ("plan",) if discrete else ("a", "b")
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
         self._round = 0

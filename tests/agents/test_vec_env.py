@@ -301,7 +301,7 @@ def test_step_needs_a_reset_and_open_environments() -> None:
 def test_environments_are_made_by_id() -> None:
     envs = make_vec_env("SSDKD/Digits-v2", SMALL | {"reward": "probe_discrepancy"}, 2, "grouped", 1)
     assert str(envs.choice) == "grouped: as asked for"
-    assert envs.get_attr("reward_name") == ["probe_discrepancy"] * 2
+    assert [settings.reward for settings in envs.get_attr("settings")] == ["probe_discrepancy"] * 2
     assert envs.get_attr("budget")[1].rounds == ROUNDS
     assert [task.spec.name for task in envs.get_attr("task")] == ["digits"] * 2
 

@@ -103,7 +103,7 @@ def test_spec_survives_json() -> None:
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert again.spec == env.spec
     assert_same(episode(env, 7, actions_of(1)), episode(again, 7, actions_of(1)))
-    assert again.get_wrapper_attr("reward_name") == "probe_discrepancy"
+    assert again.get_wrapper_attr("settings").reward == "probe_discrepancy"
 
 
 def test_global_spec_survives_json() -> None:

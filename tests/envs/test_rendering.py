@@ -22,8 +22,9 @@ from tests.own_networks import DENSE_TASK
 
 
 def draw_run(env: SSDKDEnv) -> Picture:
-    assert env.episode is not None
-    return rendering.draw_run(env.episode, env.action_scheme, env._last_action)
+    picture = env.render()
+    assert picture is not None
+    return picture
 
 
 def draw_buffer(env: SSDKDEnv) -> Picture:

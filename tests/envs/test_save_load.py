@@ -84,8 +84,7 @@ def test_every_moment_of_an_episode_can_be_saved(reward: str, done: int, tmp_pat
     observation, info = other.load(tmp_path / "saved")
     np.testing.assert_array_equal(observation, moments[-1].observation)
     assert info == moments[-1].info
-    assert other.episode is not None and env.episode is not None
-    assert other.episode.curve == env.episode.curve
+    assert other.curve == env.curve
     assert_same(steps(env, actions[done:]), steps(other, actions[done:]))
     assert_same([reset(env)], [reset(other)])
 

@@ -95,7 +95,7 @@ def test_report_needs_a_finished_measurement(out: tuple[Path, Result], tmp_path:
     assert list(tmp_path.iterdir()) == [part]
 
 
-def test_discrete_scheme_plays_every_strategy_in_a_group(tmp_path: Path) -> None:
+def test_discrete_scheme_plays_every_named_plan_in_a_group(tmp_path: Path) -> None:
     result = measure(tmp_path / "plans.jsonl", "--action", "plans", "--vectorization", "grouped")
     assert result.code == 0, result.stderr
     *lines, _ = map(json.loads, (tmp_path / "plans.jsonl").read_text().splitlines())

@@ -21,7 +21,7 @@ def test_search_ends_with_an_action_that_can_be_evaluated(tmp_path: Path) -> Non
     )
     assert result.code == 0, result.stderr
     config = json.loads((out / "config.json").read_text())
-    assert (config["strategy"], config["episodes"], config["seed"], config["num_envs"]) == ("cma", 5, 7, 2)
+    assert (config["searcher"], config["episodes"], config["seed"], config["num_envs"]) == ("cma", 5, 7, 2)
     assert config["env_kwargs"]["budget"]["rounds"] == 3
     assert len(read_lines(out / "episodes.jsonl")) == 5
     assert f"curves: tensorboard --logdir {out}" in result.stdout
