@@ -54,7 +54,7 @@ def test_wheel_holds_the_two_packages_whole_and_nothing_else(built: Built) -> No
         names = {name for name in archive.namelist() if not name.endswith("/")}
     about = {name for name in names if name.startswith(f"ssdkd_env-{__version__}.dist-info/")}
     expected = {
-        f"{package}/{name}" for folder, package in PACKAGES.items() for name in files_below(built.sources / folder)
+        f"{package}/{name}" for folder, package in PACKAGES.items() for name in files_below(built.tree / folder)
     }
     assert names - about == expected
     assert {name.rpartition(".dist-info/")[2] for name in about} == {
@@ -68,9 +68,8 @@ def test_source_distribution_is_the_tree(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         (top,) = {Path(name).parts[0] for name in archive.getnames()}
     assert top == f"ssdkd_env-{__version__}"
-    copy = built.sdist.parent / "copy"
     for folder in FOLDERS:
-        assert files_below(built.sources / folder) == files_below(copy / folder), folder
+        assert files_below(built.sources / folder) == files_below(built.tree / folder), folder
     others = {path.name for path in built.sources.iterdir()} - {*FOLDERS, *FILES}
     assert others == {"PKG-INFO", "setup.cfg", "ssdkd_env.egg-info"}
     assert {path.name for path in built.sources.iterdir()} >= {*FOLDERS, *FILES}

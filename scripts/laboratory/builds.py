@@ -51,6 +51,8 @@ def run(
 class Built:
     """What is published."""
 
+    tree: Path
+    """Copy of the source tree that was built."""
     sources: Path
     """Folder of the unpacked source distribution."""
     sdist: Path
@@ -76,13 +78,14 @@ def build(root: Path, folder: Path) -> Built:
     Raises:
         CommandError: when either cannot be built.
     """
-    copy_sources(root, folder / "copy")
-    sdist = folder / call_backend("build_sdist", folder / "copy", folder)
+    tree = folder / "tree"
+    copy_sources(root, tree)
+    sdist = folder / call_backend("build_sdist", tree, folder)
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "unpacked", filter="data")
     (sources,) = (folder / "unpacked").iterdir()
     copy_sources(sources, folder / "wheel-of")  # so that the unpacked tree has no leftovers either
-    return Built(sources, sdist, folder / call_backend("build_wheel", folder / "wheel-of", folder))
+    return Built(tree, sources, sdist, folder / call_backend("build_wheel", folder / "wheel-of", folder))
 
 
 def call_backend(hook: str, tree: Path, target: Path) -> str:
