@@ -229,7 +229,7 @@ def light_requirements(built: Built) -> list[str]:
 def lowest_python(environment: Environment, built: Built) -> str:
     """What the code's syntax and its use of the standard library need, as vermin finds it."""
     environment.pip("install", "--quiet", "vermin")
-    words = ["--no-tips", "--eval-annotations", "--target=3.10-", "ssdkd_env", "agents"]
+    words = ["--no-tips", "--eval-annotations", "ssdkd_env", "agents"]
     said = run([environment.folder / "bin" / "vermin", *words], built.sources)
     (version,) = re.findall(r"Minimum required versions: (?:.*, )?(3\.\d+)", said)
     return str(version)
