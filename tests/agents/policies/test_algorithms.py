@@ -193,14 +193,14 @@ def test_initial_weights_follow_from_the_seed(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", CONTINUOUS)
 def test_continuous_algorithm_refuses_strategies(algorithm: str) -> None:
-    with pytest.raises(InvalidInputError, match=rf"algo='{algorithm}' needs a continuous .*Discrete.*action=exponents"):
+    with pytest.raises(InvalidInputError, match=rf"algo='{algorithm}' needs a continuous .*Discrete.*action exponents"):
         build_model(
             algorithm, DummyVecEnv([lambda: StandIn(discrete=True)]), load_hyperparameters(algorithm, DIGITS), 0
         )
 
 
 def test_dqn_refuses_a_box() -> None:
-    with pytest.raises(InvalidInputError, match=r"algo='dqn' .*Box.*add --env-kwargs action=plans"):
+    with pytest.raises(InvalidInputError, match=r"algo='dqn' .*Box.*add --env.action plans"):
         build_model("dqn", DummyVecEnv([make]), load_hyperparameters("dqn", DIGITS), 0)
 
 
