@@ -14,7 +14,7 @@ import ssdkd_env  # noqa: F401 (registers the environments of today)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")])
 #: What `results/` may hold at most.
 MOST_FILES, MOST_BYTES = 80, 5_000_000
 
