@@ -26,6 +26,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_show_sphinx = False
+pygments_style, pygments_dark_style = "tango", "github-dark"
 
 # Pages are Markdown that a code host shows as well: nothing but tables, fences, links and lists.
 myst_enable_extensions = ["deflist"]

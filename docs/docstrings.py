@@ -24,6 +24,8 @@ ENTRY = re.compile(r"(?P<names>[\w, ]+): (?P<text>.*)")
 FENCE = re.compile(r"^```(\w+)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 WORDS = re.compile(r"``.+?``|`[^`]+`|\|", re.DOTALL)
 NAME = re.compile(r"`[A-Za-z_][\w.]*`")
+TABLE_LINE = re.compile(r"^\|.*\|$", re.MULTILINE)
+INTERVAL = re.compile(r"\[([-−.\d]+), ([-−.\d]+)\]")
 #: Classes whose docstring is a page.
 PAGES = {"ssdkd_env.envs.SSDKDEnv": "/environment", "ssdkd_env.envs.distillation.SSDKDEnv": "/environment"}
 
@@ -153,15 +155,16 @@ def for_autodoc(app: Sphinx, what: str, name: str, thing: Any, options: Any, lin
     lines[:] = WORDS.sub(as_rst, text).splitlines()
 
 
-def link_to_results(app: Sphinx, page: str, source: list[str]) -> None:
-    """Lead links to the README of the results to the page that includes it."""
-    source[0] = re.sub(r"\]\((\.\./)+results/README\.md", "](/results.md", source[0])
+def for_pages(app: Sphinx, page: str, source: list[str]) -> None:
+    """Lead links to the README of the results to the page that includes it; keep intervals in tables in one line."""
+    text = re.sub(r"\]\((\.\./)+results/README\.md", "](/results.md", source[0])
+    source[0] = TABLE_LINE.sub(lambda line: INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", line[0]), text)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.setup_extension("sphinx.ext.autodoc")
     app.add_directive("docstring", Docstring)
-    app.connect("source-read", link_to_results)
+    app.connect("source-read", for_pages)
     app.connect("autodoc-process-docstring", for_autodoc, priority=100)  # before napoleon
     return {"parallel_read_safe": True}
