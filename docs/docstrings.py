@@ -21,8 +21,8 @@ from sphinx.util.docutils import SphinxDirective
 
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns):")
 ENTRY = re.compile(r"(?P<names>[\w, ]+): (?P<text>.*)")
-FENCE = re.compile(r"^```(\w+)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
-WORDS = re.compile(r"``.+?``|`[^`]+`|\|", re.DOTALL)
+#: What is written otherwise in reStructuredText: a fenced block, code in a line, a vertical bar.
+MARKED = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)\n```$|``.+?``|`[^`]+`|\|", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"`[A-Za-z_][\w.]*`")
 TABLE_LINE = re.compile(r"^\|.*\|$", re.MULTILINE)
 INTERVAL = re.compile(r"\[([-−.\d]+), ([-−.\d]+)\]")
@@ -135,8 +135,10 @@ def as_code_block(language: str, code: str) -> str:
 
 
 def as_rst(found: re.Match[str]) -> str:
-    """A code span or a vertical bar: a plain name stays in single backticks, which link it where it is known."""
+    """What `MARKED` finds. A plain name stays in single backticks, which link it where it is known."""
     text = found[0]
+    if found["language"]:
+        return as_code_block(found["language"], found["code"])
     if text == "|":
         return r"\|"
     return text if text.startswith("``") or NAME.fullmatch(text) else f"``{text[1:-1]}``"
@@ -151,8 +153,7 @@ def for_autodoc(app: Sphinx, what: str, name: str, thing: Any, options: Any, lin
         # Of a property napoleon takes what stands before a colon in the first line for a type.
         lines[:0] = [".. property", ""]
     lines[:] = [line for title, piece in sections(lines) for line in (one_name_each(title, piece) if title else piece)]
-    text = FENCE.sub(lambda found: as_code_block(found[1], found[2]), "\n".join(tables_as_lists(lines)))
-    lines[:] = WORDS.sub(as_rst, text).splitlines()
+    lines[:] = MARKED.sub(as_rst, "\n".join(tables_as_lists(lines))).splitlines()
 
 
 def for_pages(app: Sphinx, page: str, source: list[str]) -> None:
