@@ -3,7 +3,7 @@
 Examples:
   python scripts/cifar_protocol.py --out runs/protocol --data-root data --minutes 9
   python scripts/cifar_protocol.py --out runs/smoke --data-root data --pairs resnet8:resnet8 --teacher-epochs 1 \
-      --budget preset=tiny --methods ssdkd fast2
+      --env.budget.preset tiny --methods ssdkd fast2
 
 Give the same command again until it says that everything is finished: each call goes on where the last one stopped and
 ends after about --minutes (a round that has begun is finished; a killed call loses two minutes at most).
@@ -17,12 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ssdkd_agents.benchmarking.benchmark import Benchmark
-from ssdkd_agents.commands.command_line import Plugins, launch
+from ssdkd_agents.commands.command_line import Plugins, as_settings, launch
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.given import as_words, refuse_settings
 
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import read_json, write_json
@@ -53,14 +55,12 @@ class Arguments(Plugins):
     """Runs of each method."""
     teacher_epochs: int = 200
     """Epochs of each teacher."""
-    budget: tuple[str, ...] = ()
-    """Settings of the distillation budget to replace, such as preset=cpu or rounds=100."""
-    env_kwargs: tuple[str, ...] = ()
-    """Further arguments of the environment, such as 'probe={"steps": 5}'."""
     device: str = "auto"
     """auto, cpu or cuda."""
     minutes: float = 9.0
     """Length of this call."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Further arguments of the environment; task, teacher, student_arch, device and data_root are the command's own."""
 
 
 def main(args: Arguments) -> None:
@@ -68,6 +68,16 @@ def main(args: Arguments) -> None:
     check_choice("--task", args.task, ("cifar10", "cifar100"))
     if not args.minutes > SHORTEST_PIECE:
         raise InvalidInputError(f"--minutes {args.minutes}: expected more than {SHORTEST_PIECE}")
+    refuse_settings(
+        args.env,
+        {
+            "task": "give --task",
+            "teacher": "leave it out: it is trained here",
+            "student_arch": "give --pairs",
+            "device": "give --device",
+            "data_root": "give --data-root",
+        },
+    )
     check_same_work(args)
     end = time.monotonic() + 60 * args.minutes
     for teacher, student in pairs:
@@ -89,7 +99,7 @@ def check_same_work(args: Arguments) -> None:
     Raises:
         InvalidInputError: when it does.
     """
-    work = {name: value for name, value in asdict(args).items() if name not in ("out", "minutes")}
+    work = {name: value for name, value in as_settings(args).items() if name not in ("out", "minutes")}
     work = json.loads(json.dumps(work))
     path = args.out / "config.json"
     if not path.exists():
@@ -98,7 +108,7 @@ def check_same_work(args: Arguments) -> None:
     before = read_json(path)
     differing = [name for name, value in work.items() if not isinstance(before, dict) or before.get(name) != value]
     if differing:
-        name = differing[0].replace("_", "-")
+        name = "env." if differing[0] == "env_kwargs" else differing[0].replace("_", "-")
         raise InvalidInputError(f"--{name} is not what {args.out} was begun with; give it as then, or another --out")
 
 
@@ -123,13 +133,10 @@ def benchmark_command(args: Arguments, teacher: str, student: str, weights: Path
     command = ["benchmark.py", "--out", str(folder), "--processes", "1"]
     if (folder / "config.json").exists():
         return [*command, "--resume"]
-    env_kwargs = [f"teacher={weights}", f"student_arch={student}", f"device={args.device}"]
-    env_kwargs += [] if args.data_root is None else [f"data_root={args.data_root}"]
-    env_kwargs += args.env_kwargs
+    own = {"teacher": weights, "student_arch": student, "device": args.device, "data_root": args.data_root}
     command += ["--methods", *args.methods] if args.methods else ["--suite", FAST_SUITES.get(teacher, "protocol")]
-    command += ["--env", {"cifar10": "SSDKD/CIFAR10-v2", "cifar100": "SSDKD/CIFAR100-v2"}[args.task]]
-    command += ["--seeds", str(args.seeds), "--env-kwargs", *env_kwargs]
-    return command + (["--budget", *args.budget] if args.budget else [])
+    command += ["--env-id", {"cifar10": "SSDKD/CIFAR10-v2", "cifar100": "SSDKD/CIFAR100-v2"}[args.task]]
+    return [*command, "--seeds", str(args.seeds), *as_words(ENV.prefix, own | args.env.settings())]
 
 
 def is_finished(folder: Path) -> bool:

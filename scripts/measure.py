@@ -22,7 +22,7 @@ import numpy as np
 from laboratory.plots import plot_budgets
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
-from ssdkd_agents.commands.command_line import check_lines_file, launch
+from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
@@ -52,7 +52,7 @@ BUDGETS: dict[str, dict[str, int]] = {
 
 
 @dataclass
-class Episode:
+class Episode(Plugins):
     """Seconds, accuracy on real digits and peak memory of one episode with the paper's sampler, on one core."""
 
     out: Path
@@ -62,7 +62,7 @@ class Episode:
 
 
 @dataclass
-class Budgets:
+class Budgets(Plugins):
     """Accuracy against episode seconds over several budgets, with the paper's sampler."""
 
     out: Path
@@ -72,7 +72,7 @@ class Budgets:
 
 
 @dataclass
-class Observations:
+class Observations(Plugins):
     """Mean and deviation of every entry of the observation under random actions: the constants of `ENTRIES`."""
 
     out: Path
@@ -82,7 +82,7 @@ class Observations:
 
 
 @dataclass
-class Overhead:
+class Overhead(Plugins):
     """Environment step over the bare engine loop, interleaved in one process.
 
     A third side is the loop that a user would write: the bare engine, and the accuracy on real images after each

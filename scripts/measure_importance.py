@@ -10,7 +10,7 @@ Example: python scripts/measure_importance.py --sampler runs/ppo --out runs/impo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,8 @@ from laboratory.importance_plots import plot_importance
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import sampler_digest
-from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch, parse_settings
+from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines_file, launch
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.playing import PlayedEpisode
@@ -57,16 +58,16 @@ class Arguments(Plugins):
     """File or run folder of a trained sampler, or a baseline that draws nothing."""
     out: Path
     """JSON-lines file to write; must not exist. A picture goes beside it."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
-    env_kwargs: tuple[str, ...] = ()
-    """Further arguments of the environment, such as 'budget={"rounds": 10}'."""
     seeds: int = 20
     """Episodes, each played once undisturbed and once for each group of entries."""
     num_envs: int = 16
     """Episodes side by side."""
     vectorization: str = "auto"
     """How they are stepped: loop, process, grouped or auto."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Further arguments of the environment."""
 
 
 def main(args: Arguments) -> None:
@@ -75,8 +76,8 @@ def main(args: Arguments) -> None:
         if getattr(args, name) < least:
             raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")
     use_one_thread()
-    kwargs = {**face_of(args.sampler), **parse_settings("env-kwargs", args.env_kwargs), "evaluate_every_rounds": 10**6}
-    env = make_env(args.env, kwargs)
+    kwargs = {**face_of(args.sampler), **args.env.settings(), "evaluate_every_rounds": 10**6}
+    env = make_env(args.env_id, kwargs)
     if env.rounds_per_step >= env.budget.rounds:
         raise InvalidInputError(
             f"--sampler {args.sampler}: it decides once an episode, so that `progress` has no other value to be given; "
@@ -86,7 +87,7 @@ def main(args: Arguments) -> None:
     env.observation_space.seed(0)
     some = np.stack([env.observation_space.sample() for _ in range(TRIED)])
     answers(sampler, env, some[None])  # refuses one that draws, before any episode is played
-    pool = SubEnvironments(min(args.num_envs, args.seeds), env_arguments(args.env, kwargs), args.vectorization, None)
+    pool = SubEnvironments(min(args.num_envs, args.seeds), env_arguments(args.env_id, kwargs), args.vectorization, None)
     print(f"environments: {pool.count}, {pool.choice}")
     try:
         episodes = play_all(pool, sampler, range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds), args.out)
@@ -101,7 +102,7 @@ def main(args: Arguments) -> None:
     for kind, changes in (("entry", entries), ("group", groups)):
         for name, change in changes.items():
             append_line(args.out, {"permuted": name, "kind": kind} | described(change))
-    settings = {name: value for name, value in asdict(args).items() if name != "out"}
+    settings = {name: value for name, value in as_settings(args).items() if name != "out"}
     summary = {score: {group: vars(value) for group, value in row.items()} for score, row in differences.items()}
     facts = {"backend": str(pool.choice), "versions": versions(), "machine": machine(env.device)}
     digest = {"sampler_digest": sampler_digest(args.sampler)}

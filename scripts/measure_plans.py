@@ -11,7 +11,7 @@ Examples:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from laboratory.statistics import bootstrap_between_group_share
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.archives import ENDING
-from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch, parse_settings, refuse_settings
+from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines_file, launch
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, read_lines, versions
@@ -49,14 +51,14 @@ class Arguments(Plugins):
     """Random plans, beside the baselines; a discrete scheme plays every choice."""
     seeds: int = 10
     """Episodes of each plan."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
-    env_kwargs: tuple[str, ...] = ()
-    """Further arguments of the environment, such as 'budget={"rounds": 10}'."""
     num_envs: int = 32
     """Episodes side by side."""
     vectorization: str = "auto"
     """How they are stepped: loop, process, grouped or auto."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Further arguments of the environment."""
 
 
 def main(args: Arguments) -> None:
@@ -69,23 +71,21 @@ def main(args: Arguments) -> None:
         if getattr(args, name) < least:
             raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")
     use_one_thread()
-    kwargs = parse_settings("env-kwargs", args.env_kwargs)
     refuse_settings(
-        "env-kwargs",
-        kwargs,
+        args.env,
         {
             "action": "give --action",
             "evaluate_every_rounds": "leave it out: only ends are measured",
             "rounds_per_step": "leave it out: the plan of an episode is the same in all rounds",
         },
     )
-    kwargs |= {"action": args.action, "evaluate_every_rounds": 10**6}
-    env = make_env(args.env, kwargs)
+    kwargs = args.env.settings() | {"action": args.action, "evaluate_every_rounds": 10**6}
+    env = make_env(args.env_id, kwargs)
     if env.task.spec.evaluation is None:
-        raise InvalidInputError(f"--env {args.env}: no real images to measure accuracy on; give evaluation=")
+        raise InvalidInputError(f"--env-id {args.env_id}: no real images to measure accuracy on; give --env.evaluation")
     plans = fixed_plans(env, args.plans)
     seeds = range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds)
-    pool = SubEnvironments(args.num_envs, env_arguments(args.env, kwargs), args.vectorization, None)
+    pool = SubEnvironments(args.num_envs, env_arguments(args.env_id, kwargs), args.vectorization, None)
     print(f"environments: {pool.count}, {pool.choice}")
     try:
         lines = []
@@ -94,7 +94,7 @@ def main(args: Arguments) -> None:
             lines.append(line)
     finally:
         pool.close()
-    settings = {name: value for name, value in asdict(args).items() if name != "out"}
+    settings = {name: value for name, value in as_settings(args).items() if name != "out"}
     summary = summarize(lines) | {"backend": str(pool.choice), "versions": versions(), "machine": machine(env.device)}
     append_line(args.out, {"settings": settings, **summary})
     report(lines, summary, args.out)

@@ -3,7 +3,7 @@
 Examples:
   python scripts/measure_speed.py runs --out runs/digits-runs.jsonl
   python scripts/measure_speed.py versions --before ../first --out runs/digits-versions.jsonl
-  python scripts/measure_speed.py peak --env SSDKD/CIFAR10-v2 --env-kwargs teacher=t.safetensors data_root=data \
+  python scripts/measure_speed.py peak --env-id SSDKD/CIFAR10-v2 --env.teacher t.safetensors --env.data-root data \
       backend=compiled precision=bfloat16 --out runs/peak.jsonl
 
 Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints a
@@ -13,7 +13,7 @@ Markdown table. The sides take turns in one command. Let the machine do nothing 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from laboratory.speed import (
     sides,
 )
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
-from ssdkd_agents.commands.command_line import check_lines_file, launch, parse_settings, refuse_settings
+from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
@@ -44,7 +46,7 @@ from ssdkd_env.errors import InvalidInputError
 
 
 @dataclass
-class Runs:
+class Runs(Plugins):
     """Environment steps per second in all, for several numbers of environments and each way of stepping them.
 
     First a gate: in float64 a run in a group must give what it gives alone, or there is no figure.
@@ -52,20 +54,20 @@ class Runs:
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, such as data_root=data."""
     counts: tuple[int, ...] = (1, 4, 16, 64)
     """Numbers of environments."""
     blocks: int = 6
     """Turns of each way; a turn is a step of all environments."""
     compiled: bool = False
     """Also grouped with the hot loops compiled, whose compilation comes before the first turn."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment."""
 
 
 @dataclass
-class Versions:
+class Versions(Plugins):
     """Seconds of a digits episode in an earlier checkout and in this one, taking turns."""
 
     before: Path
@@ -79,7 +81,7 @@ class Versions:
 
 
 @dataclass
-class Peak:
+class Peak(Plugins):
     """Share of the device's measured peak and bandwidth that the student's minibatches reach.
 
     Peak and bandwidth are measured in the same command: a large matrix product and a large copy.
@@ -87,10 +89,10 @@ class Peak:
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, such as backend=compiled precision=bfloat16."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment."""
 
 
 def main(args: Runs | Versions | Peak) -> None:
@@ -105,9 +107,9 @@ def main(args: Runs | Versions | Peak) -> None:
 
 
 def measure_runs(args: Runs) -> None:
-    kwargs = parse_settings("env-kwargs", args.env_kwargs)
-    refuse_settings("env-kwargs", kwargs, {"rounds_per_step": "leave it out: rounds are what is measured"})
-    env, arguments = make_env(args.env, kwargs), env_arguments(args.env, kwargs)
+    kwargs = args.env.settings()
+    refuse_settings(args.env, {"rounds_per_step": "leave it out: rounds are what is measured"})
+    env, arguments = make_env(args.env_id, kwargs), env_arguments(args.env_id, kwargs)
     error = grouped_error(env)
     append_line(args.out, {"gate": error, "tolerance": GATE_TOLERANCE, "versions": versions(), **_machine(env)})
     if not error <= GATE_TOLERANCE:
@@ -174,7 +176,7 @@ def measure_versions(args: Versions) -> None:
 
 
 def measure_peak(args: Peak) -> None:
-    env = make_env(args.env, parse_settings("env-kwargs", args.env_kwargs))
+    env = make_env(args.env_id, args.env.settings())
     dtype = torch.bfloat16 if env.precision == "bfloat16" else torch.float32
     counted = "fast" if env.backend == "compiled" else env.backend
     run, reference = (
@@ -191,7 +193,7 @@ def measure_peak(args: Peak) -> None:
     append_line(
         args.out,
         {"cost": vars(cost), "roofline": vars(limits), "shares": shares, "first_round_seconds": first_round}
-        | {"env": args.env, "env_kwargs": list(args.env_kwargs), "versions": versions(), **_machine(env)},
+        | {"env_id": args.env_id, "env_kwargs": args.env.settings(), "versions": versions(), **_machine(env)},
     )
     print("| | minibatches of a round | device | share |\n|---|---|---|---|")
     for name, unit in (("flops", "GFLOP/s"), ("bandwidth", "GB/s, unfused")):

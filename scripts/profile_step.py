@@ -20,7 +20,7 @@ together and taken apart); other.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from laboratory.profiling import (
@@ -34,7 +34,9 @@ from laboratory.profiling import (
     write_trace,
 )
 from laboratory.stopwatch import Stopwatch
-from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings, refuse_existing, refuse_settings
+from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_existing
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import append_line, versions
@@ -51,10 +53,8 @@ class Arguments(Plugins):
     """Trace file to write, .json or .json.gz; must not exist."""
     out: Path | None = None
     """JSON-lines file to write the numbers to as well; must not exist."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, such as 'budget={"rounds": 10}'."""
     num_envs: int = 1
     """Environments side by side; equal work of several is done together (the backend grouped)."""
     rounds: int = 4
@@ -63,14 +63,16 @@ class Arguments(Plugins):
     """Rounds in the trace, after those."""
     seed: int = 0
     """Of the first environment; the others have the next ones."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment."""
 
 
 def main(args: Arguments) -> None:
     check(args)
     use_one_thread()
-    env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
-    refuse_settings("env-kwargs", env_kwargs, {"rounds_per_step": "leave it out: rounds are what is measured"})
-    marked, plain = (Environments(args.env, env_kwargs, args.num_envs, args.seed) for _ in range(2))
+    env_kwargs = args.env.settings()
+    refuse_settings(args.env, {"rounds_per_step": "leave it out: rounds are what is measured"})
+    marked, plain = (Environments(args.env_id, env_kwargs, args.num_envs, args.seed) for _ in range(2))
     check_rounds(marked.rounds, args.rounds, args.trace_rounds)
     marked.begin(Stopwatch())
     plain.begin()
@@ -83,7 +85,7 @@ def main(args: Arguments) -> None:
     if args.out is not None:
         for index, one in enumerate(measured):
             append_line(args.out, {"round": index} | one.line())
-        settings = asdict(args) | {"trace": str(args.trace), "out": str(args.out), "env_kwargs": env_kwargs}
+        settings = as_settings(args)
         summary = {"measured_over_unmeasured": asdict(overhead)}
         append_line(args.out, settings | summary | {"versions": versions(), "machine": machine(marked.device)})
     mebibytes = write_trace(args.trace, marked, args.trace_rounds)

@@ -28,11 +28,11 @@ def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
         raise
     except (gym.error.Error, ModuleNotFoundError, ValueError) as error:
         known = ", ".join(sorted(name for name in gym.registry if name.startswith("SSDKD/")))
-        raise InvalidInputError(f"env={env_id!r} is unknown ({one_line(error)}); choose one of: {known}") from error
+        raise InvalidInputError(f"env_id={env_id!r} is unknown ({one_line(error)}); choose one of: {known}") from error
     except TypeError as error:
         raise InvalidInputError(f"env_kwargs={env_kwargs}: {one_line(error)}; see the arguments of SSDKDEnv") from error
     if not isinstance(env.unwrapped, SSDKDEnv):
-        raise InvalidInputError(f"env={env_id!r} is no distillation environment; choose an id that begins with SSDKD/")
+        raise InvalidInputError(f"env_id={env_id!r} is no distillation environment; choose one that begins with SSDKD/")
     return env.unwrapped
 
 

@@ -56,14 +56,14 @@ class EnvSettings:
         teacher_arch: its network, by name or import path.
         student_arch: the student's network, by name or import path.
         generator_arch: the generator's network, by name or import path.
-        budget: settings of the task's budget to replace; `"preset"` names another budget of the task, such as
-            `{"preset": "cpu"}` for CIFAR.
+        budget: settings of the task's budget to replace; its `preset` names another budget of the task, such as
+            `"cpu"` for CIFAR.
         student: settings of the student's optimiser to replace.
         evaluation: real images and labels (`.npz`, folder, archive or `"hub:owner/name"`), for reported accuracy, in
             place of the task's own.
         buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
         data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
-        probe: settings of the probe set to replace, such as `{"steps": 5}` where a CPU has to make it.
+        probe: settings of the probe set to replace, such as 5 for its `steps` where a CPU has to make it.
         backend: `"auto"`, `"fast"`, `"compiled"` or `"plain"`: the same numbers but for rounding; see
             `DistillationRun`.
         precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; see `DistillationRun`.

@@ -46,7 +46,7 @@ class ProbeSettings:
     Attributes:
         sources: names of `PROBE_SOURCES`, joined by `+`. Students that differ little are told apart better by images
             of several kinds, each of which sees another part of what the teacher knows.
-        generators: of each source, begun from scratch, for the same reason.
+        generators: of each source, each begun from scratch, so that the images differ more.
         batches: batches that each generator is trained on, where it lasts.
         kept: the last of them, which make the probe set.
         batch_size: images a batch.

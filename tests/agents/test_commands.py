@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 import ssdkd_agents
 from ssdkd_agents.commands.command_line import resuming
-from ssdkd_agents.commands.main import COMMANDS, main
+from ssdkd_agents.commands.endings import one_line_for_the_user
+from ssdkd_agents.commands.main import COMMANDS, SHELLS, main
 from ssdkd_agents.runs import RunFolder
 
 import ssdkd_env
@@ -61,6 +64,72 @@ def test_what_is_no_subcommand_exits_with_2(words: tuple[str, ...], capsys: pyte
         assert "ssdkd results rank" in captured.err
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_one_completion_knows_every_subcommand(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("--print-completion", shell) == 0
+    script = capsys.readouterr().out
+    assert "ssdkd" in script
+    for name in COMMANDS:
+        assert name.split()[-1] in script, name
+    for option in ("--env.budget.rounds", "--budget.rounds", "--env.method-options.gamma", "--settings.epochs"):
+        assert option in script, "parts that the help leaves out are completed"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ssdkd ", {"distill", "train", "results"}),
+        ("ssdkd results pl", {"plot"}),
+        ("ssdkd train --env.budget.r", {"--env.budget.rounds"}),
+        ("ssdkd distill --budget.r", {"--budget.rounds"}),
+    ],
+)
+def test_bash_completes_words(
+    typed: str, offered: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outcome("--print-completion", "bash") == 0
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    words = typed.split(" ")
+    code = (
+        f"source {shlex.quote(str(tmp_path / 'completion'))}\n"
+        f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; COMP_LINE={shlex.quote(typed)}\n"
+        "COMP_POINT=${#COMP_LINE}; function=$(complete -p ssdkd | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
+        '$function ssdkd "${COMP_WORDS[COMP_CWORD]}" ""; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
+    found = {word.strip() for word in done.stdout.splitlines()}
+    assert offered <= found, done
+    assert all(word.startswith(words[-1]) for word in found)
+
+
+@pytest.mark.parametrize(
+    "words", [("--print-completion",), ("--print-completion", "csh"), ("--print-completion", "a", "b")]
+)
+def test_shell_without_a_completion_is_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(*words) == 2
+    assert capsys.readouterr().err.startswith("error: --print-completion: expected one of bash, zsh, fish, not ")
+
+
+@pytest.mark.parametrize("words", ["--help", "results index --help", "--print-completion bash"])
+def test_reader_who_has_enough_ends_help_quietly(words: str) -> None:
+    """As `ssdkd --help | head` does; the pipe is closed before anything is written."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        command = [sys.executable, "-m", "ssdkd_agents", *words.split()]
+        done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=120)
+    finally:
+        os.close(writes)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_pipe_that_breaks_elsewhere_is_an_error() -> None:
+    """Only a text that is shown may find no reader; in a run it is a failure like any other."""
+    with pytest.raises(BrokenPipeError), one_line_for_the_user():
+        raise BrokenPipeError
+
+
 def test_help_is_shown_without_loading_torch() -> None:
     code = (
         "import sys, json; from ssdkd_agents.commands.main import main; main(['--help']); print('torch' in sys.modules)"
@@ -89,9 +158,9 @@ def test_line_that_continues_a_run_names_the_program_itself(
 
 
 def test_command_of_a_run_is_what_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/ssdkd", "train", "--env-kwargs", 'budget={"rounds": 3}'])
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/ssdkd", "train", "--hyperparameters", 'x={"rounds": 3}'])
     run = RunFolder(tmp_path / "run", {"a": 1})
-    assert (run.path / "command.txt").read_text() == "ssdkd train --env-kwargs 'budget={\"rounds\": 3}'\n"
+    assert (run.path / "command.txt").read_text() == "ssdkd train --hyperparameters 'x={\"rounds\": 3}'\n"
     assert json.loads((run.path / "config.json").read_text())["a"] == 1
 
 

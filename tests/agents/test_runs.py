@@ -53,7 +53,13 @@ def test_versions_leave_out_what_is_not_installed(monkeypatch: pytest.MonkeyPatc
 
 def test_new_run_leaves_the_exact_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell that reads the line again must see the same arguments, spaces and quotes included."""
-    arguments = ["scripts/train_sampler.py", "--env-kwargs", 'budget={"rounds": 3}', "--out", "it's here"]
+    arguments = [
+        "scripts/train_sampler.py",
+        "--hyperparameters",
+        'x={"rounds": 3}',
+        "--out",
+        "it's here",
+    ]
     monkeypatch.setattr(sys, "argv", arguments)
     run = RunFolder(tmp_path / "run", CONFIG)
     assert shlex.split((run.path / "command.txt").read_text()) == ["python", *arguments]

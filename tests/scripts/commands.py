@@ -18,19 +18,18 @@ from unittest import mock
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
-BUDGET = (
-    "rounds=3",
-    "warmup_rounds=1",
-    "candidates=16",
-    "inversion_steps=2",
-    "student_steps=2",
-    "batch_size=8",
-    "buffer_capacity=24",
-)
-ENV_BUDGET = (
-    'budget={"rounds": 3, "warmup_rounds": 1, "candidates": 16, "inversion_steps": 2, "student_steps": 2, '
-    '"batch_size": 8, "buffer_capacity": 24}'
-)
+SIZES = {
+    "rounds": 3,
+    "warmup-rounds": 1,
+    "candidates": 16,
+    "inversion-steps": 2,
+    "student-steps": 2,
+    "batch-size": 8,
+    "buffer-capacity": 24,
+}
+#: Of `distill`, and of the commands that make environments of an id.
+BUDGET = tuple(word for name, size in SIZES.items() for word in (f"--budget.{name}", str(size)))
+ENV_BUDGET = tuple(word for name, size in SIZES.items() for word in (f"--env.budget.{name}", str(size)))
 SMALL_PPO = ("n_envs=1", "n_steps=6", "batch_size=6", "n_epochs=1")
 
 
@@ -49,7 +48,8 @@ class Result:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    """With the packages of this checkout, whichever is installed."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "agents")])}
 
 
 def command(script: str, *arguments: object) -> list[str]:

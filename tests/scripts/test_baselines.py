@@ -9,17 +9,17 @@ import pytest
 from ssdkd_agents.benchmarking.experiments import sampler_digest
 from ssdkd_agents.runs import read_lines
 
-from tests.scripts.commands import BUDGET, ENV_BUDGET, Result, assert_refused, in_this_process
+from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
 
 CONSTANT = "constant:[0.5, 0, -0.5, 1, -1]"
 SAMPLERS = ("paper", "fifo", "reweighted", "random_at_rate:paper", f"random_at_rate:{CONSTANT}", CONSTANT)
-PROBE = 'probe={"generators": 1, "batches": 2, "kept": 1, "steps": 2}'
+PROBE = ("--env.probe.generators", 1, "--env.probe.batches", 2, "--env.probe.kept", 1, "--env.probe.steps", 2)
 
 
 def evaluate(out: Path, *samplers: object) -> Result:
     return in_this_process(
         "evaluate_sampler", "--out", out, "--samplers", *samplers, "--episodes", 1, "--processes", 1,
-        "--env-kwargs", ENV_BUDGET, PROBE,
+        *ENV_BUDGET, *PROBE,
     )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def benchmarked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "benchmark"
     result = in_this_process(
         "benchmark", "--out", out, "--methods", "ssdkd", "--samplers", *SAMPLERS, "--seeds", 1, "--processes", 1,
-        "--budget", *BUDGET, "--env-kwargs", PROBE,
+        *ENV_BUDGET, *PROBE,
     )  # fmt: skip
     assert result.code == 0, result.stderr
     return out / "results.jsonl"

@@ -15,7 +15,7 @@ from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from tests.agents.benchmarking.test_experiments import timeless
 from tests.scripts.commands import (
-    BUDGET,
+    ENV_BUDGET,
     Result,
     assert_refused,
     assert_resumes,
@@ -34,7 +34,7 @@ def benchmark(out: Path, *arguments: object) -> Result:
 
 
 def compare(out: Path, *arguments: object) -> Result:
-    return benchmark(out, "--methods", "ssdkd", "fast2", "--seeds", 2, "--budget", *BUDGET, *arguments)
+    return benchmark(out, "--methods", "ssdkd", "fast2", "--seeds", 2, *ENV_BUDGET, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A benchmark by a process of its own."""
     out = tmp_path_factory.mktemp("runs") / "benchmark"
     result = in_process_of_its_own(
-        "benchmark", "--out", out, "--methods", "ssdkd", "fast2", "--seeds", 2, "--budget", *BUDGET, "--processes", 1
+        "benchmark", "--out", out, "--methods", "ssdkd", "fast2", "--seeds", 2, *ENV_BUDGET, "--processes", 1
     )
     assert result.code == 0, result.stderr[-3000:]
     return out, result
@@ -104,10 +104,10 @@ def test_interrupted_benchmark_continues_in_the_middle_of_an_episode(processes: 
     """Episodes of seconds: the first is finished, others are in progress when Ctrl-C comes."""
     out = tmp_path / "out"
     rounds = 30
-    long = [*BUDGET[1:], f"rounds={rounds}"]
+    long = [*ENV_BUDGET, "--env.budget.rounds", rounds]
     result = press_ctrl_c(
         out / "results.jsonl", "benchmark", "--out", out, "--methods", "ssdkd", "--samplers", "random",
-        "--seeds", processes + 1, "--budget", *long, "--processes", processes,
+        "--seeds", processes + 1, *long, "--processes", processes,
     )  # fmt: skip
     assert result.code == 130, result.stderr[-3000:]
     assert result.complaint == "stopped"
@@ -169,13 +169,11 @@ def test_failed_episode_is_reported_and_retried(
         (("--methods", "dfq", "--processes", "0"), "--processes 0"),
         (("--methods", "dfq", "--minutes", "0"), "--minutes 0"),
         (("--methods", "dfq", "--minutes", "nan"), "--minutes nan"),
-        (("--methods", "dfq", "--env", "CartPole-v1"), "CartPole-v1"),
-        (("--methods", "dfq", "--env-kwargs", "bogus=1"), "bogus"),
-        (("--methods", "dfq", "--env-kwargs", "budget=3"), "budget"),
-        (("--methods", "dfq", "--budget", "rounds"), "--budget 'rounds': expected NAME=VALUE"),
-        (("--methods", "dfq", "--budget", "bogus=1"), "budget has no setting 'bogus'"),
-        (("--methods", "dfq", "--budget", "rounds=1", "--env-kwargs", 'budget={"rounds": 2}'), "exclude each other"),
-        (("--suite", "scale", "--budget", "buffer_capacity=9"), "suite='scale' varies the capacity"),
+        (("--methods", "dfq", "--env-id", "CartPole-v1"), "CartPole-v1"),
+        (("--methods", "dfq", "--env.method", "cmi"), "use --methods instead"),
+        (("--methods", "dfq", "--env.budget.rounds", "0"), "budget['rounds']=0"),
+        (("--methods", "dfq", "--budget", "rounds=8"), "give --env.budget.rounds 8"),
+        (("--suite", "scale", "--env.budget.buffer-capacity", "9"), "suite='scale' varies the capacity"),
         (("--resume",), "holds no run"),
         (("--report-only",), "holds no run"),
     ],
@@ -194,7 +192,7 @@ def test_used_folder_and_other_settings_are_refused(finished: tuple[Path, Result
     assert_refused(compare(finished[0]), "is not empty; continue it with --resume")
     assert_refused(benchmark(finished[0], "--resume", "--methods", "dfq"), "was made with methods=['ssdkd', 'fast2']")
     assert_refused(benchmark(finished[0], "--resume", "--seeds", 1), "was made with seeds=2")
-    assert_refused(benchmark(finished[0], "--resume", "--budget", "rounds=9"), "env_kwargs")
+    assert_refused(benchmark(finished[0], "--resume", "--env.budget.rounds", 9), "env_kwargs")
     assert contents(finished[0]) == before
     (tmp_path / "file").write_text("mine")
     for out in ("file", "file/out"):

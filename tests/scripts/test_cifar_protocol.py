@@ -11,7 +11,8 @@ import pytest
 
 from tests.scripts.commands import assert_refused, contents, in_this_process
 
-PROBE = 'probe={"generators": 1, "batches": 1, "kept": 1, "batch_size": 4, "steps": 1}'
+SMALL = {"budget.preset": "tiny", "probe.generators": 1, "probe.batches": 1, "probe.kept": 1, "probe.batch-size": 4}
+ENV = [word for name, value in (SMALL | {"probe.steps": 1}).items() for word in (f"--env.{name}", value)]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def arguments(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pair = ["--pairs", "resnet8:resnet8", "--teacher-epochs", 1, "--methods", "ssdkd", "fast2", "--device", "cpu"]
-    return ["--data-root", data_root, *pair, "--budget", "preset=tiny", "--env-kwargs", PROBE]
+    return ["--data-root", data_root, *pair, *ENV]
 
 
 def test_it_ends_in_a_table_and_then_does_nothing_more(arguments: list[Any], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     out = tmp_path_factory.mktemp("runs") / "evaluation"
     made = in_this_process(
         "evaluate_sampler", "--out", out, "--samplers", "paper", "uniform", "--episodes", 2, "--processes", 1,
-        "--env-kwargs", ENV_BUDGET,
+        *ENV_BUDGET,
     )  # fmt: skip
     assert made.code == 0, made.stderr
     return (out / "results.jsonl").read_bytes()

@@ -17,6 +17,7 @@ from ssdkd_env.tasks import load_task
 from tests.scripts.bad_files import BAD_DATA, BAD_TEACHERS, SHIPPED_TEACHER, marker, real_images
 from tests.scripts.commands import (
     BUDGET,
+    SIZES,
     Result,
     assert_refused,
     contents,
@@ -26,14 +27,14 @@ from tests.scripts.commands import (
 
 
 def distill(out: Path, *arguments: object) -> Result:
-    return in_this_process("distill", "--out", out, "--budget", *BUDGET, *arguments)
+    return in_this_process("distill", "--out", out, *BUDGET, *arguments)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A student, made by a process of its own. Tests leave its folder as it is."""
     out = tmp_path_factory.mktemp("distill") / "student"
-    result = in_process_of_its_own("distill", "--out", out, "--budget", *BUDGET, "--seed", "5")
+    result = in_process_of_its_own("distill", "--out", out, *BUDGET, "--seed", "5")
     assert result.code == 0, result.stderr
     return out, result
 
@@ -69,10 +70,10 @@ def test_results_hold_config_actions_seconds_and_versions(finished: tuple[Path, 
 
 def test_config_and_command_are_those_that_were_given(finished: tuple[Path, Result]) -> None:
     config = json.loads((finished[0] / "config.json").read_text())
-    assert config["budget"] == list(BUDGET)
+    assert config["budget"] == {name.replace("-", "_"): size for name, size in SIZES.items()}
     assert config["seed"] == 5
     command = shlex.split((finished[0] / "command.txt").read_text())
-    assert command[1:] == ["scripts/distill.py", "--out", str(finished[0]), "--budget", *BUDGET, "--seed", "5"]
+    assert command[1:] == ["scripts/distill.py", "--out", str(finished[0]), *BUDGET, "--seed", "5"]
 
 
 def test_picture_is_not_blank(finished: tuple[Path, Result]) -> None:
@@ -88,7 +89,7 @@ def test_progress_bar_goes_to_stderr(finished: tuple[Path, Result]) -> None:
 def test_second_run_into_the_folder_is_refused_and_changes_nothing(finished: tuple[Path, Result]) -> None:
     out, _ = finished
     before = contents(out)
-    result = in_process_of_its_own("distill", "--out", out, "--budget", *BUDGET)
+    result = in_process_of_its_own("distill", "--out", out, *BUDGET)
     assert_refused(result, f"out={str(out)!r} is not empty")
     assert len(result.stderr.strip().splitlines()) == 1
     assert contents(out) == before
@@ -125,7 +126,7 @@ def test_other_samplers(sampler: str, tmp_path: Path) -> None:
 
 
 def test_diverged_student_is_announced(tmp_path: Path) -> None:
-    result = distill(tmp_path / "out", "--student", "lr=1e30")
+    result = distill(tmp_path / "out", "--student.lr", "1e30")
     assert result.code == 0, result.stderr
     assert "the student diverged (NaN)" in result.stdout
     (line,) = read_lines(tmp_path / "out" / "results.jsonl")
@@ -149,19 +150,14 @@ def test_diverged_student_is_announced(tmp_path: Path) -> None:
         (("--generator-arch", "nope"), "generator_arch='nope'"),
         (("--teacher-arch", "convnet"), "teacher_arch='convnet' needs weights"),
         (("--teacher-arch", "nope", "--teacher", SHIPPED_TEACHER), "teacher_arch='nope'"),
-        (("--budget", "foo"), "--budget 'foo': expected NAME=VALUE"),
-        (("--budget", "rounds=0"), "budget['rounds']=0"),
-        (("--budget", "rounds=-3"), "budget['rounds']=-3"),
-        (("--budget", "rounds=many"), "budget['rounds']='many'"),
-        (("--budget", "rounds=1.5"), "budget['rounds']=1.5"),
-        (("--budget", "bogus=1"), "budget has no setting 'bogus'"),
-        (("--student", "lr"), "--student 'lr'"),
-        (("--student", "lr=fast"), "student['lr']='fast'"),
-        (("--student", "lr=NaN"), "student['lr']=nan"),
-        (("--student", "lr=-1"), "lr"),
-        (("--student", "bogus=1"), "student has no setting 'bogus'"),
-        (("--method-options", "bogus=1"), "bogus"),
-        (("--method-options", "temperature=-1"), "temperature"),
+        (("--budget", "rounds=3"), "--budget is an option of an earlier version; give --budget.rounds 3"),
+        (("--budget.rounds", "0"), "budget['rounds']=0"),
+        (("--budget.rounds", "-3"), "budget['rounds']=-3"),
+        (("--student", "lr"), "give --student.NAME VALUE"),
+        (("--student.lr", "NaN"), "student['lr']=nan"),
+        (("--student.lr", "-1"), "lr"),
+        (("--method-options.temperature", "-1"), "temperature"),
+        (("--method-options.memory", "nope"), "method_options['memory']='nope'"),
         (("--device", "abacus"), "device='abacus'"),
         (("--seed", "-1"), "seed"),
     ],
@@ -173,6 +169,25 @@ def test_bad_argument_is_refused_before_anything_is_written(
     out = tmp_path / "out"
     assert_refused(in_this_process("distill", "--out", out, *arguments), match)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--budget.rounds", "many"), "--budget.rounds"),
+        (("--budget.rounds", "1.5"), "--budget.rounds"),
+        (("--student.lr", "fast"), "--student.lr"),
+        (("--method-options.bogus", "1"), "--method-options.bogus"),
+        (("--method-options.name", "mine"), "--method-options.name"),
+        (("--reward", "probe_agreement"), "--reward"),
+        (("--teacher", "None"), "teacher='None'"),
+    ],
+)
+def test_what_no_setting_takes_is_refused_by_its_option(arguments: tuple[str, str], named: str, tmp_path: Path) -> None:
+    result = in_this_process("distill", "--out", tmp_path / "out", *arguments)
+    assert result.code == 2
+    assert named in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("make", BAD_TEACHERS)

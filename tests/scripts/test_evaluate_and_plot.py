@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "ppo"
     result = in_this_process(
         "train_sampler", "--out", out, "--timesteps", 12, "--no-progress-bar",
-        "--env-kwargs", ENV_BUDGET, "--hyperparameters", *SMALL_PPO,
+        *ENV_BUDGET, "--hyperparameters", *SMALL_PPO,
     )  # fmt: skip
     assert result.code == 0, result.stderr
     return out
@@ -46,16 +46,14 @@ def evaluated(run: Path) -> tuple[Path, Result]:
     out = run.parent / "evaluation"
     result = in_process_of_its_own(
         "evaluate_sampler", "--out", out, "--samplers", run, "paper", "--episodes", 2, "--processes", 1,
-        "--env-kwargs", ENV_BUDGET,
+        *ENV_BUDGET,
     )  # fmt: skip
     assert result.code == 0, result.stderr[-3000:]
     return out, result
 
 
 def evaluate(out: Path, *arguments: object) -> Result:
-    return in_this_process(
-        "evaluate_sampler", "--out", out, "--processes", 1, "--episodes", 1, "--env-kwargs", ENV_BUDGET, *arguments
-    )
+    return in_this_process("evaluate_sampler", "--out", out, "--processes", 1, "--episodes", 1, *ENV_BUDGET, *arguments)
 
 
 def test_folder_holds_lines_table_and_settings(evaluated: tuple[Path, Result]) -> None:
@@ -94,11 +92,11 @@ def test_second_evaluation_into_the_folder_is_refused(evaluated: tuple[Path, Res
     [
         (("--samplers", "paper", "nope"), "sampler='nope'"),
         (("--samplers",), "samplers"),
-        (("--env", "SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
-        (("--env", "CartPole-v1"), "CartPole-v1"),
-        (("--env-kwargs", "foo"), "--env-kwargs 'foo'"),
-        (("--env-kwargs", "bogus=1"), "bogus"),
-        (("--env-kwargs", 'budget={"bogus": 1}'), "budget has no setting 'bogus'"),
+        (("--env-id", "SSDKD/Nope-v2"), "env_id='SSDKD/Nope-v2' is unknown"),
+        (("--env-id", "CartPole-v1"), "CartPole-v1"),
+        (("--env-kwargs", "foo"), "give --env.NAME VALUE"),
+        (("--env.method", "bogus"), "method='bogus' is unknown"),
+        (("--env.budget.preset", "bogus"), "budget['preset']: task 'digits' has one budget only"),
         (("--episodes", "0"), "--episodes"),
         (("--processes", "0"), "--processes"),
         (("--first-seed", "-1"), "seed"),
@@ -142,7 +140,7 @@ def test_interrupted_evaluation_keeps_its_lines_and_says_no_more_than_that(tmp_p
     lines = tmp_path / "out" / "results.jsonl"
     result = press_ctrl_c(
         lines, "evaluate_sampler", "--out", tmp_path / "out", "--samplers", "paper", "--episodes", 500,
-        "--env-kwargs", ENV_BUDGET,
+        *ENV_BUDGET,
     )  # fmt: skip
     assert result.code == 130, result.stderr[-3000:]
     assert result.complaint == "stopped"

@@ -100,7 +100,7 @@ def test_archive_of_plain_code_is_exported(
         ("ppo", ("--algo", "dqn"), "action=plans"),
         ("ppo", (), "--algo, such as ppo"),
         ("ppo", ("--algo", "pppo"), "algo='pppo' is unknown"),
-        ("ppo", ("--algo", "ppo", "--env", "SSDKD/None-v2"), "env='SSDKD/None-v2' is unknown"),
+        ("ppo", ("--algo", "ppo", "--env-id", "SSDKD/None-v2"), "env_id='SSDKD/None-v2' is unknown"),
         ("ppo", ("--algo", "ppo", "--hyperparameters", "bogus=1"), "bogus"),
     ],
 )

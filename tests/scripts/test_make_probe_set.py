@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from ssdkd_agents.commands.probe import described
 
+from ssdkd_env.files import load_state
 from ssdkd_env.tasks import load_task
 from ssdkd_env.tasks.digits import ASSETS
 from ssdkd_env.tasks.probe import ProbeSet, synthesize
@@ -33,9 +37,16 @@ def test_task_finds_what_was_written(teacher: str | None, tmp_path: Path, cache:
     assert result.code == 0, result.stderr
     (file,) = (tmp_path / "probes").iterdir()
     task = load_task(TASK, teacher)
-    assert result.stdout == f"{file}: {len(synthesize(task, CPU))} images\n"
+    images = synthesize(task, CPU)
+    logits = task.teacher_on(CPU)((images / 255 - task.spec.mean[0]) / task.spec.std[0]).detach().double()
+    counts = np.bincount(logits.argmax(dim=1), minlength=10)
+    confidence = float(torch.softmax(logits, dim=1).amax(dim=1).mean())
+    made, classes, sure = result.stdout.splitlines()
+    assert re.fullmatch(rf"{re.escape(str(file))}: 24 images of {re.escape(task.spec.probe.sources)}, [\d.]+ s", made)
+    assert classes == "classes by the teacher: " + ", ".join(f"{label}: {count}" for label, count in enumerate(counts))
+    assert float(sure.removeprefix("mean confidence of the teacher: ")) == pytest.approx(confidence, abs=1e-3)
     probes = ProbeSet(task.with_spec(replace(task.spec, probe_sets=str(tmp_path / "probes"))), CPU)
-    assert torch.equal(probes.images, synthesize(task, CPU))
+    assert torch.equal(probes.images, images)
     assert not cache.exists(), "it was made, not taken from a cache, and is found, not made"
 
 
@@ -54,6 +65,25 @@ def test_file_that_is_there_is_refused_and_kept(tmp_path: Path) -> None:
     before = file.read_bytes()
     assert_refused(make(tmp_path), f"--out {file} exists; choose another file, or delete it first")
     assert file.read_bytes() == before
+
+
+def test_out_may_name_the_file(tmp_path: Path) -> None:
+    result = make(tmp_path / "folder" / "mine.safetensors", "--probe.steps", 1, "--probe.sources", "pixels")
+    assert result.code == 0, result.stderr
+    images = load_state(tmp_path / "folder" / "mine.safetensors")["images"]
+    task = load_task(TASK, probe={"steps": 1, "sources": "pixels"})
+    assert torch.equal(images, synthesize(task, CPU))
+    assert f"{len(images)} images of pixels" in result.stdout
+    assert_refused(make(tmp_path / "folder" / "mine.safetensors"), "exists; choose another file")
+
+
+def test_many_classes_are_summed_up() -> None:
+    task = load_task(TASK)
+    always_the_seventh = torch.eye(30)[7]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "teacher_on", lambda device: lambda images: always_the_seventh.expand(len(images), -1))
+        text = described(task, torch.zeros(5, *task.spec.image_shape, dtype=torch.uint8))
+    assert text.startswith("classes by the teacher: 1 of 30, 0 to 5 images each\nmean confidence of the teacher: 0.086")
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from matplotlib import image
 from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.commands.given import as_words
 from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.storage import save_sampler
 from ssdkd_agents.runs import read_lines
@@ -20,7 +20,7 @@ from tests.agents.policies.test_storage import config_of
 from tests.envs.episodes import BUDGET, SMALL_PROBE, make
 from tests.scripts.commands import Result, assert_refused, in_this_process
 
-KWARGS = (f"budget={json.dumps(BUDGET)}", f"probe={json.dumps(SMALL_PROBE)}")
+KWARGS = as_words("--env.", {"budget": BUDGET, "probe": SMALL_PROBE})
 SEEDS = 3
 READ = "probe_agreement"
 GROUPS = (
@@ -31,7 +31,7 @@ GROUPS = (
 def measure(sampler: object, out: Path, *arguments: object) -> Result:
     return in_this_process(
         "measure_importance", "--sampler", sampler, "--out", out, "--seeds", SEEDS, "--num-envs", 2,
-        "--vectorization", "loop", "--env-kwargs", *KWARGS, *arguments,
+        "--vectorization", "loop", *KWARGS, *arguments,
     )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     assert_refused(measure("paper", out, "--seeds", 1), "--seeds 1: expected at least 2")
     assert_refused(measure("paper", out, "--num-envs", 0), "--num-envs 0: expected at least 1")
     assert_refused(measure("paper", out, "--vectorization", "warp"), "vectorization='warp'")
-    assert_refused(measure("paper", out, "--env-kwargs", "rounds_per_step=16"), "it decides once an episode")
+    assert_refused(measure("paper", out, "--env.rounds-per-step", 16), "it decides once an episode")
     assert not out.exists()
     out.touch()
     assert_refused(measure("paper", out), "exists; choose another file, or delete it first")

@@ -17,7 +17,8 @@ from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.envs.observations import ENTRIES
 from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
 
-SMALL = ("--env-kwargs", ENV_BUDGET, 'probe={"generators": 1, "batches": 2, "kept": 1, "steps": 2}')
+PROBE = ("--env.probe.generators", 1, "--env.probe.batches", 2, "--env.probe.kept", 1, "--env.probe.steps", 2)
+SMALL = (*ENV_BUDGET, *PROBE)
 
 
 def measure(out: Path, *arguments: object) -> Result:
@@ -110,13 +111,13 @@ def test_discrete_scheme_plays_every_strategy_in_a_group(tmp_path: Path) -> None
         (("--seeds", 1), "--seeds 1: expected at least 2"),
         (("--num-envs", 0), "--num-envs 0: expected at least 1"),
         (("--action", "exponent"), "action='exponent' is unknown"),
-        (("--env", "SSDKD/None-v2"), "env='SSDKD/None-v2' is unknown"),
+        (("--env-id", "SSDKD/None-v2"), "env_id='SSDKD/None-v2' is unknown"),
         (("--vectorization", "groups"), "vectorization='groups' is unknown"),
-        (("--env-kwargs", "action=full"), "--env-kwargs action=full: give --action"),
-        (("--env-kwargs", "rounds_per_step=4"), "--env-kwargs rounds_per_step=4: leave it out"),
-        (("--env-kwargs", "evaluate_every_rounds=2"), "--env-kwargs evaluate_every_rounds=2: leave it out"),
-        (("--env-kwargs", "task=tests.envs.own_networks:DIGITS_WITHOUT_DATA"), "no real images to measure accuracy on"),
-        (("--env-kwargs", "rounds"), "--env-kwargs 'rounds': expected NAME=VALUE"),
+        (("--env.action", "full"), "--env.action full: give --action"),
+        (("--env.rounds-per-step", 4), "--env.rounds-per-step 4: leave it out"),
+        (("--env.evaluate-every-rounds", 2), "--env.evaluate-every-rounds 2: leave it out"),
+        (("--env.task", "tests.envs.own_networks:DIGITS_WITHOUT_DATA"), "no real images to measure accuracy on"),
+        (("--env-kwargs", "action=full"), "give --env.action full"),
     ],
     ids=str,
 )

@@ -22,9 +22,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def test_a_small_run_ends_in_a_table_lines_and_a_picture(tmp_path: Path) -> None:
     out = tmp_path / "runs.jsonl"
-    result = in_this_process(
-        "measure_speed", "runs", "--out", out, "--env-kwargs", ENV_BUDGET, "--counts", 2, "--blocks", 2
-    )
+    result = in_this_process("measure_speed", "runs", "--out", out, *ENV_BUDGET, "--counts", 2, "--blocks", 2)
     assert result.code == 0, result.stderr
     gate, *measured = lines_of(out)
     assert gate["gate"] <= gate["tolerance"]
@@ -39,7 +37,7 @@ def test_a_small_run_ends_in_a_table_lines_and_a_picture(tmp_path: Path) -> None
 def test_no_figure_where_a_group_gives_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "grouped_error", lambda env: 0.1)
     out = tmp_path / "runs.jsonl"
-    result = in_this_process("measure_speed", "runs", "--out", out, "--env-kwargs", ENV_BUDGET)
+    result = in_this_process("measure_speed", "runs", "--out", out, *ENV_BUDGET)
     assert_refused(result, "differs by 0.1 from the same run alone: no figure")
     assert len(lines_of(out)) == 1
 
@@ -77,7 +75,7 @@ def test_peak_tells_shares_of_what_it_measured(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("laboratory.roofline.PRODUCT_SIDE", {"cpu": 64})
     monkeypatch.setattr("laboratory.roofline.COPIED_NUMBERS", {"cpu": 4096})
     out = tmp_path / "peak.jsonl"
-    result = in_this_process("measure_speed", "peak", "--out", out, "--env-kwargs", ENV_BUDGET)
+    result = in_this_process("measure_speed", "peak", "--out", out, *ENV_BUDGET)
     assert result.code == 0, result.stderr
     (line,) = lines_of(out)
     share = line["cost"]["flops"] / line["cost"]["seconds"] / line["roofline"]["flops"]

@@ -11,8 +11,8 @@ import pytest
 
 from tests.scripts.commands import ENV_BUDGET, assert_refused, in_process_of_its_own, in_this_process
 
-PROBE = 'probe={"generators": 1, "batches": 2, "kept": 1, "steps": 2}'
-SMALL = ("--rounds", 1, "--env-kwargs", ENV_BUDGET, "device=cpu", PROBE)
+PROBE = ("--env.probe.generators", 1, "--env.probe.batches", 2, "--env.probe.kept", 1, "--env.probe.steps", 2)
+SMALL = ("--rounds", 1, *ENV_BUDGET, "--env.device", "cpu", *PROBE)
 
 
 def test_a_small_run_ends_in_tables_lines_and_a_trace(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_several_environments_and_a_compressed_trace(tmp_path: Path) -> None:
         (("--rounds", "16"), "more than the budget's 16"),
         (("--rounds", "0"), "--rounds 0: expected at least 1"),
         (("--trace", "trace.txt"), "expected a name that ends in .json or .json.gz"),
-        (("--env", "CartPole-v1"), "is no distillation environment"),
-        (("--env-kwargs", "colour=red"), "env_kwargs="),
+        (("--env-id", "CartPole-v1"), "is no distillation environment"),
+        (("--env-kwargs", "device=cpu"), "give --env.device cpu"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: tuple[str, str], match: str, tmp_path: Path) -> None:

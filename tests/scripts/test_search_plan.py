@@ -11,7 +11,7 @@ from ssdkd_agents.runs import read_lines
 
 from tests.scripts.commands import ENV_BUDGET, assert_refused, assert_resumes, contents, in_this_process, press_ctrl_c
 
-SMALL = ("--env-kwargs", ENV_BUDGET, "--vectorization", "loop", "--num-envs", "2", "--no-progress-bar")
+SMALL = (*ENV_BUDGET, "--vectorization", "loop", "--num-envs", "2", "--no-progress-bar")
 
 
 def test_search_ends_with_an_action_that_can_be_evaluated(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_search_ends_with_an_action_that_can_be_evaluated(tmp_path: Path) -> Non
     )
     assert result.code == 0, result.stderr
     config = json.loads((out / "config.json").read_text())
-    assert (config["strategy"], config["episodes"], config["seed"], config["num_envs"]) == ("cma", 5, 7, 2)
+    assert (config["searcher"], config["episodes"], config["seed"], config["num_envs"]) == ("cma", 5, 7, 2)
     assert config["env_kwargs"]["budget"]["rounds"] == 3
     assert len(read_lines(out / "episodes.jsonl")) == 5
     assert f"curves: tensorboard --logdir {out}" in result.stdout
@@ -34,7 +34,7 @@ def test_search_ends_with_an_action_that_can_be_evaluated(tmp_path: Path) -> Non
 
     result = in_this_process(
         "evaluate_sampler", "--out", tmp_path / "evaluation", "--samplers", name, "--episodes", 1, "--processes", 1,
-        "--env-kwargs", ENV_BUDGET,
+        *ENV_BUDGET,
     )  # fmt: skip
     assert result.code == 0, result.stderr
     (line,) = read_lines(tmp_path / "evaluation" / "results.jsonl")
@@ -61,12 +61,12 @@ def test_interrupted_search_says_how_to_go_on_and_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (("--env", "SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
-        (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
+        (("--env-id", "SSDKD/Nope-v2"), "env_id='SSDKD/Nope-v2' is unknown"),
+        (("--env-id", "CartPole-v1"), "env_id='CartPole-v1' is no distillation environment"),
         (("--searcher", "grid"), "searcher='grid' is unknown; choose one of: cma, random"),
         (("--searcher", "cma", "--episodes", "15"), "episodes=15: expected at least population=16"),
-        (("--env-kwargs", "foo"), "--env-kwargs 'foo': expected NAME=VALUE"),
-        (("--env-kwargs", "bogus=1"), "bogus"),
+        (("--env-kwargs", "action=full"), "give --env.action full"),
+        (("--env.student.lr", "-1"), "student['lr']=-1.0: expected a number of at least 0"),
         (("--seed", "1000"), "seed=1000"),
         (("--episodes", "0"), "episodes=0"),
         (("--num-envs", "0"), "num_envs=0"),

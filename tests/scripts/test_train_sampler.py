@@ -20,7 +20,7 @@ from tests.scripts.commands import (
     press_ctrl_c,
 )
 
-SMALL = ("--env-kwargs", ENV_BUDGET, "--hyperparameters", *SMALL_PPO)
+SMALL = (*ENV_BUDGET, "--hyperparameters", *SMALL_PPO)
 
 
 def train(out: Path, *arguments: object) -> Result:
@@ -60,9 +60,7 @@ def test_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
 def test_interrupt_reaches_training_in_processes(tmp_path: Path) -> None:
     """Ctrl-C goes to every process of the group; only the first one may answer it, and none stays behind."""
     out = tmp_path / "run"
-    result = press_ctrl_c_after_an_episode(
-        out, "--env-kwargs", ENV_BUDGET, "--hyperparameters", "n_envs=2", "n_steps=3000"
-    )
+    result = press_ctrl_c_after_an_episode(out, *ENV_BUDGET, "--hyperparameters", "n_envs=2", "n_steps=3000")
     assert result.code == 130, result.stderr[-3000:]
     assert "Traceback" not in result.stderr
     assert last_step(out) == 0, "the long rollout was given up"
@@ -112,7 +110,7 @@ def test_sac_trains(tmp_path: Path) -> None:
     out = tmp_path / "sac"
     result = in_this_process(
         "train_sampler", "--out", out, "--algo", "sac", "--timesteps", 6, "--no-progress-bar",
-        "--env-kwargs", ENV_BUDGET, "--hyperparameters", "n_envs=1", "learning_starts=2", "batch_size=2",
+        *ENV_BUDGET, "--hyperparameters", "n_envs=1", "learning_starts=2", "batch_size=2",
         "buffer_size=20",
     )  # fmt: skip
     assert result.code == 0, result.stderr
@@ -122,17 +120,17 @@ def test_sac_trains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (("--env", "SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
-        (("--env", "no_such_package:SSDKD/Digits-v2"), "env='no_such_package:SSDKD/Digits-v2' is unknown"),
-        (("--env", "CartPole-v1"), "env='CartPole-v1' is no distillation environment"),
+        (("--env-id", "SSDKD/Nope-v2"), "env_id='SSDKD/Nope-v2' is unknown"),
+        (("--env-id", "no_such_package:SSDKD/Digits-v2"), "env_id='no_such_package:SSDKD/Digits-v2' is unknown"),
+        (("--env-id", "CartPole-v1"), "env_id='CartPole-v1' is no distillation environment"),
         (("--algo", "dqm"), "algo='dqm' is unknown; choose one of: a2c, ars, "),
-        (("--algo", "dqn"), "add --env-kwargs action=plans"),
-        (("--env-kwargs", "foo"), "--env-kwargs 'foo': expected NAME=VALUE"),
-        (("--env-kwargs", "bogus=1"), "bogus"),
-        (("--env-kwargs", "budget=3"), "budget"),
-        (("--env-kwargs", 'budget={"rounds": 0}'), "budget['rounds']=0"),
-        (("--env-kwargs", "reward=nope"), "reward='nope' is unknown"),
-        (("--env-kwargs", "teacher=missing.safetensors"), "teacher='missing.safetensors'"),
+        (("--algo", "dqn"), "add --env.action plans"),
+        (("--env-kwargs", "action=full"), "give --env.action full"),
+        (("--env.method-options.gamma", "-1"), "method_options['gamma']=-1.0: expected"),
+        (("--env-kwargs", "budget=3"), "give --env.budget 3"),
+        (("--env.budget.rounds", "0"), "budget['rounds']=0"),
+        (("--env.reward", "nope"), "reward='nope' is unknown"),
+        (("--env.teacher", "missing.safetensors"), "teacher='missing.safetensors'"),
         (("--hyperparameters", "foo"), "--hyperparameters 'foo': expected NAME=VALUE"),
         (("--hyperparameters", "bogus=1", "n_envs=1"), "bogus"),
         (("--hyperparameters", "learning_rate=fast", "n_envs=1"), "learning_rate"),

@@ -4,6 +4,7 @@ Examples:
   ssdkd benchmark --out runs/ablation --suite ablation --seeds 10
   ssdkd benchmark --out runs/grid --methods ssdkd fast5 --samplers own uniform runs/ppo
   ssdkd benchmark --out runs/samplers --suite samplers --samplers ppo=runs/ppo-0,runs/ppo-1 --seeds 20
+  ssdkd benchmark --out runs/short --methods ssdkd cmi --env.budget.rounds 10
   ssdkd benchmark --out runs/ablation --resume
 
 The folder then holds results.jsonl (a line a run), table.md and pictures; where samplers alone are compared, in the
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ssdkd_agents.benchmarking.benchmark import Benchmark, Job, Settings
-from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, resuming
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome
@@ -41,12 +43,8 @@ class Arguments(Plugins):
     samplers: tuple[str, ...] | None = None
     """Baselines by name, files or run folders, or groups of these such as ppo=runs/a,runs/b; further ones of the suite
     samplers; where only methods are given, each method's own."""
-    env: str | None = None
+    env_id: str | None = None
     """Environment id; the suite's own, mostly SSDKD/Digits-v2, where none is given."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of every environment, such as data_root=data."""
-    budget: tuple[str, ...] = ()
-    """Settings of the budget to replace, such as rounds=8."""
     seeds: int | None = None
     """Episodes of each entry, 5 where none is given; --resume may ask for more than before."""
     first_seed: int | None = None
@@ -59,6 +57,8 @@ class Arguments(Plugins):
     """Stop after so many minutes, in a state that --resume continues."""
     report_only: bool = False
     """Play nothing; write table and pictures from the folder's result lines."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of every environment."""
 
 
 def main(args: Arguments) -> None:
@@ -94,12 +94,8 @@ def main(args: Arguments) -> None:
 
 def read_settings(args: Arguments) -> Settings:
     """What is to be compared."""
-    env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
-    if args.budget:
-        if "budget" in env_kwargs:
-            raise InvalidInputError("--budget and budget=... in --env-kwargs exclude each other; give one of them")
-        env_kwargs["budget"] = parse_settings("budget", args.budget)
-    return Settings(args.suite, args.methods, args.samplers, args.env, env_kwargs or None, args.seeds, args.first_seed)
+    env_kwargs = args.env.settings() or None
+    return Settings(args.suite, args.methods, args.samplers, args.env_id, env_kwargs, args.seeds, args.first_seed)
 
 
 def play(benchmark: Benchmark, processes: int, stop: Stopper) -> Sequence[Outcome[Job]]:

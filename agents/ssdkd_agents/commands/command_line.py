@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +12,9 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ssdkd_agents.commands.endings import HELP, one_line_for_the_user, while_somebody_reads
+from ssdkd_agents.commands.given import Given, abridged
+from ssdkd_agents.commands.old_options import refuse_old_options
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.registry import trust, trusted
 
@@ -38,8 +39,12 @@ def launch(
         program: what `--help` calls the command; the script's path where None.
         words: of the command line, without the program; `sys.argv` where None.
     """
-    parsed = tyro.cli(arguments, description=description, prog=program, args=words)
+    given = sys.argv[1:] if words is None else list(words)
+    shown = abridged(arguments) if any(word in HELP for word in given) else arguments
     with one_line_for_the_user():
+        refuse_old_options(arguments, given)
+        with while_somebody_reads():
+            parsed = tyro.cli(shown, description=description, prog=program, args=words)
         trust(parsed.plugins)
         main(parsed)
 
@@ -53,19 +58,6 @@ class Plugins:
     results, configurations) may lie in them. Nothing else that a file names is imported."""
 
 
-@contextmanager
-def one_line_for_the_user() -> Iterator[None]:
-    """End the process with one line in place of a traceback: code 2 after bad input, 130 after Ctrl-C."""
-    try:
-        yield
-    except InvalidInputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-
-
 def resuming(folder: Path) -> str:
     """The line that continues this command's run in `folder`, from any directory, quoted for a shell."""
     program = Path(sys.argv[0]).resolve()
@@ -75,38 +67,15 @@ def resuming(folder: Path) -> str:
     return shlex.join([*interpreter, str(program), *subcommand, "--out", str(folder.resolve()), "--resume", *plugins])
 
 
-def parse_settings(argument: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """Turn `("rounds=10", "lr=0.1")` into a dict; values are JSON, or text where they are not.
-
-    Raises:
-        InvalidInputError: when a pair has no `=`.
-    """
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        if not separator:
-            raise InvalidInputError(f"--{argument} {pair!r}: expected NAME=VALUE, such as rounds=10")
-        try:
-            settings[name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name] = text
-    return settings
-
-
-def refuse_settings(argument: str, settings: Mapping[str, Any], remedies: Mapping[str, str]) -> None:
-    """Refuse settings that a command decides itself.
-
-    Args:
-        argument: where the settings were given.
-        settings: as `parse_settings` gives them.
-        remedies: setting → what to do instead.
-
-    Raises:
-        InvalidInputError: when one of them is given.
-    """
-    for name, remedy in remedies.items():
-        if name in settings:
-            raise InvalidInputError(f"--{argument} {name}={settings[name]}: {remedy}")
+def as_settings(arguments: Plugins) -> dict[str, Any]:
+    """Arguments as `config.json` and result lines hold them: paths as text, of an environment's only what was given."""
+    values: dict[str, Any] = {}
+    for name, value in vars(arguments).items():
+        if isinstance(value, Given):
+            values["env_kwargs" if name == "env" else name] = value.settings()
+        else:
+            values[name] = str(value) if isinstance(value, Path) else value
+    return values
 
 
 def refuse_existing(argument: str, path: Path) -> None:

@@ -10,7 +10,7 @@ The second makes one row of three training runs, whose intervals cover the noise
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
 from ssdkd_agents.benchmarking.suites import sampler_runs
-from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings
+from ssdkd_agents.commands.command_line import Plugins, as_settings, launch
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.policies.storage import face_of
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.seeds import HELD_OUT_SEED
@@ -34,32 +35,31 @@ class Arguments(Plugins):
     """Folder for the results; must be new or empty."""
     samplers: tuple[str, ...] = ("paper", "uniform", "random")
     """Baselines by name, files or run folders of trained samplers, or groups of these such as ppo=runs/a,runs/b."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, such as 'budget={"rounds": 10}'."""
     episodes: int = 20
     """Episodes of each sampler."""
     first_seed: int = HELD_OUT_SEED
     """Seed of the first episode; from 1,000,000 on no training has seen them."""
     processes: int = 2
     """Episodes side by side, one torch thread each."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment."""
 
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.episodes < 1 or args.processes < 1:
         raise InvalidInputError("--episodes and --processes must be at least 1")
-    env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
     rows = {run: name for name, runs in sampler_runs(args.samplers).items() for run in runs}
-    kwargs = {run: {**face_of(run), **env_kwargs} for run in rows}
+    kwargs = {run: {**face_of(run), **args.env.settings()} for run in rows}
     configs = [
-        EpisodeConfig(args.env, run, args.first_seed + index, kwargs[run])
+        EpisodeConfig(args.env_id, run, args.first_seed + index, kwargs[run])
         for index in range(args.episodes)
         for run in rows
     ]
     validate(configs)
-    folder = RunFolder(args.out, asdict(args) | {"out": str(args.out)})
+    folder = RunFolder(args.out, as_settings(args))
     results = []
     for result in tqdm(run_episodes(configs, args.processes), total=len(configs), unit="episode"):
         line = {"group": rows[result["sampler"]]} | result

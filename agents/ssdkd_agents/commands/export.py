@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings
+from ssdkd_agents.commands.command_line import Plugins, launch
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.given import parse_settings
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.algorithms import ALGORITHMS, load_hyperparameters
 from ssdkd_agents.policies.exported import read_archive, write_exported
@@ -37,12 +39,13 @@ class Arguments(Plugins):
     """Run folder or checkpoint of ssdkd train, or an archive (.zip) of Stable-Baselines3."""
     algo: str = ""
     """Algorithm of an archive, such as ppo; a run knows its own."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id of an archive."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment of an archive, such as action=plans."""
+    # Not an option each: they are keyword arguments of another package, see `parse_settings`.
     hyperparameters: tuple[str, ...] = ()
     """Hyper-parameters of an archive where they are not Stable-Baselines3's own."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment of an archive."""
 
 
 def main(args: Arguments) -> None:
@@ -50,8 +53,8 @@ def main(args: Arguments) -> None:
     if not args.sampler.exists():
         raise InvalidInputError(f"--sampler {args.sampler} does not exist; give a run folder, a checkpoint or a .zip")
     archive = args.sampler.suffix == ".zip" or (args.sampler.is_file() and zipfile.is_zipfile(args.sampler))
-    if not archive and (args.algo or args.env_kwargs or args.hyperparameters):
-        raise InvalidInputError("--algo, --env-kwargs and --hyperparameters describe a .zip; a run knows its own")
+    if not archive and (args.algo or args.env.settings() or args.hyperparameters):
+        raise InvalidInputError("--algo, --env. and --hyperparameters describe a .zip; a run knows its own")
     state = read_foreign(args) if archive else read_own(args.sampler)
     write_exported(args.out, state)
     print(
@@ -74,19 +77,19 @@ def read_foreign(args: Arguments) -> dict[str, Any]:
     if not args.algo:
         raise InvalidInputError(f"--sampler {args.sampler} is an archive; say its algorithm with --algo, such as ppo")
     check_choice("algo", args.algo, ALGORITHMS)
-    env_kwargs = parse_settings("env-kwargs", args.env_kwargs)
-    env = make_env(args.env, env_kwargs)
-    policy = load_hyperparameters(args.algo, args.env)["policy"]
+    env_kwargs = args.env.settings()
+    env = make_env(args.env_id, env_kwargs)
+    policy = load_hyperparameters(args.algo, args.env_id)["policy"]
     hyperparameters = {"policy": policy} | parse_settings("hyperparameters", args.hyperparameters)
     config = {"algorithm": args.algo, "hyperparameters": hyperparameters}
     tensors = read_archive(args.sampler)
     remedy = (
         "give the hyper-parameters of its training, such as "
-        """--hyperparameters policy=MlpPolicy 'policy_kwargs={"net_arch": [32, 32]}', and its --algo and --env-kwargs"""
+        """--hyperparameters policy=MlpPolicy 'policy_kwargs={"net_arch": [32, 32]}', and its --algo and --env."""
     )
     load_policy(untrained_model(config, env), tensors, str(args.sampler), remedy)
     return {
-        "config": config | {"env_id": args.env, "env_kwargs": env_kwargs},
+        "config": config | {"env_id": args.env_id, "env_kwargs": env_kwargs},
         "names": {"observation": list(env.observation_names), "action": list(env.action_names)},
         "face": env.face,
         "normalization": None,

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, resuming
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
@@ -36,10 +37,8 @@ class Arguments(Plugins):
     """random (a bandit where actions are numbers) or cma."""
     episodes: int = 400
     """Episodes in all, without those of --evaluate-every-steps."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, such as reward=probe_discrepancy 'budget={"rounds": 10}'."""
     seed: int = 0
     """Of candidates and episodes, 0 to 999."""
     num_envs: int = 16
@@ -58,6 +57,8 @@ class Arguments(Plugins):
     """Continue the search in --out, with its own settings."""
     progress_bar: bool = True
     """Show a progress bar."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment."""
 
 
 def main(args: Arguments) -> None:
@@ -67,11 +68,11 @@ def main(args: Arguments) -> None:
         config = config_of_search(folder)
     else:
         config = SearchConfig(
-            env_id=args.env,
+            env_id=args.env_id,
             searcher=args.searcher,
             episodes=args.episodes,
             seed=args.seed,
-            env_kwargs=parse_settings("env-kwargs", args.env_kwargs),
+            env_kwargs=args.env.settings(),
             vectorization=args.vectorization,
             num_envs=args.num_envs,
             final_share=args.final_share,

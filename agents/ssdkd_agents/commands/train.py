@@ -3,6 +3,7 @@
 Examples:
   ssdkd train --out runs/ppo
   ssdkd train --out runs/sac --algo sac --timesteps 4000
+  ssdkd train --out runs/plans --algo dqn --env.action plans --env.budget.rounds 60 --hyperparameters batch_size=64
   ssdkd train --out runs/ppo --resume --timesteps 20000
   tensorboard --logdir runs
 
@@ -19,10 +20,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ssdkd_agents.commands.command_line import Plugins, launch, parse_settings, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, resuming
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.given import parse_settings
 from ssdkd_agents.runs import BEST_FILE, RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import train
@@ -34,17 +37,16 @@ class Arguments(Plugins):
 
     out: Path
     """Folder of the run; must be new or empty, unless --resume."""
-    env: str = "SSDKD/Digits-v2"
+    env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
     algo: str = "ppo"
     """a2c, ars, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what is not
-    among these four, where --env-kwargs action=plans."""
+    among these four, where --env.action plans."""
     timesteps: int = 0
     """Environment steps in all; 0 takes the number from the hyper-parameter file."""
     seed: int = 0
     """Of agent and environments, 0 to 999."""
-    env_kwargs: tuple[str, ...] = ()
-    """Arguments of the environment, such as reward=probe_discrepancy 'budget={"rounds": 10}'."""
+    # Not an option each: they are keyword arguments of another package, see `parse_settings`.
     hyperparameters: tuple[str, ...] = ()
     """Values that replace the file's, such as learning_rate=0.0003 n_envs=4."""
     checkpoint_every_steps: int = 128
@@ -64,6 +66,8 @@ class Arguments(Plugins):
     """Continue the run in --out, with its own settings; only --timesteps is taken from this command."""
     progress_bar: bool = True
     """Show a progress bar."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment."""
 
 
 def main(args: Arguments) -> None:
@@ -74,11 +78,11 @@ def main(args: Arguments) -> None:
         config = replace(config, timesteps=args.timesteps or config.timesteps)
     else:
         config = TrainingConfig(
-            env_id=args.env,
+            env_id=args.env_id,
             algorithm=args.algo,
             seed=args.seed,
             timesteps=args.timesteps,
-            env_kwargs=parse_settings("env-kwargs", args.env_kwargs),
+            env_kwargs=args.env.settings(),
             hyperparameters=parse_settings("hyperparameters", args.hyperparameters),
             checkpoint_every_steps=args.checkpoint_every_steps,
             evaluate_every_steps=args.evaluate_every_steps,

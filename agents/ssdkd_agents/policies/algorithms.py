@@ -111,12 +111,12 @@ def check_action_space(algorithm: str, space: spaces.Space[Any]) -> None:
     if algorithm in DISCRETE and not isinstance(space, spaces.Discrete):
         raise InvalidInputError(
             f"algo={algorithm!r} chooses among a few actions, but this environment's action is {space}; "
-            "add --env-kwargs action=plans, or choose another algorithm such as ppo"
+            "add --env.action plans, or choose another algorithm such as ppo"
         )
     if algorithm in CONTINUOUS and not isinstance(space, spaces.Box):
         raise InvalidInputError(
             f"algo={algorithm!r} needs a continuous action (Box), but this environment's is {space}; choose another "
-            "scheme, such as --env-kwargs action=exponents, or another algorithm, such as ppo or dqn"
+            "scheme, such as --env.action exponents, or another algorithm, such as ppo or dqn"
         )
 
 

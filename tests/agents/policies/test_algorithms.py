@@ -200,7 +200,7 @@ def test_continuous_algorithm_refuses_strategies(algorithm: str) -> None:
 
 
 def test_dqn_refuses_a_box() -> None:
-    with pytest.raises(InvalidInputError, match=r"algo='dqn' .*Box.*add --env-kwargs action=plans"):
+    with pytest.raises(InvalidInputError, match=r"algo='dqn' .*Box.*add --env.action plans"):
         build_model("dqn", DummyVecEnv([make]), load_hyperparameters("dqn", DIGITS), 0)
 
 

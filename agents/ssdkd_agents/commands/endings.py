@@ -1,0 +1,39 @@
+"""How a command ends where something is other than hoped: in one line, without a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ssdkd_env.errors import InvalidInputError
+
+#: Words that ask for help.
+HELP = ("-h", "--help")
+
+
+@contextmanager
+def one_line_for_the_user() -> Iterator[None]:
+    """End the process with one line in place of a traceback: code 2 after bad input, 130 after Ctrl-C."""
+    try:
+        yield
+    except InvalidInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextmanager
+def while_somebody_reads() -> Iterator[None]:
+    """Print what a reader such as `head` may have enough of: the process then ends with code 0."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(0)
