@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	$(BIN)/python scripts/train_sampler.py --out $(DEMO)/crossq --algo crossq --env-kwargs action=full --timesteps $(DEMO_STEPS)
+	$(BIN)/python scripts/train_sampler.py --out $(DEMO)/crossq --algo crossq --env.action full --timesteps $(DEMO_STEPS)
 	$(BIN)/python scripts/evaluate_sampler.py --out $(DEMO)/evaluation --samplers $(DEMO)/crossq paper uniform --episodes $(DEMO_EPISODES)
 	$(BIN)/python scripts/plot.py --out $(DEMO)/curve.png --runs $(DEMO)/crossq --results $(DEMO)/evaluation/results.jsonl
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir $(DEMO)"
