@@ -10,11 +10,12 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_STEPS ?= 1280
 DEMO_EPISODES ?= 6
 
-.PHONY: help install demo test lint types check clean
+.PHONY: help install demo test docs lint types check clean
 
 help:
 	@echo "make demo   train CrossQ for a short while, compare it with the paper's sampler, draw the curve"
 	@echo "make test   run the whole test-suite"
+	@echo "make docs   build the documentation into build/docs/index.html; a warning is an error"
 	@echo "make lint   ruff"
 	@echo "make types  mypy"
 	@echo "make clean  remove the virtual environment and the caches (not runs/)"
@@ -35,6 +36,9 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+docs: install
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env --builder html docs build/docs
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +46,7 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types docs test
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import ssdkd_env  # noqa: F401 (registers the environments of today)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")])
 #: What `results/` may hold at most.
 MOST_FILES, MOST_BYTES = 80, 5_000_000
 
@@ -26,6 +27,13 @@ def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(path: Path) -> None
         if not target.startswith(("http://", "https://")):
             assert (path.parent / target).exists(), target
     assert not re.findall(r"@[A-Z_]{3,}@", text)
+
+
+@pytest.mark.parametrize("package", ["envs", "distillation", "tasks", "networks"])
+def test_the_api_page_has_every_public_name(package: str) -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    public = importlib.import_module(f"ssdkd_env.{package}").__all__
+    assert not [name for name in public if not re.search(rf"\b{name}\b", page)]
 
 
 def test_results_are_those_of_their_manifest_and_shown() -> None:

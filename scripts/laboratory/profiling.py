@@ -120,7 +120,7 @@ def check_rounds(budget: int, rounds: int, traced: int) -> None:
     if UNMEASURED + rounds + traced > budget:
         raise InvalidInputError(
             f"--rounds {rounds}: with {UNMEASURED} before them and --trace-rounds {traced} after them more than the "
-            f"budget's {budget}; give fewer, or --env-kwargs 'budget={{\"rounds\": {UNMEASURED + rounds + traced}}}'"
+            f"budget's {budget}; give fewer, or --env.budget.rounds {UNMEASURED + rounds + traced}"
         )
 
 

@@ -21,9 +21,9 @@ UNKNOWN = "–"
 
 
 def documents_of(folder: Path) -> dict[str, str]:
-    """The documents that may show results: README and docs/*.md beside the folder, by their path from there."""
+    """The documents that may show results: README and docs/**/*.md beside the folder, by their path from there."""
     root = folder.resolve().parent
-    paths = [path for path in (root / "README.md", *sorted(root.glob("docs/*.md"))) if path.is_file()]
+    paths = [path for path in (root / "README.md", *sorted(root.glob("docs/**/*.md"))) if path.is_file()]
     return {path.relative_to(root).as_posix(): path.read_text() for path in paths}
 
 
