@@ -309,7 +309,7 @@ def test_environments_are_made_by_id() -> None:
 @pytest.mark.parametrize(
     ("env_id", "env_kwargs", "match"),
     [
-        ("SSDKD/Nope-v2", {}, "env='SSDKD/Nope-v2' is unknown"),
+        ("SSDKD/Nope-v2", {}, "env_id='SSDKD/Nope-v2' is unknown"),
         ("CartPole-v1", {}, "is no distillation environment"),
         ("SSDKD/Digits-v2", {"bogus": 1}, "env_kwargs.*bogus"),
     ],

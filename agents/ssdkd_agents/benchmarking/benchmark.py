@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Settings:
         suite: name in `SUITES`, in place of methods and samplers.
         methods: presets of a grid.
         samplers: samplers of a grid, or further ones of the suite `samplers`.
-        env: environment id.
+        env_id: environment id.
         env_kwargs: arguments of every environment, with `budget`.
         seeds: episodes of each entry.
         first_seed: seed of the first.
@@ -48,7 +48,7 @@ class Settings:
     suite: str | None = None
     methods: tuple[str, ...] | None = None
     samplers: tuple[str, ...] | None = None
-    env: str | None = None
+    env_id: str | None = None
     env_kwargs: dict[str, Any] | None = None
     seeds: int | None = None
     first_seed: int | None = None
@@ -154,10 +154,10 @@ def make_plan(settings: Settings) -> Plan:
         raise InvalidInputError("nothing to compare; give --suite, or --methods and --samplers")
     if settings.suite is not None:
         suite = find_suite(settings.suite)
-        env_id = settings.env or suite.env_id
+        env_id = settings.env_id or suite.env_id
         entries = suite.entries_for(env_id, env_kwargs) + sampler_entries(settings.samplers or ())
     else:
-        env_id = settings.env or DEFAULT_ENV
+        env_id = settings.env_id or DEFAULT_ENV
         entries = grid(settings.methods or (), settings.samplers or ())
     entries = tuple(with_face(entry, env_kwargs) for entry in entries)
     return Plan(
@@ -207,7 +207,7 @@ class Benchmark:
         """
         config = RunFolder(folder, None).config
         try:
-            plan, _ = _plan_from_json(config["plan"]), Settings(**config["settings"])
+            plan, _ = _plan_from_json(config["plan"]), _settings_from_json(config["settings"])
         except (KeyError, TypeError) as error:
             raise InvalidInputError(f"{folder / 'config.json'} is not that of a benchmark; give its folder") from error
         return cls(folder, plan)
@@ -305,6 +305,11 @@ def _plan_from_json(value: dict[str, Any]) -> Plan:
     return Plan(**(value | {"entries": tuple(Entry(**entry) for entry in value["entries"])}))
 
 
+def _settings_from_json(value: Mapping[str, Any]) -> Settings:
+    """Settings out of a folder, whose environment earlier versions called `env`."""
+    return Settings(**{"env_id" if name == "env" else name: setting for name, setting in value.items()})
+
+
 def _extended(folder: Path, plan: Plan, config: dict[str, Any], given: Settings) -> Plan:
     """The folder's plan, with as many seeds as are asked for now.
 
@@ -313,7 +318,7 @@ def _extended(folder: Path, plan: Plan, config: dict[str, Any], given: Settings)
     """
     stored = config["settings"] | {
         "suite": plan.suite or None,
-        "env": plan.env_id,
+        "env_id": plan.env_id,
         "env_kwargs": plan.env_kwargs,
         "first_seed": plan.first_seed,
     }

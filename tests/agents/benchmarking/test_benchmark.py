@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.benchmarking.test_experiments import timeless
 from tests.envs.episodes import BUDGET
+from tests.scripts.commands import ROOT
 
 SETTINGS = Settings(methods=("ssdkd",), samplers=("own", "random"), env_kwargs={"budget": BUDGET}, seeds=2)
 EPISODES = 4
@@ -66,11 +68,11 @@ def test_plan_of_a_suite_and_of_a_grid() -> None:
     plan = make_plan(Settings(suite="ablation"))
     assert plan == Plan("ablation", "SSDKD/Digits-v2", {}, ABLATION_SUITE, 5, HELD_OUT_SEED)
     plan = make_plan(
-        Settings(methods=("dfq",), env="SSDKD/CIFAR10-v2", env_kwargs={"clock": False}, seeds=3, first_seed=1)
+        Settings(methods=("dfq",), env_id="SSDKD/CIFAR10-v2", env_kwargs={"clock": False}, seeds=3, first_seed=1)
     )
     assert plan == Plan("", "SSDKD/CIFAR10-v2", {"clock": False}, (Entry("dfq", "dfq"),), 3, 1)
     assert make_plan(Settings(suite="cifar-cpu")).env_id == "SSDKD/CIFAR10-v2"
-    assert make_plan(Settings(suite="cifar-cpu", env="SSDKD/Digits-v2")).env_id == "SSDKD/Digits-v2"
+    assert make_plan(Settings(suite="cifar-cpu", env_id="SSDKD/Digits-v2")).env_id == "SSDKD/Digits-v2"
 
 
 def test_lines_are_those_of_the_episodes_alone(finished: Benchmark) -> None:
@@ -88,6 +90,13 @@ def test_config_says_everything_that_was_played(finished: Benchmark) -> None:
     assert config["plan"]["entries"][1] == asdict(Entry("ssdkd, random", sampler="random", group="random"))
     assert config["plan"]["env_kwargs"] == {"budget": BUDGET}
     assert Benchmark.open(finished.folder).plan == finished.plan
+
+
+def test_folder_of_an_earlier_version_is_opened(tmp_path: Path) -> None:
+    """The unfinished one that is kept in `results/`, which said `env` where it is `env_id` now."""
+    shutil.copy(ROOT / "results" / "cifar10-jpeg-cpu-config.json", tmp_path / "config.json")
+    assert "env" in json.loads((tmp_path / "config.json").read_text())["settings"]
+    assert Benchmark.open(tmp_path).plan.env_id == "SSDKD/CIFAR10-v2"
 
 
 # --- leaving and continuing ---
@@ -238,7 +247,7 @@ def test_nothing_to_report_is_refused(tmp_path: Path) -> None:
         (replace(SETTINGS, methods=("nope",)), "method='nope' is unknown"),
         (replace(SETTINGS, methods=("ssdkd", "ssdkd")), "'ssdkd' is given twice"),
         (replace(SETTINGS, samplers=("nope",)), "sampler='nope'"),
-        (replace(SETTINGS, env="SSDKD/Nope-v2"), "env='SSDKD/Nope-v2' is unknown"),
+        (replace(SETTINGS, env_id="SSDKD/Nope-v2"), "env_id='SSDKD/Nope-v2' is unknown"),
         (replace(SETTINGS, env_kwargs={"bogus": 1}), "bogus"),
         (replace(SETTINGS, env_kwargs={"budget": {"bogus": 1}}), "budget has no setting 'bogus'"),
         (replace(SETTINGS, env_kwargs={"budget": 3}), r"env_kwargs\['budget'\]=3"),
@@ -265,7 +274,7 @@ def test_folder_that_is_not_empty_is_refused(finished: Benchmark) -> None:
         (Settings(methods=("dfq",)), r"methods=\['dfq'\], but .* was made with methods=\['ssdkd'\]"),
         (Settings(samplers=("own",)), "samplers"),
         (Settings(suite="ablation"), "suite='ablation', but .* was made with suite=None"),
-        (Settings(env="SSDKD/CIFAR10-v2"), "env='SSDKD/CIFAR10-v2'"),
+        (Settings(env_id="SSDKD/CIFAR10-v2"), "env_id='SSDKD/CIFAR10-v2'"),
         (Settings(env_kwargs={"budget": BUDGET | {"rounds": 2}}), "env_kwargs"),
         (Settings(first_seed=5), "first_seed=5"),
     ],
@@ -279,7 +288,7 @@ def test_other_settings_are_not_resumed(given: Settings, match: str, finished: B
 
 
 def test_the_same_settings_are_resumed(finished: Benchmark) -> None:
-    given = replace(SETTINGS, env="SSDKD/Digits-v2", first_seed=HELD_OUT_SEED)
+    given = replace(SETTINGS, env_id="SSDKD/Digits-v2", first_seed=HELD_OUT_SEED)
     assert Benchmark.resume(finished.folder, given).plan == finished.plan
 
 

@@ -345,13 +345,13 @@ def test_validation_looks_at_every_config() -> None:
     "env_id", ["SSDKD/Digitz-v2", "SSDKD/Digits-v9", "Nothing-v0", "", "no_such_module:SSDKD/Digits-v2", "a::b", "/x/"]
 )
 def test_unknown_environment_is_refused_with_the_known_ones(env_id: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"env='.*is unknown.*choose one of: .*SSDKD/Digits-v2") as caught:
+    with pytest.raises(InvalidInputError, match=r"env_id='.*is unknown.*choose one of: .*SSDKD/Digits-v2") as caught:
         validate([replace(CONFIG, env_id=env_id)])
     assert "\n" not in str(caught.value)
 
 
 def test_foreign_environment_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="env='CartPole-v1' is no distillation environment"):
+    with pytest.raises(InvalidInputError, match="env_id='CartPole-v1' is no distillation environment"):
         validate([EpisodeConfig("CartPole-v1", "paper", 0)])
 
 

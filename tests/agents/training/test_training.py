@@ -214,8 +214,8 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, int], match: str) -
     ("changes", "match"),
     [
         ({"algorithm": "dqm"}, "algo='dqm' is unknown"),
-        ({"env_id": "SSDKD/Nope-v2"}, "env='SSDKD/Nope-v2' is unknown"),
-        ({"env_id": "CartPole-v1", "env_kwargs": {}}, "env='CartPole-v1' is no distillation environment"),
+        ({"env_id": "SSDKD/Nope-v2"}, "env_id='SSDKD/Nope-v2' is unknown"),
+        ({"env_id": "CartPole-v1", "env_kwargs": {}}, "env_id='CartPole-v1' is no distillation environment"),
         ({"env_kwargs": {"bogus": 1}}, "env_kwargs.*bogus"),
         ({"hyperparameters": {"n_envs": 1, "bogus": 1}}, "hyperparameters.*bogus"),
         ({"hyperparameters": {"n_envs": 0}}, "n_envs"),
