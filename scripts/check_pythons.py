@@ -31,7 +31,7 @@ from pathlib import Path
 
 from laboratory.builds import Built, CommandError, Environment, build, run, weigh
 from packaging.requirements import Requirement
-from ssdkd_agents.commands.command_line import launch, refuse_existing
+from ssdkd_agents.commands.command_line import Plugins, launch, refuse_existing
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError
@@ -61,7 +61,7 @@ TRAIN = (
 
 
 @dataclass
-class Arguments:
+class Arguments(Plugins):
     """Command line of check_pythons."""
 
     out: Path
