@@ -34,7 +34,7 @@ FILES = (
 #: What the source distribution's own tests are tried with; they take seconds and touch code, data and documents.
 SOME_TESTS = ("tests/test_documents.py", "tests/distillation/test_priority.py", "tests/agents/test_runs.py")
 #: Bounds of the light core; 984 kB, 15,200 lines and 0.2 s measured.
-MOST_KILOBYTES, MOST_LINES, MOST_DEPENDENCIES, MOST_SECONDS = 1500, 30_000, 10, 0.3
+MOST_KILOBYTES, MOST_LINES, MOST_DEPENDENCIES, MOST_SECONDS = 1500, 30_000, 11, 0.3
 
 
 @pytest.fixture(scope="module")
