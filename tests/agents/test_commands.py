@@ -118,7 +118,8 @@ def test_reader_who_has_enough_ends_help_quietly(words: str) -> None:
     os.close(reads)
     try:
         command = [sys.executable, "-m", "ssdkd_agents", *words.split()]
-        done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=120)
+        buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # the text is written when the process ends, if not before
+        done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=120, env=buffered)
     finally:
         os.close(writes)
     assert (done.returncode, done.stderr) == (0, "")

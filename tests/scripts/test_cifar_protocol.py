@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.scripts.commands import assert_refused, contents, in_this_process
+from tests.scripts.commands import assert_refused, contents, environment, in_this_process
 
 SMALL = {"budget.preset": "tiny", "probe.generators": 1, "probe.batches": 1, "probe.kept": 1, "probe.batch-size": 4}
 ENV = [word for name, value in (SMALL | {"probe.steps": 1}).items() for word in (f"--env.{name}", value)]
@@ -31,7 +31,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setenv("SSDKD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     pair = ["--pairs", "resnet8:resnet8", "--teacher-epochs", 1, "--methods", "ssdkd", "fast2", "--device", "cpu"]
     return ["--data-root", data_root, *pair, *ENV]
 
@@ -75,6 +75,8 @@ def test_a_call_whose_time_is_over_says_so(
         (("--pairs", "resnet8:resnet7"), "resnet7"),
         (("--task", "digits"), "--task='digits'"),
         (("--minutes", "0.1"), "--minutes 0.1"),
+        (("--env.teacher", "t.safetensors"), "--env.teacher t.safetensors: leave it out"),
+        (("--env.device", "cpu"), "--env.device cpu: give --device"),
     ],
 )
 def test_bad_arguments_are_refused(wrong: tuple[str, ...], match: str, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_bad_arguments_are_refused(wrong: tuple[str, ...], match: str, tmp_path:
 
 
 def test_a_failing_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     root = tmp_path / "nothing"
     result = in_this_process("cifar_protocol", "--out", tmp_path / "out", "--data-root", root, "--device", "cpu")
     assert_refused(result, "train_teacher.py ended with code 2")

@@ -97,7 +97,7 @@ def test_archive_of_plain_code_is_exported(
         ("small", ("--algo", "ppo"), "--hyperparameters policy=MlpPolicy"),
         ("ppo", ("--algo", "ppo", "--hyperparameters", 'policy_kwargs={"net_arch": [9]}'), "--hyperparameters"),
         ("ppo", ("--algo", "sac"), "--algo"),
-        ("ppo", ("--algo", "dqn"), "action=plans"),
+        ("ppo", ("--algo", "dqn"), "--env.action plans"),
         ("ppo", (), "--algo, such as ppo"),
         ("ppo", ("--algo", "pppo"), "algo='pppo' is unknown"),
         ("ppo", ("--algo", "ppo", "--env-id", "SSDKD/None-v2"), "env_id='SSDKD/None-v2' is unknown"),
