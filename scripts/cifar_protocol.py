@@ -120,13 +120,13 @@ def read_pair(pair: str) -> tuple[str, str]:
 
 
 def teacher_command(args: Arguments, teacher: str, folder: Path) -> list[str]:
-    command = ["train_teacher.py", "--out", str(folder)]
+    command = ["train_teacher.py", "--out", str(folder), "--no-progress-bar"]
     if (folder / "config.json").exists():
-        return [*command, "--resume", "--no-progress-bar"]
-    settings = {"epochs": args.teacher_epochs, "batch-size": 256, "weight-decay": 5e-4}
-    command += ["--task", args.task, "--teacher-arch", teacher, "--device", args.device, "--no-progress-bar"]
-    command += [] if args.data_root is None else ["--data-root", args.data_root]
-    return command + [part for name, value in settings.items() for part in (f"--settings.{name}", str(value))]
+        return [*command, "--resume"]
+    command += ["--task", args.task, "--teacher-arch", teacher, "--device", args.device]
+    command += ["--data-root", args.data_root] if args.data_root else []
+    command += ["--settings.epochs", str(args.teacher_epochs)]
+    return [*command, "--settings.batch-size", "256", "--settings.weight-decay", "5e-4"]
 
 
 def benchmark_command(args: Arguments, teacher: str, student: str, weights: Path, folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 Example:
   git clone https://github.com/zju-vipa/Fast-Datafree
-  pip install kornia
+  pip install kornia torchvision
   python scripts/compare_fast_datafree.py --checkout Fast-Datafree --out runs/fast-datafree.jsonl
 
 Same networks, batches, steps and dtype on both sides, in one process with one torch thread; theirs may have its loader
@@ -19,19 +19,21 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
+from laboratory.common import about, check_least, in_turn
 from laboratory.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
-from laboratory.fast_datafree import FastDatafree, TheirSide, different_networks, load_checkout, use_fork
+from laboratory.fast_datafree import Checkout, TheirSide, different_networks, load_checkout
+from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.runs import append_line, versions
+from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.devices import select_device
@@ -70,34 +72,21 @@ def main(args: Arguments) -> None:
     device = select_device(args.device)
     task = args.size.task(args.teacher)
     checkout = load_checkout(args.checkout)
-    if any(args.workers):
-        use_fork(checkout)
     settings = asdict(args) | {"teacher": args.teacher.name if args.teacher else None}
     append_line(args.out, {name: value for name, value in settings.items() if name not in ("checkout", "out")})
-    rows: list[str] = []
+    rows: list[list[str]] = []
     works: dict[int, dict[str, dict[str, int]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for pool in args.pools:
-            counted, table = compare(args, task, checkout, pool, device, Path(folder) / str(pool))
-            works[pool] = counted
+            works[pool], table = compare(args, task, checkout, pool, device, Path(folder) / str(pool))
             rows += table
-    append_line(
-        args.out,
-        {
-            "checkout_commit": checkout.commit,
-            "changes": checkout.changes,
-            "extra": EXTRA,
-            "machine": machine(device),
-            "versions": versions(),
-        },
-    )
+    facts = {"checkout_commit": checkout.commit or None, "changes": checkout.changes, "extra": EXTRA}
+    append_line(args.out, facts | about(device))
     show_work(args.size, works)
     print("Changes that Fast-Datafree needed here:\n")
-    print("\n".join(f"- {change}" for change in checkout.changes))
-    print(
-        "\n| pool | side | seconds a round | synthesis | student | its seconds over ours |\n|---|---|---|---|---|---|"
-    )
-    print("\n".join(rows))
+    print("\n".join(f"- {change}" for change in checkout.changes) + "\n")
+    head = ["pool", "side", "seconds a round", "synthesis", "student", "its seconds over ours"]
+    print(markdown_table(head, rows))
 
 
 def check(args: Arguments) -> None:
@@ -107,9 +96,8 @@ def check(args: Arguments) -> None:
         InvalidInputError: then.
     """
     check_lines_file("out", args.out)
-    for name, number in asdict(args.size).items():
-        if isinstance(number, int) and number < 1:
-            raise InvalidInputError(f"--{name.replace('_', '-')} {number}: expected at least 1")
+    check_least(args.size, **{name: 1 for name, value in asdict(args.size).items() if isinstance(value, int)})
+    check_least(args, rounds=1)
     for pool in args.pools:
         if pool <= args.size.candidates or pool % args.size.batch_size:
             raise InvalidInputError(
@@ -118,42 +106,35 @@ def check(args: Arguments) -> None:
             )
     if not args.pools or not args.workers or min(args.workers) < 0:
         raise InvalidInputError("--pools and --workers: give at least one number, and none below 0")
-    if args.rounds < 1:
-        raise InvalidInputError(f"--rounds {args.rounds}: expected at least 1")
 
 
 def compare(
-    args: Arguments, task: Task, checkout: FastDatafree, pool: int, device: torch.device, folder: Path
-) -> tuple[dict[str, dict[str, int]], list[str]]:
+    args: Arguments, task: Task, checkout: Checkout, pool: int, device: torch.device, folder: Path
+) -> tuple[dict[str, dict[str, int]], list[list[str]]]:
     """Gate, then measure at one size of the memory; returns the counted images of each side and rows of the table."""
     ours = OurSide(args.size, task, pool, device, args.backend)
     theirs = TheirSide(checkout, args.size, ours, pool, folder)
     sides: dict[str, Callable[[], Seconds]] = {"ours": ours.round}
-    for workers in args.workers:
-        sides[f"Fast-Datafree, {workers} workers"] = lambda workers=workers: theirs.round(workers)  # type: ignore[misc]
+    sides |= {f"Fast-Datafree, {workers} workers": partial(theirs.round, workers) for workers in args.workers}
 
-    problems = different_networks(ours, theirs)
-    counters = {side: (ours if side == "ours" else theirs).counter() for side in sides}
+    problems, counted = different_networks(ours, theirs), {}
     for side, play in sides.items():
-        with counters[side].counting():
+        counter = (ours if side == "ours" else theirs).counter()
+        with counter.counting():
             play()
-    for side, counter in counters.items():
+        counted[side] = dict(sorted(counter.images.items()))
         problems += unequal_work(side, counter, args.size.work(), EXTRA if side == "ours" else ())
     for name, memory in (("ours", ours.memory), ("Fast-Datafree", theirs.memory)):
         problems += [f"{name}: {memory} images in the memory, expected {pool}"] if memory != pool else []
-    counted = {side: dict(sorted(counter.images.items())) for side, counter in counters.items()}
     append_line(args.out, {"pool": pool, "images": counted, "problems": problems})
     refuse_if(problems)
 
     seconds: dict[str, list[Seconds]] = {side: [] for side in sides}
-    names = [*sides]
     for index in tqdm(range(args.rounds), desc=f"pool of {pool:,}", unit="round", leave=False):
-        turn = index % len(names)  # each side is first, second and third equally often
-        for side in names[turn:] + names[:turn]:
+        for side in in_turn(sides, index):
             seconds[side].append(sides[side]())
-        append_line(
-            args.out, {"pool": pool, "round": index, "seconds": {side: asdict(s[-1]) for side, s in seconds.items()}}
-        )
+        last = {side: parts[-1]._asdict() for side, parts in seconds.items()}
+        append_line(args.out, {"pool": pool, "round": index, "seconds": last})
     refuse_if([f"{name}: the student diverged" for name, it in (("ours", ours), ("theirs", theirs)) if it.diverged])
 
     rows = []
@@ -163,8 +144,8 @@ def compare(
             interval = bootstrap_mean(its.total / our.total for its, our in zip(parts, seconds["ours"], strict=True))
             append_line(args.out, {"pool": pool, "side": side, "ratio": vars(interval)})
             ratio = str(interval)
-        medians = (np.median([getattr(part, name) for part in parts]) for name in ("total", "synthesis", "student"))
-        rows.append(f"| {pool:,} | {side} | {' | '.join(f'{median:.3f}' for median in medians)} | {ratio} |")
+        medians = (f"{np.median([getattr(p, name) for p in parts]):.3f}" for name in ("total", "synthesis", "student"))
+        rows.append([f"{pool:,}", side, *medians, ratio])
     return counted, rows
 
 
@@ -179,12 +160,17 @@ def show_work(size: Round, works: dict[int, dict[str, dict[str, Any]]]) -> None:
     """Print the images through each network in a round, and why one side may have more."""
     expected = size.work()
     for pool, counted in works.items():
+        rows = [
+            [
+                place,
+                str(expected.get(place, "–")),
+                *(str(it.get(place, 0)) for it in counted.values()),
+                EXTRA.get(place, ""),
+            ]
+            for place in sorted({*expected, *EXTRA})
+        ]
         print(f"Images through the networks in a round, pool of {pool:,}:\n")
-        print(f"| network and place | both must | {' | '.join(counted)} | |\n|---|---|{'---|' * len(counted)}---|")
-        for place in sorted({*expected, *EXTRA}):
-            numbers = " | ".join(str(images.get(place, 0)) for images in counted.values())
-            print(f"| {place} | {expected.get(place, '–')} | {numbers} | {EXTRA.get(place, '')} |")
-        print()
+        print(markdown_table(["network and place", "both must", *counted, ""], rows) + "\n")
 
 
 if __name__ == "__main__":

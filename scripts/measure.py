@@ -1,4 +1,4 @@
-"""The measurements behind the defaults of the digits task and the figures in README.
+"""The measurements behind the defaults of the digits task, and what an environment step costs.
 
 Examples:
   python scripts/measure.py episode --out runs/digits-episode.jsonl
@@ -15,17 +15,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from laboratory.common import about, check_least, in_turn
 from laboratory.plots import plot_budgets
+from ssdkd_agents.analysis.markdown import markdown_table
+from ssdkd_agents.analysis.results import score_of, wall_seconds
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import make_env, use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.runs import append_line, versions
+from ssdkd_agents.runs import append_line
 from ssdkd_agents.seeds import HELD_OUT_SEED, MEASUREMENT_SEED
 from tqdm import tqdm
 
@@ -33,16 +36,15 @@ from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.observations import ENTRIES
 from ssdkd_env.envs.vector import SSDKDVectorEnv
-from ssdkd_env.errors import InvalidInputError
 
 ENV_ID = "SSDKD/Digits-v2"
-
+DEFAULT = "default (16 rounds)"
 #: Budgets that trade seconds for accuracy; the task's default is among them.
 BUDGETS: dict[str, dict[str, int]] = {
     "4 rounds": {"rounds": 4},
     "8 rounds": {"rounds": 8},
     "12 rounds": {"rounds": 12},
-    "default (16 rounds)": {},
+    DEFAULT: {},
     "24 rounds": {"rounds": 24},
     "64 candidates": {"candidates": 64, "warmup_rounds": 3},
     "24 minibatches": {"student_steps": 24},
@@ -97,47 +99,34 @@ class Overhead(Plugins):
 
 def main(args: Episode | Budgets | Observations | Overhead) -> None:
     check_lines_file("out", args.out)
-    for name in ("seeds", "episodes"):
-        if getattr(args, name, 1) < 1:
-            raise InvalidInputError(f"--{name} {getattr(args, name)}: expected at least 1")
     use_one_thread()
-    if isinstance(args, Episode):
-        measure_episode(args)
-    elif isinstance(args, Budgets):
-        measure_budgets(args)
-    elif isinstance(args, Observations):
-        measure_observations(args)
+    if isinstance(args, Episode | Budgets):
+        check_least(args, seeds=1)
+        measure_budgets(args, {DEFAULT: {}} if isinstance(args, Episode) else BUDGETS)
     else:
-        measure_overhead(args)
+        check_least(args, episodes=1)
+        measure_observations(args) if isinstance(args, Observations) else measure_overhead(args)
+    append_line(args.out, about(select_device("auto")))
 
 
-def measure_episode(args: Episode) -> None:
-    results = _play(args.out, [EpisodeConfig(ENV_ID, "paper", HELD_OUT_SEED + seed) for seed in range(args.seeds)], {})
-    peak = max(r["peak_memory_mib"] for r in results)
-    append_line(args.out, {"peak_memory_mib": peak, "machine": machine(select_device("auto"))})
-    print(
-        "| seconds (median) | accuracy on 1,797 real digits | return | peak memory of the process |\n|---|---|---|---|"
-    )
-    print(
-        f"| {np.median([r['seconds']['wall'] for r in results]):.2f} | {_accuracy(results)} "
-        f"| {bootstrap_mean(r['return'] for r in results)} | {peak:.0f} MiB |"
-    )
-
-
-def measure_budgets(args: Budgets) -> None:
-    lines: dict[str, list[dict[str, Any]]] = {name: [] for name in BUDGETS}
-    for seed in range(args.seeds):  # seed by seed, so that a drift of the machine meets every budget alike
-        for name, budget in BUDGETS.items():
-            config = EpisodeConfig(ENV_ID, "paper", HELD_OUT_SEED + seed, {"budget": budget})
-            lines[name] += _play(args.out, [config], {"label": name})
-    append_line(args.out, {"machine": machine(select_device("auto"))})
-    print("| budget | seconds (median) | accuracy on real digits | images synthesised |\n|---|---|---|---|")
-    points = []
-    for name, results in lines.items():
-        seconds = float(np.median([r["seconds"]["wall"] for r in results]))
-        points.append((name, seconds, bootstrap_mean(r["final"]["accuracy"] for r in results)))
-        print(f"| {name} | {seconds:.2f} | {points[-1][2]} | {results[0]['final']['synthesized']} |")
-    plot_budgets(points, args.out.with_suffix(".png"))
+def measure_budgets(args: Episode | Budgets, budgets: dict[str, dict[str, int]]) -> None:
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in budgets}
+    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + args.seeds):  # so that a drift of the machine meets all alike
+        for name, budget in budgets.items():
+            played = run_episode(EpisodeConfig(ENV_ID, "paper", seed, {"budget": budget} if budget else {}))
+            results[name].append({"label": name} | played)
+            append_line(args.out, results[name][-1])
+    points, rows = [], []
+    for name, lines in results.items():
+        accuracy, gain = (bootstrap_mean(score_of(line, score) for line in lines) for score in ("accuracy", "return"))
+        points.append((name, float(np.median([wall_seconds(line) for line in lines])), accuracy))
+        peak = max(line["peak_memory_mib"] for line in lines)
+        images = str(lines[0]["final"]["synthesized"])
+        rows.append([name, f"{points[-1][1]:.2f}", str(accuracy), str(gain), images, f"{peak:.0f} MiB"])
+    head = ["budget", "seconds (median)", "accuracy on real digits", "return", "images synthesised", "peak memory"]
+    print(markdown_table(head, rows))
+    if len(points) > 1:
+        plot_budgets(points, args.out.with_suffix(".png"))
 
 
 def measure_observations(args: Observations) -> None:
@@ -154,12 +143,16 @@ def measure_observations(args: Observations) -> None:
         line = {"entry": name, "mean": float(column.mean()), "deviation": float(column.std())}
         append_line(args.out, line)
         print(f"| {name} | {line['mean']:.3f} | {line['deviation']:.3f} |")
-    append_line(args.out, {"versions": versions(), "machine": machine(select_device("auto"))})
 
 
 def measure_overhead(args: Overhead) -> None:
     env = make_env(ENV_ID, {})
     action, plan = env.paper_action, env.action_scheme.to_plan(env.paper_action)
+
+    def step_and_measure(run: DistillationRun) -> None:
+        run.step(plan)
+        env.task.accuracy(run.student, run.device)
+
     lines: list[dict[str, Any]] = []
     for episode in range(args.episodes):
         env.reset(seed=episode)
@@ -168,36 +161,22 @@ def measure_overhead(args: Overhead) -> None:
         bare.warm_up()
         measured.warm_up()
         sides: dict[str, Callable[[], object]] = {
-            "environment": lambda: env.step(action),
-            "engine": lambda run=bare: run.step(plan),  # type: ignore[misc]
-            "engine and accuracy": lambda run=measured: (run.step(plan), env.task.accuracy(run.student, run.device)),  # type: ignore[misc]
+            "environment": partial(env.step, action),
+            "engine": partial(bare.step, plan),
+            "engine and accuracy": partial(step_and_measure, measured),
         }
         seconds = dict.fromkeys(sides, 0.0)
         for index in range(env.budget.rounds):
-            turn = index % len(sides)  # each side is first, second and third equally often
-            for side in [*sides][turn:] + [*sides][:turn]:
+            for side in in_turn(sides, index):
                 started = time.perf_counter()
                 sides[side]()
                 seconds[side] += time.perf_counter() - started
         lines.append({"episode": episode, "seconds": seconds})
         append_line(args.out, lines[-1])
-    append_line(args.out, {"machine": machine(select_device("auto"))})
     print("| environment step over | ratio |\n|---|---|")
     for side in ("engine", "engine and accuracy"):
         ratio = bootstrap_mean(line["seconds"]["environment"] / line["seconds"][side] for line in lines)
         print(f"| bare {side} | {ratio} |")
-
-
-def _play(out: Path, configs: list[EpisodeConfig], extra: dict[str, Any]) -> list[dict[str, Any]]:
-    results = []
-    for config in configs:
-        results.append(extra | run_episode(config))
-        append_line(out, results[-1])
-    return results
-
-
-def _accuracy(results: list[dict[str, Any]]) -> str:
-    return str(bootstrap_mean(r["final"]["accuracy"] for r in results))
 
 
 if __name__ == "__main__":

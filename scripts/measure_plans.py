@@ -11,14 +11,16 @@ Examples:
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from laboratory.plan_plots import plot_plans, plot_validity
-from laboratory.plans import better_half, fixed_plans, play_plans, rank_correlation
-from laboratory.statistics import bootstrap_between_group_share
+from laboratory.common import about, check_least
+from laboratory.plans import REWARDS, fixed_plans, play_plans
+from laboratory.plots import plot_plans, plot_validity
+from laboratory.statistics import better_half, rank_correlation, share_interval
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.archives import ENDING
@@ -26,15 +28,12 @@ from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.runs import append_line, read_lines, versions
+from ssdkd_agents.runs import append_line, read_lines
 from ssdkd_agents.seeds import MEASUREMENT_SEED
 from tqdm import tqdm
 
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
-
-REWARDS = ("probe_agreement", "probe_discrepancy", "candidate_agreement")
 
 
 @dataclass
@@ -62,14 +61,13 @@ class Arguments(Plugins):
 
 
 def main(args: Arguments) -> None:
+    """Play the plans, or read what was played, and report."""
     if args.again:
         lines = played_lines(args.out)
         report(lines, summarize(lines), args.out)
         return
     check_lines_file("out", args.out)
-    for name, least in (("plans", 0), ("seeds", 2), ("num_envs", 1)):
-        if getattr(args, name) < least:
-            raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {least}")
+    check_least(args, plans=0, seeds=2, num_envs=1)
     use_one_thread()
     refuse_settings(
         args.env,
@@ -87,16 +85,14 @@ def main(args: Arguments) -> None:
     seeds = range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds)
     pool = SubEnvironments(args.num_envs, env_arguments(args.env_id, kwargs), args.vectorization, None)
     print(f"environments: {pool.count}, {pool.choice}")
-    try:
-        lines = []
+    lines = []
+    with closing(pool):
         for line in tqdm(play_plans(pool, env, plans, seeds), total=len(plans) * len(seeds), unit="episode"):
             append_line(args.out, line)
             lines.append(line)
-    finally:
-        pool.close()
     settings = {name: value for name, value in as_settings(args).items() if name != "out"}
-    summary = summarize(lines) | {"backend": str(pool.choice), "versions": versions(), "machine": machine(env.device)}
-    append_line(args.out, {"settings": settings, **summary})
+    summary = summarize(lines)
+    append_line(args.out, {"settings": settings, **summary, "backend": str(pool.choice)} | about(env.device))
     report(lines, summary, args.out)
 
 
@@ -115,61 +111,58 @@ def played_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def by_plan(lines: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(plans, seeds) of the final accuracy, or of a score's gain."""
-    labels = list(dict.fromkeys(line["label"] for line in lines))
-    value = {
-        (line["label"], line["seed"]): line["final"]["accuracy"] if name == "accuracy" else line["gains"][name]
-        for line in lines
-    }
-    return np.array([[value[label, seed] for seed in sorted({line["seed"] for line in lines})] for label in labels])
+def by_plan(lines: list[dict[str, Any]], name: str) -> dict[str, list[float]]:
+    """Plan → final accuracy, or a score's gain, of each seed."""
+    values: dict[str, list[float]] = {}
+    for line in sorted(lines, key=lambda line: int(line["seed"])):
+        value = line["final"]["accuracy"] if name == "accuracy" else line["gains"][name]
+        values.setdefault(line["label"], []).append(value)
+    return {label: values[label] for label in dict.fromkeys(line["label"] for line in lines)}
 
 
 def summarize(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Share of the variance, and how each reward ranks the plans: all of them, and the better half alone."""
-    accuracy = by_plan(lines, "accuracy")
+    accuracy = np.array([*by_plan(lines, "accuracy").values()])
     half = better_half(accuracy)
     summary: dict[str, Any] = {
-        "plan_share_of_accuracy": vars(bootstrap_between_group_share(accuracy.tolist())),
-        "plan_share_of_accuracy_better_half": vars(bootstrap_between_group_share(accuracy[half].tolist())),
+        "plan_share_of_accuracy": vars(share_interval(accuracy)),
+        "plan_share_of_accuracy_better_half": vars(share_interval(accuracy[half])),
         "seed_deviation_median": float(np.median(accuracy.std(axis=1, ddof=1))),
         "synthesized": sorted({line["final"]["synthesized"] for line in lines}),
     }
     for name in REWARDS:
-        gains = by_plan(lines, name)
+        gains = np.array([*by_plan(lines, name).values()])
         summary[name] = {
             "rank_correlation": vars(rank_correlation(gains, accuracy)),
             "rank_correlation_better_half": vars(rank_correlation(gains[half], accuracy[half])),
-            "plan_share": vars(bootstrap_between_group_share(gains.tolist())),
-            "plan_share_better_half": vars(bootstrap_between_group_share(gains[half].tolist())),
+            "plan_share": vars(share_interval(gains)),
+            "plan_share_better_half": vars(share_interval(gains[half])),
         }
     return summary
 
 
 def report(lines: list[dict[str, Any]], summary: dict[str, Any], out: Path) -> None:
     """Print the tables and draw the pictures."""
-    labels = list(dict.fromkeys(line["label"] for line in lines))
-    accuracy = dict(zip(labels, by_plan(lines, "accuracy").tolist(), strict=True))
-    gains = {name: dict(zip(labels, by_plan(lines, name).tolist(), strict=True)) for name in REWARDS}
-    ranked = sorted(labels, key=lambda label: -float(np.mean(accuracy[label])))
+    accuracy, gains = by_plan(lines, "accuracy"), {name: by_plan(lines, name) for name in REWARDS}
+    ranked = sorted(accuracy, key=lambda label: -float(np.mean(accuracy[label])))
     plans = [[label, *(str(bootstrap_mean(of[label])) for of in (accuracy, *gains.values()))] for label in ranked]
     print(markdown_table(["plan", "accuracy on real data", *(f"return, {name}" for name in REWARDS)], plans))
-    shares = (summary["plan_share_of_accuracy"], summary["plan_share_of_accuracy_better_half"])
-    facts = [["share of the accuracy's variance between plans", *map(_shown, shares)]]
-    for name in REWARDS:
-        pair = (summary[name]["plan_share"], summary[name]["plan_share_better_half"])
-        facts.append([f"share of the return's variance between plans, {name}", *map(_shown, pair)])
-    for name in REWARDS:
-        pair = (summary[name]["rank_correlation"], summary[name]["rank_correlation_better_half"])
-        facts.append([f"rank correlation of plan means, {name}", *map(_shown, pair)])
+    facts = [["share of the accuracy's variance between plans", *_shown(summary, "plan_share_of_accuracy")]]
+    for what, key in (
+        ("share of the return's variance between plans", "plan_share"),
+        ("rank correlation of plan means", "rank_correlation"),
+    ):
+        facts += [[f"{what}, {name}", *_shown(summary[name], key)] for name in REWARDS]
     print("\n" + markdown_table(["", "all plans", "better half"], facts))
     out = out.with_suffix("") if out.suffix == ENDING else out
     plot_plans(accuracy, out.with_suffix(".png"))
     plot_validity(accuracy, gains, out.with_name(f"{out.stem}-validity.png"))
 
 
-def _shown(interval: dict[str, float]) -> str:
-    return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+def _shown(summary: dict[str, Any], name: str) -> list[str]:
+    """An interval of all plans, and that of the better half."""
+    pair = (summary[name], summary[f"{name}_better_half"])
+    return [f"{one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}]" for one in pair]
 
 
 if __name__ == "__main__":

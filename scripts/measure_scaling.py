@@ -14,18 +14,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from laboratory.growth import MOST_LINEAR, power
+from laboratory.common import about, check_least
 from laboratory.plots import plot_growth
-from laboratory.scaling import CPU, check_memory, growths_of, make_sweeps, measure_point, table_of
+from laboratory.scaling import (
+    CPU,
+    MOST_LINEAR,
+    check_memory,
+    fit_growth,
+    make_sweeps,
+    measure_point,
+    power,
+    table_of,
+)
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.runs import append_line, versions
+from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError
-
-FEWEST_REPEATS = 3
 
 
 @dataclass
@@ -44,17 +50,15 @@ class Arguments(Plugins):
     largest: int = 1_000_000
     """Images of the largest buffer; the larger ones of 180 to 1,000,000 are left out."""
     repeats: int = 15
-    """Rounds that are timed at each size, after one that is not."""
+    """Rounds that are timed at each size, after one that is not; at least 3, for a median."""
     batch_size: int = 64
-    """Images a student minibatch."""
+    """Images a student minibatch; at least 2, for BatchNorm."""
 
 
 def main(args: Arguments) -> None:
+    """Measure one sweep after another."""
     check_lines_file("out", args.out)
-    if args.repeats < FEWEST_REPEATS:
-        raise InvalidInputError(f"--repeats {args.repeats}: expected at least {FEWEST_REPEATS}, for a median")
-    if args.batch_size < 2:
-        raise InvalidInputError(f"--batch-size {args.batch_size}: expected at least 2, for BatchNorm")
+    check_least(args, repeats=3, batch_size=2)
     if not args.sweeps:
         raise InvalidInputError("--sweeps: expected at least one of buffer, candidates, classes, student")
     use_one_thread()
@@ -67,21 +71,21 @@ def main(args: Arguments) -> None:
     faster: list[str] = []
     bending: list[str] = []
     for name, sweep in sweeps.items():
-        measurements = []
+        measured = []
         for point in tqdm(sweep.points, desc=name, unit="size"):
-            measurements.append(measure_point(point, args.repeats, args.batch_size))
-            points.append(measurements[-1].line(name))
-            append_line(args.out, points[-1])
-        growths = growths_of(sweep, measurements)
+            measured.append({"sweep": name} | measure_point(point, args.repeats, args.batch_size))
+            append_line(args.out, measured[-1])
+        growths = {part: fit_growth({m["point"]["size"]: m["cpu"][part] for m in measured}) for part in sweep.parts}
         for part, growth in growths.items():
             fits.append({"sweep": name, "unit": sweep.unit, "part": part, "linear": growth.linear} | asdict(growth))
             append_line(args.out, fits[-1])
             if not growth.linear:
                 faster.append(f"{part} {growth.verdict} with the {sweep.unit}: {power(growth.exponent)}")
-            if growth.bends_upwards:
+            if growth.last_exponent.low > MOST_LINEAR:
                 bending.append(f"{part} with the {sweep.unit}: {power(growth.last_exponent)}")
-        print(f"{table_of(sweep, measurements, growths)}\n")
-    append_line(args.out, {"batch_size": args.batch_size, "versions": versions(), "machine": machine(CPU)})
+        points += measured
+        print(f"{table_of(sweep, measured, growths)}\n")
+    append_line(args.out, {"batch_size": args.batch_size} | about(CPU))
     print(f"Linear: the interval of the exponent over the larger half of the sizes ends at {MOST_LINEAR} or below.")
     print("\n".join(faster) if faster else "Every part grows no faster than linearly.")
     if bending:

@@ -13,20 +13,21 @@ Markdown table. The sides take turns in one command. Let the machine do nothing 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from laboratory.common import Environments, about, memory_mib, timed
 from laboratory.plots import plot_runs
-from laboratory.roofline import cost_of_minibatches, measure_roofline
 from laboratory.speed import (
     GATE_TOLERANCE,
-    Side,
-    SteppedEnvironments,
+    cost_of_minibatches,
     grouped_error,
-    memory_mib,
+    measure_roofline,
     play_in_checkout,
     sides,
 )
@@ -35,12 +36,10 @@ from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.runs import append_line, versions
+from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
-from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import usable_cores
 from ssdkd_env.errors import InvalidInputError
 
@@ -96,14 +95,10 @@ class Peak(Plugins):
 
 
 def main(args: Runs | Versions | Peak) -> None:
+    """Measure one of the three."""
     check_lines_file("out", args.out)
     use_one_thread()
-    if isinstance(args, Runs):
-        measure_runs(args)
-    elif isinstance(args, Peak):
-        measure_peak(args)
-    else:
-        measure_versions(args)
+    {Runs: measure_runs, Versions: measure_versions, Peak: measure_peak}[type(args)](args)  # type: ignore[operator]
 
 
 def measure_runs(args: Runs) -> None:
@@ -111,7 +106,7 @@ def measure_runs(args: Runs) -> None:
     refuse_settings(args.env, {"rounds_per_step": "leave it out: rounds are what is measured"})
     env, arguments = make_env(args.env_id, kwargs), env_arguments(args.env_id, kwargs)
     error = grouped_error(env)
-    append_line(args.out, {"gate": error, "tolerance": GATE_TOLERANCE, "versions": versions(), **_machine(env)})
+    append_line(args.out, {"gate": error, "tolerance": GATE_TOLERANCE} | about(env.device))
     if not error <= GATE_TOLERANCE:
         raise InvalidInputError(f"a grouped run differs by {error:.2g} from the same run alone: no figure")
     print(f"gate: a grouped run differs by {error:.1e} in float64 from the same run alone\n")
@@ -119,60 +114,54 @@ def measure_runs(args: Runs) -> None:
     print("| environments | way | steps/s in all | over one after another | MiB more | s to start |")
     print("|---|---|---|---|---|---|")
     for count in args.counts:
-        lines = _measure_count(env, arguments, count, args)
+        lines = _measure_count(arguments, count, args)
         for line in lines:
             append_line(args.out, line)
             rate = bootstrap_mean(count / seconds for seconds in line["seconds"])
-            ratio = bootstrap_mean(a / b for a, b in zip(lines[0]["seconds"], line["seconds"], strict=True))
             rates.setdefault(line["way"], {})[count] = rate
-            tail = f"{_short(ratio)} | {line['memory_mib']:.0f} | {line['seconds_to_start']:.0f} |"
-            print(f"| {count} | {line['way']} | {_short(rate)} | {tail}", flush=True)
+            shown = f"{_short(rate)} | {_ratio(lines[0]['seconds'], line['seconds'])} | {line['memory_mib']:.0f}"
+            print(f"| {count} | {line['way']} | {shown} | {line['seconds_to_start']:.0f} |", flush=True)
     plot_runs(rates, args.out.with_suffix(".png"))
 
 
-def _measure_count(env: SSDKDEnv, kwargs: dict[str, Any], count: int, args: Runs) -> list[dict[str, Any]]:
-    """A line for each way; the ways take turns, step by step."""
-    ways: list[tuple[Side, SteppedEnvironments]] = []
-    try:
-        memory, starts = [], []
+def _measure_count(kwargs: dict[str, Any], count: int, args: Runs) -> list[dict[str, Any]]:
+    """A line for each way; the ways take turns, step by step. Resets are not counted."""
+    ways: list[Environments] = []
+    lines: list[dict[str, Any]] = []
+    with ExitStack() as closing:
         for side in sides(count, usable_cores(), args.compiled):
             before, started = memory_mib(), time.perf_counter()
-            stepped = SteppedEnvironments(env, kwargs, count, side)
-            stepped.seconds(2)  # buffers of kernels, processes that start, compilation
-            memory.append(memory_mib() - before)
-            starts.append(time.perf_counter() - started)
-            ways.append((side, stepped))
-        seconds: list[list[float]] = [[] for _ in ways]
+            ways.append(Environments(kwargs | {"backend": side.engine}, count, side.backend, side.processes))
+            closing.callback(ways[-1].close)
+            for _ in range(2):  # buffers of kernels, processes that start, compilation
+                ways[-1].ready()
+                ways[-1].once()
+            start = {"memory_mib": memory_mib() - before, "seconds_to_start": time.perf_counter() - started}
+            lines.append({"environments": count, "way": side.name, "seconds": []} | start)
         for _ in tqdm(range(args.blocks), desc=f"{count} environments", leave=False):
-            for (_, stepped), times in zip(ways, seconds, strict=True):
-                times += stepped.seconds(1)
-    finally:
-        for _, stepped in ways:
-            stepped.envs.close()
-    return [
-        {"environments": count, "way": side.name, "seconds": times, "memory_mib": mib, "seconds_to_start": start}
-        for (side, _), times, mib, start in zip(ways, seconds, memory, starts, strict=True)
-    ]
+            for line, way in zip(lines, ways, strict=True):
+                way.ready()
+                line["seconds"].append(timed(way.device, way.once)[1])
+    return lines
 
 
 def measure_versions(args: Versions) -> None:
-    here = Path(__file__).resolve().parents[1]
-    checkouts = {"before": args.before, "now": here}
-    seconds: dict[str, list[float]] = {side: [] for side in checkouts}
-    accuracies: dict[str, list[float]] = {side: [] for side in checkouts}
+    """See `Versions`."""
+    checkouts = {"before": args.before, "now": Path(__file__).resolve().parents[1]}
+    played: dict[str, list[dict[str, Any]]] = {side: [] for side in checkouts}
     for turn in tqdm(range(args.turns), unit="turn"):
         seeds = range(1_000_000 + turn, 1_000_000 + args.episodes, args.turns)
         for side, checkout in checkouts.items():
             for episode in play_in_checkout(checkout, seeds):
                 append_line(args.out, {"side": side} | episode)
-                seconds[side].append(episode["seconds"])
-                accuracies[side].append(episode["accuracy"])
-    append_line(args.out, {"versions": versions(), **_machine(make_env("SSDKD/Digits-v2", {"device": "cpu"}))})
+                played[side].append(episode)
+    append_line(args.out, about(torch.device("cpu")))
+    seconds = {side: [episode["seconds"] for episode in episodes] for side, episodes in played.items()}
     print("| side | seconds an episode (median) | accuracy |\n|---|---|---|")
-    for side in checkouts:
-        print(f"| {side} | {np.median(seconds[side]):.2f} | {bootstrap_mean(accuracies[side])} |")
-    ratio = bootstrap_mean(a / b for a, b in zip(seconds["before"], seconds["now"], strict=True))
-    print(f"\nbefore over now: {_short(ratio)}")
+    for side, episodes in played.items():
+        accuracy = bootstrap_mean(episode["accuracy"] for episode in episodes)
+        print(f"| {side} | {np.median(seconds[side]):.2f} | {accuracy} |")
+    print(f"\nbefore over now: {_ratio(seconds['before'], seconds['now'])}")
 
 
 def measure_peak(args: Peak) -> None:
@@ -188,21 +177,18 @@ def measure_peak(args: Peak) -> None:
     first_round = time.perf_counter() - started
     reference.warm_up()
     cost, limits = cost_of_minibatches(run, reference), measure_roofline(env.device, dtype)
-    rates = {"flops": cost.flops / cost.seconds, "bandwidth": cost.nbytes / cost.seconds}
-    shares = {name: rate / getattr(limits, name) for name, rate in rates.items()}
-    append_line(
-        args.out,
-        {"cost": vars(cost), "roofline": vars(limits), "shares": shares, "first_round_seconds": first_round}
-        | {"env_id": args.env_id, "env_kwargs": args.env.settings(), "versions": versions(), **_machine(env)},
-    )
+    rates = {"flops": cost["flops"] / cost["seconds"], "bandwidth": cost["nbytes"] / cost["seconds"]}
+    shares = {name: rate / limits[name] for name, rate in rates.items()}
+    line = {"cost": cost, "roofline": limits, "shares": shares, "first_round_seconds": first_round}
+    append_line(args.out, line | {"env_id": args.env_id, "env_kwargs": args.env.settings()} | about(env.device))
     print("| | minibatches of a round | device | share |\n|---|---|---|---|")
     for name, unit in (("flops", "GFLOP/s"), ("bandwidth", "GB/s, unfused")):
-        print(f"| {unit} | {rates[name] / 1e9:.1f} | {getattr(limits, name) / 1e9:.1f} | {shares[name]:.0%} |")
-    print(f"\n{cost.seconds:.3f} s a round of minibatches; the first round took {first_round:.1f} s")
+        print(f"| {unit} | {rates[name] / 1e9:.1f} | {limits[name] / 1e9:.1f} | {shares[name]:.0%} |")
+    print(f"\n{cost['seconds']:.3f} s a round of minibatches; the first round took {first_round:.1f} s")
 
 
-def _machine(env: SSDKDEnv) -> dict[str, Any]:
-    return {"machine": machine(env.device)}
+def _ratio(before: Sequence[float], now: Sequence[float]) -> str:
+    return _short(bootstrap_mean(a / b for a, b in zip(before, now, strict=True)))
 
 
 def _short(value: Interval) -> str:

@@ -5,44 +5,37 @@ Examples:
   python scripts/profile_step.py --trace runs/trace-8.json.gz --num-envs 8 --rounds 8 --out runs/profile-8.jsonl
 
 Prints Markdown tables of the seconds of each part without those of the parts inside it, so that they sum to the whole
-round, and what the measuring itself costs. Open the trace at https://ui.perfetto.dev or in chrome://tracing. One torch
-thread: let the machine do nothing else. On a GPU every part waits for the device, which makes the whole slower than it
-is without measuring.
+round, and what PyTorch's profiler itself costs. Open the trace at https://ui.perfetto.dev or in chrome://tracing. One
+torch thread: let the machine do nothing else. On a GPU every part waits for the device, which makes the whole slower
+than it is without measuring.
 
-Phases: synthesis; answers (of both networks, to the fresh images); buffer; distillation; refresh (of what the
-priorities know of the buffer); observation (report, probe set, reported accuracy); rest.
+Phases: synthesis; logits (of both networks: for fresh images, the buffer, the probe set and real images); comparison
+(KL, agreement, confidence, class shares); buffer (who enters and leaves); sampling (P, w, draws); training;
+observation (report and observation); rest.
 
 Parts: generator, teacher, student (forward passes); statistics (of BatchNorm's inputs); loss; backward; optimiser;
-augmentation (crop, flip, normalise); sampling (P, w, draws, and gathering what was drawn); comparison (KL, agreement,
-confidence); update (who enters and leaves the buffer); report; grouping (weights and batches of several networks put
-together and taken apart); other.
+augmentation (crop, flip, normalise); gather (of what was drawn); grouping (weights and batches of several networks
+put together and taken apart); other.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from laboratory.profiling import (
-    Environments,
-    check_rounds,
-    measure,
-    overhead_of,
-    rows_of,
-    sums_of,
-    table_of,
-    write_trace,
-)
-from laboratory.stopwatch import Stopwatch
+from laboratory.common import Environments, about, check_least
+from laboratory.profiling import begin, measure, profiled, rows_of, sums_of, table_of
+from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_existing
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
-from ssdkd_agents.environments import use_one_thread
-from ssdkd_agents.machine import machine
-from ssdkd_agents.runs import append_line, versions
+from ssdkd_agents.environments import env_arguments, use_one_thread
+from ssdkd_agents.machine import MIB
+from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import write_atomically
 
 
 @dataclass
@@ -68,41 +61,38 @@ class Arguments(Plugins):
 
 
 def main(args: Arguments) -> None:
-    check(args)
+    """Measure, print and write."""
+    for name, path in (("trace", args.trace), ("out", args.out)):
+        if path is not None:
+            refuse_existing(name, path)
+    if not args.trace.name.endswith((".json", ".json.gz")):
+        raise InvalidInputError(f"--trace {args.trace}: expected a name that ends in .json or .json.gz")
+    check_least(args, num_envs=1, seed=0, rounds=1, trace_rounds=1)
     use_one_thread()
-    env_kwargs = args.env.settings()
     refuse_settings(args.env, {"rounds_per_step": "leave it out: rounds are what is measured"})
-    marked, plain = (Environments(args.env_id, env_kwargs, args.num_envs, args.seed) for _ in range(2))
-    check_rounds(marked.rounds, args.rounds, args.trace_rounds)
-    marked.begin(Stopwatch())
-    plain.begin()
+    kwargs, backend = env_arguments(args.env_id, args.env.settings()), "grouped" if args.num_envs > 1 else "loop"
+    marked, plain = (Environments(kwargs, args.num_envs, backend, 1, args.seed) for _ in range(2))
+    if (needed := 1 + args.rounds + args.trace_rounds) > marked.rounds:
+        raise InvalidInputError(
+            f"--rounds {args.rounds}: with one before them and --trace-rounds {args.trace_rounds} after them more than "
+            f"the budget's {marked.rounds}; give fewer, or --env.budget.rounds {needed}"
+        )
+    begin(marked, marked=True)
+    begin(plain, marked=False)
     measured = list(tqdm(measure(marked, plain, args.rounds), total=args.rounds, unit="round"))
-    rows, overhead = rows_of(measured), overhead_of(measured)
+    rows, overhead = rows_of(measured), bootstrap_mean(one["wall"] / one["bare"] for one in measured)
     print(f"{table_of(rows)}\n\n{sums_of(rows, 'phase')}\n\n{sums_of(rows, 'part')}\n")
     print(f"A round is a step of {args.num_envs} environment(s). Measured over unmeasured: {overhead}.")
     if marked.device.type == "cuda":
         print("Every part waits for the GPU, so that the whole is slower than without measuring.")
     if args.out is not None:
         for index, one in enumerate(measured):
-            append_line(args.out, {"round": index} | one.line())
-        settings = as_settings(args)
-        summary = {"measured_over_unmeasured": asdict(overhead)}
-        append_line(args.out, settings | summary | {"versions": versions(), "machine": machine(marked.device)})
-    mebibytes = write_trace(args.trace, marked, args.trace_rounds)
+            append_line(args.out, {"round": index} | one)
+        append_line(args.out, as_settings(args) | {"measured_over_unmeasured": vars(overhead)} | about(marked.device))
+    profiler = profiled(marked, args.trace_rounds)
+    write_atomically(args.trace, lambda temporary: profiler.export_chrome_trace(str(temporary)))
+    mebibytes = args.trace.stat().st_size / MIB
     print(f"{args.trace}: {mebibytes:.1f} MiB, {args.trace_rounds} round(s); open it at https://ui.perfetto.dev")
-
-
-def check(args: Arguments) -> None:
-    """Refuse what cannot be done, before anything is begun."""
-    for name, path in (("trace", args.trace), ("out", args.out)):
-        if path is not None:
-            refuse_existing(name, path)
-    if not args.trace.name.endswith((".json", ".json.gz")):
-        raise InvalidInputError(f"--trace {args.trace}: expected a name that ends in .json or .json.gz")
-    if args.num_envs < 1:
-        raise InvalidInputError(f"--num-envs {args.num_envs}: expected at least 1")
-    if args.seed < 0:
-        raise InvalidInputError(f"--seed {args.seed}: expected a number of at least 0")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
-from laboratory.machine import timed
-from ssdkd_env.distillation import DistillationRun, Method, make_method
-from ssdkd_env.distillation.problem import Budget
+from laboratory.common import timed
+from ssdkd_env.distillation import DistillationRun, make_method
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks import Task
 from ssdkd_env.tasks.cifar import CIFAR10
@@ -54,18 +54,10 @@ class Round:
     def work(self) -> dict[str, int]:
         """Images through each network that both sides must show, as `WorkCounter` names them."""
         inversion, distillation = self.inversion_steps * self.candidates, self.student_steps * self.batch_size
-        places = {
-            "generator, inversion": inversion,
-            "teacher, inversion": inversion,
-            "student, adversary": inversion,
-            "student, distillation": distillation,
-        }
+        places = dict.fromkeys(("generator, inversion", "teacher, inversion", "student, adversary"), inversion)
+        places |= {"student, distillation": distillation}
         backward = {f"{place}, backward": images for place, images in places.items()}
         return places | backward | {"teacher, answers": distillation}
-
-    def method(self, pool: int) -> Method:
-        """Fast-meta with this number of steps, and a pool of so many images."""
-        return make_method("fast5", {"steps": self.inversion_steps, "pool_capacity": pool})
 
     def task(self, teacher: str | Path | None = None, seed: int = 0) -> Task:
         """CIFAR-10's task with these networks; the teacher's weights are random without a file of them.
@@ -73,20 +65,22 @@ class Round:
         Raises:
             InvalidInputError: when a network is unknown, or the weights do not fit.
         """
+        budget = replace(
+            CIFAR10.budget,
+            rounds=ROUNDS,
+            warmup_rounds=1,
+            candidates=self.candidates,
+            inversion_steps=self.inversion_steps,
+            student_steps=self.student_steps,
+            batch_size=self.batch_size,
+            buffer_capacity=self.measured,
+        )
         spec = replace(
             CIFAR10,
             teacher_arch=self.teacher_arch,
             student_arch=self.student_arch,
             generator_options={"channels": self.generator_channels},
-            budget=Budget(
-                rounds=ROUNDS,
-                warmup_rounds=1,
-                candidates=self.candidates,
-                inversion_steps=self.inversion_steps,
-                student_steps=self.student_steps,
-                batch_size=self.batch_size,
-                buffer_capacity=self.measured,
-            ),
+            budget=budget,
         )
         network = build_teacher(spec, seed)
         if teacher is not None:
@@ -97,14 +91,8 @@ class Round:
         return task
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """Wall time of a round.
-
-    Attributes:
-        synthesis: making the images and putting them into the memory.
-        student: the minibatches, and what else there is.
-    """
+class Seconds(NamedTuple):
+    """Wall time of a round: making images and putting them into the memory; the minibatches and what else there is."""
 
     synthesis: float
     student: float
@@ -129,7 +117,7 @@ class WorkCounter:
     """
 
     def __init__(self, teachers: list[nn.Module], student: nn.Module, generator: type[nn.Module]) -> None:
-        self._teachers, self._student, self._generator = teachers, student, generator
+        self._teachers, self._student, self._generator = {id(teacher) for teacher in teachers}, student, generator
         self.images: Counter[str] = Counter()
         self.dtypes: set[str] = set()
 
@@ -143,23 +131,15 @@ class WorkCounter:
             handle.remove()
 
     def _count(self, module: nn.Module, inputs: object, output: object) -> None:
-        place = self._place(module, output)
-        if place is None:
+        if not isinstance(output, Tensor) or (place := self._place(module, output.requires_grad)) is None:
             return
-        assert isinstance(output, Tensor)
-        count = len(output)
-        self.images[place] += count
+        self.images[place] += len(output)
         self.dtypes.add(str(output.dtype))
         if output.requires_grad:
+            output.register_hook(lambda gradient: self.images.update({f"{place}, backward": len(gradient)}))
 
-            def backward(gradient: Tensor) -> None:
-                self.images[f"{place}, backward"] += count
-
-            output.register_hook(backward)
-
-    def _place(self, module: nn.Module, output: object) -> str | None:
-        differentiated = isinstance(output, Tensor) and output.requires_grad
-        if any(module is teacher for teacher in self._teachers):
+    def _place(self, module: nn.Module, differentiated: bool) -> str | None:
+        if id(module) in self._teachers:
             return "teacher, inversion" if differentiated else "teacher, answers"
         if module is self._student:
             if module.training:
@@ -181,12 +161,12 @@ EXTRA = {
 def unequal_work(
     side: str, counted: WorkCounter, expected: Mapping[str, int], extra: Collection[str] = ()
 ) -> list[str]:
-    """Where a side did other work than expected; empty when it did the same.
+    """Where a side did other work in a round than `Round.work()` expects; empty when it did the same.
 
     Args:
         side: its name.
         counted: in one round.
-        expected: `Round.work()`.
+        expected: place → images.
         extra: places at which it may do more.
     """
     problems = []
@@ -219,7 +199,8 @@ class OurSide:
 
     def __init__(self, size: Round, task: Task, pool: int, device: torch.device, backend: str = "auto") -> None:
         self.task, self.device = task, device
-        self.run = DistillationRun(task, size.method(pool), seed=0, device=device, backend=backend)
+        method = make_method("fast5", {"steps": size.inversion_steps, "pool_capacity": pool})
+        self.run = DistillationRun(task, method, seed=0, device=device, backend=backend)
         self.first_student = copy.deepcopy(self.run.student)
         self.run.warm_up()
         made = self.run.buffer.residents

@@ -2,7 +2,7 @@
 
 Nothing of https://github.com/zju-vipa/Fast-Datafree is part of this project. Its own synthesizer, generator, image
 pool and training function are imported from the checkout and run as they are; what has to be otherwise is named in
-`FastDatafree.changes`, with what it does to its time: nothing, or in its favour, but for a few milliseconds a fork.
+`Checkout.changes`, with what it does to its time: nothing, or in its favour, but for a few milliseconds a fork.
 """
 
 from __future__ import annotations
@@ -10,28 +10,24 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
-import multiprocessing
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from laboratory.common import timed
 from laboratory.equal_work import OurSide, Round, Seconds, WorkCounter, filler_images
-from laboratory.machine import timed
-from laboratory.standins import torchvision_modules
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.errors import InvalidInputError, one_line
-from ssdkd_env.tasks import Task
 
 ADDRESS = "https://github.com/zju-vipa/Fast-Datafree"
 #: What a checkout must hold.
@@ -39,62 +35,42 @@ FILES = ("datafree_kd.py", "datafree/synthesis/fast_meta.py", "datafree/models/g
 #: Largest difference of two copies of one network, relative to their largest output.
 TOLERANCE = 1e-4
 #: What is otherwise than in the checkout's own runs, and what it does to its time.
-CHANGES = [
-    "its packages are imported piece by piece, without their __init__, because others of its modules need packages "
-    "that a round does not (no effect)",
+CHANGES = (
+    "its packages, and torchvision, are imported piece by piece, without their __init__, because others of its modules "
+    "need packages that a round does not, and torchvision's operators may not fit PyTorch's build (no effect)",
     "teacher and student are copies of this project's networks, the teacher in a shell that answers "
     "return_features=True (no effect)",
     "warmup=0: the adversarial loss counts from the first round, as after its own warm-up (the same work)",
     "the pool is filled with smooth random images through its own ImagePool, and after each round the round's files "
     "are deleted outside the timed block, so that it keeps its size (no effect)",
-    "loader workers are ended after each round outside the timed block (in its favour)",
+    "loader workers are ended after each round outside the timed block, and start by fork (in its favour)",
     "pictures, logging and evaluation between its rounds are left out (in its favour)",
     "it shares a process with ours, so that each loader worker forks from a larger one (against it, by some "
     "milliseconds a worker and epoch of the loader; nothing with 0 workers)",
-]
-CHANGES_ON_CPU = [
+)
+CHANGES_ON_CPU = (
     ".cuda() of a network or tensor gives it back (no effect)",
     "pin_memory=True of its loader has no effect without CUDA, and its warning is not shown (no effect)",
-]
+)
 
 
-@dataclass
-class FastDatafree:
-    """What is used of a checkout.
+class Checkout(NamedTuple):
+    """A checkout whose modules can be imported: its main script, its commit, and what is otherwise than there."""
 
-    Attributes:
-        commit: of the checkout, where git knows it.
-        synthesizer: its class of the meta-generator's synthesis.
-        generator: its generator's class.
-        train: its function of a round's minibatches.
-        distance: its distillation loss's class.
-        normalizer: its class that normalises batches.
-        no_autocast: its context that does nothing.
-        transforms: torchvision's, or what stands in for them.
-        changes: all that is otherwise than in the checkout's own runs.
-    """
+    main: ModuleType
+    commit: str
+    changes: list[str]
 
-    commit: str | None
-    synthesizer: Callable[..., Any]
-    generator: type[Any]
-    train: Callable[..., None]
-    distance: Callable[..., nn.Module]
-    normalizer: Callable[..., Any]
-    no_autocast: Callable[..., Any]
-    transforms: Any
-    changes: list[str] = field(default_factory=list)
-
-    def note(self, change: str) -> None:
-        """Name a change, once."""
-        if change not in self.changes:
-            self.changes.append(change)
+    def note(self, *changes: str) -> None:
+        """Name changes, each once."""
+        self.changes.extend(change for change in changes if change not in self.changes)
 
 
-def load_checkout(path: str | Path) -> FastDatafree:
+def load_checkout(path: str | Path) -> Checkout:
     """Import from a checkout what a round needs, and no more: of its networks only the generator, and no data set.
 
     Raises:
-        InvalidInputError: when `path` is no checkout, or kornia is missing.
+        InvalidInputError: when `path` is no checkout, or kornia or torchvision is missing.
     """
     root = Path(path).resolve()
     missing = [name for name in FILES if not (root / name).is_file()]
@@ -103,85 +79,42 @@ def load_checkout(path: str | Path) -> FastDatafree:
         raise InvalidInputError(
             f"--checkout {path} {what}; give the folder of a checkout of Fast-Datafree: git clone {ADDRESS}"
         )
-    changes: list[str] = []
     try:
         importlib.import_module("kornia.augmentation")
+        vision = importlib.util.find_spec("torchvision")
+        _package("torchvision", (vision and vision.submodule_search_locations) or ())
+        importlib.import_module("torchvision.transforms")
     except ImportError as error:
         raise InvalidInputError(
-            f"--checkout {path}: Fast-Datafree augments with kornia, which does not import ({one_line(error)}); "
-            "pip install kornia"
+            f"--checkout {path}: Fast-Datafree augments with kornia and torchvision, of which one does not import "
+            f"({one_line(error)}); pip install kornia torchvision"
         ) from error
-    transforms = _torchvision_transforms(changes)
     for name in ("datafree", "datafree.utils", "datafree.synthesis", "datafree.models"):
-        _package(name, root.joinpath(*name.split(".")))
-    tools = importlib.import_module("datafree.utils._utils")
-    public = {name: value for name, value in vars(tools).items() if not name.startswith("_")}
-    vars(sys.modules["datafree.utils"]).update(public)
+        _package(name, [str(root.joinpath(*name.split(".")))])
+    public = vars(importlib.import_module("datafree.utils._utils")).items()
+    vars(sys.modules["datafree.utils"]).update({name: value for name, value in public if not name.startswith("_")})
     for name in ("criterions", "hooks", "metrics"):
         importlib.import_module(f"datafree.{name}")
-    return FastDatafree(
-        commit=_commit(root),
-        synthesizer=importlib.import_module("datafree.synthesis.fast_meta").FastMetaSynthesizer,
-        generator=importlib.import_module("datafree.models.generator").Generator,
-        train=_main_script(root / "datafree_kd.py").train,
-        distance=sys.modules["datafree.criterions"].KLDiv,
-        normalizer=tools.Normalizer,
-        no_autocast=tools.dummy_ctx,
-        transforms=transforms,
-        changes=changes,
-    )
+    spec = importlib.util.spec_from_file_location("datafree_kd", root / FILES[0])
+    assert spec is not None
+    assert spec.loader is not None
+    main = importlib.util.module_from_spec(spec)
+    # The registry of networks and data, and torchvision's, are imported there and not needed here.
+    needless = ("registry", "torchvision.datasets", "torchvision.models")
+    with mock.patch.dict(sys.modules, {name: ModuleType(name) for name in needless}):
+        spec.loader.exec_module(main)
+    git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return Checkout(main, git.stdout.strip(), [])
 
 
-def _torchvision_transforms(changes: list[str]) -> ModuleType:
-    """The transforms of torchvision; or stand-ins for what of them is used, where it does not import."""
-    names = ("torchvision.transforms", "torchvision.datasets", "torchvision.models")
-    try:
-        transforms, *_ = [importlib.import_module(name) for name in names]
-    except Exception as error:  # a build that does not fit PyTorch's fails with a RuntimeError
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        sys.modules.update(torchvision_modules())
-        changes.append(
-            f"torchvision does not import here ({one_line(error)}): Compose, RandomCrop, RandomHorizontalFlip, "
-            "ToTensor and Normalize of ours stand in for its own, and do less for an image (in its favour)"
-        )
-        return sys.modules["torchvision.transforms"]
-    return transforms
-
-
-def _package(name: str, folder: Path) -> None:
+def _package(name: str, folders: Iterable[str]) -> None:
     """A package whose modules can be imported, without its `__init__`."""
     spec = ModuleSpec(name, None, is_package=True)
-    spec.submodule_search_locations = [str(folder)]
+    spec.submodule_search_locations = list(folders)
     sys.modules[name] = importlib.util.module_from_spec(spec)
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, sys.modules[name])
-
-
-def _main_script(path: Path) -> ModuleType:
-    """The main script as a module; what it imports of the checkout's registry of networks and data is not needed."""
-    before = sys.modules.get("registry")
-    sys.modules["registry"] = ModuleType("registry")
-    try:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules["registry"]
-        if before is not None:
-            sys.modules["registry"] = before
-    return module
-
-
-def _commit(root: Path) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
 
 
 class _WithFeatures(nn.Module):
@@ -211,41 +144,50 @@ class TheirSide:
         memory: images that the student studied in the last round.
     """
 
-    def __init__(self, checkout: FastDatafree, size: Round, ours: OurSide, pool: int, folder: Path) -> None:
+    def __init__(self, checkout: Checkout, size: Round, ours: OurSide, pool: int, folder: Path) -> None:
+        from datafree.criterions import KLDiv
+
         self._checkout, self.device = checkout, ours.device
         # Copies of its own, because its hooks stay on the teacher, and in the memory layout that its networks have.
         self.teacher = _plain_copy(ours.task.teacher_on(self.device)).requires_grad_(True)
         self.student = _plain_copy(ours.first_student)
-        self.generator = self._make_generator(ours.task, size)
+        self.generator = self._make_generator(ours, size)
         answering = _WithFeatures(self.teacher).eval()
-        self._networks = [self.student, answering]
         self._synthesizer = self._make_synthesizer(ours, size, answering, folder)
         student = ours.task.spec.student
-        self._distance = checkout.distance(T=student.temperature)
-        self._optimizer = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             self.student.parameters(), student.lr, momentum=student.momentum, weight_decay=student.weight_decay
         )
-        self._arguments = SimpleNamespace(
+        arguments = SimpleNamespace(
             kd_steps=size.student_steps,
             method="fast_meta",
             gpu=(self.device.index or 0) if self.device.type == "cuda" else None,
-            autocast=checkout.no_autocast,
+            autocast=importlib.import_module("datafree.utils").dummy_ctx,
             fp16=False,
             print_freq=0,
             current_epoch=0,
         )
+        networks = [self.student, answering]
+        self._training = self._synthesizer, networks, KLDiv(T=student.temperature), optimizer, arguments
         for images in filler_images(pool - size.candidates).split(size.candidates):
             self._synthesizer.data_pool.add(images / 255.0)
         self._folder, self.memory = folder, 0
         self._kept = {path.name for path in folder.iterdir()}
-        for change in CHANGES + ([] if self.device.type == "cuda" else CHANGES_ON_CPU):
-            checkout.note(change)
+        checkout.note(*CHANGES, *(() if self.device.type == "cuda" else CHANGES_ON_CPU))
 
     def _make_synthesizer(self, ours: OurSide, size: Round, teacher: nn.Module, folder: Path) -> Any:
         """Its synthesizer, with its augmentation for CIFAR and the constants of ours."""
-        spec, method, transforms = ours.task.spec, ours.run.method, self._checkout.transforms
+        from datafree.synthesis.fast_meta import FastMetaSynthesizer
+        from datafree.utils import Normalizer
+        from torchvision import transforms
+
+        spec, method = ours.task.spec, ours.run.method
         normalization = {"mean": spec.mean, "std": spec.std}
-        return self._checkout.synthesizer(
+        crop_flip = [
+            transforms.RandomCrop(spec.image_shape[1], padding=spec.padding),
+            transforms.RandomHorizontalFlip(),
+        ]
+        return FastMetaSynthesizer(
             teacher,
             self.student,
             self.generator,
@@ -254,15 +196,8 @@ class TheirSide:
             img_size=spec.image_shape,
             save_dir=str(folder),
             device=self.device,
-            transform=transforms.Compose(
-                [
-                    transforms.RandomCrop(spec.image_shape[1], padding=spec.padding),
-                    transforms.RandomHorizontalFlip(),
-                    transforms.ToTensor(),
-                    transforms.Normalize(**normalization),
-                ]
-            ),
-            normalizer=self._checkout.normalizer(**normalization),
+            transform=transforms.Compose([*crop_flip, transforms.ToTensor(), transforms.Normalize(**normalization)]),
+            normalizer=Normalizer(**normalization),
             synthesis_batch_size=size.candidates,
             sample_batch_size=size.batch_size,
             iterations=size.inversion_steps,
@@ -278,22 +213,22 @@ class TheirSide:
             is_maml=1,
         )
 
-    def _make_generator(self, task: Task, size: Round) -> nn.Module:
+    def _make_generator(self, ours: OurSide, size: Round) -> nn.Module:
         """Its standard generator with the weights of ours: the same layers in the same order."""
-        spec = task.spec
-        generator: nn.Module = self._checkout.generator(
-            nz=spec.latent_dim,
-            ngf=size.generator_channels // 2,
-            img_size=spec.image_shape[1],
-            nc=spec.image_shape[0],
+        from datafree.models.generator import Generator
+
+        spec = ours.task.spec
+        channels, side, _ = spec.image_shape
+        generator: nn.Module = Generator(
+            nz=spec.latent_dim, ngf=size.generator_channels // 2, img_size=side, nc=channels
         )
-        ours, theirs = task.build_generator(0).state_dict(), generator.state_dict()
-        if [t.shape for t in ours.values()] != [t.shape for t in theirs.values()]:
+        own, theirs = ours.task.build_generator(0).state_dict(), generator.state_dict()
+        if [t.shape for t in own.values()] != [t.shape for t in theirs.values()]:
             raise InvalidInputError(
                 "--generator-channels: the checkout's generator has other layers than ours; give an even number, and "
                 f"a checkout of {ADDRESS}"
             )
-        generator.load_state_dict({name: t.clone() for name, t in zip(theirs, ours.values(), strict=True)})
+        generator.load_state_dict({name: t.clone() for name, t in zip(theirs, own.values(), strict=True)})
         return generator.to(self.device)
 
     @property
@@ -303,23 +238,20 @@ class TheirSide:
 
     def counter(self) -> WorkCounter:
         """Of this side's networks."""
-        return WorkCounter([self.teacher], self.student, self._checkout.generator)
+        return WorkCounter([self.teacher], self.student, type(self.generator))
 
     def round(self, workers: int) -> Seconds:
         """One round, with so many processes that load images."""
         with warnings.catch_warnings(), self._adapted(workers):
             warnings.simplefilter("ignore")
             _, synthesis = timed(self.device, self._synthesizer.synthesize)
-            _, student = timed(self.device, self._train)
+            _, student = timed(self.device, lambda: self._checkout.main.train(*self._training))
             self.memory = len(self._synthesizer.data_iter.dataloader.dataset)
             self._synthesizer.data_iter = None
         for path in self._folder.iterdir():
             if path.name not in self._kept:
                 path.unlink()
         return Seconds(synthesis, student)
-
-    def _train(self) -> None:
-        self._checkout.train(self._synthesizer, self._networks, self._distance, self._optimizer, self._arguments)
 
     @contextmanager
     def _adapted(self, workers: int) -> Iterator[None]:
@@ -332,16 +264,14 @@ class TheirSide:
                     f"with {workers} loader workers where it writes {options['num_workers']} (its own number is "
                     "measured too, unless --workers leaves it out)"
                 )
-            return plain(*arguments, **options | {"num_workers": workers})
-
-        def stay(it: Any, *_: object, **__: object) -> Any:
-            return it
+            # Its modules, which only this process knows, are found by processes that are forked from it.
+            context = "fork" if workers else None
+            return plain(*arguments, **options | {"num_workers": workers, "multiprocessing_context": context})
 
         with ExitStack() as undo:
             undo.enter_context(mock.patch.object(torch.utils.data, "DataLoader", loader))
-            if self.device.type != "cuda":
-                for owner in (nn.Module, Tensor):
-                    undo.enter_context(mock.patch.object(owner, "cuda", stay))
+            for owner in (nn.Module, Tensor) if self.device.type != "cuda" else ():
+                undo.enter_context(mock.patch.object(owner, "cuda", lambda it, *_, **__: it))
             yield
 
 
@@ -364,20 +294,6 @@ def different_networks(ours: OurSide, theirs: TheirSide) -> list[str]:
         if not difference <= TOLERANCE:
             problems.append(f"{name}: the answers of the two sides differ by {difference:.1e} of the largest")
     return problems
-
-
-def use_fork(checkout: FastDatafree) -> None:
-    """Let loader workers start by fork, as where the checkout was written; its modules cannot be found otherwise.
-
-    Raises:
-        InvalidInputError: where the system cannot fork.
-    """
-    if multiprocessing.get_start_method() == "fork":
-        return
-    if "fork" not in multiprocessing.get_all_start_methods():
-        raise InvalidInputError("--workers: loader processes need a system that forks; give --workers 0")
-    multiprocessing.set_start_method("fork", force=True)
-    checkout.note("loader workers start by fork, which is not this Python's default (in its favour: the fastest way)")
 
 
 def _plain_copy(network: nn.Module) -> nn.Module:

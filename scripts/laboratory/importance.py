@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from ssdkd_agents.playing import Decide, PlayedEpisode, play_side_by_side
+from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
+from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
+from ssdkd_agents.runs import append_line
 from ssdkd_agents.samplers import PlanningSampler, Sampler, State
+from tqdm import tqdm
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import SubEnvironments
@@ -25,17 +28,21 @@ from ssdkd_env.errors import InvalidInputError
 
 FloatArray = NDArray[np.float32]
 Values = NDArray[np.float64]
-#: Entries by group → whether a name belongs to it. The first that fits has the entry.
-GROUPS: dict[str, Callable[[str], bool]] = {
-    "progress": lambda name: name == "progress",
-    "last_action": lambda name: name.startswith("last_action_"),
-    "trends": lambda name: name.endswith("_trend"),
-    "buffer": lambda name: name.startswith("buffer_"),
-    "effective_sample_size": lambda name: name == "effective_sample_size",
-    "candidate": lambda name: name.startswith("candidate_"),
-    "probe": lambda name: name.startswith("probe_"),
+#: Group of entries → what a name in it looks like. The first that fits has the entry.
+GROUPS = {
+    "progress": r"progress",
+    "last_action": r"last_action_.*",
+    "trends": r".*_trend",
+    "buffer": r"buffer_.*",
+    "effective_sample_size": r"effective_sample_size",
+    "candidate": r"candidate_.*",
+    "probe": r"probe_.*",
+    "other": r".*",
 }
 PROGRESS, EVERYTHING = "progress", "everything"
+UNDISTURBED = "none"
+#: Random observations that a sampler is asked about twice.
+TRIED = 32
 #: Permutations of each entry: an entry's values come from so many other episodes, or steps, at the most.
 PERMUTATIONS = 10
 
@@ -43,13 +50,13 @@ PERMUTATIONS = 10
 def group_of(entry: str) -> str:
     """The group of an entry; those of earlier steps (`history`) belong to their entry's."""
     now = re.sub(r"_minus_\d+$", "", entry)
-    return next((name for name, holds in GROUPS.items() if holds(now)), "other")
+    return next(name for name, pattern in GROUPS.items() if re.fullmatch(pattern, now))
 
 
 def groups_of(entries: Sequence[str]) -> dict[str, list[int]]:
     """Columns of the observation by group, and those of `everything`."""
     of = [group_of(entry) for entry in entries]
-    groups = {name: [column for column, group in enumerate(of) if group == name] for name in (*GROUPS, "other")}
+    groups = {name: [column for column, group in enumerate(of) if group == name] for name in GROUPS}
     return {name: columns for name, columns in groups.items() if columns} | {EVERYTHING: list(range(len(entries)))}
 
 
@@ -59,8 +66,7 @@ def scores_of(episode: PlayedEpisode) -> dict[str, float]:
     return {"return": episode.total} | {name: value for name, value in real.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class Recording:
+class Recording(NamedTuple):
     """What was shown in several episodes.
 
     Attributes:
@@ -75,22 +81,12 @@ class Recording:
     def of(cls, episodes: Sequence[PlayedEpisode]) -> Recording:
         """The observations of played episodes."""
         lengths = np.array([len(episode.observations) for episode in episodes])
-        longest = lengths.max()
-        padded = [
-            np.concatenate([seen, np.repeat(seen[-1:], longest - len(seen), axis=0)])
-            for seen in (episode.observations for episode in episodes)
-        ]
-        return cls(np.stack(padded), lengths)
+        rows = [np.minimum(np.arange(lengths.max()), length - 1) for length in lengths]
+        return cls(np.stack([episode.observations[r] for episode, r in zip(episodes, rows, strict=True)]), lengths)
 
 
-@dataclass(frozen=True)
-class Replacement:
-    """Entries that a sampler sees from elsewhere while it acts.
-
-    Attributes:
-        columns: of the observation.
-        source: (episodes, steps, entries) float32; episode i sees the values of `source[i]` at the same step.
-    """
+class Replacement(NamedTuple):
+    """Columns that a sampler sees from elsewhere while it acts: episode i from `source[i]`, shaped as a recording."""
 
     columns: Sequence[int]
     source: FloatArray
@@ -105,10 +101,9 @@ class Replacement:
             across_steps: take the same episode's values half an episode away instead, for what is alike in all
                 episodes at the same step.
         """
-        seen = recording.observations
+        seen, steps = recording.observations, np.arange(recording.observations.shape[1])
         if not across_steps:
             return cls(columns, np.roll(seen, -1, axis=0))
-        steps = np.arange(seen.shape[1])
         away = [seen[i, (steps + length // 2) % length] for i, length in enumerate(recording.lengths)]
         return cls(columns, np.stack(away))
 
@@ -134,34 +129,23 @@ def play(
         seeds: of the episodes.
         replacement: what it sees from elsewhere; one episode of its source for each seed.
     """
-    first = 0
+    first, state = 0, None
+
+    def decide(observations: FloatArray, step_index: int) -> list[Any]:
+        nonlocal state
+        shown = observations if replacement is None else replacement.apply(observations, first, step_index)
+        begins, state = np.full(len(shown), step_index == 0), state if step_index else None
+        actions, state = sampler.predict(shown, state, begins, deterministic=True)
+        return [sampler.plan_for(pool.first, a) if isinstance(sampler, PlanningSampler) else a for a in actions]
+
     for batch in np.array_split(np.asarray(seeds), math.ceil(len(seeds) / pool.count)):
-        played = play_side_by_side(
-            pool, batch.tolist(), _decide(sampler, pool.first, replacement, first), held_out=True
-        )
+        played = play_side_by_side(pool, batch.tolist(), decide, held_out=True)
         assert played is not None
         yield from played
         first += len(batch)
 
 
-def _decide(sampler: Sampler, env: SSDKDEnv, replacement: Replacement | None, first: int) -> Decide:
-    """The sampler, which in the episodes from number `first` on sees what the replacement shows."""
-    state: State = None
-
-    def decide(observations: FloatArray, step_index: int) -> list[Any]:
-        nonlocal state
-        shown = observations if replacement is None else replacement.apply(observations, first, step_index)
-        begins = np.full(len(shown), step_index == 0)
-        actions, state = sampler.predict(shown, state, begins, deterministic=True)
-        if isinstance(sampler, PlanningSampler):
-            return [sampler.plan_for(env, action) for action in actions]
-        return list(actions)
-
-    return decide
-
-
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """How much a sampler's answers change when entries are permuted.
 
     Attributes:
@@ -187,6 +171,17 @@ class Change:
         """Number of the part that changes most; None where none does."""
         means = self.parts.mean(axis=0)
         return int(means.argmax()) if means.max() > 0 else None
+
+    @property
+    def said(self) -> str:
+        """The part that changes most, and by how much."""
+        return "none" if self.most is None else f"{self.names[self.most]}: {bootstrap_mean(self.parts[:, self.most])}"
+
+    def line(self) -> dict[str, Any]:
+        """As JSON: its interval, the part that changes most, and the mean of each."""
+        parts = dict(zip(self.names, self.parts.mean(axis=0).tolist(), strict=True))
+        most = None if self.most is None else self.names[self.most]
+        return {"change": vars(bootstrap_mean(self.mean)), "most": most, "parts": parts, "episodes": self.mean.tolist()}
 
 
 def permuted_change(
@@ -223,14 +218,13 @@ def _shifted(
     shuffled = seen.copy()
     if across_steps:
         for index, length in enumerate(lengths):
-            source = (np.arange(length) + _within(shift, length)) % length
-            shuffled[index, :length, columns] = seen[index, source][:, columns].T
+            moved = np.roll(seen[index, :length], -_within(shift, length), axis=0)
+            shuffled[index, :length, columns] = moved[:, columns].T
         return shuffled
     for step_index in range(seen.shape[1]):
         here = np.flatnonzero(lengths > step_index)
         source = np.roll(here, -_within(shift, len(here)))
-        for column in columns:
-            shuffled[here, step_index, column] = seen[source, step_index, column]
+        shuffled[here[:, None], step_index, columns] = seen[source[:, None], step_index, columns]
     return shuffled
 
 
@@ -265,3 +259,60 @@ def _ask(sampler: Sampler, env: SSDKDEnv, observations: FloatArray) -> Values:
     discrete = isinstance(env.action_space, spaces.Discrete)
     parts: Values = np.eye(len(env.action_names))[stacked] if discrete else stacked.clip(-1.0, 1.0).astype(np.float64)
     return parts
+
+
+def refuse_drawing(sampler: Sampler, env: SSDKDEnv) -> None:
+    """Ask about random observations twice.
+
+    Raises:
+        InvalidInputError: when the answers differ.
+    """
+    env.observation_space.seed(0)
+    answers(sampler, env, np.stack([env.observation_space.sample() for _ in range(TRIED)])[None])
+
+
+def changes_of(sampler: Sampler, env: SSDKDEnv, recording: Recording) -> dict[str, dict[str, Change]]:
+    """`entry` and `group` → name → change when it is permuted; `progress` alone across steps."""
+    names = env.observation_names
+    columns = {"entry": {name: [column] for column, name in enumerate(names)}, "group": groups_of(names)}
+    return {
+        kind: {
+            name: permuted_change(sampler, env, recording, of, all(group_of(names[i]) == PROGRESS for i in of))
+            for name, of in wanted.items()
+        }
+        for kind, wanted in columns.items()
+    }
+
+
+def play_all(
+    pool: SubEnvironments, sampler: Sampler, seeds: Sequence[int], out: Path
+) -> dict[str, list[PlayedEpisode]]:
+    """Episodes of the sampler undisturbed, and of each group of entries that is shown from elsewhere."""
+    groups = groups_of(pool.first.observation_names)
+    episodes: dict[str, list[PlayedEpisode]] = {}
+    with tqdm(total=(1 + len(groups)) * len(seeds), unit="episode") as bar:
+        for name in (UNDISTURBED, *groups):
+            replacement = None
+            if name != UNDISTURBED:
+                recording = Recording.of(episodes[UNDISTURBED])
+                replacement = Replacement.of(recording, groups[name], across_steps=name == PROGRESS)
+            episodes[name] = []
+            for episode in play(pool, sampler, seeds, replacement):
+                episodes[name].append(episode)
+                scores = {"scores": scores_of(episode), "final": dict(episode.final)}
+                append_line(out, {"replaced": name, "seed": episode.seed, **scores})
+                bar.update()
+    return episodes
+
+
+def differences_of(episodes: Mapping[str, Sequence[PlayedEpisode]]) -> dict[str, dict[str, Interval]]:
+    """Score → group → difference to the undisturbed episodes of the same seeds."""
+    scores = {name: [scores_of(episode) for episode in played] for name, played in episodes.items()}
+    calm = scores.pop(UNDISTURBED)
+    return {
+        score: {
+            group: bootstrap_mean(one[score] - other[score] for one, other in zip(disturbed, calm, strict=True))
+            for group, disturbed in scores.items()
+        }
+        for score in calm[0]
+    }

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
-from ssdkd_agents.analysis.statistics import Interval
 from ssdkd_agents.playing import play_side_by_side
 from ssdkd_agents.samplers import write_decision
 
-from laboratory.statistics import percentile_interval, spearman
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.named_plans import NAMED_PLANS
@@ -22,19 +18,14 @@ from ssdkd_env.envs.sub_environments import SubEnvironments
 
 #: Baselines that are compared beside random plans: sensible ones, and such that should do badly.
 NAMED = ("paper", "uniform", "hard_first", "easy_first", "class_balanced")
+#: Whose gains are compared with the accuracy's.
+REWARDS = ("probe_agreement", "probe_discrepancy", "candidate_agreement")
 #: Seed of the random plans.
 PLAN_SEED = 7
-RESAMPLES = 2000
 
 
-@dataclass(frozen=True)
-class FixedPlan:
-    """What is done in every round of an episode.
-
-    Attributes:
-        label: its name in tables.
-        decision: action or plan.
-    """
+class FixedPlan(NamedTuple):
+    """What is done in every round of an episode: its name in tables, and an action or plan."""
 
     label: str
     decision: Action
@@ -86,25 +77,3 @@ def play_plans(
                 "final": episode.final,
                 "held_out_accuracy": episode.held_out_accuracy,
             }
-
-
-def rank_correlation(values: NDArray[np.float64], truth: NDArray[np.float64], confidence: float = 0.95) -> Interval:
-    """Spearman's rank correlation of plan means, with a percentile interval from resampling the seeds.
-
-    Resampling adds noise to noisy means, so that the interval lies rather too low than too high.
-
-    Args:
-        values: (plans, seeds) of the score.
-        truth: (plans, seeds) of the real accuracy, of the same episodes.
-        confidence: of the interval.
-    """
-    random = np.random.default_rng(0)
-    count = values.shape[1]
-    chosen = random.integers(count, size=(RESAMPLES, count))
-    resampled = [spearman(values[:, c].mean(1), truth[:, c].mean(1)) for c in chosen]
-    return percentile_interval(spearman(values.mean(1), truth.mean(1)), resampled, confidence)
-
-
-def better_half(truth: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows of the plans with the higher mean accuracy, of (plans, seeds): among them the choice is hard."""
-    return np.argsort(-truth.mean(axis=1), kind="stable")[: (len(truth) + 1) // 2]

@@ -1,105 +1,183 @@
-"""Where the time of a round goes, as a table and as a trace for a browser."""
+"""Where the time of a round goes: ranges of PyTorch's profiler around the engine's functions, and their sums.
+
+For the duration of a `with` block the functions that matter open a range (`torch.profiler.record_function`). A phase
+is a stretch of the round, a part is what is done in it: a second belongs to the innermost of both, so that all
+together are the whole round. The engine's own ranges (`ssdkd::…`) are phases too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from statistics import fmean
+from typing import Any, NamedTuple
+from unittest import mock
 
-from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
-from ssdkd_agents.environments import env_arguments, make_env
-from ssdkd_agents.machine import MIB
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils.hooks import RemovableHandle
 
-from laboratory.labelling import labelled
-from laboratory.machine import timed, wait_for
-from laboratory.stopwatch import OTHER, PHASES, Label, Labels, Stopwatch, TraceMarks
-from ssdkd_env.distillation import DistillationRun
-from ssdkd_env.envs.distillation import StepResult
-from ssdkd_env.envs.members import LocalMembers
-from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import write_atomically
+from laboratory.common import Environments, timed, wait_for
+from ssdkd_env.distillation import DistillationRun, grouped, objective, priority, sources, student, updates
+from ssdkd_env.distillation import run as run_module
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.batch_norm import BatchNormStatistics
+from ssdkd_env.distillation.grouped import GroupedRuns
+from ssdkd_env.distillation.objective import Objective
+from ssdkd_env.distillation.student import StudentTrainer
+from ssdkd_env.distillation.updates import FastUpdate
+from ssdkd_env.distillation.work import LogitsWork, SynthesisWork, TrainingWork
+from ssdkd_env.envs.observations import Observer
+from ssdkd_env.networks.grouping import NetworkGroup
 
-#: Name of a whole round in a trace.
-ROUND = "round"
-#: Rounds at the beginning that are done and not measured: in the first one things are set up that stay.
-UNMEASURED = 1
+#: How the names of ranges begin, and the range of a whole round.
+PHASE, PART, ROUND = "ssdkd::", "part::", "ssdkd::round"
+#: Seconds of a round outside every phase, and those of a phase outside every part.
+REST, OTHER = "rest", "other"
+#: Phases in the order of a round, and the functions that open them.
+PHASES: dict[str, tuple[tuple[Any, str], ...]] = {
+    "synthesis": ((SynthesisWork, "alone"), (GroupedRuns, "_synthesize")),
+    "logits": ((LogitsWork, "alone"), (GroupedRuns, "_answer")),
+    "comparison": tuple((priority, name) for name in ("class_share", "confidence", "discrepancy", "agreement")),
+    "buffer": ((DistillationRun, "_update_buffer"),),
+    "sampling": tuple((priority, f) for f in ("sampling_probabilities", "importance_weights", "draw_with_replacement")),
+    "training": ((TrainingWork, "alone"), (GroupedRuns, "_train")),
+    "observation": ((run_module, "make_report"), (Observer, "see"), (Observer, "observation")),
+    REST: (),
+}
+#: Parts and the functions that open them; teacher, student and generator are told by their networks.
+PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
+    "gather": ((StudentTrainer, "look_at"),),
+    "augmentation": ((objective, "random_crop_flip"), (student, "random_crop_flip"), (Normalize, "__call__")),
+    "loss": (
+        *((Objective, "__call__"), (StudentTrainer, "loss")),
+        *((updates, "loss_gradient"), (updates, "distillation_loss")),
+    ),
+    "statistics": ((BatchNormStatistics, "loss"),),
+    "backward": ((Tensor, "backward"),),
+    "optimiser": (
+        *((torch.optim.Adam, "step"), (torch.optim.SGD, "step"), (FastUpdate, "_descend")),
+        *((sources, "make_adam"), (grouped, "make_adam")),
+    ),
+    "grouping": (
+        *((NetworkGroup, "gather"), (NetworkGroup, "scatter"), (FastUpdate, "join"), (FastUpdate, "part")),
+        (grouped, "_by_minibatch"),
+    ),
+}
 
 
-class Environments:
-    """Environments that go through their rounds together, with the paper's sampler.
+@contextmanager
+def ranges(side: Environments) -> Iterator[None]:
+    """Let the engine's functions open ranges, and put all back at the end. Numbers do not change."""
+
+    @contextmanager
+    def opened(name: str) -> Iterator[None]:
+        wait_for(side.device)
+        with record_function(name):
+            yield
+            wait_for(side.device)
+
+    with ExitStack() as undo:
+        for prefix, places in ((PHASE, PHASES), (PART, PARTS)):
+            for label, functions in places.items():
+                for owner, name in functions:
+                    wrapped = opened(prefix + label)(getattr(owner, name))
+                    undo.enter_context(mock.patch.object(owner, name, wrapped))
+        for hook in _network_hooks(side.runs, opened):
+            undo.callback(hook.remove)
+        yield
+
+
+def _network_hooks(runs: Sequence[DistillationRun], opened: Callable[[str], Any]) -> list[RemovableHandle]:
+    """Hooks that make parts of the passes of the runs' networks, and of groups of them, by their roles."""
+    roles = {id(network): "teacher" for run in runs for network in (run.teacher, run._logits_teacher)}
+    roles |= {id(run.student): "student" for run in runs}
+    generators = {type(run.task.build_generator(0)) for run in runs}  # which work on clones
+    passing: list[tuple[nn.Module, Any]] = []
+
+    def before(network: nn.Module, _: Any) -> None:
+        if torch.compiler.is_compiling() or passing:  # what is compiled here keeps no range
+            return
+        own = getattr(network, "_orig_mod", network)  # of a compiled network
+        is_group = isinstance(own, NetworkGroup)
+        is_generator = type(own.network if is_group else own) in generators
+        name = "generator" if is_generator else "student" if is_group else roles.get(id(own))
+        if name is not None:
+            passing.append((network, opened(PART + name)))
+            passing[-1][1].__enter__()
+
+    def after(network: nn.Module, *_: Any) -> None:
+        if not torch.compiler.is_compiling() and passing and passing[-1][0] is network:
+            passing.pop()[1].__exit__(None, None, None)
+
+    return [register_module_forward_pre_hook(before), register_module_forward_hook(after, always_call=True)]
+
+
+def begin(side: Environments, marked: bool) -> None:
+    """Do the first round, in which things are set up that stay; compilers want its ranges then."""
+    side.ready()
+    with ranges(side) if marked else nullcontext():
+        side.once()
+
+
+def measure(marked: Environments, plain: Environments, rounds: int) -> Iterator[dict[str, Any]]:
+    """Do the same rounds on two equal sides that have begun, in turns: under the profiler, and without it.
+
+    Yields:
+        A line a round: `wall` and `bare`, its seconds with the profiler and without; `labels`, see `exclusive`.
+    """
+    for index in range(rounds):
+        for side in (marked, plain)[:: 1 if index % 2 else -1]:  # each is first equally often
+            if side is plain:
+                _, bare = timed(side.device, side.once)
+            else:
+                labels = exclusive(profiled(side, 1).events())
+        yield {"wall": sum(label["seconds"] for label in labels.values()), "bare": bare, "labels": labels}
+
+
+def profiled(side: Environments, rounds: int) -> profile:
+    """What PyTorch's profiler saw of some rounds, with the ranges."""
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if side.device.type == "cuda" else [])
+    profiler: profile = profile(activities=activities)
+    with ranges(side), profiler:
+        for _ in range(rounds):
+            with record_function(ROUND):
+                side.once()
+                wait_for(side.device)
+    return profiler
+
+
+def exclusive(events: Iterable[Any]) -> dict[str, dict[str, float]]:
+    """`phase` or `phase: part` → `seconds`, without those of the labels inside it, and `calls`.
 
     Args:
-        env_id: environment.
-        env_kwargs: its arguments.
-        count: how many; equal work of several is done together.
-        seed: of the first, the others have the next ones.
-
-    Attributes:
-        device: of all of them.
-        rounds: of an episode.
-
-    Raises:
-        InvalidInputError: when the environment cannot be made of this.
+        events: of the profiler.
     """
-
-    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any], count: int, seed: int) -> None:
-        first = make_env(env_id, dict(env_kwargs))
-        self.device, self.rounds = first.device, first.budget.rounds
-        self._members = LocalMembers(env_arguments(env_id, dict(env_kwargs)), count, grouped=count > 1)
-        self._actions = dict.fromkeys(range(count), first.paper_action)
-        self._seeds = {index: seed + index for index in range(count)}
-
-    def begin(self, labels: Labels | None = None) -> None:
-        """Reset, and do the rounds that are not measured: with labels, if those that follow have them.
-
-        A compiler compiles anew what has been wrapped.
-        """
-        self._members.reset({index: {"seed": seed} for index, seed in self._seeds.items()})
-        with labelled(labels, self.runs) if labels is not None else nullcontext():
-            for _ in range(UNMEASURED):
-                self.once()
-
-    def once(self) -> dict[int, StepResult]:
-        """A round of every environment; what each gave."""
-        return self._members.step(self._actions)
-
-    @property
-    def runs(self) -> list[DistillationRun]:
-        """The run of each, after `begin`."""
-        return [env.run for env in self._members.envs if env.run is not None]
+    spans = [(event.time_range.start, -event.time_range.end, event.name) for event in events if _is_range(event)]
+    labels: dict[str, dict[str, float]] = {}
+    around: list[tuple[float, str, str]] = []  # end, phase, label
+    for start, minus_end, name in sorted(spans):
+        while around and around[-1][0] <= start:
+            around.pop()
+        phase = around[-1][1] if name.startswith(PART) else name.replace(ROUND, REST).removeprefix(PHASE)
+        label = f"{phase}: {name.removeprefix(PART)}" if name.startswith(PART) else phase
+        entry = labels.setdefault(label, {"seconds": 0.0, "calls": 0})
+        entry["seconds"] += (-minus_end - start) / 1e6
+        if around:
+            labels[around[-1][2]]["seconds"] -= (-minus_end - start) / 1e6
+        if not around or around[-1][2] != label:  # the same label once more goes on with it
+            entry["calls"] += 1
+        around.append((-minus_end, phase, label))
+    return labels
 
 
-@dataclass(frozen=True)
-class MeasuredRound:
-    """One round, measured with labels and without.
-
-    Attributes:
-        seconds: of each label, without those of the labels inside it.
-        calls: how often each label was entered.
-        wall: seconds of the whole round, with labels.
-        bare: seconds of the same round without any.
-    """
-
-    seconds: Mapping[Label, float]
-    calls: Mapping[Label, int]
-    wall: float
-    bare: float
-
-    def line(self) -> dict[str, Any]:
-        """As JSON."""
-        labels = {
-            str(label): {"seconds": seconds, "calls": self.calls.get(label, 0)}
-            for label, seconds in self.seconds.items()
-        }
-        return {"wall": self.wall, "bare": self.bare, "labels": labels}
+def _is_range(event: Any) -> bool:
+    return bool(event.device_type.name == "CPU" and event.name.startswith((PHASE, PART)))
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A part of a phase: seconds and calls a round, the mean of the measured ones."""
 
     phase: str
@@ -108,53 +186,16 @@ class Row:
     calls: float
 
 
-def check_rounds(budget: int, rounds: int, traced: int) -> None:
-    """Refuse more rounds than an episode has.
-
-    Raises:
-        InvalidInputError: when the budget is too small, or a number is below 1.
-    """
-    for name, number in (("rounds", rounds), ("trace-rounds", traced)):
-        if number < 1:
-            raise InvalidInputError(f"--{name} {number}: expected at least 1")
-    if UNMEASURED + rounds + traced > budget:
-        raise InvalidInputError(
-            f"--rounds {rounds}: with {UNMEASURED} before them and --trace-rounds {traced} after them more than the "
-            f"budget's {budget}; give fewer, or --env.budget.rounds {UNMEASURED + rounds + traced}"
-        )
-
-
-def measure(marked: Environments, plain: Environments, rounds: int) -> Iterator[MeasuredRound]:
-    """Do the same rounds on two equal sides, in turns.
-
-    Args:
-        marked: with labels; has begun.
-        plain: without; has begun.
-        rounds: of each.
-    """
-    for index in range(rounds):
-        watch, bare = Stopwatch(partial(wait_for, marked.device)), 0.0
-        for side in (marked, plain)[:: 1 if index % 2 else -1]:  # each is first equally often
-            if side is plain:
-                _, bare = timed(side.device, side.once)
-            else:
-                with labelled(watch, side.runs), watch.running():
-                    side.once()
-        yield MeasuredRound(watch.seconds, watch.calls, watch.wall, bare)
-
-
-def rows_of(measured: Sequence[MeasuredRound]) -> list[Row]:
+def rows_of(measured: Sequence[Mapping[str, Any]]) -> list[Row]:
     """A row for each label, phase by phase, the largest part first; their seconds sum to the mean round."""
-    count = len(measured)
-    rows = [
-        Row(
-            *label,
-            seconds=sum(one.seconds.get(label, 0.0) for one in measured) / count,
-            calls=sum(one.calls.get(label, 0) for one in measured) / count,
+    rows = []
+    for label in {label for one in measured for label in one["labels"]}:
+        phase, _, part = label.partition(": ")
+        found = [one["labels"].get(label, {"seconds": 0.0, "calls": 0}) for one in measured]
+        rows.append(
+            Row(phase, part or OTHER, *(fmean(entry[name] for entry in found) for name in ("seconds", "calls")))
         )
-        for label in {label: None for one in measured for label in one.seconds}
-    ]
-    return sorted(rows, key=lambda row: (PHASES.index(row.phase), -row.seconds))
+    return sorted(rows, key=lambda row: ([*PHASES].index(row.phase), -row.seconds))
 
 
 def table_of(rows: Sequence[Row]) -> str:
@@ -169,44 +210,11 @@ def table_of(rows: Sequence[Row]) -> str:
 
 def sums_of(rows: Sequence[Row], by: str) -> str:
     """Markdown: the sums by `"phase"` or by `"part"`, the largest first."""
-    sums: dict[str, float] = {}
-    for row in rows:
-        name = getattr(row, by)
-        sums[name] = sums.get(name, 0.0) + row.seconds
-    lines = [f"| {by} | ms a round | share |", "|---|---:|---:|"]
-    for name, seconds in sorted(sums.items(), key=lambda item: -item[1]):
-        lines.append(f"| {name} | {_cells(seconds, sum(sums.values()))} |")
-    return "\n".join(lines)
+    names = {getattr(row, by) for row in rows}
+    sums = {name: sum(row.seconds for row in rows if getattr(row, by) == name) for name in names}
+    lines = [f"| {name} | {_cells(sums[name], sum(sums.values()))} |" for name in sorted(sums, key=lambda n: -sums[n])]
+    return "\n".join([f"| {by} | ms a round | share |", "|---|---:|---:|", *lines])
 
 
 def _cells(seconds: float, whole: float) -> str:
     return f"{1000 * seconds:.2f} | {100 * seconds / whole:.1f} %"
-
-
-def overhead_of(measured: Sequence[MeasuredRound]) -> Interval:
-    """Seconds of a round with labels over those of the same round without: what measuring costs."""
-    return bootstrap_mean(one.wall / one.bare for one in measured)
-
-
-def write_trace(path: Path, side: Environments, rounds: int) -> float:
-    """Do rounds under PyTorch's profiler, with the same labels, and write what it saw.
-
-    Args:
-        path: JSON for Perfetto or chrome://tracing; compressed where it ends in `.gz`.
-        side: which has begun.
-        rounds: to do.
-
-    Returns:
-        The file's size in MiB.
-
-    Raises:
-        InvalidInputError: when the file cannot be written.
-    """
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if side.device.type == "cuda" else [])
-    with labelled(TraceMarks(), side.runs), profile(activities=activities) as profiler:
-        for _ in range(rounds):
-            with record_function(ROUND):
-                side.once()
-            wait_for(side.device)
-    write_atomically(path, lambda temporary: profiler.export_chrome_trace(str(temporary)))
-    return path.stat().st_size / MIB

@@ -7,17 +7,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from ssdkd_agents.analysis.markdown import markdown_table
+from ssdkd_agents.analysis.statistics import Interval
 from ssdkd_agents.machine import MIB, forget_peak_memory, peak_memory_mib
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from laboratory.growth import FEWEST_SIZES, Growth, fit_growth, power
-from laboratory.machine import kernel_bytes
+from laboratory.statistics import Values, bootstrap_interval
 from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS
@@ -43,6 +44,10 @@ GATHERED = 512
 FILLS = 16
 #: Bytes an image that a round needs beside the buffer, a generous guess, and what else shall stay free.
 ROUND_BYTES, SPARE_BYTES = 512, 1 << 30
+#: An exponent whose interval ends here or below counts as linear; caches and page faults take their share of time.
+MOST_LINEAR = 1.15
+#: Growth is fitted to the larger half of the sizes, and to at least so many.
+FEWEST_SIZES = 3
 
 
 @dataclass(frozen=True)
@@ -67,38 +72,12 @@ class Point:
         return math.prod(IMAGE_SHAPE) + 2 * 4 * self.classes + 4 * 4 + 8
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     """What grows, the parts of a round whose time it is held against, and the sizes, smallest first."""
 
     unit: str
     parts: tuple[str, ...]
     points: tuple[Point, ...]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One point, measured.
-
-    Attributes:
-        cpu, wall: part → seconds of each repeat, of this process on the processor and on the clock.
-        nbytes: of the buffer; for a student, of its parameters, gradients and momenta.
-        expected_bytes: the same by arithmetic.
-        peak_memory_mib: of the process while it was measured.
-        grown_mib: the same, above what the process had before the point was set up.
-    """
-
-    point: Point
-    cpu: dict[str, list[float]]
-    wall: dict[str, list[float]]
-    nbytes: int
-    expected_bytes: int
-    peak_memory_mib: float
-    grown_mib: float
-
-    def line(self, sweep: str) -> dict[str, Any]:
-        """As JSON."""
-        return {"sweep": sweep} | asdict(self)
 
 
 class Stopwatch:
@@ -113,77 +92,62 @@ class Stopwatch:
         """Time what is inside."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        self.cpu.setdefault(name, []).append(cpu)
-        self.wall.setdefault(name, []).append(wall)
+        self.cpu.setdefault(name, []).append(time.process_time() - cpu)
+        self.wall.setdefault(name, []).append(time.perf_counter() - wall)
 
 
 def make_sweeps(largest: int) -> dict[str, Sweep]:
-    """The four sweeps by name.
-
-    Args:
-        largest: images of the largest buffer; larger ones are left out.
+    """The four sweeps by name; buffers of more than `largest` images are left out.
 
     Raises:
         InvalidInputError: when too few buffers are left to fit a growth to.
     """
-    smallest = BUFFERS[FEWEST_SIZES - 1]
-    if largest < smallest:
+    if largest < (smallest := BUFFERS[FEWEST_SIZES - 1]):
         raise InvalidInputError(
             f"--largest {largest}: expected at least {smallest}, so that {FEWEST_SIZES} buffers are "
             "there to fit the growth to"
         )
+    buffers = tuple(Point(size, images=size) for size in BUFFERS if size <= largest)
+    students = tuple(Point(multiply_adds(_student(arch)), student=arch) for arch in STUDENTS)
+    every = ("weigh", "update", "probabilities", "draw", "gather", "report")
     return {
-        "buffer": Sweep(
-            "images in the buffer",
-            ("weigh", "update", "probabilities", "draw", "gather", "report"),
-            tuple(Point(size, images=size) for size in BUFFERS if size <= largest),
-        ),
-        "candidates": Sweep(
-            "candidates", ("weigh", "update"), tuple(Point(size, candidates=size) for size in CANDIDATES)
-        ),
-        "classes": Sweep(
-            "classes",
-            ("weigh", "update", "report"),
-            tuple(Point(size, classes=size) for size in CLASSES),
-        ),
-        "student": Sweep(
-            "multiply-adds of the student",
-            ("step",),
-            tuple(Point(multiply_adds(_student(arch)), student=arch) for arch in STUDENTS),
-        ),
+        "buffer": Sweep("images in the buffer", every, buffers),
+        "candidates": Sweep("candidates", every[:2], tuple(Point(size, candidates=size) for size in CANDIDATES)),
+        "classes": Sweep("classes", (*every[:2], "report"), tuple(Point(size, classes=size) for size in CLASSES)),
+        "student": Sweep("multiply-adds of the student", ("step",), students),
     }
 
 
 def check_memory(name: str, sweep: Sweep) -> None:
-    """See to it that the largest buffer of a sweep fits into memory with room to spare, where the system tells.
+    """See to it that the largest buffer of a sweep fits into memory with room to spare.
 
     Raises:
         InvalidInputError: when it does not.
     """
-    available = available_bytes()
+    available = psutil.virtual_memory().available
     point = max(sweep.points, key=lambda point: point.images * point.image_bytes)
     needed = math.ceil(point.images * (point.image_bytes * (1 + 1 / FILLS) + ROUND_BYTES)) + SPARE_BYTES
-    if available is None or needed <= available:
-        return
-    short = f"needs {needed / 2**30:.1f} GiB of memory with room to spare, {available / 2**30:.1f} GiB are available"
-    if name == "buffer":
-        raise InvalidInputError(f"--largest {point.size} {short}; give a smaller --largest")
-    raise InvalidInputError(f"--sweeps {name} {short}; leave it out of --sweeps")
+    if needed > available:
+        short = (
+            f"needs {needed / 2**30:.1f} GiB of memory with room to spare, {available / 2**30:.1f} GiB are available"
+        )
+        if name == "buffer":
+            raise InvalidInputError(f"--largest {point.size} {short}; give a smaller --largest")
+        raise InvalidInputError(f"--sweeps {name} {short}; leave it out of --sweeps")
 
 
-def available_bytes() -> int | None:
-    """Memory that a process can still have without swapping; None where the system does not tell (only Linux does)."""
-    return kernel_bytes("/proc/meminfo", "MemAvailable")
-
-
-def measure_point(point: Point, repeats: int, batch_size: int) -> Measurement:
+def measure_point(point: Point, repeats: int, batch_size: int) -> dict[str, Any]:
     """Time the parts of a round, or a student's step, at one size.
 
     Args:
         point: the sizes.
         repeats: of the timed parts, after one that is not kept.
         batch_size: images a student minibatch.
+
+    Returns:
+        `point`; `cpu` and `wall`, part → seconds of each repeat, of this process on the processor and on the clock;
+        `nbytes` of the buffer, or of a student's parameters, gradients and momenta, and `expected_bytes` by
+        arithmetic; `peak_memory_mib` of the process meanwhile, and `grown_mib`, by which that is more than before.
     """
     forget_peak_memory(CPU)
     before = peak_memory_mib()
@@ -194,17 +158,14 @@ def measure_point(point: Point, repeats: int, batch_size: int) -> Measurement:
     for _ in range(repeats):
         sample.once(watch)
     peak = peak_memory_mib()
-    return Measurement(point, watch.cpu, watch.wall, sample.nbytes, sample.expected_bytes, peak, peak - before)
+    nbytes = {"nbytes": sample.nbytes, "expected_bytes": sample.expected_bytes}
+    return {"point": asdict(point), **vars(watch), **nbytes, "peak_memory_mib": peak, "grown_mib": peak - before}
 
 
 class BufferRounds:
     """What a `DistillationRun` does with its buffer in a round, in the same order, without the networks.
 
     Values are noise: what a round costs does not depend on them. The same candidates come back every round.
-
-    Args:
-        point: the sizes.
-        batch_size: images a student minibatch.
 
     Attributes:
         buffer: full from the start.
@@ -263,10 +224,6 @@ class BufferRounds:
 class StudentSteps:
     """The student's step of the fast backend on one minibatch, without the teacher's answer and the augmentation.
 
-    Args:
-        point: names the student.
-        batch_size: images a minibatch.
-
     Attributes:
         expected_bytes: of parameters, gradients and momenta by arithmetic.
     """
@@ -279,22 +236,21 @@ class StudentSteps:
         )
         self._update.lr = 1e-3  # noise teaches nothing: stay where numbers are finite
         random = torch.Generator().manual_seed(0)
-        self._inputs = torch.randn(batch_size, *IMAGE_SHAPE, generator=random)
-        self._answers = torch.randn(batch_size, point.classes, generator=random)
-        self._weights = torch.ones(batch_size)
+        inputs = torch.randn(batch_size, *IMAGE_SHAPE, generator=random)
+        self._minibatch = inputs, torch.randn(batch_size, point.classes, generator=random), torch.ones(batch_size)
         self.expected_bytes = 3 * 4 * sum(parameter.numel() for parameter in self._student.parameters())
 
     @property
     def nbytes(self) -> int:
         """Of parameters, gradients and momenta as they are."""
-        tensors: list[Tensor | None] = [*self._student.parameters(), *self._update.state_dict()["momenta"]]
-        tensors += [parameter.grad for parameter in self._student.parameters()]
+        parameters = [*self._student.parameters()]
+        tensors = [*parameters, *(p.grad for p in parameters), *self._update.state_dict()["momenta"]]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def once(self, watch: Stopwatch) -> None:
         """One `step`."""
         with watch.part("step"):
-            self._update(self._inputs, self._answers, self._weights)
+            self._update(*self._minibatch)
 
 
 def _student(arch: str) -> nn.Module:
@@ -309,23 +265,73 @@ def multiply_adds(network: nn.Module) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def growths_of(sweep: Sweep, measurements: Sequence[Measurement]) -> dict[str, Growth]:
-    """Growth of each part's processor time over a sweep."""
-    return {part: fit_growth({m.point.size: m.cpu[part] for m in measurements}) for part in sweep.parts}
+@dataclass(frozen=True)
+class Growth:
+    """Power law ``seconds = scale · size^exponent`` over the larger sizes, with intervals from resampled repeats.
+
+    `last_exponent` is that between the two largest sizes alone: a fit through a curve that bends upwards hides its end.
+    """
+
+    scale: float
+    exponent: Interval
+    last_exponent: Interval
+    sizes: tuple[int, ...]
+
+    @property
+    def linear(self) -> bool:
+        """Whether the interval leaves no room above `MOST_LINEAR`."""
+        return self.exponent.high <= MOST_LINEAR
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of it."""
+        may = "GROWS" if self.exponent.low > MOST_LINEAR else "MAY GROW"
+        return "grows no faster than linearly" if self.linear else f"{may} FASTER than linearly"
 
 
-def table_of(sweep: Sweep, measurements: Sequence[Measurement], growths: Mapping[str, Growth]) -> str:
+def fit_growth(seconds: Mapping[int, Sequence[float]]) -> Growth:
+    """Fit a power law to the medians over the repeats of each size, by least squares on logarithms.
+
+    Only the larger half of the sizes counts, where what does not grow no longer dominates.
+
+    Raises:
+        ValueError: when there are fewer than `FEWEST_SIZES` sizes.
+    """
+    if len(seconds) < FEWEST_SIZES:
+        raise ValueError(f"a growth needs at least {FEWEST_SIZES} sizes")
+    sizes = sorted(seconds)[-max(FEWEST_SIZES, math.ceil(len(seconds) / 2)) :]
+    repeats = [np.array(seconds[size]) for size in sizes]
+
+    def fit(*repeats: Values, axis: int = -1) -> Values:
+        """Exponent and logarithm of the scale, of the largest sizes."""
+        y = np.log([np.maximum(np.median(each, axis=axis), 1e-9) for each in repeats])  # a coarse clock can say 0
+        line: Values = np.polyfit(np.log(sizes[-len(y) :]), y.reshape(len(y), -1), 1).reshape(2, *y.shape[1:])
+        return line
+
+    exponent, last = (
+        bootstrap_interval(some, lambda *values, axis=-1: fit(*values, axis=axis)[0])
+        for some in (repeats, repeats[-2:])
+    )
+    return Growth(float(np.exp(fit(*repeats)[1])), exponent, last, tuple(sizes))
+
+
+def power(exponent: Interval) -> str:
+    """A power of the size, with its interval."""
+    return f"n^{exponent.mean:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]"
+
+
+def table_of(sweep: Sweep, measured: Sequence[Mapping[str, Any]], growths: Mapping[str, Growth]) -> str:
     """Markdown: a row a size with median milliseconds of processor time, and the growth of each part below."""
     head = [sweep.unit, *(f"{part} ms" for part in sweep.parts), "clock / processor"]
     head += ["MiB", "MiB by arithmetic", "process grew by MiB"]
     rows: list[list[str]] = []
-    for m in measurements:
-        clock = np.median(np.sum([m.wall[part] for part in sweep.parts], axis=0))
-        processor = np.median(np.sum([m.cpu[part] for part in sweep.parts], axis=0))
-        name = f"{m.point.size:,}" + (f" ({m.point.student})" if m.point.student else "")
-        rows.append([name, *(f"{1000 * float(np.median(m.cpu[part])):.3g}" for part in sweep.parts)])
-        rows[-1] += [f"{clock / max(processor, 1e-9):.2f}"]
-        rows[-1] += [f"{m.nbytes / MIB:,.2f}", f"{m.expected_bytes / MIB:,.2f}", f"{m.grown_mib:,.0f}"]
-    rows.append(["growth", *(power(growths[part].exponent) for part in sweep.parts), *[""] * 4])
-    rows.append(["from the last but one", *(power(growths[part].last_exponent) for part in sweep.parts), *[""] * 4])
+    for line in measured:
+        clock, processor = (np.median(np.sum([line[by][p] for p in sweep.parts], axis=0)) for by in ("wall", "cpu"))
+        size, student = line["point"]["size"], line["point"]["student"]
+        cells = [f"{size:,} ({student})" if student else f"{size:,}"]
+        cells += [f"{1000 * float(np.median(line['cpu'][part])):.3g}" for part in sweep.parts]
+        cells += [f"{clock / max(processor, 1e-9):.2f}", f"{line['nbytes'] / MIB:,.2f}"]
+        rows.append([*cells, f"{line['expected_bytes'] / MIB:,.2f}", f"{line['grown_mib']:,.0f}"])
+    for name, attribute in (("growth", "exponent"), ("from the last but one", "last_exponent")):
+        rows.append([name, *(power(getattr(growths[part], attribute)) for part in sweep.parts), *[""] * 4])
     return markdown_table(head, rows)

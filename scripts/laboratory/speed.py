@@ -1,4 +1,4 @@
-"""Measuring how fast many runs go side by side, and how fast one checkout is beside another."""
+"""How fast many runs go side by side, one checkout beside another, and the student's minibatches beside a device."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from ssdkd_agents.machine import MIB
-from ssdkd_agents.vec_env import DistillationVecEnv
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
-from laboratory.machine import kernel_bytes
+from laboratory.common import timed
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs import SSDKDEnv
@@ -29,18 +29,15 @@ from ssdkd_env.tasks import Task
 
 #: Largest difference in float64 between a run in a group and the same run alone that is still rounding.
 GATE_TOLERANCE = 1e-6
+#: Side of the square matrices whose product measures the peak, and numbers that are copied to measure bandwidth.
+PRODUCT_SIDE = {"cpu": 1536, "cuda": 8192}
+COPIED_NUMBERS = {"cpu": 2**26, "cuda": 2**29}
+#: Turns of each measurement of a device, of which the fastest counts.
+TURNS = 5
 
 
-@dataclass(frozen=True)
-class Side:
-    """A way of stepping many environments.
-
-    Attributes:
-        name: in tables.
-        backend: of `SubEnvironments`.
-        processes: among which the environments are divided; None leaves it to the backend.
-        engine: backend of each environment's runs.
-    """
+class Side(NamedTuple):
+    """A way of stepping many environments: its name, backend of `SubEnvironments`, processes, backend of the runs."""
 
     name: str
     backend: str
@@ -49,68 +46,16 @@ class Side:
 
 
 def sides(count: int, cores: int, compiled: bool = False) -> list[Side]:
-    """The ways of stepping `count` environments on so many cores, the reference first.
-
-    Args:
-        count: environments.
-        cores: that may be used.
-        compiled: also grouped with the hot loops compiled.
-    """
-    ways = [Side("one after another", "loop", 1)]
-    if count > 1:
-        ways.append(Side("grouped", "grouped", 1))
-        if compiled:
-            ways.append(Side("grouped, compiled", "grouped", 1, engine="compiled"))
+    """The ways of stepping `count` environments on so many cores, the reference first; some `compiled` if wanted."""
     processes = min(cores, count)
-    if processes > 1:
-        ways.append(Side(f"{processes} processes", "process", processes))
-    if processes > 1 and count > processes:
-        ways.append(Side(f"grouped in {processes} processes", "grouped", processes))
-    return ways
-
-
-class SteppedEnvironments:
-    """Environments that are stepped with the paper's sampler, and reset at their episodes' ends.
-
-    Args:
-        env: one of them.
-        kwargs: its arguments.
-        count: how many.
-        side: how.
-    """
-
-    def __init__(self, env: SSDKDEnv, kwargs: dict[str, Any], count: int, side: Side) -> None:
-        self.envs = DistillationVecEnv(count, kwargs | {"backend": side.engine}, side.backend, side.processes)
-        self._actions = np.stack([env.paper_action] * count)
-        self._rounds = env.budget.rounds
-        self._done = 0
-        self.envs.seed(0)
-        self.envs.reset()
-
-    def seconds(self, steps: int) -> list[float]:
-        """Wall seconds of each of some steps of all environments; resets are not counted."""
-        times = []
-        for _ in range(steps):
-            if self._done == self._rounds - 1:  # the last step of an episode would reset in the same call
-                self.envs.reset()
-                self._done = 0
-            started = time.perf_counter()
-            self.envs.step(self._actions)
-            times.append(time.perf_counter() - started)
-            self._done += 1
-        return times
-
-
-def memory_mib() -> float:
-    """Resident memory of this process and of those that it started, in MiB; 0 where the system does not say."""
-    resident = [kernel_bytes(f"/proc/{pid}/status", "VmRSS") for pid in ["self", *_children()]]
-    return sum(nbytes for nbytes in resident if nbytes is not None) / MIB
-
-
-def _children() -> list[str]:
-    path = Path("/proc/self/task")
-    files = path.glob("*/children") if path.exists() else ()
-    return [pid for file in files for pid in file.read_text().split()]
+    ways = {
+        Side("one after another", "loop", 1): True,
+        Side("grouped", "grouped", 1): count > 1,
+        Side("grouped, compiled", "grouped", 1, engine="compiled"): count > 1 and compiled,
+        Side(f"{processes} processes", "process", processes): processes > 1,
+        Side(f"grouped in {processes} processes", "grouped", processes): count > processes > 1,
+    }
+    return [side for side, sensible in ways.items() if sensible]
 
 
 def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
@@ -121,8 +66,7 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
     with ExitStack() as undo:
         undo.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float64)
-        budget = replace(env.budget, rounds=rounds, warmup_rounds=1)
-        budget = replace(budget, student_steps=min(budget.student_steps, 8))
+        budget = replace(env.budget, rounds=rounds, warmup_rounds=1, student_steps=min(env.budget.student_steps, 8))
         teacher = copy.deepcopy(env.task.teacher_on(torch.device("cpu"))).double()
         task = Task(replace(env.task.spec, budget=budget), teacher)
         alone, together = (
@@ -134,15 +78,15 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
             for run in alone:
                 run.step(plan)
             grouped.play([partial(run.step, plan) for run in together])
-        pairs = zip(alone, together, strict=True)
+        numbers = (
+            [
+                torch.cat([p.detach().flatten() for p in (*run.student.parameters(), run.buffer.residents.discrepancy)])
+                for run in runs
+            ]
+            for runs in (alone, together)
+        )
         # `torch.max` passes NaN on, Python's own does not.
-        return float(torch.stack([_difference(*pair) for pair in pairs]).max())
-
-
-@torch.no_grad()
-def _difference(first: DistillationRun, second: DistillationRun) -> torch.Tensor:
-    mine, theirs = ([*run.student.parameters(), run.buffer.residents.discrepancy] for run in (first, second))
-    return torch.stack([(a - b).abs().max() for a, b in zip(mine, theirs, strict=True)]).max()
+        return float(torch.stack([(a - b).abs().max() for a, b in zip(*numbers, strict=True)]).max())
 
 
 #: Plays episodes in a checkout, with nothing but what every version of the environment has.
@@ -178,3 +122,66 @@ def play_in_checkout(checkout: Path, seeds: Sequence[int]) -> list[dict[str, Any
     if done.returncode:
         raise InvalidInputError(f"--before {checkout}: an episode failed there: {done.stderr.strip().splitlines()[-1]}")
     return [json.loads(line) for line in done.stdout.splitlines()][1:]
+
+
+class TrafficCounter(TorchDispatchMode):
+    """Adds up in `nbytes` what each operation reads and writes, as if none was fused with the next."""
+
+    #: Operations that move no data: they look at the same memory in another way, or leave it as it is.
+    FREE = (
+        *("view", "reshape", "permute", "transpose", "t.default", "expand", "slice", "select", "split", "unflatten"),
+        *("unsqueeze", "squeeze", "detach", "as_strided", "alias", "empty"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and count it."""
+        outputs = func(*args, **(kwargs or {}))
+        if not any(name in str(func) for name in self.FREE):
+            self.nbytes += sum(x.nbytes for x in tree_leaves((args, kwargs, outputs)) if isinstance(x, Tensor))
+        return outputs
+
+
+def measure_roofline(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """A device's measured limits: `flops` a second of a large product in a type, `bandwidth` of a copy in bytes/s."""
+    side, numbers = PRODUCT_SIDE[device.type], COPIED_NUMBERS[device.type]
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    source = torch.zeros(numbers, device=device)
+    target = torch.ones_like(source)
+    product, copied = fastest(lambda: left @ right, device), fastest(lambda: target.copy_(source), device)
+    return {"flops": 2 * side**3 / product, "bandwidth": 2 * source.nbytes / copied}
+
+
+def fastest(work: Callable[[], Any], device: torch.device, turns: int = TURNS) -> float:
+    """Seconds of the fastest turn, after one that warms up."""
+    return min([timed(device, work)[1] for _ in range(turns + 1)][1:])
+
+
+def cost_of_minibatches(run: DistillationRun, reference: DistillationRun) -> dict[str, float]:
+    """Count the work of a round's minibatches, and time them.
+
+    Args:
+        run: to be timed, however its backend and precision do it.
+        reference: the same run, whose operations are counted: not compiled, with the same precision.
+
+    Returns:
+        `flops` of convolutions and products, teacher and student, forward and backward; `nbytes` read and written by
+        all operations of the plain step, unfused; `seconds` of the fastest round of minibatches.
+    """
+    budget = run.task.spec.budget
+
+    def train(run: DistillationRun, minibatches: int) -> None:
+        draws, residents = torch.randint(len(run.buffer), (minibatches, budget.batch_size)), run.buffer.residents
+        run.trainer.train(residents.images, draws.to(run.device), residents.importance_weight, run.round)
+
+    # All minibatches cost the same: one chunk is counted.
+    counted = len(reference.trainer.chunks(torch.empty(budget.student_steps, budget.batch_size))[0])
+    with FlopCounterMode(display=False) as flops:
+        train(reference, counted)
+    with TrafficCounter() as traffic:
+        train(reference, counted)
+    scale, seconds = budget.student_steps / counted, fastest(lambda: train(run, budget.student_steps), run.device)
+    return {"flops": scale * flops.get_total_flops(), "nbytes": scale * traffic.nbytes, "seconds": seconds}

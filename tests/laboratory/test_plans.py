@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from laboratory.plan_plots import plot_validity
-from laboratory.plans import NAMED, better_half, fixed_plans, play_plans, rank_correlation, scores_of
+from laboratory.plans import NAMED, fixed_plans, play_plans, scores_of
+from laboratory.plots import plot_validity
+from laboratory.statistics import better_half, rank_correlation
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -141,7 +142,7 @@ def test_interval_covers_what_resampled_seeds_give() -> None:
         spearmanr(values[:, c].mean(1), truth[:, c].mean(1)).statistic for c in other.integers(6, size=(4000, 6))
     ]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])), abs=0.06)
-    narrow = rank_correlation(values, truth, confidence=0.5)
+    narrow = rank_correlation(values, truth, confidence_level=0.5)
     assert found.low < narrow.low < narrow.high < found.high
 
 
@@ -165,7 +166,7 @@ def test_picture_of_validity_shows_every_plan_and_names_the_controls(
         figures.append(figure)
         save_figure(figure, path)
 
-    monkeypatch.setattr("laboratory.plan_plots.save_figure", kept)
+    monkeypatch.setattr("laboratory.plots.save_figure", kept)
     accuracies = {"paper": [0.9, 0.8], "uniform": [0.7, 0.8], "random 0": [0.2, 0.3], "random 1": [0.1, 0.1]}
     gains = {"a": accuracies, "b": {plan: [-value for value in values] for plan, values in accuracies.items()}}
     plot_validity(accuracies, gains, tmp_path / "v.png")

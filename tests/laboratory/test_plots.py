@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from laboratory import plots
-from laboratory.plan_plots import plot_plans
-from laboratory.plots import plot_budgets, plot_growth
+from laboratory.plots import plot_budgets, plot_growth, plot_plans
 from matplotlib.figure import Figure
 from ssdkd_agents.analysis.statistics import Interval
 
@@ -55,6 +54,6 @@ def test_each_sweep_has_a_panel_whose_line_goes_through_the_medians(monkeypatch:
 def test_budgets_and_plans_are_written_as_png(tmp_path: Path) -> None:
     points = [("default (20 rounds)", 8.0, Interval(0.95, 0.94, 0.96)), ("short", 2.0, Interval(0.9, 0.85, 0.92))]
     plot_budgets(points, tmp_path / "budgets.png")
-    plot_plans({"paper": [0.94, 0.95, 0.96], "uniform": [0.93, 0.94, 0.92]}, tmp_path / "plans.png")
     assert_picture(tmp_path / "budgets.png")
+    plot_plans({"paper": [0.94, 0.95, 0.96], "uniform": [0.93, 0.94, 0.92]}, tmp_path / "plans.png")
     assert_picture(tmp_path / "plans.png")

@@ -1,133 +1,232 @@
-"""The table of a round, what measuring it costs, and its trace."""
+"""Ranges account for a whole round, change none of its numbers and leave nothing behind; the tables that they give."""
 
 from __future__ import annotations
 
+import copy
 import json
-from pathlib import Path
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from laboratory.common import Environments
 from laboratory.profiling import (
+    PHASES,
     ROUND,
-    MeasuredRound,
     Row,
-    check_rounds,
+    begin,
+    exclusive,
     measure,
-    overhead_of,
+    profiled,
+    ranges,
     rows_of,
     sums_of,
     table_of,
-    write_trace,
 )
-from laboratory.stopwatch import OTHER, PHASES, Label
+from torch.nn.modules.module import _global_forward_hooks as HOOKS
+from torch.nn.modules.module import _global_forward_pre_hooks as PRE_HOOKS
+from torch.profiler import profile
 
-from ssdkd_env.errors import InvalidInputError
-from tests.envs.episodes import BUDGET
-from tests.laboratory.test_labelling import MINIBATCHES, STEPS, begun, snapshot
+from tests.envs.episodes import BUDGET, SMALL_PROBE
 
-# --- table ---
+STEPS, MINIBATCHES = BUDGET["inversion_steps"], BUDGET["student_steps"]
 
 
-def measured(*seconds: float, wall: float = 0.0, bare: float = 1.0) -> MeasuredRound:
-    labels = (Label("buffer", "update"), Label("synthesis", OTHER), Label("synthesis", "teacher"))
-    times = dict(zip(labels, seconds, strict=False))
-    return MeasuredRound(times, dict.fromkeys(times, 2), wall, bare)
+def begun(count: int = 1, marked: bool = False, **kwargs: Any) -> Environments:
+    arguments = {"budget": BUDGET, "probe": SMALL_PROBE, "device": "cpu"} | kwargs
+    environments = Environments(arguments, count, "grouped" if count > 1 else "loop", seed=3)
+    begin(environments, marked)
+    return environments
+
+
+def calls_of(environments: Environments) -> dict[str, float]:
+    return {label: entry["calls"] for label, entry in exclusive(profiled(environments, 1).events()).items()}
+
+
+def snapshot(environments: Environments) -> list[dict[str, int]]:
+    """Everything that a wrapper could hide in: modules of ours, their classes, PyTorch's classes, the networks."""
+
+    def owners() -> Iterator[Any]:
+        for name, module in sorted(sys.modules.items()):
+            if name.split(".")[0] == "ssdkd_env" and isinstance(module, ModuleType):
+                yield module
+                yield from (value for value in vars(module).values() if isinstance(value, type))
+        yield from (torch.Tensor, torch.optim.Optimizer, torch.optim.Adam, torch.optim.SGD)
+        for run in environments.runs:
+            for network in (run.teacher, run._logits_teacher, run.student):
+                for part in network.modules():
+                    yield from (part, type(part))
+
+    hooks = [{str(key): id(hook) for key, hook in every.items()} for every in (PRE_HOOKS, HOOKS)]
+    return [*hooks, *({name: id(value) for name, value in vars(owner).items()} for owner in owners())]
+
+
+# --- ranges ---
+
+
+def test_every_function_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error too."""
+    environments = begun()
+    (run,) = environments.runs
+    before = snapshot(environments)
+    with ranges(environments):
+        assert snapshot(environments) != before
+    assert snapshot(environments) == before
+    monkeypatch.setattr(run.buffer, "update", None)
+    before = snapshot(environments)
+    with pytest.raises(TypeError, match="not callable"):
+        profiled(environments, 1)
+    assert snapshot(environments) == before
+
+
+@pytest.mark.parametrize(
+    ("count", "kwargs"),
+    [
+        (1, {}),
+        (1, {"backend": "plain"}),
+        (3, {}),
+        (2, {"backend": "plain"}),
+        (1, {"method": "deepinversion", "method_options": {"steps": 2}}),
+        (1, {"method": "cmi", "method_options": {"steps": 2}}),
+        (1, {"method": "vanilla_kd"}),
+    ],
+)
+def test_ranges_change_no_number(count: int, kwargs: dict[str, Any]) -> None:
+    marked, plain = begun(count, **kwargs), begun(count, **kwargs)
+    with ranges(marked), profile() as profiler:
+        results = marked.once()
+    expected = plain.once()
+    assert list(results) == list(expected) == list(range(count))
+    for index in range(count):
+        np.testing.assert_array_equal(results[index][0], expected[index][0])
+        assert results[index][1:] == expected[index][1:]
+    for run, other in zip(marked.runs, plain.runs, strict=True):
+        for one, same in zip(run.student.parameters(), other.student.parameters(), strict=True):
+            assert torch.equal(one, same)
+    assert {label.split(":")[0] for label in exclusive(profiler.events())} <= set(PHASES)
+
+
+@pytest.mark.parametrize("backend", ["fast", "plain"])
+def test_calls_of_a_round_are_those_of_its_budget(backend: str) -> None:
+    calls = calls_of(begun(backend=backend))
+    assert calls["synthesis: backward"] == calls["synthesis: teacher"] == calls["synthesis: student"] == STEPS
+    assert calls["synthesis: generator"] == STEPS + 1  # the finished batch
+    assert calls["training: backward"] == calls["training: student"] == MINIBATCHES
+    assert calls["training: optimiser"] == MINIBATCHES
+    assert calls["training: teacher"] == 1  # of all minibatches, which are few, at once
+    assert calls["logits: teacher"] == calls["synthesis"] == calls["training"] == calls["buffer"] == 1
+    assert {"synthesis: loss", "synthesis: augmentation", "synthesis: statistics", "synthesis: optimiser"} <= set(calls)
+    assert {"training: gather", "training: augmentation", "training: loss", "logits: student"} <= set(calls)
+    assert {"sampling", "comparison", "observation", "rest"} <= set(calls)
+
+
+def test_equal_work_of_several_environments_is_one_range() -> None:
+    calls = calls_of(begun(count=3))
+    assert calls["synthesis: backward"] == calls["synthesis: student"] == STEPS
+    assert calls["synthesis: generator"] == STEPS + 1
+    assert calls["training: backward"] == calls["training: student"] == MINIBATCHES
+    assert calls["training: teacher"] == 3  # each run's images are another
+    assert calls["buffer"] == 3 and calls["synthesis"] == calls["training"] == 1
+    assert {"synthesis: grouping", "training: grouping", "logits: grouping"} <= set(calls)
+
+
+def test_a_pass_has_the_part_of_its_network_and_a_copys_none() -> None:
+    """A compiled network's is that of what was compiled."""
+    environments = begun()
+    (run,) = environments.runs
+    images = torch.rand(2, *run.task.spec.image_shape)
+    compiled = torch.compile(run.student, backend="eager")
+    with torch.no_grad(), ranges(environments), profile() as profiler:
+        expected = run.student(images)
+        assert torch.equal(copy.deepcopy(run.student)(images), expected)
+        answers = [compiled(images) for _ in range(3)]  # compiled in the first
+    assert all(torch.equal(answer, expected) for answer in answers)
+    names = [event.name for event in profiler.events() if event.name.startswith("part::")]
+    assert names == ["part::student"] * 4
+
+
+def test_ranges_in_a_trace_are_properly_nested() -> None:
+    events = [event for event in profiled(begun(2), 1).events() if event.name.startswith(("ssdkd::", "part::"))]
+    events.sort(key=lambda event: (event.time_range.start, -event.time_range.end))
+    assert events[0].name == ROUND and sum(event.name == ROUND for event in events) == 1
+    ends: list[float] = []
+    for event in events:
+        while ends and ends[-1] <= event.time_range.start:
+            ends.pop()
+        assert not ends or event.time_range.end <= ends[-1]
+        ends.append(event.time_range.end)
+
+
+# --- sums and tables ---
+
+
+def event(name: str, start: float, end: float, device: str = "CPU") -> SimpleNamespace:
+    return SimpleNamespace(
+        name=name, time_range=SimpleNamespace(start=start, end=end), device_type=SimpleNamespace(name=device)
+    )
+
+
+def test_a_second_belongs_to_the_innermost_range() -> None:
+    second = 1e6
+    labels = exclusive(
+        [
+            event("part::teacher", 3 * second, 7 * second),
+            event("aten::conv2d", 3 * second, 7 * second),
+            event("ssdkd::synthesis", 1 * second, 31 * second),
+            event("ssdkd::round", 0, 95 * second),
+            event("part::teacher", 4 * second, 5 * second),  # the same once more goes on with it
+            event("ssdkd::logits", 7 * second, 15 * second),
+            event("part::student", 8 * second, 14 * second),
+            event("ssdkd::synthesis", 1 * second, 31 * second, device="CUDA"),
+        ]
+    )
+    assert labels == {
+        "rest": {"seconds": 65.0, "calls": 1},
+        "synthesis": {"seconds": 18.0, "calls": 1},
+        "synthesis: teacher": {"seconds": 4.0, "calls": 1},
+        "logits": {"seconds": 2.0, "calls": 1},
+        "logits: student": {"seconds": 6.0, "calls": 1},
+    }
+
+
+def test_both_sides_do_the_same_rounds() -> None:
+    marked, plain = begun(marked=True), begun()
+    lines = list(measure(marked, plain, rounds=2))
+    assert marked.runs[0].round == plain.runs[0].round == BUDGET["rounds"]
+    for line in lines:
+        assert json.loads(json.dumps(line)) == line
+        assert sum(label["seconds"] for label in line["labels"].values()) == pytest.approx(line["wall"])
+        assert min(label["seconds"] for label in line["labels"].values()) >= 0
+        assert line["bare"] > 0 and 0.001 < line["wall"] < 60
+    for one, same in zip(marked.runs[0].student.parameters(), plain.runs[0].student.parameters(), strict=True):
+        assert torch.equal(one, same)
 
 
 def test_rows_are_means_over_the_rounds_in_the_order_of_a_round() -> None:
-    rows = rows_of([measured(0.1, 0.2, 0.3), measured(0.3, 0.4)])
-    assert [(row.phase, row.part) for row in rows] == [
-        ("synthesis", OTHER), ("synthesis", "teacher"), ("buffer", "update"),
-    ]  # fmt: skip
+    def line(*seconds: float) -> dict[str, Any]:
+        names = ("buffer", "synthesis", "synthesis: teacher")
+        return {"labels": {name: {"seconds": s, "calls": 2} for name, s in zip(names, seconds, strict=False)}}
+
+    rows = rows_of([line(0.1, 0.2, 0.3), line(0.3, 0.4)])
+    assert [row[:2] for row in rows] == [("synthesis", "other"), ("synthesis", "teacher"), ("buffer", "other")]
     assert [row.seconds for row in rows] == pytest.approx([0.3, 0.15, 0.2])
     assert [row.calls for row in rows] == [2, 1, 2]
 
 
 def test_tables_show_milliseconds_shares_and_sums() -> None:
-    rows = [
-        Row("synthesis", "teacher", 0.0625, 1.5),
-        Row("synthesis", OTHER, 0.03125, 2),
-        Row("refresh", OTHER, 0.03125, 1),
-    ]
+    rows = [Row("synthesis", "teacher", 0.0625, 1.5), Row("synthesis", "other", 0.03125, 2)]
+    rows.append(Row("logits", "other", 0.03125, 1))
     assert table_of(rows).splitlines() == [
         "| phase | part | ms a round | share | calls a round |",
         "|---|---|---:|---:|---:|",
         "| synthesis | teacher | 62.50 | 50.0 % | 1.5 |",
         "| synthesis | other | 31.25 | 25.0 % |  |",
-        "| refresh | other | 31.25 | 25.0 % |  |",
+        "| logits | other | 31.25 | 25.0 % |  |",
         "| all | | 125.00 | 100.0 % | |",
     ]
     by_phase, by_part = sums_of(rows, "phase").splitlines(), sums_of(rows, "part").splitlines()
-    assert by_phase[2:] == ["| synthesis | 93.75 | 75.0 % |", "| refresh | 31.25 | 25.0 % |"]
-    assert by_part[2:] == ["| teacher | 62.50 | 50.0 % |", "| other | 62.50 | 50.0 % |"]
-
-
-def test_the_cost_of_measuring_is_that_of_the_same_rounds() -> None:
-    overhead = overhead_of([measured(wall=2.0, bare=1.0), measured(wall=4.0, bare=4.0)])
-    assert overhead.mean == 1.5
-    assert (overhead.low, overhead.high) == (1.0, 2.0)
-
-
-def test_both_sides_do_the_same_rounds() -> None:
-    marked, plain = begun(), begun()
-    lines = [one.line() for one in measure(marked, plain, rounds=2)]
-    assert marked.runs[0].round == plain.runs[0].round == BUDGET["rounds"]
-    for line in lines:
-        assert json.loads(json.dumps(line)) == line
-        assert sum(label["seconds"] for label in line["labels"].values()) == pytest.approx(line["wall"])
-        assert line["bare"] > 0
-    for one, same in zip(marked.runs[0].student.parameters(), plain.runs[0].student.parameters(), strict=True):
-        assert torch.equal(one, same)
-
-
-@pytest.mark.parametrize(
-    ("rounds", "traced", "match"),
-    [
-        (0, 1, "--rounds 0: expected at least 1"),
-        (1, 0, "--trace-rounds 0: expected at least 1"),
-        (2, 1, r"--rounds 2: .* more than the budget's 3; .*\"rounds\": 4"),
-    ],
-)
-def test_rounds_that_an_episode_does_not_have_are_refused(rounds: int, traced: int, match: str) -> None:
-    with pytest.raises(InvalidInputError, match=match):
-        check_rounds(3, rounds, traced)
-    check_rounds(3, 1, 1)
-
-
-# --- trace ---
-
-
-def label_events(path: Path) -> list[dict[str, Any]]:
-    """Events of labels in a trace, outer ones before inner ones."""
-    events = [event for event in json.loads(path.read_text())["traceEvents"] if event.get("cat") == "user_annotation"]
-    return sorted(events, key=lambda event: (event["ts"], -event["dur"]))
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_trace_holds_the_labels_properly_nested(count: int, tmp_path: Path) -> None:
-    environments = begun(count)
-    before = snapshot(environments)
-    path = tmp_path / "new" / "trace.json"
-    mebibytes = write_trace(path, environments, rounds=1)
-    assert mebibytes == path.stat().st_size / 2**20
-    assert snapshot(environments) == before
-    events = label_events(path)
-    names = [event["name"] for event in events]
-    assert names[0] == ROUND and names.count(ROUND) == 1
-    assert names.count("synthesis: backward") == STEPS
-    assert names.count("distillation: backward") == MINIBATCHES
-    assert {phase for phase in PHASES if phase != "rest"} <= set(names)
-    open_events: list[dict[str, Any]] = []
-    for event in events:
-        while open_events and open_events[-1]["ts"] + open_events[-1]["dur"] <= event["ts"]:
-            open_events.pop()
-        if open_events:
-            assert event["ts"] + event["dur"] <= open_events[-1]["ts"] + open_events[-1]["dur"] + 1e-3
-        open_events.append(event)
-
-
-def test_a_trace_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidInputError, match=r"cannot write .*trace\.json"):
-        write_trace(tmp_path / "file" / "trace.json", begun(), rounds=1)
+    assert by_phase[2:] == ["| synthesis | 93.75 | 75.0 % |", "| logits | 31.25 | 25.0 % |"]
+    assert sorted(by_part[2:]) == ["| other | 62.50 | 50.0 % |", "| teacher | 62.50 | 50.0 % |"]

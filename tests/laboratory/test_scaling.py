@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
+import psutil
 import pytest
 import torch
-from laboratory import scaling
 from laboratory.scaling import (
     IMAGE_SHAPE,
+    MOST_LINEAR,
     BufferRounds,
-    Measurement,
+    Growth,
     Point,
     Stopwatch,
     Sweep,
     check_memory,
-    growths_of,
+    fit_growth,
     make_sweeps,
     measure_point,
     multiply_adds,
     table_of,
 )
+from ssdkd_agents.analysis.statistics import Interval
 from torch import nn
 
 from ssdkd_env.errors import InvalidInputError
@@ -35,12 +40,12 @@ PARTS = ("weigh", "update", "probabilities", "draw", "gather", "report")
 def test_a_round_takes_every_part_and_the_bytes_agree_with_arithmetic() -> None:
     point = Point(40, images=40, candidates=6, classes=7)
     measured = measure_point(point, repeats=3, batch_size=4)
-    assert tuple(measured.cpu) == tuple(measured.wall) == PARTS
-    for seconds in (*measured.cpu.values(), *measured.wall.values()):
+    assert tuple(measured["cpu"]) == tuple(measured["wall"]) == PARTS
+    for seconds in (*measured["cpu"].values(), *measured["wall"].values()):
         assert len(seconds) == 3
         assert min(seconds) >= 0
-    assert measured.nbytes == measured.expected_bytes == 40 * (3 * 32 * 32 + 2 * 7 * 4 + 4 * 4 + 8)
-    assert measured.peak_memory_mib > 0
+    assert measured["nbytes"] == measured["expected_bytes"] == 40 * (3 * 32 * 32 + 2 * 7 * 4 + 4 * 4 + 8)
+    assert measured["peak_memory_mib"] > 0
 
 
 def test_a_round_leaves_a_full_buffer_with_the_engines_weights() -> None:
@@ -82,20 +87,22 @@ def test_multiply_adds_are_those_of_convolutions_and_classifier() -> None:
 
 def test_a_students_step_counts_parameters_gradients_and_momenta() -> None:
     measured = measure_point(Point(1, student="resnet8"), repeats=1, batch_size=2)
-    assert tuple(measured.cpu) == ("step",)
+    assert tuple(measured["cpu"]) == ("step",)
     stem, stages, classifier = 3 * 16 * 9 + 32, 0, 64 * 10 + 10
     for before, width in ((16, 16), (16, 32), (32, 64)):
         stages += 9 * (before * width + width * width) + 4 * width
-    assert measured.nbytes == measured.expected_bytes == 3 * 4 * (stem + stages + classifier)
+    assert measured["nbytes"] == measured["expected_bytes"] == 3 * 4 * (stem + stages + classifier)
 
 
 def test_a_table_has_a_row_a_size_and_the_growth() -> None:
     sweep = Sweep("things", ("work",), tuple(Point(size) for size in (10, 100, 1000)))
-    measurements = [
-        Measurement(p, {"work": [1e-3 * p.size] * 3}, {"work": [2e-3 * p.size] * 3}, 1 << 20, 1 << 20, 5.0, 3.0)
+    mebibyte = {"nbytes": 1 << 20, "expected_bytes": 1 << 20, "grown_mib": 3.0}
+    measured = [
+        {"point": vars(p), "cpu": {"work": [1e-3 * p.size] * 3}, "wall": {"work": [2e-3 * p.size] * 3}} | mebibyte
         for p in sweep.points
     ]
-    rows = table_of(sweep, measurements, growths_of(sweep, measurements)).splitlines()
+    growth = fit_growth({p.size: [1e-3 * p.size] * 3 for p in sweep.points})
+    rows = table_of(sweep, measured, {"work": growth}).splitlines()
     assert rows[0].startswith("| things | work ms | clock / processor |")
     assert rows[3] == "| 100 | 100 | 2.00 | 1.00 | 1.00 | 3 |"
     assert rows[-2].startswith("| growth | n^1.00 [1.00, 1.00] |")
@@ -103,24 +110,93 @@ def test_a_table_has_a_row_a_size_and_the_growth() -> None:
     assert len({row.count("|") for row in rows}) == 1
 
 
+# --- growth ---
+
+SIZES = (100, 1000, 10_000, 100_000, 1_000_000, 10_000_000)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 1.5, 2.0])
+def test_a_power_law_gives_its_exponent_and_scale(exponent: float) -> None:
+    growth = fit_growth({size: [3e-6 * size**exponent] * 5 for size in SIZES})
+    assert growth.exponent.mean == pytest.approx(exponent, abs=1e-9)
+    assert (growth.exponent.low, growth.exponent.high) == pytest.approx((exponent, exponent), abs=1e-9)
+    assert growth.last_exponent.mean == pytest.approx(exponent, abs=1e-9)
+    assert growth.scale == pytest.approx(3e-6, rel=1e-6)
+
+
+def test_noise_widens_the_interval_around_the_exponent() -> None:
+    random = np.random.default_rng(1)
+    widths = []
+    for noise in (0.02, 0.2):
+        growth = fit_growth({size: 1e-6 * size * random.lognormal(0, noise, 15) for size in SIZES})  # type: ignore[misc]
+        assert growth.exponent.low <= 1.0 <= growth.exponent.high
+        widths.append(growth.exponent.high - growth.exponent.low)
+    assert 0 < widths[0] < widths[1] < 0.3
+
+
+def test_overhead_of_small_sizes_does_not_count() -> None:
+    growth = fit_growth({size: [5e-3 + 1e-6 * size] * 3 for size in SIZES})
+    assert growth.sizes == SIZES[3:]
+    assert growth.exponent.mean == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_bend_at_the_end_shows() -> None:
+    seconds = {size: [1e-6 * size * 0.99, 1e-6 * size, 1e-6 * size * 1.01] for size in SIZES}
+    assert fit_growth(seconds).last_exponent.low <= MOST_LINEAR
+    seconds[SIZES[-1]] = [2 * value for value in seconds[SIZES[-1]]]
+    growth = fit_growth(seconds)
+    assert growth.last_exponent.low > MOST_LINEAR
+    assert growth.last_exponent.mean == pytest.approx(1 + math.log10(2), abs=1e-9)
+    assert growth.exponent.mean == pytest.approx(1 + math.log10(2) / 2, abs=1e-9)
+
+
+def test_one_slow_repeat_moves_nothing() -> None:
+    seconds = {size: [1e-6 * size] * 9 for size in SIZES}
+    seconds[SIZES[-1]][4] = 1e6
+    assert fit_growth(seconds).exponent.mean == pytest.approx(1.0, abs=1e-9)
+
+
+def test_sizes_may_come_in_any_order_and_as_few_as_three() -> None:
+    growth = fit_growth({size: [1e-6 * size] * 3 for size in (4, 1, 2)})
+    assert growth.sizes == (1, 2, 4)
+    assert growth.exponent.mean == pytest.approx(1.0, abs=1e-9)
+    with pytest.raises(ValueError, match="at least 3 sizes"):
+        fit_growth({1: [1.0] * 3, 2: [2.0] * 3})
+
+
+def test_a_clock_that_says_zero_is_survived() -> None:
+    assert math.isfinite(fit_growth({size: [0.0, 0.0, 1e-3] for size in SIZES}).exponent.high)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.9, 1.15, "grows no faster than linearly"),
+        (1.1, 1.16, "MAY GROW FASTER than linearly"),
+        (1.2, 1.3, "GROWS FASTER than linearly"),
+    ],
+)
+def test_the_whole_interval_decides_the_verdict(low: float, high: float, verdict: str) -> None:
+    growth = Growth(1e-6, Interval((low + high) / 2, low, high), Interval(1.0, 1.0, 1.0), SIZES)
+    assert growth.verdict == verdict
+    assert growth.linear == (verdict == "grows no faster than linearly")
+
+
 # --- memory ---
 
 
-def test_a_sweep_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    sweeps = make_sweeps(1_000_000)
-    images = 1_000_000 * math.prod(IMAGE_SHAPE)
-    monkeypatch.setattr(scaling, "available_bytes", lambda: images)
-    with pytest.raises(InvalidInputError, match=r"--largest 1000000 needs .* give a smaller --largest"):
-        check_memory("buffer", sweeps["buffer"])
-    check_memory("classes", sweeps["classes"])
-    monkeypatch.setattr(scaling, "available_bytes", lambda: 1 << 30)
-    with pytest.raises(InvalidInputError, match="leave it out of --sweeps"):
-        check_memory("classes", sweeps["classes"])
-    for enough in (2 * images, None):
-        monkeypatch.setattr(scaling, "available_bytes", lambda enough=enough: enough)
-        check_memory("buffer", sweeps["buffer"])
-
-
-def test_available_memory_is_what_the_system_says() -> None:
-    available = scaling.available_bytes()
-    assert available is None or available > 1 << 20
+@pytest.mark.parametrize(
+    ("available", "name", "remedy"),
+    [
+        (1_000_000 * math.prod(IMAGE_SHAPE), "buffer", "--largest 1000000 needs .* give a smaller --largest"),
+        (1_000_000 * math.prod(IMAGE_SHAPE), "classes", ""),
+        (2_000_000 * math.prod(IMAGE_SHAPE), "buffer", ""),
+        (1 << 30, "classes", "--sweeps classes needs .* leave it out of --sweeps"),
+    ],
+)
+def test_a_sweep_that_does_not_fit_is_refused(
+    available: int, name: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    with pytest.raises(InvalidInputError, match=remedy) if remedy else nullcontext():
+        check_memory(name, make_sweeps(1_000_000)[name])

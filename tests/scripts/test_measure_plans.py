@@ -53,11 +53,11 @@ def test_summary_and_tables_follow_from_the_lines(out: tuple[Path, Result]) -> N
     assert summary["probe_discrepancy"]["rank_correlation"]["mean"] == pytest.approx(spearmanr(*means).statistic)
     deviation = float(np.median([np.std(values, ddof=1) for values in accuracy.values()]))
     assert summary["seed_deviation_median"] == pytest.approx(deviation)
-    shares = between_group_share(list(gains.values()))
+    shares = between_group_share(*gains.values())
     assert summary["probe_discrepancy"]["plan_share"]["mean"] == pytest.approx(shares)
     better = sorted(accuracy, key=lambda label: -float(np.mean(accuracy[label])))[:4]
     share = summary["probe_discrepancy"]["plan_share_better_half"]["mean"]
-    assert share == pytest.approx(between_group_share([gains[label] for label in better]))
+    assert share == pytest.approx(between_group_share(*(gains[label] for label in better)))
     table = out[1].stdout
     assert f"| share of the return's variance between plans, probe_discrepancy | {shares:.2f} [" in table
     best = max(accuracy, key=lambda label: float(np.mean(accuracy[label])))

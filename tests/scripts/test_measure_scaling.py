@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from tests.agents.plotting.test_plots import assert_picture
@@ -60,9 +62,7 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
 def test_a_buffer_beyond_the_memory_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from laboratory import scaling
-
-    monkeypatch.setattr(scaling, "available_bytes", lambda: 1 << 30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 30))
     result = in_this_process("measure_scaling", "--out", tmp_path / "scaling.jsonl", *SMALL)
     assert_refused(result, "give a smaller --largest")
     assert not any(tmp_path.iterdir())

@@ -72,8 +72,8 @@ def test_versions_play_in_their_own_code(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_peak_tells_shares_of_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laboratory.roofline.PRODUCT_SIDE", {"cpu": 64})
-    monkeypatch.setattr("laboratory.roofline.COPIED_NUMBERS", {"cpu": 4096})
+    monkeypatch.setattr("laboratory.speed.PRODUCT_SIDE", {"cpu": 64})
+    monkeypatch.setattr("laboratory.speed.COPIED_NUMBERS", {"cpu": 4096})
     out = tmp_path / "peak.jsonl"
     result = in_this_process("measure_speed", "peak", "--out", out, *ENV_BUDGET)
     assert result.code == 0, result.stderr

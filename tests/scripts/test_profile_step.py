@@ -20,7 +20,7 @@ def test_a_small_run_ends_in_tables_lines_and_a_trace(tmp_path: Path) -> None:
     result = in_process_of_its_own("profile_step", "--trace", trace, "--out", out, *SMALL)
     assert result.code == 0, result.stderr
     names = {event["name"] for event in json.loads(trace.read_text())["traceEvents"]}
-    assert {"round", "synthesis: teacher", "distillation: backward", "observation"} <= names
+    assert {"ssdkd::round", "ssdkd::synthesis", "ssdkd::training", "part::backward", "aten::convolution"} <= names
     rows = re.findall(r"^\| (\w+) \| (\w+) \| ([\d.]+) \| [\d.]+ % \| [\d.]* \|$", result.stdout, re.MULTILINE)
     assert ("synthesis", "backward") in {(phase, part) for phase, part, _ in rows}
     total = re.search(r"^\| all \| \| ([\d.]+) \| 100\.0 % \| \|$", result.stdout, re.MULTILINE)
@@ -39,7 +39,7 @@ def test_several_environments_and_a_compressed_trace(tmp_path: Path) -> None:
     trace = tmp_path / "trace.json.gz"
     result = in_this_process("profile_step", "--trace", trace, "--num-envs", 2, *SMALL)
     assert result.code == 0, result.stderr
-    assert "| distillation | grouping |" in result.stdout
+    assert "| training | grouping |" in result.stdout
     assert "a step of 2 environment(s)" in result.stdout
     assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     assert [path.name for path in tmp_path.iterdir()] == [trace.name]
@@ -49,7 +49,7 @@ def test_several_environments_and_a_compressed_trace(tmp_path: Path) -> None:
     ("arguments", "match"),
     [
         (("--num-envs", "0"), "--num-envs 0: expected at least 1"),
-        (("--seed", "-1"), "--seed -1: expected a number of at least 0"),
+        (("--seed", "-1"), "--seed -1: expected at least 0"),
         (("--rounds", "16"), "more than the budget's 16"),
         (("--rounds", "0"), "--rounds 0: expected at least 1"),
         (("--trace", "trace.txt"), "expected a name that ends in .json or .json.gz"),

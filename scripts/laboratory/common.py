@@ -1,0 +1,105 @@
+"""What the measurements share: reading the clock and the memory, saying what was measured on, refusing numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from ssdkd_agents.machine import MIB, machine
+from ssdkd_agents.runs import versions
+
+from ssdkd_env.distillation import DistillationRun
+from ssdkd_env.envs.distillation import StepResult
+from ssdkd_env.envs.sub_environments import SubEnvironments
+from ssdkd_env.errors import InvalidInputError
+
+ResultT = TypeVar("ResultT")
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(device: torch.device, call: Callable[[], ResultT]) -> tuple[ResultT, float]:
+    """What a call returns, and its seconds with all the work that it gives to the device."""
+    wait_for(device)
+    started = time.perf_counter()
+    result = call()
+    wait_for(device)
+    return result, time.perf_counter() - started
+
+
+def memory_mib() -> float:
+    """Resident memory of this process and of those that it started, in MiB."""
+    here = psutil.Process()
+    return sum(process.memory_info().rss for process in (here, *here.children())) / MIB
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """Versions and machine, as JSON."""
+    return {"versions": versions(), "machine": machine(device)}
+
+
+def check_least(args: object, **least: int) -> None:
+    """Refuse numbers of a command line that are too small.
+
+    Raises:
+        InvalidInputError: when one is below what its name says here.
+    """
+    for name, lowest in least.items():
+        if getattr(args, name) < lowest:
+            raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {lowest}")
+
+
+def in_turn(sides: Iterable[str], index: int) -> list[str]:
+    """The sides in the order of a round: each is first, second and third equally often."""
+    names = [*sides]
+    turn = index % len(names)
+    return names[turn:] + names[:turn]
+
+
+class Environments:
+    """Environments that go through their rounds side by side, with the paper's sampler.
+
+    Args:
+        kwargs: arguments of each.
+        count: how many.
+        backend: see `SubEnvironments`.
+        processes: among which they are divided; None leaves it to the backend.
+        seed: of the first, the others have the next ones.
+
+    Attributes:
+        device: of their networks.
+        rounds: of an episode.
+    """
+
+    def __init__(
+        self, kwargs: dict[str, Any], count: int, backend: str, processes: int | None = None, seed: int = 0
+    ) -> None:
+        self._pool = SubEnvironments(count, kwargs, backend, processes)
+        self.device, self.rounds = self._pool.first.device, self._pool.first.budget.rounds
+        self._actions = dict.fromkeys(range(count), self._pool.first.paper_action)
+        self._seeds = {index: seed + index for index in range(count)}
+        self._left = 0
+        self.close = self._pool.close
+
+    def ready(self) -> None:
+        """Begin an episode where the last one has ended."""
+        if not self._left:
+            self._pool.reset(self._seeds)
+            self._left = self.rounds
+
+    def once(self) -> dict[int, StepResult]:
+        """A round of every environment; what each gave."""
+        self._left -= 1
+        return self._pool.step(self._actions)
+
+    @property
+    def runs(self) -> list[DistillationRun]:
+        """The run of each, of those that share this process."""
+        return self._pool.get([*self._actions], "run")
