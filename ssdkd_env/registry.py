@@ -82,7 +82,7 @@ class Registry(Mapping[str, EntryT], Generic[EntryT]):
     def _checked(self, name: str, entry: Any, argument: str) -> EntryT:
         fits = callable(entry) if self._kind is None else isinstance(entry, self._kind)
         if not fits:
-            expected = "something to call" if self._kind is None else f"a {self._kind.__module__}.{self._kind.__name__}"
+            expected = "something to call" if self._kind is None else f"an instance of {self._kind.__name__}"
             raise InvalidInputError(f"{argument}={name!r} is a {type(entry).__name__}, expected {expected}")
         found: EntryT = entry
         return found

@@ -95,7 +95,7 @@ def test_odd_names_are_refused(name: Any) -> None:
 
 def test_other_kinds_are_refused() -> None:
     wrong: Any = lambda snapshot: 0.0  # noqa: E731
-    with pytest.raises(InvalidInputError, match=r"reward='mine' is a function, expected a ssdkd_env.envs"):
+    with pytest.raises(InvalidInputError, match=r"reward='mine' is a function, expected an instance of Reward"):
         REWARDS.register("mine", wrong)
     with pytest.raises(InvalidInputError, match="action='mine' is a int, expected something to call"):
         ACTION_SCHEMES.register("mine", 3)  # type: ignore[arg-type]

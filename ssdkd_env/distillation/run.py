@@ -170,7 +170,8 @@ class DistillationRun:
     def step(self, plan: SamplingPlan) -> RoundReport:
         """Do one round: synthesise, update the buffer, distil, refresh the priorities.
 
-        A method that changes its images several times a round does the first three as often.
+        A method that changes its images several times a round does the first three in as many turns; the report is of
+        the last turn, with the losses and replacements of all.
 
         Raises:
             RuntimeError: when the budget is used up.
@@ -183,17 +184,17 @@ class DistillationRun:
         self._check_logits(plan.logits)
         clock = RoundClock(self.device)
         self._reset_first_layer()
-        loss, replaced = torch.zeros((2,), device=self.device)
-        for minibatches in self._sizes.student_steps:
+        loss = replaced = torch.zeros((), device=self.device)
+        for minibatches in self._sizes.turns:
             candidates, synthesis = self._candidates(plan)
-            log_weights, entered = self._update_buffer(candidates, plan)
-            replaced = replaced + entered
+            log_weights, left = self._update_buffer(candidates, plan)
+            replaced = replaced + left
             clock.lap("synthesis")
             shape = minibatches, self.task.spec.budget.batch_size
             draws = sampling.draw(
                 plan, log_weights, self.method.importance_normalization, shape, self._random["sampling"]
             )
-            self.buffer.residents.importance_weight.copy_(draws.importance_weights)
+            self.buffer.residents.importance_weight.copy_(draws.importance_weights)  # w_{i−1} of the next δ
             loss = loss + self._train(draws)
             clock.lap("distillation")
         agreement = self._refresh()
@@ -209,7 +210,7 @@ class DistillationRun:
         """Refuse logits before anything of the run has moved."""
         if logits is None:
             return
-        if len(self._sizes.student_steps) > 1:
+        if len(self._sizes.turns) > 1:
             raise InvalidInputError(
                 f"SamplingPlan.logits: method {self.method.name!r} changes its images several times a round; use the "
                 "exponents, or a method with one batch a round"
@@ -300,15 +301,15 @@ class DistillationRun:
             priority.entering_weights(candidates.discrepancy, residents.discrepancy, residents.importance_weight)
         )
         log_weights = sampling.log_weights(plan, share, residents, candidates)
-        update = self.buffer.update(candidates, *self._contest(candidates, log_weights, plan))
+        update = self.buffer.update(candidates, *self._replacement(candidates, log_weights, plan))
         return log_weights[update.rows], update.replaced
 
-    def _contest(self, candidates: Entries, log_weights: Tensor, plan: SamplingPlan) -> tuple[Tensor, int]:
+    def _replacement(self, candidates: Entries, log_weights: Tensor, plan: SamplingPlan) -> tuple[Tensor, int]:
         """Keys (size + candidates,) that decide who is in the buffer, and the most residents that may leave."""
         if self.method.update == "full":
             return self._newest_first(candidates), self.buffer.capacity
         # The share is the round's, so several batches divide it. The hair keeps 0.29 · 100 at 29.
-        most_replaced = math.floor(plan.replaced_share * self.buffer.capacity / len(self._sizes.student_steps) + 1e-9)
+        most_replaced = math.floor(plan.replaced_share * self.buffer.capacity / len(self._sizes.turns) + 1e-9)
         if plan.replacement == "oldest":
             return self._newest_first(candidates), most_replaced
         keys = sampling.replacement_keys(log_weights, self._random["sampling"])

@@ -16,14 +16,14 @@ class Sizes:
         capacity: images that the memory can hold.
         candidates: images synthesised a batch; 0 with real images.
         inversion_batch: images that inversion optimises at once.
-        student_steps: student minibatches after each batch of synthesis; their sum is the budget's.
+        turns: student minibatches after each batch of synthesis; their sum is the budget's.
         refreshed: most images that are measured anew after a round.
     """
 
     capacity: int
     candidates: int
     inversion_batch: int
-    student_steps: tuple[int, ...]
+    turns: tuple[int, ...]
     refreshed: int
 
     @classmethod
@@ -35,7 +35,7 @@ class Sizes:
         """
         group = min(method.student_steps_per_batch, budget.student_steps) or budget.student_steps
         groups, rest = divmod(budget.student_steps, group)
-        student_steps = (group,) * groups + ((rest,) if rest else ())
+        turns = (group,) * groups + ((rest,) if rest else ())
         candidates = inversion_batch = budget.candidates
         if method.memory == "stream":
             capacity = candidates = group * budget.batch_size
@@ -46,9 +46,9 @@ class Sizes:
             capacity = min(max(wanted, 1), available)
             candidates = 0
         elif method.memory == "pool":
-            batches = (budget.warmup_rounds if method.warm_up else 1) + budget.rounds * len(student_steps)
+            batches = (budget.warmup_rounds if method.warm_up else 1) + budget.rounds * len(turns)
             capacity = min(batches * candidates, method.pool_capacity)
         else:
             capacity = budget.buffer_capacity
         refreshed = capacity if method.memory in ("buffer", "stream") else budget.buffer_capacity
-        return cls(capacity, candidates, inversion_batch, student_steps, refreshed)
+        return cls(capacity, candidates, inversion_batch, turns, refreshed)

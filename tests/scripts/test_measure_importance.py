@@ -111,7 +111,7 @@ def test_file_says_how_it_was_made(measured: tuple[Path, Result], sampler: Path)
     assert image.imread(measured[0].with_suffix(".png")).ndim == 3
 
 
-@pytest.mark.parametrize("arguments", [("paper",), ("fifo", "action=plans")])
+@pytest.mark.parametrize("arguments", [("paper",), ("fifo", "--env.action", "plans")])
 def test_control_reads_nothing(arguments: tuple[str, ...], tmp_path: Path) -> None:
     out = tmp_path / "importance.jsonl"
     result = measure(arguments[0], out, *arguments[1:])

@@ -98,7 +98,7 @@ def test_set_of_ones_own_is_found_by_its_import_path() -> None:
         ("digits-tran", "digits", r"instances='digits-tran' is unknown; choose one of: digits-far, digits-test"),
         (3, "digits", r"instances=3: expected a name such as 'digits-train', or an import path"),
         ("no_module:x", "digits", r"instances='no_module:x' could not be imported"),
-        ("tests.envs.own_networks:TINY", "tiny", r"TINY' is a TaskSpec, expected an InstanceSet"),
+        ("tests.envs.own_networks:TINY", "tiny", r"TINY' is a TaskSpec, expected an instance of InstanceSet"),
         ("digits-train", "cifar10", r"belong to task 'digits', not to 'cifar10'; leave one out"),
         ("tests.envs.own_networks:EMPTY_SET", "digits", r"is empty; give it at least one Instance"),
     ],
