@@ -68,8 +68,8 @@ class Point:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of an image in the buffer: pixels, logits and class shares, four float32 values and a round."""
-        return math.prod(IMAGE_SHAPE) + 2 * 4 * self.classes + 4 * 4 + 8
+        """Bytes of an image in the buffer: pixels, logits and class shares, three float32 values and a round."""
+        return math.prod(IMAGE_SHAPE) + 2 * 4 * self.classes + 3 * 4 + 8
 
 
 class Sweep(NamedTuple):

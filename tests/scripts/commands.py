@@ -124,10 +124,18 @@ def in_this_process(script: str, *arguments: object) -> Result:
 
 
 def assert_resumes(result: Result, script: str, folder: Path) -> None:
-    """The output ends in a command that continues the folder, quoted for a shell and good from any directory."""
-    (line,) = (line for line in result.stdout.splitlines() if line.endswith("--resume"))
+    """The output ends in a command that continues the folder, quoted for a shell and good from any directory.
+
+    Modules in which the tests' own networks lie, named by import paths, are named once more: the folder's settings have
+    the paths, and names out of files import nothing.
+    """
+    (line,) = (line for line in result.stdout.splitlines() if " --resume" in line)
     words = shlex.split(line.rpartition("continue with: ")[2])
-    assert words == [sys.executable, str(SCRIPTS / f"{script}.py"), "--out", str(folder.resolve()), "--resume"]
+    expected = [sys.executable, str(SCRIPTS / f"{script}.py"), "--out", str(folder.resolve()), "--resume"]
+    assert words[: len(expected)] == expected
+    plugins = words[len(expected) :]
+    assert not plugins or (plugins[0] == "--plugins" and len(plugins) > 1)
+    assert all(module.startswith("tests.") for module in plugins[1:])
 
 
 def assert_refused(result: Result, match: str) -> None:
