@@ -146,9 +146,13 @@ def _real_data(args: Arguments, spec: TaskSpec) -> RealData:
     return RealData(spec.dataset or spec.name, *teacher_data())
 
 
+#: Arguments of a command rather than of the run: they are not kept with it.
+OF_THE_COMMAND = {"out", "resume", "plugins"}
+
+
 def _config(args: Arguments, data: RealData) -> dict[str, Any]:
     """What `_arguments_of_run` and a reader need to know of the run, as JSON values."""
-    values = {name: value for name, value in asdict(args).items() if name not in ("out", "resume")}
+    values = {name: value for name, value in asdict(args).items() if name not in OF_THE_COMMAND}
     return values | {"digests": data.digests()}
 
 
@@ -158,7 +162,7 @@ def _arguments_of_run(folder: RunFolder, words: Sequence[str] | None) -> Argumen
     Raises:
         InvalidInputError: when the run was not made by this script, or what it depends on is given anew.
     """
-    names = {argument.name for argument in fields(Arguments)} - {"out", "resume"}
+    names = {argument.name for argument in fields(Arguments)} - OF_THE_COMMAND
     values = {name: value for name, value in folder.config.items() if name in names}
     if set(folder.config) != names | {"digests", "versions"}:
         raise InvalidInputError(f"--resume: {folder.path} was not made by ssdkd teacher; give the folder of such a run")
