@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = Path(__file__).resolve().parent / "laboratory" / "imports.py"
 #: What a Python is tried without for which the index has no PyTorch as --torch asks.
 NEED_TORCH = ("torch", "stable-baselines3", "sb3-contrib")
-SMALL = '{"rounds": 2, "warmup_rounds": 1, "candidates": 8, "inversion_steps": 1, "student_steps": 1, "batch_size": 8}'
+SMALL = {"rounds": 2, "warmup_rounds": 1, "candidates": 8, "inversion_steps": 1, "student_steps": 1, "batch_size": 8}
 EPISODE = f"""
 import gymnasium
 env = gymnasium.make("ssdkd_env:SSDKD/Digits-v2", budget={SMALL})
@@ -55,7 +55,7 @@ print(steps)
 """
 TRAIN = (
     *("train", "--out", "run", "--timesteps", "10", "--evaluate-every-steps", "0", "--no-progress-bar"),
-    *("--env-kwargs", f"budget={SMALL}"),
+    *(word for name, value in SMALL.items() for word in (f"--env.budget.{name}", str(value))),
     *("--hyperparameters", "n_envs=1", "n_steps=5", "batch_size=5", "n_epochs=1"),
 )
 
