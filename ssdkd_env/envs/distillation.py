@@ -183,6 +183,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 "choose a data-free reward such as 'probe_agreement'"
             )
         self._judge = Judge(self.device, made.evaluate_every_rounds, always=self._reward.oracle)
+        self._make_scheme = ACTION_SCHEMES.find(made.action)
         self._take_task(self.task)
         self.action_space = self.action_scheme.space
         self.action_names = self.action_scheme.names
@@ -217,8 +218,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         """Play this task from now on; spaces and names stay as they are."""
         self.task = task
         self.budget = task.spec.budget
-        make = ACTION_SCHEMES.find(self.settings.action)
-        self.action_scheme = make(self.budget, self.method, task.spec.num_classes)
+        self.action_scheme = self._make_scheme(self.budget, self.method, task.spec.num_classes)
 
     @property
     def paper_action(self) -> Any:

@@ -51,10 +51,8 @@ class Episode:
     def play(self, plan: SamplingPlan, rounds: int) -> float:
         """Play a step of so many rounds, or of those that are left; returns its reward."""
         report = self._rounds(plan, rounds)
-        self.previous, self.snapshot = (
-            self.snapshot,
-            self._judge.look(self.run, self.task, report, self.snapshot),
-        )
+        snapshot = self._judge.look(self.run, self.task, report, self.snapshot)
+        self.previous, self.snapshot = self.snapshot, snapshot
         self.score = self._score_now()
         self.curve.append(self._curve_point())
         if self._reward.terminal and not self.over:
