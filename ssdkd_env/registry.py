@@ -19,6 +19,8 @@ EntryT = TypeVar("EntryT")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 #: Modules that the user has named in this process.
 _trusted: set[str] = set()
+#: Beginnings of names that say how the name behind them is used; what stands before their colon is no module.
+_prefixes: set[str] = set()
 
 
 class Registry(Mapping[str, EntryT], Generic[EntryT]):
@@ -110,9 +112,22 @@ def resolve_import_path(argument: str, path: str) -> Any:
     return found
 
 
+def reserve_prefix(prefix: str) -> str:
+    """Make a beginning of names known, such as `"random_at_rate:"`, that says how the name behind it is used."""
+    _prefixes.add(prefix)
+    return prefix
+
+
 def is_import_path(name: str) -> bool:
-    """Whether a name is spelt like an import path."""
-    return _IMPORT_PATH.fullmatch(name) is not None
+    """Whether a name, behind reserved prefixes, is spelt like an import path."""
+    return _IMPORT_PATH.fullmatch(_inner(name)) is not None
+
+
+def _inner(name: str) -> str:
+    """A name without the reserved prefixes that it begins with."""
+    while prefix := next((prefix for prefix in _prefixes if name.startswith(prefix)), ""):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def trust(modules: Iterable[str]) -> None:
@@ -153,7 +168,7 @@ def refuse_imports(where: object, content: Any) -> None:
         for value in content:
             refuse_imports(where, value)
     elif isinstance(content, str) and is_import_path(content):
-        module = content.partition(":")[0]
+        module = _inner(content).partition(":")[0]
         if module not in _trusted:
             raise InvalidInputError(
                 f"{where} names {content!r}, and names out of files import nothing; if you trust that module, add "

@@ -167,6 +167,14 @@ def test_names_out_of_files_import_nothing(content: Any, plugin: str) -> None:
     assert plugin not in sys.modules
 
 
+def test_a_prefix_of_names_is_no_module_and_hides_none() -> None:
+    """`random_at_rate:` says how the sampler behind it is used."""
+    refuse_imports("a.json", ["random_at_rate:uniform", "random_at_rate:runs/ppo"])
+    for name in ("random_at_rate:os:system", "random_at_rate:random_at_rate:os:system"):
+        with pytest.raises(InvalidInputError, match="add --plugins os "):
+            refuse_imports("a.json", {"sampler": name})
+
+
 def test_modules_that_the_user_names_are_imported_and_trusted(plugin: str) -> None:
     trust([plugin])
     assert plugin in sys.modules and trusted() == (plugin,)

@@ -18,7 +18,7 @@ from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.registry import Registry, is_import_path
+from ssdkd_env.registry import Registry, is_import_path, reserve_prefix
 
 FloatArray = NDArray[np.float32]
 #: A recurrent policy's memory.
@@ -230,7 +230,7 @@ def names_baseline(name: str) -> bool:
 
 
 #: `"random_at_rate:runs/ppo"` is the baseline of another sampler; see `RandomReplacement`.
-RANDOM_REPLACEMENT_PREFIX = "random_at_rate:"
+RANDOM_REPLACEMENT_PREFIX = reserve_prefix("random_at_rate:")
 
 
 def parse_constant(name: str, env: SSDKDEnv) -> ConstantSampler:

@@ -77,6 +77,13 @@ def test_lines_of_a_benchmark_replay(tmp_path: Path) -> None:
     assert "| 0 | paper |" in result.stdout
 
 
+@pytest.mark.parametrize("sampler", ["tests.envs.own_networks:TINY", "random_at_rate:tests.envs.own_networks:TINY"])
+def test_a_sampler_named_by_a_line_imports_nothing(results: Path, tmp_path: Path, sampler: str) -> None:
+    line = json.loads(results.read_text().splitlines()[0])
+    append_line(tmp_path / "strange.jsonl", line | {"sampler": sampler})
+    assert_refused(replay(tmp_path / "strange.jsonl"), "names out of files import nothing")
+
+
 def test_what_cannot_be_replayed_is_refused(results: Path, tmp_path: Path) -> None:
     append_line(tmp_path / "training.jsonl", {"timesteps": 8, "return": 0.5, "accuracy": 0.5})
     assert_refused(replay(tmp_path / "training.jsonl"), "line 0 is no result of an episode (no env_id)")

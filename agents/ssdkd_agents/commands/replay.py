@@ -46,7 +46,7 @@ def main(args: Arguments) -> None:
     if not args.tolerance >= 0:
         raise InvalidInputError(f"--tolerance {args.tolerance}: expected a number of at least 0")
     chosen = choose(args, [under_new_names(line) for line in read_lines(args.results)])
-    refuse_imports(args.results, [line.get("env_kwargs") for line in chosen.values()])
+    refuse_imports(args.results, [[line.get("sampler"), line.get("env_kwargs")] for line in chosen.values()])
     for number, line in chosen.items():
         check_result(line, f"{args.results}, line {number}")
         check_replayable(line, f"{args.results}, line {number}", args.tolerance)
