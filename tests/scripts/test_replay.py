@@ -9,6 +9,7 @@ import pytest
 from ssdkd_agents.benchmarking.experiments import run_episode
 from ssdkd_agents.runs import append_line
 
+from ssdkd_env import registry
 from tests.agents.benchmarking.test_experiments import CONFIG
 from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
 
@@ -78,7 +79,10 @@ def test_lines_of_a_benchmark_replay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tests.envs.own_networks:TINY", "random_at_rate:tests.envs.own_networks:TINY"])
-def test_a_sampler_named_by_a_line_imports_nothing(results: Path, tmp_path: Path, sampler: str) -> None:
+def test_a_sampler_named_by_a_line_imports_nothing(
+    results: Path, tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_trusted", set())  # other tests of this process have named the module themselves
     line = json.loads(results.read_text().splitlines()[0])
     append_line(tmp_path / "strange.jsonl", line | {"sampler": sampler})
     assert_refused(replay(tmp_path / "strange.jsonl"), "names out of files import nothing")
