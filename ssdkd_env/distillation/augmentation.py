@@ -58,10 +58,11 @@ class Normalize:
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) float in [0, 1], or uint8 in [0, 255] → PyTorch's default float."""
+        """Normalise (N, C, H, W) float in [0, 1], or uint8 in [0, 255] → PyTorch's default float, channels last."""
         if images.dtype == torch.uint8:
             images = images.to(self._mean.dtype) / 255.0
-        return (images - self._mean) / self._std
+        # Convolutions want channels last, and would each convert a batch for themselves, forward and backward.
+        return ((images - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
     def invert(self, inputs: Tensor) -> Tensor:
         """From network input back to the image range, (N, C, H, W) float, without clipping."""

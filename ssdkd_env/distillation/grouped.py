@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from ssdkd_env.distillation.execution import Execution, Forward
-from ssdkd_env.distillation.forward import FORWARD_CHUNK, logits_of
+from ssdkd_env.distillation.forward import answers, images_a_pass, logits_of
 from ssdkd_env.distillation.inversion import improve
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.objective import Objective
@@ -109,7 +109,8 @@ class GroupedRuns:
         if group is None:
             return None
         forward = works[0].execution.of(group)
-        chunks = zip(*(each.split(max(FORWARD_CHUNK // count, 1)) for each in images), strict=True)
+        share = max(images_a_pass(images[0]) // count, 1)
+        chunks = zip(*(each.split(share) for each in images), strict=True)
         with torch.no_grad():
             logits = [forward(normalize(torch.cat(chunk))).chunk(count) for chunk in chunks]
         return [torch.cat(parts) for parts in zip(*logits, strict=True)]
@@ -192,13 +193,12 @@ def _train_group(works: list[TrainingWork], group: NetworkGroup, updates: list[F
         looks = [
             work.trainer.look_at(work.images, work.weights, chunk) for work, chunk in zip(works, chunks, strict=True)
         ]
-        with torch.no_grad():
-            teacher_logits = [trainer.teacher(inputs) for inputs, _ in looks]
+        teacher_logits = [answers(trainer.teacher, inputs) for inputs, _ in looks]
         steps = zip(
             *(_by_minibatch(parts, batch_size) for parts in (*zip(*looks, strict=True), teacher_logits)), strict=True
         )
-        answers = torch.stack([update(inputs, logits, weights) for inputs, weights, logits in steps])
-        for index, own in enumerate(answers.unflatten(1, (count, batch_size)).unbind(1)):
+        student_logits = torch.stack([update(inputs, logits, weights) for inputs, weights, logits in steps])
+        for index, own in enumerate(student_logits.unflatten(1, (count, batch_size)).unbind(1)):
             weights = looks[index][1]
             totals[index] += trainer.loss(teacher_logits[index], own.flatten(0, 1), weights) / batch_size
     update.part(updates)

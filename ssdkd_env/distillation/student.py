@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.execution import EAGER, Execution
-from ssdkd_env.distillation.forward import FORWARD_CHUNK
+from ssdkd_env.distillation.forward import FORWARD_CHUNK, answers
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.updates import FastUpdate, PlainUpdate, StudentUpdate
@@ -110,11 +110,10 @@ class StudentTrainer:
         total = torch.zeros((), device=images.device)
         for chunk in self.chunks(draws):
             inputs, chunk_weights = self.look_at(images, weights, chunk)
-            with torch.no_grad():
-                teacher_logits = self.teacher(inputs)
+            teacher_logits = answers(self.teacher, inputs)
             parts = (part.split(chunk.shape[1]) for part in (inputs, teacher_logits, chunk_weights))
-            answers = torch.cat([self.update(*minibatch) for minibatch in zip(*parts, strict=True)])
-            total += self.loss(teacher_logits, answers, chunk_weights) / chunk.shape[1]
+            own = torch.cat([self.update(*minibatch) for minibatch in zip(*parts, strict=True)])
+            total += self.loss(teacher_logits, own, chunk_weights) / chunk.shape[1]
         self.student.eval()
         return total
 
@@ -124,7 +123,7 @@ class StudentTrainer:
         self.student.train()
 
     def chunks(self, draws: Tensor) -> tuple[Tensor, ...]:
-        """The minibatches, as many together as the teacher answers at once."""
+        """The minibatches, as many together as are gathered at once."""
         chunks: tuple[Tensor, ...] = draws.split(max(FORWARD_CHUNK // draws.shape[1], 1))
         return chunks
 
@@ -134,9 +133,9 @@ class StudentTrainer:
         drawn = images.index_select(0, index)  # faster than images[index] on the CPU
         return self._normalize(random_crop_flip(drawn, self._padding, self._flip, self._random)), weights[index]
 
-    def loss(self, teacher_logits: Tensor, answers: Tensor, weights: Tensor) -> Tensor:
+    def loss(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor) -> Tensor:
         """Sum of the images' weighted losses, a scalar."""
-        losses = distillation_loss(teacher_logits, answers, self.temperature, self.distance)
+        losses = distillation_loss(teacher_logits, student_logits, self.temperature, self.distance)
         return (weights * losses).sum()
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ssdkd_env.networks.channels_last import GlobalAveragePooling
+
 
 class ConvNet(nn.Module):
     """3×3 convolutions, each with BatchNorm and ReLU, then global average pooling and a linear classifier.
@@ -37,10 +39,10 @@ class ConvNet(nn.Module):
             layers.append(nn.ReLU(inplace=True))
             width = next_width
         self.features = nn.Sequential(*layers)
+        self.pool = GlobalAveragePooling()
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (N, C, H, W) float to logits (N, num_classes)."""
-        features: Tensor = self.features(images).mean(dim=(2, 3))
-        logits: Tensor = self.classifier(features)
+        logits: Tensor = self.classifier(self.pool(self.features(images)))
         return logits

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.channels_last import to_channels_last
+from ssdkd_env.networks.upsampling import UpsampledConv2d
 
 
 class Generator(nn.Module):
@@ -37,12 +39,10 @@ class Generator(nn.Module):
         self.unflatten = nn.Unflatten(1, (channels, height // 4, width // 4))
         self.blocks = nn.Sequential(
             nn.BatchNorm2d(channels),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            UpsampledConv2d(channels, channels),
             nn.BatchNorm2d(channels),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False),
+            UpsampledConv2d(channels, channels // 2),
             nn.BatchNorm2d(channels // 2),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(channels // 2, image_channels, 3, padding=1),
@@ -51,5 +51,5 @@ class Generator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents (N, latent_dim) float to images (N, C, H, W) float in [0, 1]."""
-        images: Tensor = self.blocks(self.unflatten(self.project(latents)))
+        images: Tensor = self.blocks(to_channels_last(self.unflatten(self.project(latents))))
         return images

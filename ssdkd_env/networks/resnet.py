@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.channels_last import GlobalAveragePooling, every_second_pixel
 from ssdkd_env.networks.initialisation import initialise_convolutions
 
 
@@ -35,9 +36,9 @@ class SubsampleAndPad(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C + new_channels, ⌈H/2⌉, ⌈W/2⌉); even sizes keep their memory format."""
-        padding = (0, 0, 0, 0, self.before, self.after)
         if self.networks == 1:
-            return F.pad(features[:, :, ::2, ::2], padding)
+            return every_second_pixel(features, self.before, self.after)
+        padding = (0, 0, 0, 0, self.before, self.after)
         return F.pad(features[:, :, ::2, ::2].unflatten(1, (self.networks, -1)), padding).flatten(1, 2)
 
 
@@ -125,6 +126,7 @@ class ResNet(nn.Module):
                 previous = width
             self.stages.append(f"layer{number}")
             self.add_module(self.stages[-1], stage)
+        self.pool = GlobalAveragePooling()
         self.linear = nn.Linear(previous, num_classes)
         initialise_convolutions(self)
 
@@ -133,7 +135,7 @@ class ResNet(nn.Module):
         features = F.relu(self.bn1(self.conv1(images)), inplace=True)
         for stage in self.stages:
             features = self.get_submodule(stage)(features)
-        logits: Tensor = self.linear(features.mean(dim=(2, 3)))
+        logits: Tensor = self.linear(self.pool(features))
         return logits
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssdkd_env.networks.channels_last import GlobalAveragePooling
 from ssdkd_env.networks.initialisation import initialise_convolutions
 
 #: Widths of the 3×3 convolutions in each of VGG-11's five blocks.
@@ -37,6 +38,7 @@ class VGG11(nn.Module):
             _block(before, widths) for before, widths in zip(inputs[:-1], WIDTHS, strict=True)
         )
         self.halve_large = _HalveLarge()
+        self.pool = GlobalAveragePooling()
         self.classifier = nn.Linear(inputs[-1], num_classes)
         initialise_convolutions(self)
         nn.init.normal_(self.classifier.weight, 0.0, 0.01)
@@ -50,7 +52,7 @@ class VGG11(nn.Module):
         features = self.block3(features)
         features = self.halve_large(features, images.shape[2])
         features = self.block4(features)
-        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(self.pool(features))
         return logits
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.channels_last import GlobalAveragePooling
 from ssdkd_env.networks.initialisation import initialise_convolutions
 
 
@@ -72,6 +73,7 @@ class WideResNet(nn.Module):
         self.block2 = _stage(16 * widen, 32 * widen, 2, blocks)
         self.block3 = _stage(32 * widen, 64 * widen, 2, blocks)
         self.bn1 = nn.BatchNorm2d(64 * widen)
+        self.pool = GlobalAveragePooling()
         self.fc = nn.Linear(64 * widen, num_classes)
         initialise_convolutions(self)
         nn.init.zeros_(self.fc.bias)
@@ -80,7 +82,7 @@ class WideResNet(nn.Module):
         """Map normalised images (N, C, H, W) float to logits (N, num_classes)."""
         features = self.block3(self.block2(self.block1(self.conv1(images))))
         features = F.relu(self.bn1(features), inplace=True)
-        logits: Tensor = self.fc(features.mean(dim=(2, 3)))
+        logits: Tensor = self.fc(self.pool(features))
         return logits
 
 
