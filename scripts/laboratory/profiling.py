@@ -93,7 +93,7 @@ def ranges(side: Environments) -> Iterator[None]:
 def _network_hooks(runs: Sequence[DistillationRun], opened: Callable[[str], Any]) -> list[RemovableHandle]:
     """Hooks that make parts of the passes of the runs' networks, and of groups of them, by their roles."""
     roles = {id(network): "teacher" for run in runs for network in (run.teacher, run._logits_teacher)}
-    roles |= {id(run.student): "student" for run in runs}
+    roles |= {id(network): "student" for run in runs for network in (run.student, run._answering.network)}
     generators = {type(run.task.build_generator(0)) for run in runs}  # which work on clones
     passing: list[tuple[nn.Module, Any]] = []
 

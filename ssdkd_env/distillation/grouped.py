@@ -85,7 +85,8 @@ class GroupedRuns:
         """The networks as one, with their weights; None where they have no grouped form."""
         first = networks[0]
         shapes = tuple(parameter.shape for parameter in first.parameters())
-        key = (type(first), str(first), shapes, len(networks))
+        # Every traced network has a class of its own, so the name has to do; its text shows its operations.
+        key = (type(first).__qualname__, str(first), shapes, len(networks))
         if key not in self._groups:
             device = next(first.parameters()).device
 

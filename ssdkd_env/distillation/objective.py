@@ -27,6 +27,7 @@ from ssdkd_env.distillation.losses import (
 )
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.priority import class_share, confidence, modulation, target_probability
+from ssdkd_env.networks.head import last_linear
 
 
 class Objective:
@@ -82,7 +83,8 @@ class Objective:
         self._priors = method.image_priors or (
             (method.bn_weight > 0 and not self._matches) or (method.contrastive_weight > 0 and not compares)
         )
-        self._last_linear = _last_linear(teacher) if method.activation_weight else None
+        head = last_linear(teacher) if method.activation_weight else None
+        self._last_linear = head and head[1]
         self._contrastive: ContrastiveLoss | None = None
         if compares:
             features = sum(layer.num_features for layer in self.statistics.layers)
@@ -212,11 +214,6 @@ class Objective:
         self.statistics.load_state_dict(state["statistics"])
         if self._contrastive is not None:
             self._contrastive.load_state(state["contrastive"])
-
-
-def _last_linear(network: nn.Module) -> nn.Linear | None:
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    return linear[-1] if linear else None
 
 
 @contextmanager

@@ -7,13 +7,13 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssdkd_env.distillation import priority, sampling
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.emphasis import Emphasis
-from ssdkd_env.distillation.execution import EAGER, Execution
+from ssdkd_env.distillation.execution import EAGER, Execution, choose_precision
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
@@ -23,6 +23,7 @@ from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.work import LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.networks.folding import FoldedTwin
 
 #: How a run's arithmetic is done; see `DistillationRun`.
 BACKENDS = ("plain", "fast", "compiled")
@@ -53,12 +54,13 @@ class DistillationRun:
             teacher that answers and less overhead a step; `"compiled"`, the fast one whose hot loops go through
             `torch.compile` (on CUDA as CUDA graphs), whose compilation delays the first round; `"auto"`, `"fast"`.
         precision: `"float32"`, or `"bfloat16"` for the products in the hot loops and where the student's answer to the
-            whole memory is measured after a round. Logits, losses and divergences are float32, and so is what is
-            measured of fresh images, of the probe set and of real ones.
+            whole memory is measured after a round; `"auto"`, see `choose_precision`. Logits, losses and divergences
+            are float32, and so is what is measured of fresh images, of the probe set and of real ones.
 
     Attributes:
         buffer: the images that the student studies, whatever memory the method has.
         trainer: of the student's minibatches.
+        precision: what is computed in, and why.
         synthesized: images synthesised so far.
         synthesized_class_counts: (classes,) float64, the teacher's classes of all of them.
         synthesized_difficulty: (DIFFICULTY_BINS,) float64, all of them in bins of 1 − p_T.
@@ -74,16 +76,16 @@ class DistillationRun:
         seed: int,
         device: torch.device | str = "cpu",
         backend: str = "auto",
-        precision: str = "float32",
+        precision: str = "auto",
     ) -> None:
         self.task = task
         self.method = method
         self.seed = seed
         self.device = torch.device(device)
         self.backend = choose_backend(backend)
-        execution = Execution(precision, "inductor" if self.backend == "compiled" else "")
-        # Of the whole memory, which costs as much as many minibatches.
-        self._measuring = Execution(precision)
+        self.precision = choose_precision(precision, self.device, task.spec.image_shape)
+        execution = Execution(self.precision.name, "inductor" if self.backend == "compiled" else "")
+        self._measuring = Execution(self.precision.name)  # of the whole memory, which costs as much as many minibatches
         spec, budget = task.spec, task.spec.budget
         seeds = torch.randint(2**62, (7,), generator=torch.Generator().manual_seed(seed)).tolist()
         self._random = {
@@ -95,7 +97,9 @@ class DistillationRun:
         self._real_seed = seeds[6]
         self.teacher = task.teacher_on(self.device)
         self._logits_teacher = task.teacher_on(self.device, folded=self.backend != "plain")
-        self.student = task.build_student(seeds[4]).to(self.device)
+        self.student = task.build_student(seeds[4]).to(self.device).eval()
+        example = torch.randn(2, *spec.image_shape, generator=torch.Generator().manual_seed(0))
+        self._answering = FoldedTwin(self.student, None if self.backend == "plain" else example)
         self._normalize = Normalize(spec.mean, spec.std, self.device)
         self._sizes = Sizes.of(method, budget, task)
         self.inversion = Inversion(
@@ -237,7 +241,7 @@ class DistillationRun:
         rounds = self.task.spec.budget.warmup_rounds if self.method.warm_up else 1
         for index in range(rounds):
             candidates, synthesis = self._synthesize(
-                None if self.method.warm_up else self.student, index - rounds, Emphasis.of(self.method)
+                None if self.method.warm_up else self._answering.network, index - rounds, Emphasis.of(self.method)
             )
             self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
         return synthesis
@@ -253,9 +257,9 @@ class DistillationRun:
         """Fresh images that want into the buffer, and what they are like; none where the images are real."""
         if self.method.memory == "real":
             return None, Synthesis.none(self.task.spec.num_classes, self.device)
-        return self._synthesize(self.student, self.round, Emphasis.of(self.method, plan))
+        return self._synthesize(self._answering.network, self.round, Emphasis.of(self.method, plan))
 
-    def _synthesize(self, student: torch.nn.Module | None, born: int, emphasis: Emphasis) -> tuple[Entries, Synthesis]:
+    def _synthesize(self, student: nn.Module | None, born: int, emphasis: Emphasis) -> tuple[Entries, Synthesis]:
         share, count = self.buffer.mean_class_share(), self._sizes.candidates
         together = self.backend != "plain"
         random = self._layer_random()
@@ -271,8 +275,8 @@ class DistillationRun:
 
     def _entries(self, images: Tensor, born: int) -> tuple[Entries, Tensor]:
         """Entries for images (N, C, H, W) uint8 as the networks see them now, and the mean agreement on them."""
-        teacher_logits = self._logits(self._logits_teacher, images)
-        student_logits = self._logits(self.student, images)
+        teacher_logits = self._logits("teacher", images)
+        student_logits = self._logits("student", images)
         count = len(images)
         entries = Entries(
             images=images,
@@ -327,9 +331,11 @@ class DistillationRun:
     def _train(self, draws: sampling.Draws) -> Tensor:
         """Train the student on the drawn images; returns the sum of the minibatches' losses, a scalar tensor."""
         images, random = self.buffer.residents.images, self._layer_random()
-        return perform(
+        loss = perform(
             TrainingWork(self.trainer, images, draws.rows, draws.loss_weights, self.round, random, self._kind)
         )
+        self._answering.follow()
+        return loss
 
     def _refresh(self) -> Tensor:
         """Measure anew, with the student as it is now, what the priorities need to know of the buffer.
@@ -345,11 +351,8 @@ class DistillationRun:
             rows = (self._refreshed + torch.arange(count, device=self.device)) % size
             self._refreshed = (self._refreshed + count) % size
         images = residents.images[rows]
-        if self.task.dense:
-            teacher_logits = self._logits(self._logits_teacher, images)
-        else:
-            teacher_logits = residents.teacher_logits[rows]
-        student_logits = self._logits(self.student, images, self._measuring)
+        teacher_logits = self._logits("teacher", images) if self.task.dense else residents.teacher_logits[rows]
+        student_logits = self._logits("student", images, self._measuring)
         residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
         return priority.agreement(teacher_logits, student_logits).mean()
 
@@ -357,15 +360,14 @@ class DistillationRun:
         """For one piece of work. Drawn when it is asked for, so that it does not matter with whom it is done."""
         return LayerRandom(int(torch.randint(2**62, (1,), generator=self._random["layers"])), self.device)
 
-    def _logits(self, network: torch.nn.Module, images: Tensor, execution: Execution = EAGER) -> Tensor:
-        together = self.backend != "plain"
-        return perform(
-            LogitsWork(network, images, self._normalize, self._layer_random(), together, self._kind, execution)
-        )
+    def _logits(self, role: str, images: Tensor, execution: Execution = EAGER) -> Tensor:
+        network = self._logits_teacher if role == "teacher" else self._answering.network
+        together, random = self.backend != "plain", self._layer_random()
+        return perform(LogitsWork(network, role, images, self._normalize, random, together, self._kind, execution))
 
     def student_logits(self, images: Tensor) -> Tensor:
         """Logits of the student for images (N, C, H, W) uint8 on the run's device."""
-        return self._logits(self.student, images)
+        return self._logits("student", images)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `step` depends on, copied: `load_state_dict` of it continues bit-identically on the CPU."""
@@ -389,6 +391,7 @@ class DistillationRun:
         state = copy.deepcopy({name: value for name, value in state.items() if name != "buffer"})
         self.inversion.load_state_dict(state["inversion"])
         self.trainer.load_state_dict(state["trainer"])
+        self._answering.follow()
         for name, generator in self._random.items():
             generator.set_state(state["random"][name])
         self.round, self.warm, self.synthesized = state["round"], state["warm"], state["synthesized"]

@@ -172,7 +172,8 @@ class LogitsWork:
     """Ask a network in evaluation mode. Gives its logits, (N, C) or (N, C, H, W).
 
     Attributes:
-        network: teacher or student.
+        network: whose answer is wanted.
+        role: of the network, `"teacher"` or `"student"`.
         images: (N, C, H, W) uint8.
         normalize: from image range to network input.
         random: of the layers.
@@ -184,6 +185,7 @@ class LogitsWork:
     name: ClassVar[str] = "ssdkd::logits"
 
     network: nn.Module
+    role: str
     images: Tensor
     normalize: Normalize
     random: LayerRandom
@@ -193,11 +195,10 @@ class LogitsWork:
 
     @property
     def key(self) -> Hashable:
-        """As many images for the same network, or for networks of one kind."""
+        """As many images for networks of one role, in runs of one kind."""
         if not self.together:
             return id(self)
-        frozen = not any(parameter.requires_grad for parameter in self.network.parameters())  # a teacher, that is
-        return "answer", self.kind, type(self.network), frozen, len(self.images), self.execution
+        return "answer", self.kind, self.role, len(self.images), self.execution
 
     def alone(self) -> Tensor:
         """Do it."""

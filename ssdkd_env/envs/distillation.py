@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
+from ssdkd_env.distillation.execution import choose_precision
 from ssdkd_env.distillation.run import choose_backend
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.episode import Episode
@@ -169,10 +170,13 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     def __init__(self, task: str = "digits", method: str = "ssdkd", **settings: Any) -> None:
         self.settings = made = EnvSettings.of({"task": task, "method": method} | settings)
         self.rounds_per_step, self.clock, self.render_mode = made.rounds_per_step, made.clock, made.render_mode
-        self.device, self.precision = select_device(made.device), made.precision
+        self.device = select_device(made.device)
         self.backend = choose_backend(made.backend)
         self.instances = InstanceDraw(made.instances, made.task_arguments)
         self.task = self.instances.tasks[0]
+        self.precision, self.precision_reason = choose_precision(
+            made.precision, self.device, self.task.spec.image_shape
+        )
         self.method = self.task.make_method(made.method, made.method_options)
         if self.method.memory == "real":
             self.task.training_images()  # refuses here, not at the first reset, where there are none
@@ -378,7 +382,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         return repr((ENV_VERSION, spec, *engine, *face, self.observation_names, self.observation_space))
 
     def _new_episode(self, task: Task, seed: int) -> Episode:
-        run = DistillationRun(task, self.method, seed, self.device, self.backend, self.precision)
+        run = DistillationRun(task, self.method, seed, self.device, self.backend, self.settings.precision)
         return Episode(run, task, self._judge, self._reward)
 
     def _info(self) -> dict[str, Any]:

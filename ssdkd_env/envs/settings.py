@@ -66,7 +66,8 @@ class EnvSettings:
         probe: settings of the probe set to replace, such as 5 for its `steps` where a CPU has to make it.
         backend: `"auto"`, `"fast"`, `"compiled"` or `"plain"`: the same numbers but for rounding; see
             `DistillationRun`.
-        precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; see `DistillationRun`.
+        precision: `"float32"`, or `"bfloat16"` for the products in the hot loops; `"auto"`, bfloat16 where the device
+            computes it natively and the images are large enough to gain; see `DistillationRun`.
         evaluate_every_rounds: rounds between measurements of the reported `accuracy`, which on CIFAR costs as much as
             many minibatches; in between the last one is repeated. They are made at the ends of steps; the last round
             is always measured.
@@ -99,7 +100,7 @@ class EnvSettings:
     data_root: str | None = None
     probe: Mapping[str, Any] | None = None
     backend: str = "auto"
-    precision: str = "float32"
+    precision: str = "auto"
     evaluate_every_rounds: int = 1
     clock: bool = False
     render_mode: str | None = None
@@ -112,7 +113,7 @@ class EnvSettings:
         if self.render_mode is not None:
             check_choice("render_mode", self.render_mode, ("rgb_array",))
         choose_backend(self.backend)
-        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("precision", self.precision, ("auto", *PRECISIONS))
         REWARDS.find(self.reward)
         ACTION_SCHEMES.find(self.action)
         OBSERVATIONS.find(self.observation)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class GlobalAveragePooling(nn.Module):
-    """The mean over all pixels: (N, C, H, W) → (N, C)."""
+    """The mean over all pixels: (N, C, H, W) → (N, C), float32 at least."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C)."""
@@ -66,16 +66,17 @@ class _MeanOverPixels(torch.autograd.Function):
 
     @staticmethod
     def forward(features: Tensor) -> Tensor:
-        return features.mean(dim=(2, 3))
+        # A mean in bfloat16 would be rounded once more, before the layer that must not round.
+        return features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.shape = inputs[0].shape
+        ctx.shape, ctx.dtype = inputs[0].shape, inputs[0].dtype
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         height, width = ctx.shape[2:]
-        spread: Tensor = (gradients[0] / (height * width))[:, :, None, None].expand(ctx.shape)
+        spread: Tensor = (gradients[0] / (height * width)).to(ctx.dtype)[:, :, None, None].expand(ctx.shape)
         return spread.contiguous(memory_format=torch.channels_last)
 
 

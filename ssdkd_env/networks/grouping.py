@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssdkd_env.networks.head import ExactLinear, exact
+
 #: Largest difference of the answers, relative to the largest answer, that still counts as rounding in float64.
 TOLERANCE = 1e-9
 #: Images a network when a group is compared with its members.
@@ -153,14 +155,20 @@ class _GroupedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear, count: int) -> None:
         super().__init__()
-        self.count = count
+        self.count, self.exact = count, isinstance(layer, ExactLinear)
         self.weight = nn.Parameter(_repeated(layer.weight, count), requires_grad=layer.weight.requires_grad)
         self.bias: nn.Parameter | None = None
         if layer.bias is not None:
             self.bias = nn.Parameter(_repeated(layer.bias, count), requires_grad=layer.bias.requires_grad)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """One batched product."""
+        """One batched product, exact where the members' are."""
+        if not self.exact:
+            return self._product(inputs)
+        with exact(inputs):
+            return self._product(inputs.to(self.weight.dtype))
+
+    def _product(self, inputs: Tensor) -> Tensor:
         weight = self.weight.unflatten(0, (self.count, -1)).transpose(1, 2)
         by_network = inputs.unflatten(1, (self.count, -1)).transpose(0, 1)
         if self.bias is None:

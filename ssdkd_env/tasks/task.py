@@ -18,6 +18,7 @@ from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.networks.folding import fold_batch_norm
+from ssdkd_env.networks.head import with_exact_head
 from ssdkd_env.networks.registry import build_network
 from ssdkd_env.tasks.probe_settings import ProbeSettings
 
@@ -97,7 +98,7 @@ class Task:
 
     def __init__(self, spec: TaskSpec, teacher: nn.Module) -> None:
         self.spec = spec
-        teacher = _channels_last(teacher.eval().requires_grad_(False))
+        teacher = _channels_last(with_exact_head(teacher.eval()).requires_grad_(False))
         self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher}
         self._folded: dict[torch.device, nn.Module] = {}
         self._evaluations: dict[torch.device, LabelledImages] = {}
@@ -161,7 +162,7 @@ class Task:
         options = _classifier_options(spec, spec.student_options)
         student = build_network("student_arch", spec.student_arch, options, seed)
         check_classifier("student", student.eval(), spec, self._output_dims)
-        return _channels_last(student)
+        return _channels_last(with_exact_head(student))
 
     def build_generator(self, seed: int) -> nn.Module:
         """A fresh generator, on the CPU, with initial weights that depend on `seed` alone."""

@@ -59,7 +59,7 @@ def test_in_bfloat16_the_memory_is_measured_nearly_as_in_float32() -> None:
         inputs = run._normalize(residents.images)
         exact = priority.discrepancy(run.teacher(inputs), run.student(inputs))
         with torch.autocast("cpu", torch.bfloat16):
-            logits = run.student(inputs)
+            logits = run._answering.network(inputs)
         rounded = priority.discrepancy(run.teacher(inputs), logits.float())
     assert residents.discrepancy.dtype == torch.float32
     torch.testing.assert_close(residents.discrepancy, rounded, rtol=1e-4, atol=1e-5)

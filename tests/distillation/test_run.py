@@ -528,3 +528,22 @@ def test_the_teacher_is_shared_and_never_changes() -> None:
     for name, value in runs[0].teacher.state_dict().items():
         assert torch.equal(value, before[name])
     assert all(p.grad is None and not p.requires_grad for p in runs[0].teacher.parameters())
+
+
+def test_the_student_is_asked_as_it_is_now_after_a_round_and_after_loading() -> None:
+    run = make_run()
+    images = run.task.training_images()[:20]
+
+    def logits_of_the_student() -> Tensor:
+        with torch.no_grad():
+            return run.student(run._normalize(images))
+
+    first = logits_of_the_student()
+    run.step(SamplingPlan())
+    state, learnt = run.state_dict(), logits_of_the_student()
+    assert not torch.allclose(first, learnt, atol=1e-2)
+    torch.testing.assert_close(run.student_logits(images), learnt)
+    run.step(SamplingPlan())
+    run.load_state_dict(state)
+    assert torch.equal(logits_of_the_student(), learnt)
+    torch.testing.assert_close(run.student_logits(images), learnt)

@@ -182,8 +182,8 @@ def test_lent_randomness_is_given_back_after_an_exception() -> None:
 # --- what may be done together ---
 
 
-def answer_work(network: nn.Module, **settings: Any) -> LogitsWork:
-    return replace(LogitsWork(network, IMAGES, Normalize((0.4, 0.6), (0.3, 0.2), CPU), RANDOM), **settings)
+def answer_work(network: nn.Module, role: str = "student", **settings: Any) -> LogitsWork:
+    return replace(LogitsWork(network, role, IMAGES, Normalize((0.4, 0.6), (0.3, 0.2), CPU), RANDOM), **settings)
 
 
 def synthesis_work(student: nn.Module | None = None, momentum: float = 0.0, **settings: Any) -> SynthesisWork:
@@ -206,8 +206,8 @@ def test_students_answer_together_but_not_with_a_teacher_of_their_kind() -> None
     students = [ConvNet(4, 2, (4,)), ConvNet(4, 2, (4,))]
     teacher = ConvNet(4, 2, (6,)).requires_grad_(False)
     assert same(*map(answer_work, students))
-    assert same(answer_work(teacher), answer_work(teacher))
-    assert not same(answer_work(students[0]), answer_work(teacher))
+    assert same(answer_work(teacher, "teacher"), answer_work(teacher, "teacher"))
+    assert not same(answer_work(students[0]), answer_work(teacher, "teacher"))
     assert not same(answer_work(students[0]), answer_work(students[0], images=IMAGES[:3]))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ssdkd_env.networks import folding
-from ssdkd_env.networks.folding import fold_batch_norm
+from ssdkd_env.networks.folding import FoldedTwin, fold_batch_norm
 from ssdkd_env.networks.registry import NETWORKS, build_network
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -84,3 +84,44 @@ def test_a_copy_that_would_answer_otherwise_is_not_used(monkeypatch: pytest.Monk
     network = trained("resnet8")
     monkeypatch.setattr(folding, "fuse_conv_bn_eval", fold_wrongly)
     assert fold_batch_norm(network, IMAGES) is network
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "convnet", "wrn16_1", "vgg11"])
+def test_a_twin_answers_as_its_network_does_whenever_it_follows(arch: str) -> None:
+    network = trained(arch).double().requires_grad_(True)
+    twin, images = FoldedTwin(network, IMAGES), IMAGES.double()
+    assert twin.network is not network
+    assert batch_norms(twin.network) < batch_norms(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    for _ in range(2):
+        before = network(images)
+        network.train()(images).square().mean().backward()
+        optimizer.step()
+        network.eval()
+        answers = network(images)
+        assert (answers - before).abs().max() > 1e-3
+        assert (answers - twin.network(images)).abs().max() > 1e-3, "it follows when it is told to"
+        twin.follow()
+        torch.testing.assert_close(twin.network(images), answers, rtol=1e-9, atol=1e-9)
+
+
+def test_a_twin_of_a_network_that_cannot_be_folded_is_that_network() -> None:
+    network = Odd(branch=True).eval()
+    twin = FoldedTwin(network, IMAGES)
+    twin.follow()
+    assert twin.network is network
+    unfolded = trained("resnet8")
+    assert FoldedTwin(unfolded, None).network is unfolded
+
+
+def test_gradients_pass_a_twin_to_its_inputs_and_leave_none_on_what_was_folded() -> None:
+    network = trained("resnet8").double().requires_grad_(True)
+    twin = FoldedTwin(network, IMAGES)
+    gradients = []
+    for asked in (network, twin.network):
+        images = IMAGES.double().requires_grad_()
+        gradients += torch.autograd.grad(asked(images).square().sum(), images)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
+    folded = {id(parameter) for parameter in twin.network.parameters()} - {id(p) for p in network.parameters()}
+    assert folded
+    assert not any(p.requires_grad for p in twin.network.parameters() if id(p) in folded)

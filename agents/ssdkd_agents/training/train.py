@@ -73,7 +73,9 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
         if checkpoint:
             progress = _go_on(model, checkpoint, folder.path)
         else:
-            write_json(folder.path / MACHINE_FILE, asdict(made.choice) | machine(made.device))
+            (precision,) = made.get_attr("precision", 0)
+            facts = asdict(made.choice) | machine(made.device) | precision_facts(precision)
+            write_json(folder.path / MACHINE_FILE, facts)
         stop, log = Stopper(), EpisodeLog(folder, recorder, progress.seconds)
         loop = TrainingLoop(model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint)
         before_each_iteration(model, loop)
