@@ -16,7 +16,7 @@ from ssdkd_env.errors import check_choice
 Forward = Callable[[Tensor], Tensor]
 #: What convolutions and products are computed in. Weights, losses and optimisers stay float32.
 PRECISIONS = ("float32", "bfloat16")
-#: Pixels of an image from which on bfloat16 is faster on a CPU (20×20); below, the conversions cost what the products save.
+#: Pixels of an image from which on bfloat16 is faster on a CPU (20×20); below, the conversions cost what it saves.
 PIXELS_FOR_BFLOAT16 = 400
 
 
@@ -35,7 +35,7 @@ class Precision(NamedTuple):
 def choose_precision(precision: str, device: torch.device, image_shape: tuple[int, int, int]) -> Precision:
     """The precision that a setting means: itself, or for `"auto"` the faster one.
 
-    It depends on the kind of device and the size of the images, never on a clock, so that one machine always chooses alike.
+    It depends on the device and the size of the images, never on a clock, so that a machine always chooses alike.
 
     Args:
         precision: one of `PRECISIONS`, or `"auto"`.
@@ -53,7 +53,7 @@ def choose_precision(precision: str, device: torch.device, image_shape: tuple[in
         return Precision("float32", f"this {device.type} device does not compute bfloat16 natively")
     if device.type == "cpu" and height * width < PIXELS_FOR_BFLOAT16:
         return Precision("float32", f"images of {height}×{width} are too small to gain by bfloat16")
-    return Precision("bfloat16", f"this {device.type} device computes it natively, and images of {height}×{width} gain by it")
+    return Precision("bfloat16", f"this {device.type} device computes it natively, and images of {height}×{width} gain")
 
 
 @dataclass(frozen=True)

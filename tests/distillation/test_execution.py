@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
 from ssdkd_env.distillation.batch_norm import BatchNormStatistics
-from ssdkd_env.distillation.execution import EAGER, Execution
+from ssdkd_env.distillation.execution import EAGER, Execution, choose_precision
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.report import RoundClock
+from ssdkd_env.distillation.updates import FastUpdate
+from ssdkd_env.envs.distillation import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.tasks import Task, load_task
@@ -58,6 +60,68 @@ def test_a_network_is_called_as_it_is_by_default() -> None:
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="precision='half'"):
         Execution("half")
+
+
+CPU, LARGE = torch.device("cpu"), (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "shape", "name", "reason"),
+    [
+        ({"avx512_bf16": True}, LARGE, "bfloat16", "natively"),
+        ({"amx_bf16": True}, LARGE, "bfloat16", "natively"),
+        ({"avx512_bf16": False, "avx512_f": True}, LARGE, "float32", "not compute bfloat16 natively"),
+        ({"avx512_bf16": True}, (1, 8, 8), "float32", "8×8 are too small"),
+        ({"avx512_bf16": True}, (3, 20, 20), "bfloat16", "20×20"),
+        ({"avx512_bf16": True}, (3, 19, 20), "float32", "19×20"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_has_it_and_images_are_large(
+    capabilities: dict[str, bool],
+    shape: tuple[int, int, int],
+    name: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    chosen = choose_precision("auto", CPU, shape)
+    assert chosen.name == name
+    assert reason in chosen.reason
+    for asked in ("float32", "bfloat16"):
+        assert choose_precision(asked, CPU, shape) == (asked, "it was asked for")
+
+
+@pytest.mark.parametrize(("capability", "name"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_auto_is_bfloat16_on_gpus_that_have_it(
+    capability: tuple[int, int], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_precision("auto", torch.device("cuda", 0), (1, 8, 8)).name == name
+
+
+def test_other_devices_and_an_older_pytorch_stay_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_precision("auto", torch.device("meta"), LARGE).name == "float32"
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_precision("auto", CPU, LARGE).name == "float32"
+
+
+def test_a_run_and_an_environment_say_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdkd_env.distillation.execution.PIXELS_FOR_BFLOAT16", 64)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    run = DistillationRun(tiny_task(), make_method("ssdkd"), seed=0)
+    assert run.precision.name == run.trainer.execution.precision == "bfloat16"
+    env = SSDKDEnv("digits")
+    assert (env.precision, env.precision_reason) == run.precision
+
+
+def test_every_step_computes_with_the_weights_of_the_last() -> None:
+    """Autocast keeps rounded weights as long as it is on: over several steps, the first ones."""
+    network = make_network().train()
+    update = FastUpdate(network, 0.0, 0.0, 1.0, "kl", forward=Execution("bfloat16").of(network))
+    update.lr = 1.0
+    target, weights = torch.randn(6, 10, generator=torch.Generator().manual_seed(0)) * 5, torch.ones(6)
+    first, second = (update(IMAGES, target, weights) for _ in range(2))
+    assert (first - second).abs().max() > 0.05
 
 
 def test_bfloat16_rounds_the_products_and_nothing_else() -> None:

@@ -536,7 +536,8 @@ def test_the_student_is_asked_as_it_is_now_after_a_round_and_after_loading() -> 
 
     def logits_of_the_student() -> Tensor:
         with torch.no_grad():
-            return run.student(run._normalize(images))
+            logits: Tensor = run.student(run._normalize(images))
+        return logits
 
     first = logits_of_the_student()
     run.step(SamplingPlan())

@@ -19,7 +19,7 @@ from ssdkd_env.tasks.task import Task, build_teacher
 
 
 def mean(features: Tensor) -> Tensor:
-    return features.mean(dim=(2, 3))
+    return features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
 
 
 def padded_slice(features: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def test_values_and_gradients_are_those_of_pytorch(name: str, size: tuple[int, i
     for operation in PAIRS[name]:
         inputs = features.clone(memory_format=torch.preserve_format).requires_grad_()
         outputs = operation(inputs)
-        weights = torch.arange(outputs.numel(), dtype=dtype).view_as(outputs)
+        weights = torch.arange(outputs.numel(), dtype=outputs.dtype).view_as(outputs)
         results.append((outputs, torch.autograd.grad(outputs, inputs, weights)[0]))
     (own, own_gradient), (expected, expected_gradient) = results
     assert torch.equal(own, expected)

@@ -117,7 +117,7 @@ def test_a_twin_of_a_network_that_cannot_be_folded_is_that_network() -> None:
 def test_gradients_pass_a_twin_to_its_inputs_and_leave_none_on_what_was_folded() -> None:
     network = trained("resnet8").double().requires_grad_(True)
     twin = FoldedTwin(network, IMAGES)
-    gradients = []
+    gradients: list[Tensor] = []
     for asked in (network, twin.network):
         images = IMAGES.double().requires_grad_()
         gradients += torch.autograd.grad(asked(images).square().sum(), images)

@@ -157,6 +157,7 @@ class ResumableEpisode:
             "peak_device_memory_mib": trace.peak_device_memory_mib,
             "vectorization": "loop",  # one after the other, which is what each gives alone
             "machine": machine(self._env.device),
+            "precision": run.precision._asdict(),
             "versions": versions(),
         }
 

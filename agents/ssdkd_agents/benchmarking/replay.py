@@ -99,7 +99,10 @@ def replay(line: Result, source: str, tolerance: float) -> Replayed:
     Raises:
         InvalidInputError: when the episode cannot be played here.
     """
-    config = EpisodeConfig(line["env_id"], line["sampler"], line["seed"], line["env_kwargs"])
+    # What was chosen there, whatever this machine would choose; lines that do not say are older than the choice.
+    chosen = {"precision": line["precision"]["name"]} if "precision" in line else {}
+    kwargs = {"precision": "float32"} | line["env_kwargs"] | chosen
+    config = EpisodeConfig(line["env_id"], line["sampler"], line["seed"], kwargs)
     threads = torch.get_num_threads()
     torch.set_num_threads(line.get("machine", {}).get("torch_threads", threads))
     try:

@@ -73,8 +73,8 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
         if checkpoint:
             progress = _go_on(model, checkpoint, folder.path)
         else:
-            (precision,) = made.get_attr("precision", 0)
-            facts = asdict(made.choice) | machine(made.device) | precision_facts(precision)
+            chosen = {name: made.get_attr(name, 0)[0] for name in ("precision", "precision_reason")}
+            facts = asdict(made.choice) | machine(made.device) | chosen
             write_json(folder.path / MACHINE_FILE, facts)
         stop, log = Stopper(), EpisodeLog(folder, recorder, progress.seconds)
         loop = TrainingLoop(model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint)
