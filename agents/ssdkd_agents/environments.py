@@ -37,7 +37,7 @@ def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
 
 
 def make_vec_env(
-    env_id: str, env_kwargs: dict[str, Any], count: int, backend: str = "auto", processes: int | None = None
+    env_id: str, env_kwargs: dict[str, Any], count: int, backend: str = "by_size", processes: int | None = None
 ) -> DistillationVecEnv:
     """Make several distillation environments whose work is done side by side; see `DistillationVecEnv`.
 

@@ -24,7 +24,7 @@ class DistillationVecEnv(VecEnv):
     Args:
         num_envs: number of environments.
         kwargs: arguments of each `SSDKDEnv`.
-        backend: `"loop"`, `"process"`, `"grouped"` or `"auto"`; see `SubEnvironments`.
+        backend: `"by_size"`, `"loop"`, `"process"`, `"grouped"` or `"auto"`; see `SubEnvironments`.
         processes: among which the environments are divided; None leaves it to the backend.
 
     Attributes:
@@ -36,7 +36,7 @@ class DistillationVecEnv(VecEnv):
     """
 
     def __init__(
-        self, num_envs: int, kwargs: dict[str, Any], backend: str = "auto", processes: int | None = None
+        self, num_envs: int, kwargs: dict[str, Any], backend: str = "by_size", processes: int | None = None
     ) -> None:
         self._environments = SubEnvironments(num_envs, kwargs, backend, processes)
         self.choice = self._environments.choice

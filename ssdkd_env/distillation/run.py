@@ -340,8 +340,8 @@ class DistillationRun:
     def _refresh(self) -> Tensor:
         """Measure anew, with the student as it is now, what the priorities need to know of the buffer.
 
-        A memory that grows is measured in turns, as many images a round as the small buffer would hold, so that the
-        cost of a round does not grow with it. Returns the mean agreement on the measured images.
+        A memory that grows is measured in turns, a sample a round, so that the cost of a round does not grow with it.
+        Returns the mean agreement on the measured images.
         """
         residents = self.buffer.residents
         size, count = len(residents), min(len(residents), self._sizes.refreshed)

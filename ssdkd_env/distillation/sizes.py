@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.problem import Budget, Problem
 
+#: Images of a memory that is not small from which its statistics are told after a round: its methods sample uniformly,
+#: so that the student's divergence decides nothing.
+SAMPLE = 1000
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -50,5 +54,6 @@ class Sizes:
             capacity = min(batches * candidates, method.pool_capacity)
         else:
             capacity = budget.buffer_capacity
-        refreshed = capacity if method.memory in ("buffer", "stream") else budget.buffer_capacity
+        small = method.memory in ("buffer", "stream")
+        refreshed = capacity if small else min(budget.buffer_capacity, SAMPLE)
         return cls(capacity, candidates, inversion_batch, turns, refreshed)

@@ -12,7 +12,7 @@ import gymnasium as gym
 from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
-from ssdkd_env.envs.tuning import Choice, choose
+from ssdkd_env.envs.tuning import Choice, choose, choose_by_size
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 #: How steps are done: one environment after the other, the same in several processes, or equal work together.
@@ -29,7 +29,8 @@ class SubEnvironments:
         count: how many.
         kwargs: arguments of each `SSDKDEnv`.
         backend: `"loop"` (the reference), `"process"` (several processes of one torch thread), `"grouped"` (students
-            and generators as one grouped network), or `"auto"`, which tries and takes the fastest.
+            and generators as one grouped network), `"by_size"` (grouped where images are small, else in processes: a
+            fixed rule, see `tuning.choose_by_size`), or `"auto"`, which tries and takes the fastest.
         processes: among which the members are divided; None is one, and as many as there are cores with `"process"`.
 
     Attributes:
@@ -143,7 +144,7 @@ def check_backend(backend: str) -> str:
     Raises:
         InvalidInputError: when it is unknown.
     """
-    return check_choice("vectorization", backend, (*BACKENDS, "auto"))
+    return check_choice("vectorization", backend, (*BACKENDS, "by_size", "auto"))
 
 
 def one_each(argument: str, values: Any, count: int) -> list[Any]:
@@ -168,6 +169,8 @@ def _is_whole(value: Any) -> bool:
 
 def _decide(env: SSDKDEnv, count: int, backend: str, processes: int | None) -> Choice:
     cores = usable_cores()
+    if backend == "by_size":
+        return choose_by_size(env, count, cores, processes)
     if backend == "auto":
         return choose(env, count, cores, processes)
     default = min(cores, count) if backend == "process" else 1

@@ -35,8 +35,9 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
 
     Args:
         num_envs: number of environments.
-        vectorization: `"loop"`, `"process"`, `"grouped"` or `"auto"`, which tries in a second or two what is
-            fastest; see `SubEnvironments`. `choice` says what was taken, and why.
+        vectorization: `"by_size"`, `"loop"`, `"process"`, `"grouped"` or `"auto"`, which tries in a second or two what
+            is fastest, so that it depends on what else the machine does; see `SubEnvironments`. `choice` says what was
+            taken, and why.
         processes: among which the environments are divided; None leaves it to the backend.
         autoreset_mode: `"NextStep"`, `"SameStep"` or `"Disabled"`, or the member of Gymnasium's `AutoresetMode`.
         kwargs: arguments of each `SSDKDEnv`.
@@ -49,7 +50,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         self,
         num_envs: int = 1,
         *,
-        vectorization: str = "auto",
+        vectorization: str = "by_size",
         processes: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         **kwargs: Any,

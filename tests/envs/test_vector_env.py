@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -406,7 +408,7 @@ def test_writing_into_results_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"vectorization": "threads"}, "vectorization='threads' is unknown; choose one of: auto, grouped, loop, pro"),
+        ({"vectorization": "threads"}, "vectorization='threads' is unknown; choose one of: auto, by_size, grouped,"),
         ({"autoreset_mode": "Never"}, "autoreset_mode='Never' is unknown; choose one of: 'NextStep', 'SameStep', 'Dis"),
         ({"num_envs": 0}, "num_envs=0: expected a whole number of at least 1"),
         ({"num_envs": 1.5}, "num_envs=1.5: expected a whole number of at least 1"),
@@ -611,7 +613,11 @@ def test_process_has_one_thread_and_serves_until_the_other_end_is_closed(argumen
         ({"vectorization": "auto"}, 1, "grouped: 3 short rounds took 0.900 s one by one, 0.300 s grouped"),
         ({"vectorization": "auto", "processes": 2}, 9, "grouped in 2 processes: 2 short rounds took 0.900 s one by "
          "one, 0.300 s grouped"),
+        ({"vectorization": "auto"}, 3, "process in 3 processes: a group needs two environments in a process"),
         ({}, 3, "process in 3 processes: a group needs two environments in a process"),
+        ({}, 2, "grouped in 2 processes: images of 8×8 leave a core idle one by one"),
+        ({}, 1, "grouped: images of 8×8 leave a core idle one by one"),
+        ({"vectorization": "by_size", "processes": 1}, 9, "grouped: images of 8×8 leave a core idle one by one"),
     ],
     ids=str,
 )  # fmt: skip
@@ -624,6 +630,23 @@ def test_choice_says_what_does_the_work_and_why(
     envs = gym.make_vec(f"ssdkd_env:{ID}", num_envs=3, budget=BUDGET, probe=SMALL_PROBE, **arguments)
     assert isinstance(envs, SSDKDVectorEnv)
     assert str(envs.choice) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "cores", "expected"),
+    [
+        (12, 2, "grouped in 2 processes: images of 12×12 leave a core idle one by one"),
+        (13, 2, "process in 2 processes: images of 13×12 fill a core one by one"),
+        (13, 1, "loop: images of 13×12 fill a core one by one"),
+    ],
+)
+def test_the_size_of_the_images_alone_decides_and_no_clock(size: int, cores: int, expected: str) -> None:
+    env = make()
+    env.task = copy.copy(env.task)
+    env.task.spec = replace(env.task.spec, image_shape=(1, size, 12))
+    assert str(tuning.choose_by_size(env, 4, cores, None)) == expected
+    env.device = torch.device("cuda")
+    assert str(tuning.choose_by_size(env, 4, cores, None)).startswith("grouped: ")
 
 
 def test_it_is_the_vector_entry_point_of_every_id() -> None:

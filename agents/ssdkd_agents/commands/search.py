@@ -43,8 +43,9 @@ class Arguments(Plugins):
     """Of candidates and episodes, 0 to 999."""
     num_envs: int = 16
     """Environments side by side."""
-    vectorization: str = "auto"
-    """How they are stepped: loop, process, grouped, or auto, which tries what is fastest here."""
+    vectorization: str = "by_size"
+    """How they are stepped: loop, process, grouped, by_size (grouped where images are small, else in processes), or
+    auto, which tries what is fastest here and now."""
     final_share: float = 0.5
     """Share of random search's episodes that play its best candidates again, because returns are noisy."""
     population: int = 16

@@ -59,9 +59,9 @@ class Arguments(Plugins):
     """Validations without a higher mean return after which training ends; 0 for never."""
     image_every_episodes: int = 20
     """Episodes between pictures of the buffer in TensorBoard."""
-    vectorization: str = "auto"
-    """How several environments are stepped: loop, process (as SubprocVecEnv does, one torch thread each), grouped, or
-    auto, which tries what is fastest here."""
+    vectorization: str = "by_size"
+    """How several environments are stepped: loop, process (as SubprocVecEnv does, one torch thread each), grouped,
+    by_size (grouped where images are small, else in processes), or auto, which tries what is fastest here and now."""
     resume: bool = False
     """Continue the run in --out, with its own settings; only --timesteps is taken from this command."""
     progress_bar: bool = True

@@ -61,7 +61,7 @@ class SearchConfig:
     episodes: int = 400
     seed: int = 0
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    vectorization: str = "auto"
+    vectorization: str = "by_size"
     num_envs: int = 16
     final_share: float = 0.5
     population: int = 16

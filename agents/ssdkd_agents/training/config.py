@@ -49,7 +49,7 @@ class TrainingConfig:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     checkpoint_every_steps: int = 128
     image_every_episodes: int = 20
-    vectorization: str = "auto"
+    vectorization: str = "by_size"
     evaluate_every_steps: int = 1280
     evaluation_episodes: int = 8
     patience: int = 0
