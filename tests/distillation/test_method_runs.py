@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssdkd_env.distillation import METHODS, DistillationRun, Method, RoundReport, SamplingPlan, make_method, sizes
+from ssdkd_env.distillation import METHODS, DistillationRun, Method, RoundReport, SamplingPlan, make_method
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, TaskSpec, load_task
@@ -479,7 +479,7 @@ def test_every_image_of_a_growing_pool_is_measured_in_turn() -> None:
 def test_of_a_memory_that_is_not_small_a_sample_does(
     method: str, measured_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizes, "SAMPLE", 5)
+    monkeypatch.setattr("ssdkd_env.distillation.sizes.SAMPLE", 5)
     run = make_run(method, task=make_task(rounds=8, student_steps=1))
     for _ in range(4):
         run.step(UNIFORM)
