@@ -3,8 +3,7 @@
 Examples:
   python scripts/measure_speed.py runs --out runs/digits-runs.jsonl
   python scripts/measure_speed.py versions --before ../first --out runs/digits-versions.jsonl
-  python scripts/measure_speed.py peak --env-id SSDKD/CIFAR10-v2 --env.teacher t.safetensors --env.data-root data \
-      backend=compiled precision=bfloat16 --out runs/peak.jsonl
+  python scripts/measure_speed.py peak --env-id SSDKD/CIFAR10-v2 --env.teacher t.safetensors --out runs/peak.jsonl
 
 Each appends JSON lines to a new file, writes a picture of the same name where there is something to see, and prints a
 Markdown table. The sides take turns in one command. Let the machine do nothing else.
@@ -25,7 +24,8 @@ from laboratory.common import Environments, about, memory_mib, timed
 from laboratory.plots import plot_runs
 from laboratory.speed import (
     GATE_TOLERANCE,
-    cost_of_minibatches,
+    ROUND_TURNS,
+    cost_of_round,
     grouped_error,
     measure_roofline,
     play_in_checkout,
@@ -36,6 +36,7 @@ from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
+from ssdkd_agents.machine import peak_device_memory_mib, peak_memory_mib
 from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
@@ -81,9 +82,10 @@ class Versions(Plugins):
 
 @dataclass
 class Peak(Plugins):
-    """Share of the device's measured peak and bandwidth that the student's minibatches reach.
+    """Share of the device's measured rate of convolutions, and of its bandwidth, that a round reaches.
 
-    Peak and bandwidth are measured in the same command: a large matrix product and a large copy.
+    Both are measured in the same command: the fastest of some convolutions, and a large copy. The buffer should be
+    full: give as many warm-up rounds as that takes.
     """
 
     out: Path
@@ -166,6 +168,8 @@ def measure_versions(args: Versions) -> None:
 
 def measure_peak(args: Peak) -> None:
     env = make_env(args.env_id, args.env.settings())
+    if env.budget.rounds < (needed := 2 + ROUND_TURNS):
+        raise InvalidInputError(f"--env.budget.rounds {env.budget.rounds}: expected at least {needed}, to be played")
     dtype = torch.bfloat16 if env.precision == "bfloat16" else torch.float32
     counted = "fast" if env.backend == "compiled" else env.backend
     run, reference = (
@@ -175,16 +179,17 @@ def measure_peak(args: Peak) -> None:
     started = time.perf_counter()
     run.step(SamplingPlan())
     first_round = time.perf_counter() - started
-    reference.warm_up()
-    cost, limits = cost_of_minibatches(run, reference), measure_roofline(env.device, dtype)
+    cost, limits = cost_of_round(run, reference), measure_roofline(env.device, dtype)
+    cost["peak_memory_mib"] = peak_device_memory_mib(env.device) or peak_memory_mib()
     rates = {"flops": cost["flops"] / cost["seconds"], "bandwidth": cost["nbytes"] / cost["seconds"]}
     shares = {name: rate / limits[name] for name, rate in rates.items()}
     line = {"cost": cost, "roofline": limits, "shares": shares, "first_round_seconds": first_round}
     append_line(args.out, line | {"env_id": args.env_id, "env_kwargs": args.env.settings()} | about(env.device))
-    print("| | minibatches of a round | device | share |\n|---|---|---|---|")
-    for name, unit in (("flops", "GFLOP/s"), ("bandwidth", "GB/s, unfused")):
+    print("| | a round | device | share |\n|---|---|---|---|")
+    for name, unit in (("flops", "GFLOP/s, convolutions"), ("bandwidth", "GB/s, unfused")):
         print(f"| {unit} | {rates[name] / 1e9:.1f} | {limits[name] / 1e9:.1f} | {shares[name]:.0%} |")
-    print(f"\n{cost['seconds']:.3f} s a round of minibatches; the first round took {first_round:.1f} s")
+    memory = f"{cost['peak_memory_mib']:.0f} MiB at most"
+    print(f"\n{cost['seconds']:.3f} s a round; warm-up and first round took {first_round:.1f} s; {memory}")
 
 
 def _ratio(before: Sequence[float], now: Sequence[float]) -> str:

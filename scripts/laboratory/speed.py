@@ -1,4 +1,4 @@
-"""How fast many runs go side by side, one checkout beside another, and the student's minibatches beside a device."""
+"""How fast many runs go side by side, one checkout beside another, and a round beside what a device can do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,8 +33,10 @@ GATE_TOLERANCE = 1e-6
 #: Side of the square matrices whose product measures the peak, and numbers that are copied to measure bandwidth.
 PRODUCT_SIDE = {"cpu": 1536, "cuda": 8192}
 COPIED_NUMBERS = {"cpu": 2**26, "cuda": 2**29}
-#: Turns of each measurement of a device, of which the fastest counts.
-TURNS = 5
+#: Channels and side of the maps of the convolutions that are tried.
+CONVOLUTIONS = ((16, 32), (64, 32), (128, 16), (256, 8))
+#: Turns of each measurement of a device, and of a round, of which the fastest counts.
+TURNS, ROUND_TURNS = 5, 3
 
 
 class Side(NamedTuple):
@@ -146,13 +149,28 @@ class TrafficCounter(TorchDispatchMode):
 
 
 def measure_roofline(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """A device's measured limits: `flops` a second of a large product in a type, `bandwidth` of a copy in bytes/s."""
+    """A device's measured limits in a type.
+
+    Returns:
+        `product` and `flops`, FLOP a second of a large matrix product and of the fastest of `CONVOLUTIONS`, and
+        `bandwidth` of a copy in bytes a second.
+    """
     side, numbers = PRODUCT_SIDE[device.type], COPIED_NUMBERS[device.type]
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     source = torch.zeros(numbers, device=device)
     target = torch.ones_like(source)
     product, copied = fastest(lambda: left @ right, device), fastest(lambda: target.copy_(source), device)
-    return {"flops": 2 * side**3 / product, "bandwidth": 2 * source.nbytes / copied}
+    convolution = max(convolution_rate(*shape, device, dtype) for shape in CONVOLUTIONS)
+    return {"product": 2 * side**3 / product, "flops": convolution, "bandwidth": 2 * source.nbytes / copied}
+
+
+def convolution_rate(channels: int, side: int, device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP a second of a 3×3 convolution of 64 maps in channels_last."""
+    maps, weights = torch.randn(64, channels, side, side), torch.randn(channels, channels, 3, 3)
+    maps, weights = (x.to(device, dtype).contiguous(memory_format=torch.channels_last) for x in (maps, weights))
+    with torch.no_grad():
+        seconds = fastest(lambda: F.conv2d(maps, weights, padding=1), device)
+    return 2 * 9 * channels**2 * 64 * side**2 / seconds
 
 
 def fastest(work: Callable[[], Any], device: torch.device, turns: int = TURNS) -> float:
@@ -160,28 +178,22 @@ def fastest(work: Callable[[], Any], device: torch.device, turns: int = TURNS) -
     return min([timed(device, work)[1] for _ in range(turns + 1)][1:])
 
 
-def cost_of_minibatches(run: DistillationRun, reference: DistillationRun) -> dict[str, float]:
-    """Count the work of a round's minibatches, and time them.
+def cost_of_round(run: DistillationRun, reference: DistillationRun) -> dict[str, float]:
+    """Count the work of a round, and time it.
 
     Args:
         run: to be timed, however its backend and precision do it.
         reference: the same run, whose operations are counted: not compiled, with the same precision.
 
     Returns:
-        `flops` of convolutions and products, teacher and student, forward and backward; `nbytes` read and written by
-        all operations of the plain step, unfused; `seconds` of the fastest round of minibatches.
+        `flops` of convolutions and products, all networks, forward and backward; `nbytes` read and written by all
+        operations, unfused; `seconds` of the fastest round.
     """
-    budget = run.task.spec.budget
-
-    def train(run: DistillationRun, minibatches: int) -> None:
-        draws, residents = torch.randint(len(run.buffer), (minibatches, budget.batch_size)), run.buffer.residents
-        run.trainer.train(residents.images, draws.to(run.device), residents.importance_weight, run.round)
-
-    # All minibatches cost the same: one chunk is counted.
-    counted = len(reference.trainer.chunks(torch.empty(budget.student_steps, budget.batch_size))[0])
+    plan = SamplingPlan()
+    reference.step(plan)
     with FlopCounterMode(display=False) as flops:
-        train(reference, counted)
+        reference.step(plan)
     with TrafficCounter() as traffic:
-        train(reference, counted)
-    scale, seconds = budget.student_steps / counted, fastest(lambda: train(run, budget.student_steps), run.device)
-    return {"flops": scale * flops.get_total_flops(), "nbytes": scale * traffic.nbytes, "seconds": seconds}
+        reference.step(plan)
+    seconds = fastest(lambda: run.step(plan), run.device, turns=ROUND_TURNS)
+    return {"flops": flops.get_total_flops(), "nbytes": traffic.nbytes, "seconds": seconds}

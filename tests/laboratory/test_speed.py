@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from laboratory.speed import TrafficCounter, cost_of_minibatches, fastest, measure_roofline
+from laboratory.speed import CONVOLUTIONS, TrafficCounter, convolution_rate, cost_of_round, fastest, measure_roofline
 
 from ssdkd_env.distillation import DistillationRun, make_method
 from ssdkd_env.tasks import load_task
@@ -23,14 +23,13 @@ def test_traffic_is_what_operations_read_and_write() -> None:
     assert traffic.nbytes == 4 * read_and_written
 
 
-def test_operations_of_the_minibatches_are_those_of_the_layers() -> None:
+def test_operations_of_a_round_are_those_of_the_layers() -> None:
     """Two for each multiply-add; a backward pass costs twice a forward pass, but for the first layer's inputs."""
     digits = load_task("digits")
     budget = replace(digits.spec.budget, student_steps=12, batch_size=16, warmup_rounds=1)
-    runs = [DistillationRun(digits.with_budget(budget), make_method("ssdkd"), 0) for _ in range(2)]
-    for run in runs:
-        run.warm_up()
-    cost = cost_of_minibatches(*runs)
+    # Real images: nothing is synthesised, and after the minibatches as many are measured as a small buffer holds.
+    runs = [DistillationRun(digits.with_budget(budget), make_method("vanilla_kd"), 0) for _ in range(2)]
+    cost = cost_of_round(*runs)
 
     def layers(widths: tuple[int, ...]) -> list[int]:
         pixels = (64, 16, 4)
@@ -39,9 +38,15 @@ def test_operations_of_the_minibatches_are_those_of_the_layers() -> None:
 
     teacher, student = layers((16, 32, 64)), layers((12, 24, 48))
     image = sum(teacher) + 3 * sum(student) - student[0]
-    assert cost["flops"] == pytest.approx(12 * 16 * image)
+    assert cost["flops"] == pytest.approx(12 * 16 * image + budget.buffer_capacity * sum(student))
     assert cost["nbytes"] > 0
     assert cost["seconds"] > 0
+
+
+def test_a_convolutions_rate_counts_two_operations_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("laboratory.speed.fastest", lambda work, device: 0.5 if work().shape == (64, 8, 4, 4) else 0.0)
+    assert convolution_rate(8, 4, CPU, torch.float32) == 2 * (2 * 64 * 4 * 4 * 8 * 8 * 9)
+    assert len(CONVOLUTIONS) > 1
 
 
 def test_limits_are_positive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +55,7 @@ def test_limits_are_positive(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = measure_roofline(CPU, torch.bfloat16)
     assert limits["flops"] > 0
     assert limits["bandwidth"] > 0
+    assert limits["product"] > 0
 
 
 def test_the_fastest_turn_counts_and_the_first_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,11 +76,16 @@ def test_peak_tells_shares_of_what_it_measured(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("laboratory.speed.COPIED_NUMBERS", {"cpu": 4096})
     out = tmp_path / "peak.jsonl"
     result = in_this_process("measure_speed", "peak", "--out", out, *ENV_BUDGET)
+    assert_refused(result, "--env.budget.rounds 3: expected at least 5")
+    rounds = ENV_BUDGET.index("--env.budget.rounds") + 1
+    more = (*ENV_BUDGET[:rounds], "5", *ENV_BUDGET[rounds + 1 :])
+    result = in_this_process("measure_speed", "peak", "--out", out, *more)
     assert result.code == 0, result.stderr
     (line,) = lines_of(out)
     share = line["cost"]["flops"] / line["cost"]["seconds"] / line["roofline"]["flops"]
     assert line["shares"]["flops"] == pytest.approx(share)
-    assert "| GFLOP/s |" in result.stdout
+    assert line["cost"]["peak_memory_mib"] > 100
+    assert "| GFLOP/s, convolutions |" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["runs", "versions", "peak"])
