@@ -5,9 +5,11 @@ Example:
   pip install kornia torchvision
   python scripts/compare_fast_datafree.py --checkout Fast-Datafree --out runs/fast-datafree.jsonl
 
-Same networks, batches, steps and dtype on both sides, in one process with one torch thread; theirs may have its loader
+Same networks, batches and steps on both sides, in one process with one torch thread; theirs may have its loader
 processes besides. Its cost grows with its pool of PNG files, so several sizes are measured, with ours at the same
-size; each side keeps its own memory layout and its own way of loading. The rounds of the sides alternate. First the
+size; each side keeps its own memory layout and its own way of loading. Ours takes the precision that is its default
+here, and float32 besides; theirs is float32, as its code has it on a CPU, and with --autocast also in bfloat16, which
+is its best case where a device has it. The rounds of the sides alternate. First the
 images that pass through each network are counted on both sides: if the work is unequal, no time is given. Whatever had
 to be changed to run the checkout is listed with what it does to its time: nothing, or in its favour, but for some
 milliseconds a fork. No data are needed: times do not depend on what the teacher has learned.
@@ -37,7 +39,8 @@ from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.devices import select_device
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.distillation.execution import PRECISIONS
+from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.tasks import Task
 
 
@@ -63,6 +66,10 @@ class Arguments(Plugins):
     """cpu, cuda or auto."""
     backend: str = "auto"
     """Backend of our engine: auto, fast or plain."""
+    precisions: tuple[str, ...] = ("auto", "float32")
+    """Precisions of our engine, each a side."""
+    autocast: bool = False
+    """Measure Fast-Datafree under bfloat16 autocast too."""
 
 
 def main(args: Arguments) -> None:
@@ -85,7 +92,8 @@ def main(args: Arguments) -> None:
     show_work(args.size, works)
     print("Changes that Fast-Datafree needed here:\n")
     print("\n".join(f"- {change}" for change in checkout.changes) + "\n")
-    head = ["pool", "side", "seconds a round", "synthesis", "student", "its seconds over ours"]
+    over = [f"over ours, {precision}" for precision in args.precisions]
+    head = ["pool", "side", "seconds a round", "synthesis", "student", *over]
     print(markdown_table(head, rows))
 
 
@@ -106,46 +114,59 @@ def check(args: Arguments) -> None:
             )
     if not args.pools or not args.workers or min(args.workers) < 0:
         raise InvalidInputError("--pools and --workers: give at least one number, and none below 0")
+    for precision in args.precisions:
+        check_choice("--precisions", precision, ("auto", *PRECISIONS))
+    if not args.precisions:
+        raise InvalidInputError("--precisions: give at least one, such as auto")
 
 
 def compare(
     args: Arguments, task: Task, checkout: Checkout, pool: int, device: torch.device, folder: Path
 ) -> tuple[dict[str, dict[str, int]], list[list[str]]]:
     """Gate, then measure at one size of the memory; returns the counted images of each side and rows of the table."""
-    ours = OurSide(args.size, task, pool, device, args.backend)
-    theirs = TheirSide(checkout, args.size, ours, pool, folder)
-    sides: dict[str, Callable[[], Seconds]] = {"ours": ours.round}
-    sides |= {f"Fast-Datafree, {workers} workers": partial(theirs.round, workers) for workers in args.workers}
+    ours = {
+        f"ours, {precision}": OurSide(args.size, task, pool, device, args.backend, precision)
+        for precision in args.precisions
+    }
+    theirs = TheirSide(checkout, args.size, next(iter(ours.values())), pool, folder)
+    sides: dict[str, Callable[[], Seconds]] = {name: side.round for name, side in ours.items()}
+    for autocast in (False, True) if args.autocast else (False,):
+        more = ", bfloat16" if autocast else ""
+        names = {f"Fast-Datafree, {workers} workers{more}": workers for workers in args.workers}
+        sides |= {name: partial(theirs.round, workers, autocast) for name, workers in names.items()}
 
-    problems, counted = different_networks(ours, theirs), {}
-    for side, play in sides.items():
-        counter = (ours if side == "ours" else theirs).counter()
+    problems, counted = different_networks(next(iter(ours.values())), theirs), {}
+    for name, play in sides.items():
+        side = ours.get(name, theirs)
+        counter = side.counter()
         with counter.counting():
             play()
-        counted[side] = dict(sorted(counter.images.items()))
-        problems += unequal_work(side, counter, args.size.work(), EXTRA if side == "ours" else ())
-    for name, memory in (("ours", ours.memory), ("Fast-Datafree", theirs.memory)):
-        problems += [f"{name}: {memory} images in the memory, expected {pool}"] if memory != pool else []
+        counted[name] = dict(sorted(counter.images.items()))
+        in_float32 = name.endswith("float32") or name.endswith("workers")
+        problems += unequal_work(name, counter, args.size.work(), EXTRA if name in ours else (), in_float32)
+        problems += [f"{name}: {side.memory} images in the memory, expected {pool}"] if side.memory != pool else []
     append_line(args.out, {"pool": pool, "images": counted, "problems": problems})
     refuse_if(problems)
 
     seconds: dict[str, list[Seconds]] = {side: [] for side in sides}
     for index in tqdm(range(args.rounds), desc=f"pool of {pool:,}", unit="round", leave=False):
-        for side in in_turn(sides, index):
-            seconds[side].append(sides[side]())
-        last = {side: parts[-1]._asdict() for side, parts in seconds.items()}
+        for name in in_turn(sides, index):
+            seconds[name].append(sides[name]())
+        last = {name: parts[-1]._asdict() for name, parts in seconds.items()}
         append_line(args.out, {"pool": pool, "round": index, "seconds": last})
-    refuse_if([f"{name}: the student diverged" for name, it in (("ours", ours), ("theirs", theirs)) if it.diverged])
+    diverged = [name for name, own in ours.items() if own.diverged] + ["Fast-Datafree"] * theirs.diverged
+    refuse_if([f"{name}: the student diverged" for name in diverged])
 
     rows = []
-    for side, parts in seconds.items():
-        ratio = "1"
-        if side != "ours":
-            interval = bootstrap_mean(its.total / our.total for its, our in zip(parts, seconds["ours"], strict=True))
-            append_line(args.out, {"pool": pool, "side": side, "ratio": vars(interval)})
-            ratio = str(interval)
-        medians = (f"{np.median([getattr(p, name) for p in parts]):.3f}" for name in ("total", "synthesis", "student"))
-        rows.append([f"{pool:,}", side, *medians, ratio])
+    for name, parts in seconds.items():
+        ratios = []
+        for own in ours:
+            interval = bootstrap_mean(its.total / our.total for its, our in zip(parts, seconds[own], strict=True))
+            ratios.append("" if name in ours else str(interval))
+            if name not in ours:
+                append_line(args.out, {"pool": pool, "side": name, "over": own, "ratio": vars(interval)})
+        medians = (f"{np.median([getattr(p, part) for p in parts]):.3f}" for part in ("total", "synthesis", "student"))
+        rows.append([f"{pool:,}", name, *medians, *ratios])
     return counted, rows
 
 

@@ -108,7 +108,8 @@ class WorkCounter:
 
     Args:
         teachers: teacher, in every form in which it answers.
-        student: told by its mode: it trains in distillation, and is evaluated as adversary or when it is measured.
+        students: the student, in every form; told by its mode: it trains in distillation, and is evaluated as adversary
+            or when it is measured.
         generator: counted with all networks of its class, because both sides work on clones.
 
     Attributes:
@@ -116,8 +117,9 @@ class WorkCounter:
         dtypes: of all outputs.
     """
 
-    def __init__(self, teachers: list[nn.Module], student: nn.Module, generator: type[nn.Module]) -> None:
-        self._teachers, self._student, self._generator = {id(teacher) for teacher in teachers}, student, generator
+    def __init__(self, teachers: list[nn.Module], students: list[nn.Module], generator: type[nn.Module]) -> None:
+        self._teachers, self._students = {id(teacher) for teacher in teachers}, {id(student) for student in students}
+        self._generator = generator
         self.images: Counter[str] = Counter()
         self.dtypes: set[str] = set()
 
@@ -141,7 +143,7 @@ class WorkCounter:
     def _place(self, module: nn.Module, differentiated: bool) -> str | None:
         if id(module) in self._teachers:
             return "teacher, inversion" if differentiated else "teacher, answers"
-        if module is self._student:
+        if id(module) in self._students:
             if module.training:
                 return "student, distillation"
             return "student, adversary" if differentiated else "student, measuring"
@@ -159,7 +161,11 @@ EXTRA = {
 
 
 def unequal_work(
-    side: str, counted: WorkCounter, expected: Mapping[str, int], extra: Collection[str] = ()
+    side: str,
+    counted: WorkCounter,
+    expected: Mapping[str, int],
+    extra: Collection[str] = (),
+    in_float32: bool = True,
 ) -> list[str]:
     """Where a side did other work in a round than `Round.work()` expects; empty when it did the same.
 
@@ -168,13 +174,14 @@ def unequal_work(
         counted: in one round.
         expected: place → images.
         extra: places at which it may do more.
+        in_float32: no network may answer in another type.
     """
     problems = []
     for place in sorted({*expected, *counted.images}):
         images, wanted = counted.images[place], expected.get(place, 0)
         if images < wanted or (images > wanted and place not in extra):
             problems.append(f"{side}: {images} images at the place '{place}', expected {wanted}")
-    if counted.dtypes != {"torch.float32"}:
+    if in_float32 and counted.dtypes != {"torch.float32"}:
         problems.append(f"{side}: computes in {', '.join(sorted(counted.dtypes))}, expected torch.float32")
     return problems
 
@@ -195,12 +202,21 @@ class OurSide:
         pool: images in the memory when the student studies.
         device: where.
         backend: of the engine.
+        precision: of the engine.
     """
 
-    def __init__(self, size: Round, task: Task, pool: int, device: torch.device, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        size: Round,
+        task: Task,
+        pool: int,
+        device: torch.device,
+        backend: str = "auto",
+        precision: str = "float32",
+    ) -> None:
         self.task, self.device = task, device
         method = make_method("fast5", {"steps": size.inversion_steps, "pool_capacity": pool})
-        self.run = DistillationRun(task, method, seed=0, device=device, backend=backend)
+        self.run = DistillationRun(task, method, seed=0, device=device, backend=backend, precision=precision)
         self.first_student = copy.deepcopy(self.run.student)
         self.run.warm_up()
         made = self.run.buffer.residents
@@ -217,7 +233,8 @@ class OurSide:
     def counter(self) -> WorkCounter:
         """Of this side's networks."""
         teachers = [self.task.teacher_on(self.device), self.task.teacher_on(self.device, folded=True)]
-        return WorkCounter(teachers, self.run.student, type(self.task.build_generator(0)))
+        students = [self.run.student, self.run._answering.network]
+        return WorkCounter(teachers, students, type(self.task.build_generator(0)))
 
     def round(self) -> Seconds:
         """One round."""

@@ -238,11 +238,15 @@ class TheirSide:
 
     def counter(self) -> WorkCounter:
         """Of this side's networks."""
-        return WorkCounter([self.teacher], self.student, type(self.generator))
+        return WorkCounter([self.teacher], [self.student], type(self.generator))
 
-    def round(self, workers: int) -> Seconds:
-        """One round, with so many processes that load images."""
-        with warnings.catch_warnings(), self._adapted(workers):
+    def round(self, workers: int, autocast: bool = False) -> Seconds:
+        """One round, with so many processes that load images, under bfloat16 autocast if wanted."""
+        # Without its cache, which would repeat the first step's weights in all others.
+        rounded = torch.autocast(self.device.type, torch.bfloat16, enabled=autocast, cache_enabled=False)
+        if autocast:
+            self._checkout.note("in bfloat16: its round under autocast without a cache of weights (in its favour)")
+        with warnings.catch_warnings(), self._adapted(workers), rounded:
             warnings.simplefilter("ignore")
             _, synthesis = timed(self.device, self._synthesizer.synthesize)
             _, student = timed(self.device, lambda: self._checkout.main.train(*self._training))

@@ -65,7 +65,7 @@ def test_our_memory_keeps_its_size_and_takes_the_new_images() -> None:
 
 
 def counted(images: dict[str, int], dtypes: tuple[str, ...] = ("torch.float32",)) -> WorkCounter:
-    counter = WorkCounter([], nn.Identity(), nn.Identity)
+    counter = WorkCounter([], [nn.Identity()], nn.Identity)
     counter.images, counter.dtypes = Counter(images), set(dtypes)
     return counter
 

@@ -34,6 +34,8 @@ CHECKOUT = os.environ.get("FAST_DATAFREE", "")
         (("--checkout", ".", "--pools"), "--pools and --workers: give at least one number"),
         (("--checkout", ".", "--workers", "-1"), "--pools and --workers: give at least one number, and none below 0"),
         (("--checkout", ".", "--rounds", "0"), "--rounds 0"),
+        (("--checkout", ".", "--precisions", "half"), "--precisions='half' is unknown"),
+        (("--checkout", ".", "--precisions"), "--precisions: give at least one"),
         (("--checkout", ".", "--batch-size", "0"), "--batch-size 0: expected at least 1"),
         (("--checkout", ".", "--student-arch", "resnet7"), "student_arch='resnet7' is unknown"),
         (("--checkout", ".", "--teacher", "missing.safetensors"), "missing.safetensors"),
@@ -80,7 +82,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 class OtherSide(OurSide):
     """Our engine in the place of the other side, without the passes that only ours may do more."""
 
-    def round(self, workers: int = 0) -> Seconds:
+    def round(self, workers: int = 0, autocast: bool = False) -> Seconds:
         return super().round()
 
 
@@ -106,8 +108,15 @@ def test_no_figure_without_equal_work(
     plain = script.unequal_work
     monkeypatch.setattr(script, "TheirSide", other)
     monkeypatch.setattr(script, "different_networks", lambda *_: [])
-    monkeypatch.setattr(script, "unequal_work", lambda side, work, size, _: plain(side, work, size, script.EXTRA))
-    args = script.Arguments(checkout=tmp_path, out=tmp_path / "results.jsonl", workers=(0,), rounds=2, size=sizes[0])
+    monkeypatch.setattr(script, "unequal_work", lambda side, work, size, _, __: plain(side, work, size, script.EXTRA))
+    args = script.Arguments(
+        checkout=tmp_path,
+        out=tmp_path / "results.jsonl",
+        workers=(0,),
+        rounds=2,
+        size=sizes[0],
+        precisions=("float32",),
+    )
     if match:
         with pytest.raises(SystemExit, match="1"):
             script.compare(args, sizes[0].task(), None, 4, torch.device("cpu"), tmp_path)
@@ -124,11 +133,12 @@ def test_no_figure_without_equal_work(
 def test_comparison_with_a_checkout(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     result = in_process_of_its_own(
-        "compare_fast_datafree", "--checkout", CHECKOUT, "--out", out, *TINY, "--workers", 2, 0
+        "compare_fast_datafree", "--checkout", CHECKOUT, "--out", out, *TINY, "--workers", 2, 0, "--autocast"
     )
     assert result.code == 0, result.stderr
     lines = read_lines(out)
-    sides = {"ours", "Fast-Datafree, 2 workers", "Fast-Datafree, 0 workers"}
+    theirs = {f"Fast-Datafree, {workers} workers{more}" for workers in (0, 2) for more in ("", ", bfloat16")}
+    sides = {"ours, auto", "ours, float32"} | theirs
     gates = [line for line in lines if "problems" in line]
     assert [(line["pool"], line["problems"]) for line in gates] == [(16, []), (32, [])]
     for gate in gates:
@@ -140,9 +150,9 @@ def test_comparison_with_a_checkout(tmp_path: Path) -> None:
     assert all(set(line["seconds"]) == sides for line in rounds)
     for line in (line for line in lines if "ratio" in line):
         pairs = [it["seconds"] for it in rounds if it["pool"] == line["pool"]]
-        ratios = [sum(it[line["side"]].values()) / sum(it["ours"].values()) for it in pairs]
+        ratios = [sum(it[line["side"]].values()) / sum(it[line["over"]].values()) for it in pairs]
         assert line["ratio"]["mean"] == pytest.approx(sum(ratios) / len(ratios))
-    assert sum("ratio" in line for line in lines) == 4
+    assert sum("ratio" in line for line in lines) == 2 * 2 * 4
     changes = lines[-1]["changes"]
     assert any("2 loader workers where it writes 4" in change for change in changes)
     assert all(change in result.stdout for change in changes)
