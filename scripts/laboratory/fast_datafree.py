@@ -242,11 +242,7 @@ class TheirSide:
 
     def round(self, workers: int, autocast: bool = False) -> Seconds:
         """One round, with so many processes that load images, under bfloat16 autocast if wanted."""
-        # Without its cache, which would repeat the first step's weights in all others.
-        rounded = torch.autocast(self.device.type, torch.bfloat16, enabled=autocast, cache_enabled=False)
-        if autocast:
-            self._checkout.note("in bfloat16: its round under autocast without a cache of weights (in its favour)")
-        with warnings.catch_warnings(), self._adapted(workers), rounded:
+        with warnings.catch_warnings(), self._adapted(workers), self._rounded(autocast):
             warnings.simplefilter("ignore")
             _, synthesis = timed(self.device, self._synthesizer.synthesize)
             _, student = timed(self.device, lambda: self._checkout.main.train(*self._training))
@@ -256,6 +252,22 @@ class TheirSide:
             if path.name not in self._kept:
                 path.unlink()
         return Seconds(synthesis, student)
+
+    @contextmanager
+    def _rounded(self, autocast: bool) -> Iterator[None]:
+        """Its best case where a device computes bfloat16: everything under autocast, but for the images it saves."""
+        if not autocast:
+            yield
+            return
+        self._checkout.note(
+            "in bfloat16: its round under autocast without a cache of weights, which would repeat the first step's, "
+            "and its images in float32, because its PNG files want them (in its favour)"
+        )
+        generator = type(self.generator)
+        plain = generator.forward
+        exact = mock.patch.object(generator, "forward", lambda it, latents: plain(it, latents).float())
+        with exact, torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+            yield
 
     @contextmanager
     def _adapted(self, workers: int) -> Iterator[None]:
