@@ -10,11 +10,12 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_STEPS ?= 1280
 DEMO_EPISODES ?= 6
 
-.PHONY: help install demo test docs lint types check clean
+.PHONY: help install demo test test-slow test-all docs lint types check clean
 
 help:
 	@echo "make demo   train CrossQ for a short while, compare it with the paper's sampler, draw the curve"
-	@echo "make test   run the whole test-suite"
+	@echo "make test   run the tests, but for those of tests/slow.txt"
+	@echo "make test-all  run all tests"
 	@echo "make docs   build the documentation into build/docs/index.html; a warning is an error"
 	@echo "make lint   ruff"
 	@echo "make types  mypy"
@@ -34,6 +35,13 @@ demo: install
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir $(DEMO)"
 
 test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+
+# What make test leaves out.
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+test-all: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 docs: install
@@ -46,7 +54,7 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-check: lint types docs test
+check: lint types docs test-all
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

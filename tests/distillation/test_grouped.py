@@ -448,7 +448,7 @@ def test_a_groups_memory_is_measured_in_the_runs_precision() -> None:
         with torch.no_grad():
             exact = priority.discrepancy(run.teacher(inputs), run.student(inputs))
             with torch.autocast("cpu", torch.bfloat16):
-                logits = run.student(inputs)
+                logits = run._answering.network(inputs)
             rounded = priority.discrepancy(run.teacher(inputs), logits.float())
         near, far = ((residents.discrepancy - each).abs().mean() for each in (rounded, exact))
         assert near < 0.5 * far

@@ -59,7 +59,7 @@ def test_line_is_json_and_holds_its_config() -> None:
     assert set(line) == {
         *asdict(CONFIG), "sampler_digest", "return", "final", "held_out_accuracy", "actions", "curve", "seconds",
         "distributions", "buffer_images", "buffer_bytes", "peak_memory_mib", "peak_device_memory_mib",
-        "vectorization", "machine", "versions",
+        "vectorization", "machine", "precision", "versions",
     }  # fmt: skip
 
 
