@@ -25,6 +25,7 @@ NAMES = (
     "distill",
     "evaluate_sampler",
     "export_sampler",
+    "gpu_day",
     "index_results",
     "keep_results",
     "leaderboard",
