@@ -1,6 +1,6 @@
 """Settings of the whole suite: one thread, property-based tests that repeat exactly, and which tests are slow.
 
-`make test` leaves out the tests of `slow.txt`, `make test-all` has all. `pytest -n 2 --list-slow 0.5` writes the list
+`make test` leaves out the tests of `slow.txt`, `make test-all` has all. `pytest -n 2 --list-slow 0.35` writes the list
 anew: the tests that took at least so many seconds. A test that nobody has timed yet counts as fast.
 """
 
