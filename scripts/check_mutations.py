@@ -2,7 +2,7 @@
 
 Example:
   python scripts/check_mutations.py --out runs/mutations.jsonl
-  python scripts/check_mutations.py --out runs/all.jsonl --tests -n 2 -m ""
+  python scripts/check_mutations.py --out runs/all.jsonl --tests "-n 2"
 
 Each mutation is one changed line in a copy of this checkout, whose tests then run until the first failure. Appends a
 JSON line for each: whether it was found, by which test, and the seconds; prints a Markdown table. The unchanged copy is
@@ -12,6 +12,8 @@ suite for one that is not.
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tyro
 from laboratory.mutations import MUTATIONS, Mutation
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
@@ -40,8 +41,8 @@ class Arguments(Plugins):
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    tests: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An argument of pytest in place of those of `make test`; may be given several times."""
+    tests: str = "-n 2 -m 'not slow'"
+    """Arguments of pytest, in one word; those of `make test` without it."""
     only: tuple[str, ...] = ()
     """Names of the mutations to try; all without it."""
 
@@ -54,7 +55,7 @@ def main(args: Arguments) -> None:
         raise InvalidInputError(
             f"--only {unknown[0]}: there is no such mutation; choose one of: {', '.join(MUTATIONS)}"
         )
-    tests = list(args.tests) or ["-n", "2", "-m", "not slow"]
+    tests = shlex.split(args.tests)
     wanted = {name: mutation for name, mutation in MUTATIONS.items() if not args.only or name in args.only}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +97,7 @@ class changed:
 def run_tests(copy: Path, arguments: list[str]) -> tuple[str, float]:
     """The first test that fails, empty when none does, and the seconds."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *arguments]
-    environment = {"PYTHONPATH": f"{copy}:{copy / 'agents'}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    environment = {**os.environ, "PYTHONPATH": f"{copy}:{copy / 'agents'}", "OMP_NUM_THREADS": "1"}
     started = time.perf_counter()
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - started

@@ -42,8 +42,8 @@ MUTATIONS = {
     ),
     "the strongest residents leave": Mutation(
         f"{ENGINE}/buffer.py",
-        "return keys.argsort(stable=True)[:count]\n    rows",
-        "return keys.argsort()[-count:]\n    rows",
+        "return keys.argsort(stable=True)[:count]\n    limit",
+        "return keys.argsort()[-count:]\n    limit",
     ),
     "T squared is missing": Mutation(f"{ENGINE}/updates.py", "(temperature / predictions)", "(1.0 / predictions)"),
     "no weight decay": Mutation(f"{ENGINE}/updates.py", "        if self._weight_decay:\n", "        if False:\n"),

@@ -45,7 +45,7 @@ def test_what_is_found_and_what_is_not(
         "found": Mutation("code.py", "seen = 1\nu", "seen = 2\nu"),
     }
     monkeypatch.setattr(check_mutations, "MUTATIONS", lines)
-    check_mutations.main(check_mutations.Arguments(out=tmp_path / "out.jsonl", tests=("tests",)))
+    check_mutations.main(check_mutations.Arguments(out=tmp_path / "out.jsonl", tests="tests"))
     shown = capsys.readouterr().out
     assert "| seen | code.py | **not found** |" in shown
     assert "| found | code.py | tests/test_code.py::test_it |" in shown
