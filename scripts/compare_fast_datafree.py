@@ -39,7 +39,7 @@ from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.devices import select_device
-from ssdkd_env.distillation.execution import PRECISIONS
+from ssdkd_env.distillation.execution import PRECISION_CHOICES
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.tasks import Task
 
@@ -115,7 +115,7 @@ def check(args: Arguments) -> None:
     if not args.pools or not args.workers or min(args.workers) < 0:
         raise InvalidInputError("--pools and --workers: give at least one number, and none below 0")
     for precision in args.precisions:
-        check_choice("--precisions", precision, ("auto", *PRECISIONS))
+        check_choice("--precisions", precision, PRECISION_CHOICES)
     if not args.precisions:
         raise InvalidInputError("--precisions: give at least one, such as auto")
 

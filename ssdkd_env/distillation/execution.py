@@ -16,7 +16,9 @@ from ssdkd_env.errors import check_choice
 Forward = Callable[[Tensor], Tensor]
 #: What convolutions and products are computed in. Weights, losses and optimisers stay float32.
 PRECISIONS = ("float32", "bfloat16")
-#: Pixels of an image from which on bfloat16 is faster on a CPU (20×20); below, the conversions cost what it saves.
+#: What a user may ask for.
+PRECISION_CHOICES = ("auto", *PRECISIONS)
+#: Pixels of an image from which on bfloat16 is taken on a CPU (20×20); below, the conversions cost what it saves.
 PIXELS_FOR_BFLOAT16 = 400
 
 
@@ -38,14 +40,14 @@ def choose_precision(precision: str, device: torch.device, image_shape: tuple[in
     It depends on the device and the size of the images, never on a clock, so that a machine always chooses alike.
 
     Args:
-        precision: one of `PRECISIONS`, or `"auto"`.
+        precision: one of `PRECISION_CHOICES`.
         device: that computes.
         image_shape: (C, H, W).
 
     Raises:
         InvalidInputError: when the setting is unknown.
     """
-    check_choice("precision", precision, ("auto", *PRECISIONS))
+    check_choice("precision", precision, PRECISION_CHOICES)
     if precision != "auto":
         return Precision(precision, "it was asked for")
     _, height, width = image_shape

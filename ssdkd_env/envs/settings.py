@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ssdkd_env.distillation.execution import PRECISIONS
+from ssdkd_env.distillation.execution import PRECISION_CHOICES
 from ssdkd_env.distillation.run import choose_backend
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.observations import OBSERVATIONS
@@ -113,7 +113,7 @@ class EnvSettings:
         if self.render_mode is not None:
             check_choice("render_mode", self.render_mode, ("rgb_array",))
         choose_backend(self.backend)
-        check_choice("precision", self.precision, ("auto", *PRECISIONS))
+        check_choice("precision", self.precision, PRECISION_CHOICES)
         REWARDS.find(self.reward)
         ACTION_SCHEMES.find(self.action)
         OBSERVATIONS.find(self.observation)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssdkd_env.devices import computes_bfloat16
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.optimizers import load_optimizer_state
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -123,8 +124,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """What `"auto"` means on `device`: `"bf16"` on CUDA from compute capability 8.0, else `"fp32"`."""
     if precision != "auto":
         return precision
-    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return "bf16" if capable else "fp32"
+    return "bf16" if device.type == "cuda" and computes_bfloat16(device) else "fp32"
 
 
 class TeacherTraining:
