@@ -11,7 +11,7 @@ from ssdkd_env.distillation.execution import Forward
 #: Most images a forward pass.
 FORWARD_CHUNK = 512
 #: Most pixels of the images of a forward pass on a CPU: 64 images of 32×32. Beyond, the feature maps of the field's
-#: networks leave a core's cache, and the pass takes up to half as long again.
+#: networks leave a core's cache, and the pass takes longer.
 CACHED_PIXELS = 65_536
 
 

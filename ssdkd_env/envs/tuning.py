@@ -22,8 +22,7 @@ MOST_TRIED = 8
 TRIED_STEPS, TRIED_INVERSIONS, REPEATS = 6, 2, 3
 #: Seconds that the trial may take, as far as two runs allow.
 AFFORDABLE = 2.0
-#: Pixels of an image up to which a group is faster on a CPU (12×12): there it is by up to a fifth with four runs of
-#: the field's networks, and nearly twice as fast with more and smaller ones; at 16×16 and 32×32 it is slower.
+#: Pixels of an image up to which a group is taken on a CPU (12×12); beyond, a run fills a core alone.
 PIXELS_OF_A_GROUP = 144
 #: A group must be faster by this factor, for it needs more memory.
 MARGIN = 1.05

@@ -1,7 +1,7 @@
 """Operations whose gradients lie as convolutions like them, in channels_last, where PyTorch's own do not.
 
 Autograd gives the gradient of a mean over pixels as an expanded view and that of a slice in the contiguous layout. The
-layers below then meet two layouts at once, and on a CPU ReLU's gradient takes ten times as long. The values here are
+layers below then meet two layouts at once, and on a CPU ReLU's gradient takes many times as long. The values here are
 PyTorch's, bit by bit.
 """
 
