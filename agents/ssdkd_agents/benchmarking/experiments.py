@@ -65,6 +65,11 @@ def validate(configs: Sequence[EpisodeConfig]) -> None:
         load_sampler(config.sampler, env, config.seed)
 
 
+EPISODE_SECONDS = ("synthesis", "distillation", "wall", "processor")
+#: What of a curve is clock values, with the clock.
+CURVE_SECONDS = {"seconds": "wall", "processor_seconds": "processor"}
+
+
 @dataclass
 class Trace:
     """What has happened in an episode so far, JSON-able.
@@ -74,9 +79,11 @@ class Trace:
         actions: what it answered: lists of numbers, one whole number each from a discrete scheme, or plans that no
             action can say; see `samplers.write_decision`.
         rewards: what each step gave.
-        curve: after the warm-up and after each step: `probe_agreement`, `accuracy` (where there are real data) and
-            `seconds`, the wall time since the start of the episode.
-        seconds: wall time of `synthesis` (warm-up included), of `distillation`, and of all of it (`wall`).
+        curve: after the warm-up and after each step: `probe_agreement`, `accuracy` (where there are real data),
+            `seconds` and `processor_seconds`, the wall and the processor time since the start of the episode.
+        seconds: wall time of `synthesis` (warm-up included), of `distillation`, and of all of it (`wall`); the time
+            that processors spent on all of it (`processor`), which on a busy machine is still near what a quiet one
+            takes.
         peak_memory_mib: largest resident memory of a process that played a part of the episode.
         peak_device_memory_mib: largest memory of tensors on the CUDA device; None on the CPU.
     """
@@ -85,7 +92,7 @@ class Trace:
     actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     curve: dict[str, list[float]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("synthesis", "distillation", "wall"), 0.0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(EPISODE_SECONDS, 0.0))
     peak_memory_mib: float = 0.0
     peak_device_memory_mib: float | None = None
 
@@ -119,13 +126,13 @@ class ResumableEpisode:
 
     def start(self) -> None:
         """Reset the environment, which includes the warm-up."""
-        started = time.perf_counter()
+        started = _clocks()
         self._observation, self._info = self._env.reset(seed=self.config.seed)
         self._record(started)
 
     def advance(self) -> None:
         """Play one step: a round, or several with `rounds_per_step`."""
-        started = time.perf_counter()
+        started = _clocks()
         decision = self._ask(self._observation)
         self.trace.observations.append(self._observation.tolist())
         self._observation, reward, terminated, truncated, self._info = self._env.step(decision)
@@ -178,6 +185,8 @@ class ResumableEpisode:
             raise InvalidInputError(f"{path} belongs to another episode; delete it to start over")
         self._observation, self._info = self._env.load(path)
         self.trace = Trace(**saved["trace"])
+        if self.trace.seconds.keys() != set(EPISODE_SECONDS):
+            raise InvalidInputError(f"{path} is of another version, which took other times; delete it to start over")
         if self._info["round"] != len(self.trace.actions) * self._env.rounds_per_step:
             raise InvalidInputError(f"{path} and the trace beside it are of different rounds; delete both")
         for observation, action in zip(self.trace.observations, self.trace.actions, strict=True):
@@ -191,19 +200,26 @@ class ResumableEpisode:
         self._begins = False
         return decision
 
-    def _record(self, started: float) -> None:
+    def _record(self, started: tuple[float, float]) -> None:
         trace, seconds = self.trace, self.trace.seconds
-        seconds["wall"] += time.perf_counter() - started
+        for clock, start, now in zip(("wall", "processor"), started, _clocks(), strict=True):
+            seconds[clock] += now - start
         for part, value in self._info["seconds"].items():
             seconds[part] += value
         for name in ("probe_agreement", "accuracy"):
             if name in self._info:
                 trace.curve.setdefault(name, []).append(self._info[name])
-        trace.curve.setdefault("seconds", []).append(seconds["wall"])
+        for name, clock in CURVE_SECONDS.items():
+            trace.curve.setdefault(name, []).append(seconds[clock])
         trace.peak_memory_mib = max(trace.peak_memory_mib, peak_memory_mib())
         on_device = peak_device_memory_mib(self._env.device)
         if on_device is not None:
             trace.peak_device_memory_mib = max(trace.peak_device_memory_mib or 0.0, on_device)
+
+
+def _clocks() -> tuple[float, float]:
+    """Wall seconds and this process's processor seconds, of all its threads, each since a time of its own."""
+    return time.perf_counter(), time.process_time()
 
 
 def sampler_file(name: str) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssdkd_agents.analysis.results import Result
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, ResumableEpisode
+from ssdkd_agents.benchmarking.experiments import CURVE_SECONDS, EpisodeConfig, ResumableEpisode
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import versions
 from ssdkd_agents.samplers import CONSTANT_PREFIX, SAMPLERS, FloatArray, State, read_decision
@@ -151,7 +151,7 @@ def first_difference(line: Result, again: Result, tolerance: float) -> str:
 
 def _difference(name: str, there: Any, here: Any, tolerance: float) -> str:
     if isinstance(there, Mapping) and isinstance(here, Mapping):
-        parts = [(f"{name}.{key}", there[key], here.get(key)) for key in there if key != "seconds"]
+        parts = [(f"{name}.{key}", there[key], here.get(key)) for key in there if key not in CURVE_SECONDS]
     elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         parts = [(f"{name}[{index}]", a, b) for index, (a, b) in enumerate(zip(there, here, strict=True))]
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ CONFIG = EpisodeConfig("SSDKD/Digits-v2", "paper", HELD_OUT_SEED, {"budget": BUD
 def timeless(line: dict[str, Any]) -> dict[str, Any]:
     """A line without what differs between equal episodes: clock values and memory."""
     kept = {key: value for key, value in line.items() if key not in ("seconds", "curve") and "memory" not in key}
-    return kept | {"curve": {key: values for key, values in line["curve"].items() if key != "seconds"}}
+    return kept | {"curve": {key: values for key, values in line["curve"].items() if "seconds" not in key}}
 
 
 # --- one episode ---
@@ -93,6 +94,10 @@ def test_curve_is_what_the_environment_said_after_each_round() -> None:
     assert len(seconds) == len(infos)
     assert sorted(set(seconds)) == seconds
     assert seconds[-1] == line["seconds"]["wall"]
+    processor = line["curve"]["processor_seconds"]
+    assert len(processor) == len(infos)
+    assert sorted(set(processor)) == processor
+    assert processor[-1] == line["seconds"]["processor"]
 
 
 def test_seconds_are_the_sums_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +114,20 @@ def test_seconds_are_the_sums_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> 
 def test_parts_take_no_longer_than_all() -> None:
     seconds = run_episode(CONFIG)["seconds"]
     assert 0 < seconds["synthesis"] + seconds["distillation"] <= seconds["wall"]
+
+
+def test_processor_seconds_are_of_this_process_alone_and_do_not_count_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = SSDKDEnv.step
+
+    def slow(self: SSDKDEnv, action: Any) -> Any:
+        time.sleep(1.0)
+        return wait(self, action)
+
+    monkeypatch.setattr(SSDKDEnv, "step", slow)
+    before = time.process_time()
+    seconds = run_episode(CONFIG)["seconds"]
+    assert 0 < seconds["processor"] <= time.process_time() - before
+    assert seconds["processor"] < BUDGET["rounds"] <= seconds["wall"]
 
 
 def test_environments_own_clock_changes_nothing() -> None:
@@ -221,15 +240,28 @@ def test_seconds_and_memory_go_on_from_where_they_were(tmp_path: Path) -> None:
     path = tmp_path / "0.safetensors"
     play(CONFIG, path, stop_after(1))
     kept = json.loads(path.with_suffix(".json").read_text())
-    kept["trace"]["seconds"] = {"synthesis": 1000.0, "distillation": 2000.0, "wall": 4000.0}
+    kept["trace"]["seconds"] = {"synthesis": 1e3, "distillation": 2e3, "wall": 4e3, "processor": 5e3}
     kept["trace"]["peak_memory_mib"] = 1e6
     path.with_suffix(".json").write_text(json.dumps(kept))
     line = play(CONFIG, path, lambda: False)
     assert line is not None
-    for part, before in (("synthesis", 1000), ("distillation", 2000), ("wall", 4000)):
+    for part, before in (("synthesis", 1000), ("distillation", 2000), ("wall", 4000), ("processor", 5000)):
         assert before < line["seconds"][part] < before + 100
     assert line["curve"]["seconds"][1] < 100 < 4000 < line["curve"]["seconds"][2]
     assert line["peak_memory_mib"] == 1e6
+
+
+def test_trace_of_a_version_with_fewer_clocks_is_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "0.safetensors"
+    play(CONFIG, path, stop_after(1))
+    kept = json.loads(path.with_suffix(".json").read_text())
+    del kept["trace"]["seconds"]["processor"]
+    path.with_suffix(".json").write_text(json.dumps(kept))
+    with pytest.raises(InvalidInputError, match="another version"):
+        ResumableEpisode(CONFIG).load(path)
+    line = play(CONFIG, path, lambda: False)
+    assert line is not None
+    assert timeless(line) == timeless(run_episode(CONFIG))
 
 
 def test_recurrent_sampler_has_its_state_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

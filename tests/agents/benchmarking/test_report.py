@@ -62,6 +62,8 @@ def test_table_by_hand() -> None:
         line("second", seed, 0.75, peak_memory_mib=memory, seconds={"synthesis": s, "distillation": 3.0, "wall": 9.0})
         for seed, s, memory in ((2, 1.0, 100.0), (1, 9.0, 300.0), (3, 2.04, 200.0))
     ]
+    # all but two lines are of a version without this clock
+    lines[-2]["seconds"]["processor"], lines[-1]["seconds"]["processor"] = 7.5, 6.5
     assert rows(lines) == {
         "first": {
             "episodes": "2",
@@ -72,6 +74,7 @@ def test_table_by_hand() -> None:
             "synthesis s": "1.0",
             "distillation s": "2.0",
             "wall s": "4.0",
+            "processor s": "—",
             "images synthesised": "1024",
             "peak memory MiB": "450",
         },
@@ -84,6 +87,7 @@ def test_table_by_hand() -> None:
             "synthesis s": "2.0",
             "distillation s": "3.0",
             "wall s": "9.0",
+            "processor s": "7.0",
             "images synthesised": "1024",
             "peak memory MiB": "200",
         },
