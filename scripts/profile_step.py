@@ -77,8 +77,8 @@ def main(args: Arguments) -> None:
             f"--rounds {args.rounds}: with one before them and --trace-rounds {args.trace_rounds} after them more than "
             f"the budget's {marked.rounds}; give fewer, or --env.budget.rounds {needed}"
         )
-    begin(marked, marked=True)
-    begin(plain, marked=False)
+    begin(marked)
+    begin(plain)
     measured = list(tqdm(measure(marked, plain, args.rounds), total=args.rounds, unit="round"))
     rows, overhead = rows_of(measured), bootstrap_mean(one["wall"] / one["bare"] for one in measured)
     print(f"{table_of(rows)}\n\n{sums_of(rows, 'phase')}\n\n{sums_of(rows, 'part')}\n")

@@ -20,7 +20,14 @@ HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "sklearn", "scipy", "panda
 #: The rooms, from the lowest on: nothing in a room may import from one further down this list, at no place in a file.
 ROOMS = (
     ("ssdkd_env.errors",),
-    ("ssdkd_env.devices", "ssdkd_env.extras", "ssdkd_env.files", "ssdkd_env.registry", "ssdkd_env.renamed"),
+    (
+        "ssdkd_env.devices",
+        "ssdkd_env.extras",
+        "ssdkd_env.files",
+        "ssdkd_env.ranges",
+        "ssdkd_env.registry",
+        "ssdkd_env.renamed",
+    ),
     ("ssdkd_env.settings",),
     ("ssdkd_env.networks",),
     ("ssdkd_env.distillation",),

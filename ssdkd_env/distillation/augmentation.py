@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssdkd_env import ranges
 
+
+@ranges.part("augmentation")
 def random_crop_flip(images: Tensor, padding: int, flip: bool, *generators: torch.Generator) -> Tensor:
     """Zero-pad, crop back at a random place, and mirror left-right with probability ½; differentiable.
 
@@ -57,6 +60,7 @@ class Normalize:
         self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
 
+    @ranges.part("augmentation")
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise (N, C, H, W) float in [0, 1], or uint8 in [0, 255] → PyTorch's default float, channels last."""
         if images.dtype == torch.uint8:

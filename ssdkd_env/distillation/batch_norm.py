@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssdkd_env import ranges
 from ssdkd_env.errors import InvalidInputError
 
 
@@ -73,6 +74,7 @@ class BatchNormStatistics:
             for handle in handles:
                 handle.remove()
 
+    @ranges.part("statistics")
     def loss(self) -> Tensor:
         """L_BN of the forward pass since the last call, (runs,)."""
         if len(self._batch) < len(self.layers):

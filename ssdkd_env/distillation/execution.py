@@ -14,12 +14,24 @@ from ssdkd_env.errors import check_choice
 
 #: A network as it is called.
 Forward = Callable[[Tensor], Tensor]
+#: How a run's arithmetic is done; see `DistillationRun`.
+BACKENDS = ("plain", "fast", "compiled")
 #: What convolutions and products are computed in. Weights, losses and optimisers stay float32.
 PRECISIONS = ("float32", "bfloat16")
 #: What a user may ask for.
 PRECISION_CHOICES = ("auto", *PRECISIONS)
 #: Pixels of an image from which on bfloat16 is taken on a CPU (20×20); below, the conversions cost what it saves.
 PIXELS_FOR_BFLOAT16 = 400
+
+
+def choose_backend(backend: str) -> str:
+    """The backend that a name means.
+
+    Raises:
+        InvalidInputError: when it is unknown.
+    """
+    check_choice("backend", backend, (*BACKENDS, "auto"))
+    return "fast" if backend == "auto" else backend
 
 
 class Precision(NamedTuple):

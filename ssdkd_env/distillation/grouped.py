@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
-from torch.profiler import record_function
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation.execution import Execution, Forward
 from ssdkd_env.distillation.forward import answers, images_a_pass, logits_of
 from ssdkd_env.distillation.inversion import improve
@@ -77,7 +77,7 @@ class GroupedRuns:
             TrainingWork: self._train,
             LogitsWork: self._answer,
         }
-        with record_function(works[0].name):
+        with ranges.phase(works[0].name):
             done = ways[type(works[0])](works) if len(works) > 1 else None
             return [work.alone() for work in works] if done is None else done
 
@@ -105,16 +105,18 @@ class GroupedRuns:
         networks, images = [work.network for work in works], [work.images for work in works]
         count, normalize = len(works), works[0].normalize
         if all(network is networks[0] for network in networks):
-            return list(logits_of(works[0].execution.of(networks[0]), torch.cat(images), normalize).chunk(count))
+            with ranges.part(works[0].role):
+                logits = logits_of(works[0].execution.of(networks[0]), torch.cat(images), normalize)
+            return list(logits.chunk(count))
         group = self._group(networks, images[0].shape[1:])
         if group is None:
             return None
         forward = works[0].execution.of(group)
         share = max(images_a_pass(images[0]) // count, 1)
         chunks = zip(*(each.split(share) for each in images), strict=True)
-        with torch.no_grad():
-            logits = [forward(normalize(torch.cat(chunk))).chunk(count) for chunk in chunks]
-        return [torch.cat(parts) for parts in zip(*logits, strict=True)]
+        with torch.no_grad(), ranges.part(works[0].role):
+            shares = [forward(normalize(torch.cat(chunk))).chunk(count) for chunk in chunks]
+        return [torch.cat(parts) for parts in zip(*shares, strict=True)]
 
     def _train(self, works: list[TrainingWork]) -> list[Tensor] | None:
         trainers = [work.trainer for work in works]
@@ -194,7 +196,8 @@ def _train_group(works: list[TrainingWork], group: NetworkGroup, updates: list[F
         looks = [
             work.trainer.look_at(work.images, work.weights, chunk) for work, chunk in zip(works, chunks, strict=True)
         ]
-        teacher_logits = [answers(trainer.teacher, inputs) for inputs, _ in looks]
+        with ranges.part("teacher"):
+            teacher_logits = [answers(trainer.teacher, inputs) for inputs, _ in looks]
         steps = zip(
             *(_by_minibatch(parts, batch_size) for parts in (*zip(*looks, strict=True), teacher_logits)), strict=True
         )
@@ -206,6 +209,7 @@ def _train_group(works: list[TrainingWork], group: NetworkGroup, updates: list[F
     return totals
 
 
+@ranges.part("grouping")
 def _by_minibatch(parts: Sequence[Tensor], batch_size: int) -> Tensor:
     """The runs' minibatches · batch_size rows each → (minibatches, runs · batch_size, …)."""
     by_run = torch.stack(list(parts)).unflatten(1, (-1, batch_size))
@@ -241,6 +245,7 @@ class _GeneratorGroup:
         self._optimizer = make_adam(self._method, self._parameters, [self._latents])
         self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
 
+    @ranges.part("generator")
     def images(self) -> Tensor:
         """(runs · N, C, H, W)."""
         return self._forward(self._latents)

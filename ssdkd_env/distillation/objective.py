@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.batch_norm import BatchNormStatistics
 from ssdkd_env.distillation.contrastive import ContrastiveLoss
@@ -94,6 +95,7 @@ class Objective:
         """What is trained along with the images: the contrastive head, if there is one."""
         return [] if self._contrastive is None else list(self._contrastive.parameters())
 
+    @ranges.part("loss")
     def __call__(
         self,
         images: Tensor,
@@ -118,7 +120,7 @@ class Objective:
         emphases = emphases or [Emphasis.of(method)] * self.runs
         inputs = self._normalize(random_crop_flip(images, self._padding, self._flip, *self._random))
         captures = self._matches or self._contrastive is not None
-        with self.statistics.capture(captures), _captured_input(self._last_linear) as features:
+        with self.statistics.capture(captures), _captured_input(self._last_linear) as features, ranges.part("teacher"):
             logits = self.teacher(inputs)
         if not method.drawn_targets or logits.dim() == 4:
             targets = logits.argmax(dim=1)  # dense prediction has no drawn target: sharpen what the teacher sees
@@ -136,7 +138,8 @@ class Objective:
             loss = loss + method.one_hot_weight * self._means(modulated)
         adversarial = zero
         if student is not None and method.adversarial_weight:
-            student_logits = student(inputs)
+            with ranges.part("student"):
+                student_logits = student(inputs)
             losses = adversarial_loss(logits, student_logits, method.masked, method.adversarial_distance)
             adversarial = self._means(losses)
             loss = loss + method.adversarial_weight * self._adversarial_scale(emphases) * adversarial
@@ -179,7 +182,7 @@ class Objective:
         """Compare the view that has just passed the teacher with the images as they are."""
         assert self._contrastive is not None
         first = self.statistics.instance_features()
-        with self.statistics.capture():
+        with self.statistics.capture(), ranges.part("teacher"):
             self.teacher(self._normalize(images))
         self._features = self.statistics.instance_features()
         return self._contrastive(first, self._features)  # type: ignore[no-any-return]

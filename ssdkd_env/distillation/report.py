@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 
@@ -185,6 +186,7 @@ def quantiles(values: Tensor, levels: tuple[float, ...]) -> Tensor:
     return ordered[below].lerp(ordered[above], (ranks - below).to(values.dtype))
 
 
+@ranges.phase("observation")
 def make_report(
     round_index: int,
     buffer: ReplayBuffer,

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation import priority, sampling
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.emphasis import Emphasis
-from ssdkd_env.distillation.execution import EAGER, Execution, choose_precision
+from ssdkd_env.distillation.execution import EAGER, Execution, choose_backend, choose_precision
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
@@ -22,21 +23,8 @@ from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport,
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.work import LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
-from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.folding import FoldedTwin
-
-#: How a run's arithmetic is done; see `DistillationRun`.
-BACKENDS = ("plain", "fast", "compiled")
-
-
-def choose_backend(backend: str) -> str:
-    """The backend that a name means.
-
-    Raises:
-        InvalidInputError: when it is unknown.
-    """
-    check_choice("backend", backend, (*BACKENDS, "auto"))
-    return "fast" if backend == "auto" else backend
 
 
 class DistillationRun:
@@ -278,17 +266,19 @@ class DistillationRun:
         teacher_logits = self._logits("teacher", images)
         student_logits = self._logits("student", images)
         count = len(images)
-        entries = Entries(
-            images=images,
-            teacher_logits=teacher_logits[:, :0].flatten(1) if self.task.dense else teacher_logits,
-            class_share=priority.class_share(teacher_logits),
-            confidence=priority.confidence(teacher_logits),
-            discrepancy=priority.discrepancy(teacher_logits, student_logits),
-            importance_weight=torch.ones(count, device=self.device),
-            born=torch.full((count,), born, dtype=torch.int64, device=self.device),
-        )
-        return entries, priority.agreement(teacher_logits, student_logits).mean()
+        with ranges.phase("comparison"):
+            entries = Entries(
+                images=images,
+                teacher_logits=teacher_logits[:, :0].flatten(1) if self.task.dense else teacher_logits,
+                class_share=priority.class_share(teacher_logits),
+                confidence=priority.confidence(teacher_logits),
+                discrepancy=priority.discrepancy(teacher_logits, student_logits),
+                importance_weight=torch.ones(count, device=self.device),
+                born=torch.full((count,), born, dtype=torch.int64, device=self.device),
+            )
+            return entries, priority.agreement(teacher_logits, student_logits).mean()
 
+    @ranges.phase("buffer")
     def _update_buffer(self, candidates: Entries | None, plan: SamplingPlan) -> tuple[Tensor, Tensor]:
         """Weigh buffer ∪ candidates, then decide who is in the buffer.
 
@@ -353,8 +343,9 @@ class DistillationRun:
         images = residents.images[rows]
         teacher_logits = self._logits("teacher", images) if self.task.dense else residents.teacher_logits[rows]
         student_logits = self._logits("student", images, self._measuring)
-        residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
-        return priority.agreement(teacher_logits, student_logits).mean()
+        with ranges.phase("comparison"):
+            residents.discrepancy[rows] = priority.discrepancy(teacher_logits, student_logits)
+            return priority.agreement(teacher_logits, student_logits).mean()
 
     def _layer_random(self) -> LayerRandom:
         """For one piece of work. Drawn when it is asked for, so that it does not matter with whom it is done."""

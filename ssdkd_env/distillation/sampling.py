@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation import priority
 from ssdkd_env.distillation.buffer import Entries
 from ssdkd_env.distillation.plan import SamplingPlan
@@ -69,6 +70,7 @@ class Draws:
     loss_weights: Tensor
 
 
+@ranges.phase("sampling")
 def draw(
     plan: SamplingPlan,
     log_weights: Tensor,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.methods import Method
@@ -113,6 +114,7 @@ class MetaGenerator:
         self._optimizer = make_adam(self._method, [*self._clone_parameters, *self._extra], [self._latents])
         self._meta_gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
 
+    @ranges.part("generator")
     def images(self) -> Tensor:
         """The clone's images."""
         return self._forward(self._latents)
@@ -125,7 +127,7 @@ class MetaGenerator:
     def finish(self, count: int) -> Tensor:
         """Move the generator; the images are the clone's."""
         self.end_generator(self._meta_gradients)
-        with torch.no_grad():
+        with torch.no_grad(), ranges.part("generator"):
             images: Tensor = self._clone(self._latents)
         return images
 
@@ -133,7 +135,8 @@ class MetaGenerator:
         """The meta step: move the generator itself, down the summed gradients of the inner steps."""
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
-        self._meta_optimizer.step()
+        with ranges.part("optimiser"):
+            self._meta_optimizer.step()
 
     def reset_first_layer(self) -> None:
         """Initialise the generator's first layer anew; the clone follows with the next batch."""
@@ -221,6 +224,7 @@ class TrainedGenerator:
     def end_generator(self, gradients: Sequence[Tensor]) -> None:
         """Nothing is left to do after a batch's steps."""
 
+    @ranges.part("generator")
     def images(self) -> Tensor:
         """The generator's images of the batch's latents, or of new ones."""
         return self._forward(self._inputs(self._count))
@@ -236,7 +240,7 @@ class TrainedGenerator:
 
     def finish(self, count: int) -> Tensor:
         """The batch; `count` fresh images where the latents are drawn anew."""
-        with torch.no_grad():
+        with torch.no_grad(), ranges.part("generator"):
             images: Tensor = self.generator(self._inputs(count))
         return images
 
@@ -320,6 +324,7 @@ def _draw(count: int, length: int, random: torch.Generator) -> Tensor:
     return torch.randn(count, length, device=random.device, generator=random)
 
 
+@ranges.part("optimiser")
 def make_adam(
     method: Method, trained: Sequence[Tensor], own: Sequence[Tensor], betas: tuple[float, float] = ADAM_BETAS
 ) -> torch.optim.Adam:
@@ -343,8 +348,10 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # Named inputs: nothing is computed for, or left on, the parameters of teacher and student.
-    loss.backward(inputs=parameters)
-    optimizer.step()
+    with ranges.part("backward"):
+        loss.backward(inputs=parameters)
+    with ranges.part("optimiser"):
+        optimizer.step()
 
 
 def _reset(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.forward import FORWARD_CHUNK, answers
@@ -110,7 +111,8 @@ class StudentTrainer:
         total = torch.zeros((), device=images.device)
         for chunk in self.chunks(draws):
             inputs, chunk_weights = self.look_at(images, weights, chunk)
-            teacher_logits = answers(self.teacher, inputs)
+            with ranges.part("teacher"):
+                teacher_logits = answers(self.teacher, inputs)
             parts = (part.split(chunk.shape[1]) for part in (inputs, teacher_logits, chunk_weights))
             own = torch.cat([self.update(*minibatch) for minibatch in zip(*parts, strict=True)])
             total += self.loss(teacher_logits, own, chunk_weights) / chunk.shape[1]
@@ -127,12 +129,14 @@ class StudentTrainer:
         chunks: tuple[Tensor, ...] = draws.split(max(FORWARD_CHUNK // draws.shape[1], 1))
         return chunks
 
+    @ranges.part("gather")
     def look_at(self, images: Tensor, weights: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented network inputs of a chunk, one minibatch after the other, and their weights."""
         index = chunk.flatten()
         drawn = images.index_select(0, index)  # faster than images[index] on the CPU
         return self._normalize(random_crop_flip(drawn, self._padding, self._flip, self._random)), weights[index]
 
+    @ranges.part("loss")
     def loss(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor) -> Tensor:
         """Sum of the images' weighted losses, a scalar."""
         losses = distillation_loss(teacher_logits, student_logits, self.temperature, self.distance)

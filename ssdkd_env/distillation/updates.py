@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation.execution import Forward
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.optimizers import load_optimizer_state
@@ -67,10 +68,15 @@ class PlainUpdate:
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr
         self._optimizer.zero_grad(set_to_none=True)
-        logits: Tensor = self._student(inputs)
-        losses = distillation_loss(teacher_logits, logits, self._temperature, self._distance)
-        (weights * losses).mean().backward()
-        self._optimizer.step()
+        with ranges.part("student"):
+            logits: Tensor = self._student(inputs)
+        with ranges.part("loss"):
+            losses = distillation_loss(teacher_logits, logits, self._temperature, self._distance)
+            loss = (weights * losses).mean()
+        with ranges.part("backward"):
+            loss.backward()
+        with ranges.part("optimiser"):
+            self._optimizer.step()
         return logits.detach()
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,17 +121,20 @@ class FastUpdate:
 
     def __call__(self, inputs: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
         """One step; see `StudentUpdate`. A group's inputs are (students · B, …), its logits likewise."""
-        logits = self._forward(inputs)
-        with torch.no_grad():
+        with ranges.part("student"):
+            logits = self._forward(inputs)
+        with torch.no_grad(), ranges.part("loss"):
             # A mean over one student's minibatch, not over all of them.
             weights = weights * self._students
             gradient = loss_gradient(teacher_logits, logits, weights, self._temperature, self._distance)
         for parameter in self._parameters:
             parameter.grad = None
-        logits.backward(gradient)
+        with ranges.part("backward"):
+            logits.backward(gradient)
         self._descend()
         return logits.detach()
 
+    @ranges.part("optimiser")
     @torch.no_grad()
     def _descend(self) -> None:
         """SGD as PyTorch defines it: g + λp, v ← μv + g (v ← g at first), p ← p − lr·v."""
@@ -147,6 +156,7 @@ class FastUpdate:
         else:
             torch._foreach_addcmul_(parameters, gradients, [self._rates[i] for i in moving], value=-1.0)
 
+    @ranges.part("grouping")
     def join(self, members: Sequence[FastUpdate]) -> None:
         """Take over the momenta and learning rates of a group's members."""
         momenta = zip(*(member._momenta for member in members), strict=True)
@@ -158,6 +168,7 @@ class FastUpdate:
             own = torch.tensor([member.lr for member in members], dtype=torch.float64)
             self._rates = [_spread(own, parameter) for parameter in self._parameters]
 
+    @ranges.part("grouping")
     def part(self, members: Sequence[FastUpdate]) -> None:
         """Give the momenta back to a group's members."""
         for index, momentum in enumerate(self._momenta):

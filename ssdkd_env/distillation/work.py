@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function
 
+from ssdkd_env import ranges
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.execution import EAGER, Execution
@@ -54,7 +54,7 @@ class Work(Protocol[ResultT_co]):
     """A piece of work.
 
     Attributes:
-        name: what a profiler shows of it.
+        name: its phase of a round, which a profiler shows.
     """
 
     name: ClassVar[str]
@@ -79,7 +79,7 @@ def perform(work: Work[ResultT_co]) -> ResultT_co:
     if helper is not None:
         result: ResultT_co = helper(work)
         return result
-    with record_function(work.name):
+    with ranges.phase(work.name):
         return work.alone()
 
 
@@ -108,7 +108,7 @@ class SynthesisWork:
         kind: of the run; only runs of one kind do it together.
     """
 
-    name: ClassVar[str] = "ssdkd::synthesis"
+    name: ClassVar[str] = "synthesis"
     inversion: Inversion
     student: nn.Module | None
     buffer_share: Tensor
@@ -146,7 +146,7 @@ class TrainingWork:
         kind: of the run; only runs of one kind do it together.
     """
 
-    name: ClassVar[str] = "ssdkd::training"
+    name: ClassVar[str] = "training"
 
     trainer: StudentTrainer
     images: Tensor
@@ -182,7 +182,7 @@ class LogitsWork:
         execution: how the network is called.
     """
 
-    name: ClassVar[str] = "ssdkd::logits"
+    name: ClassVar[str] = "logits"
 
     network: nn.Module
     role: str
@@ -202,5 +202,5 @@ class LogitsWork:
 
     def alone(self) -> Tensor:
         """Do it."""
-        with self.random.lent():
+        with self.random.lent(), ranges.part(self.role):
             return logits_of(self.execution.of(self.network), self.images, self.normalize)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
-from ssdkd_env.distillation.execution import choose_precision
-from ssdkd_env.distillation.run import choose_backend
+from ssdkd_env.distillation.execution import choose_backend, choose_precision
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from ssdkd_env import ranges
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.registry import Registry
 
@@ -149,6 +150,7 @@ class Observer:
         """Start an episode: what is seen now is all there was."""
         self.frames = [self._frame(snapshot, snapshot, rounds, last_action)] * self._history
 
+    @ranges.phase("observation")
     def see(self, snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: FloatArray) -> None:
         """Take in a step.
 
@@ -160,6 +162,7 @@ class Observer:
         """
         self.frames = [self._frame(snapshot, previous, rounds, last_action), *self.frames[: self._history - 1]]
 
+    @ranges.phase("observation")
     def observation(self) -> FloatArray:
         """What the agent is given, (len(names),) float32, inside `space`; a copy."""
         return np.concatenate(self.frames)

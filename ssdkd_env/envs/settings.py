@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ssdkd_env.distillation.execution import PRECISION_CHOICES
-from ssdkd_env.distillation.run import choose_backend
+from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_backend
 from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.observations import OBSERVATIONS
 from ssdkd_env.envs.rewards import REWARDS

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssdkd_env import ranges
 from ssdkd_env.networks.head import ExactLinear, exact
 
 #: Largest difference of the answers, relative to the largest answer, that still counts as rounding in float64.
@@ -55,6 +56,7 @@ class NetworkGroup(nn.Module):
         beside: Tensor = inputs.unflatten(0, (self.count, -1)).transpose(0, 1).flatten(1, 2)
         return beside.contiguous(memory_format=torch.channels_last) if beside.dim() == 4 else beside
 
+    @ranges.part("grouping")
     @torch.no_grad()
     def gather(self, networks: Sequence[nn.Module]) -> None:
         """Take over the members' parameters, buffers and mode (training or evaluation)."""
@@ -64,6 +66,7 @@ class NetworkGroup(nn.Module):
         for counter in self._counters:
             counter.zero_()
 
+    @ranges.part("grouping")
     @torch.no_grad()
     def scatter(self, networks: Sequence[nn.Module]) -> None:
         """Give parameters and buffers back to the members."""
