@@ -113,6 +113,31 @@ class TiedNet(nn.Module):
         return logits
 
 
+class ViewNet(nn.Module):
+    """Flattens feature maps as many did before `torch.flatten`, which the layout of channels last does not allow."""
+
+    def __init__(self, num_classes: int, in_channels: int = 1, size: int = 8) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, 4, 3, padding=1)
+        self.head = nn.Linear(4 * size * size, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.convolution(images).relu()
+        logits: Tensor = self.head(features.view(len(features), -1))
+        return logits
+
+
+def view_generator(latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    channels, height, width = image_shape
+    layers = (nn.Linear(latent_dim, 64), nn.Unflatten(1, (4, 4, 4)), nn.Conv2d(4, 8, 1), ViewFlatten())
+    return nn.Sequential(*layers, nn.Linear(128, channels * height * width), nn.Unflatten(1, image_shape))
+
+
+class ViewFlatten(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.view(len(features), -1)
+
+
 def no_module(**_: Any) -> list[int]:
     return [1, 2, 3]
 

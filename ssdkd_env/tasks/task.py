@@ -160,29 +160,27 @@ class Task:
         """A fresh student, on the CPU, with initial weights that depend on `seed` alone."""
         spec = self.spec
         options = _classifier_options(spec, spec.student_options)
-        student = build_network("student_arch", spec.student_arch, options, seed)
+        student = _channels_last(with_exact_head(build_network("student_arch", spec.student_arch, options, seed)))
         check_classifier("student", student.eval(), spec, self._output_dims)
-        return _channels_last(with_exact_head(student))
+        return student
 
     def build_generator(self, seed: int) -> nn.Module:
         """A fresh generator, on the CPU, with initial weights that depend on `seed` alone."""
         spec = self.spec
         options = {"latent_dim": spec.latent_dim, "image_shape": spec.image_shape} | spec.generator_options
-        generator = build_network("generator_arch", spec.generator_arch, options, seed)
+        generator = _channels_last(build_network("generator_arch", spec.generator_arch, options, seed))
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 shape = tuple(generator(torch.zeros(2, spec.latent_dim)).shape)
         except RuntimeError as error:
-            raise InvalidInputError(
-                f"generator_arch={spec.generator_arch!r} cannot take latents of shape (N, {spec.latent_dim}): "
-                f"{one_line(error)}"
-            ) from error
+            latents = f"latents of shape (N, {spec.latent_dim})"
+            raise _failed_pass(f"generator_arch={spec.generator_arch!r}", latents, error) from error
         if shape != (2, *spec.image_shape):
             raise InvalidInputError(
                 f"generator_arch={spec.generator_arch!r} makes images of shape {shape[1:]}, task {spec.name!r} needs "
                 f"{spec.image_shape}"
             )
-        return _channels_last(generator)
+        return generator
 
     def evaluation(self, device: torch.device) -> LabelledImages | None:
         """Real images and labels on `device`, or None. For reported accuracy only: never for training."""
@@ -280,6 +278,17 @@ def _channels_last(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def _failed_pass(network: str, inputs: str, error: RuntimeError) -> InvalidInputError:
+    """What to say of a network that raised an error on inputs that it should take."""
+    message = one_line(error)
+    if message.startswith("view size is not compatible"):
+        return InvalidInputError(
+            f"{network} calls .view on feature maps, which lie channels last here and then have no such view; call "
+            ".flatten(1) or .reshape in its forward"
+        )
+    return InvalidInputError(f"{network} cannot take {inputs}: {message}")
+
+
 def _classifier_options(spec: TaskSpec, options: dict[str, Any]) -> dict[str, Any]:
     return {"num_classes": spec.num_classes, "in_channels": spec.image_shape[0]} | options
 
@@ -313,11 +322,9 @@ def check_classifier(role: str, network: nn.Module, spec: TaskSpec, dims: int | 
     arch = spec.teacher_arch if role == "teacher" else spec.student_arch
     try:
         with torch.no_grad():
-            logits = network(torch.zeros(2, *spec.image_shape))
+            logits = network(torch.zeros(2, *spec.image_shape).contiguous(memory_format=torch.channels_last))
     except RuntimeError as error:
-        raise InvalidInputError(
-            f"{role}_arch={arch!r} cannot take images of shape {spec.image_shape}: {one_line(error)}"
-        ) from error
+        raise _failed_pass(f"{role}_arch={arch!r}", f"images of shape {spec.image_shape}", error) from error
     if not isinstance(logits, Tensor):
         raise InvalidInputError(
             f"{role}_arch={arch!r} answers with a {type(logits).__name__}, expected logits as a tensor"

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssdkd_env.devices import computes_bfloat16
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
+from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_precision
 from ssdkd_env.distillation.optimizers import load_optimizer_state
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
 
 SCHEDULES = ("cosine", "step")
-PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class TeacherSettings:
         label_smoothing: share of a label's mass that is spread over all classes.
         ema_decay: decay of the average of the weights, for each minibatch; 0 averages nothing. With an average, its
             weights and BatchNorm statistics are the teacher.
-        precision: fp32, bf16 (autocast, channels_last), or auto: bf16 on CUDA devices that have it, else fp32.
+        precision: float32, bfloat16 (autocast; weights and loss stay float32), or auto, which is bfloat16 where that is
+            faster; see `ssdkd_env.distillation.execution.choose_precision`.
         seed: of initial weights, order and augmentation.
     """
 
@@ -64,7 +64,7 @@ class TeacherSettings:
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
-        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("precision", self.precision, PRECISION_CHOICES)
         if self.epochs < 1 or self.batch_size < 1:
             raise InvalidInputError(
                 f"epochs={self.epochs}, batch_size={self.batch_size}: expected whole numbers of at least 1"
@@ -120,13 +120,6 @@ def learning_rate(settings: TeacherSettings, step: int, batches: int) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """What `"auto"` means on `device`: `"bf16"` on CUDA from compute capability 8.0, else `"fp32"`."""
-    if precision != "auto":
-        return precision
-    return "bf16" if device.type == "cuda" and computes_bfloat16(device) else "fp32"
-
-
 class TeacherTraining:
     """The training of a teacher as a resumable state machine: `epoch()` does one epoch, or a part of it.
 
@@ -144,7 +137,7 @@ class TeacherTraining:
 
     Attributes:
         epochs_done: whole epochs behind this training.
-        precision: `"fp32"` or `"bf16"`, as resolved for the device.
+        precision: `"float32"` or `"bfloat16"`, as chosen for the device and the size of the images.
         data: the training images and labels, on the device.
 
     Raises:
@@ -153,7 +146,8 @@ class TeacherTraining:
     """
 
     def __init__(self, spec: TaskSpec, train: LabelledImages, settings: TeacherSettings, device: torch.device) -> None:
-        network = build_teacher(spec, settings.seed).eval()
+        network: nn.Module = build_teacher(spec, settings.seed).eval()
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         label_dims = check_classifier("teacher", network, spec) - 1
         check_images("training data", *train, spec, label_dims=label_dims)
         if label_dims == 3 and (spec.padding or spec.flip):
@@ -163,14 +157,12 @@ class TeacherTraining:
             )
         self.settings = settings
         self.device = device
-        self.precision = resolve_precision(settings.precision, device)
+        self.precision = choose_precision(settings.precision, device, spec.image_shape).name
         self.epochs_done = 0
         self.data: LabelledImages = (train[0].to(device), train[1].to(device))
         self._padding, self._flip = spec.padding, spec.flip
         self._normalize = Normalize(spec.mean, spec.std, device)
-        # Tensor cores convolve bf16 in this layout without transposing.
-        self._layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format
-        self._network: nn.Module = network.to(device).to(memory_format=self._layout)  # type: ignore[call-overload]
+        self._network = network.to(device)
         self._average = copy.deepcopy(self._network) if settings.ema_decay else None
         self._optimizer = torch.optim.SGD(
             self._network.parameters(),
@@ -255,8 +247,8 @@ class TeacherTraining:
         self._seed_layers()
         images, labels = self.data
         inputs = self._normalize(random_crop_flip(images[index], self._padding, self._flip, self._random))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self._network(inputs.contiguous(memory_format=self._layout))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = self._network(inputs)
         loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=self.settings.label_smoothing)
         self._optimizer.zero_grad()
         loss.backward()

@@ -116,7 +116,7 @@ def test_card_says_what_the_weights_are(data: Path, tmp_path: Path) -> None:
     }
     assert card["epoch"] == card["settings"]["epochs"] == 2
     assert card["settings"]["ema_decay"] == 0.9
-    assert (card["precision"], card["device"]) == ("fp32", "cpu")
+    assert (card["precision"], card["device"]) == ("float32", "cpu")
     assert card["versions"] == versions()
     assert card["command"] == (out / "command.txt").read_text().strip()
     assert "--settings.ema-decay 0.9" in card["command"]

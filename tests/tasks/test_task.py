@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,25 @@ def test_a_teacher_that_cannot_take_the_images_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"teacher_arch=.*\(1, 8, 8\)") as error:
         Task(spec, build_teacher(DENSE_TASK, seed=0))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student", "generator"])
+def test_a_network_that_views_feature_maps_is_told_what_to_call_instead(role: str) -> None:
+    name = "tests.own_networks:" + ("view_generator" if role == "generator" else "ViewNet")
+    own: dict[str, Any] = {f"{role}_arch": name, f"{role}_options": {}}
+    spec = replace(DIGITS, **own)
+
+    def build() -> None:
+        task = Task(spec, build_teacher(spec, seed=0))
+        task.build_student(0)
+        task.build_generator(0)
+
+    with pytest.raises(InvalidInputError) as error:
+        build()
+    assert str(error.value) == (
+        f"{role}_arch={name!r} calls .view on feature maps, which lie channels last here and then have no such view; "
+        "call .flatten(1) or .reshape in its forward"
+    )
 
 
 def test_a_teacher_with_other_classes_is_refused() -> None:

@@ -23,7 +23,6 @@ from ssdkd_env.tasks.teacher import (
     TeacherSettings,
     TeacherTraining,
     learning_rate,
-    resolve_precision,
     train_teacher,
     update_average,
 )
@@ -78,10 +77,13 @@ def test_a_teacher_learns_and_reports_its_epochs() -> None:
 
 
 def test_default_settings_are_the_loop_that_made_the_shipped_teacher() -> None:
-    """Bit for bit: PyTorch's own schedule and Nesterov momentum, and the same draws in the same order."""
+    """Bit for bit: PyTorch's own schedule and Nesterov momentum, and the same draws in the same order.
+
+    The shipped teacher's loop had the contiguous layout, which rounds otherwise.
+    """
     images, labels = some_digits(300)
     settings = TeacherSettings(epochs=3)
-    network = build_teacher(DIGITS, seed=0).train()
+    network = build_teacher(DIGITS, seed=0).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     random = torch.Generator().manual_seed(0)
     normalize = Normalize(DIGITS.mean, DIGITS.std, CPU)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
@@ -238,8 +240,8 @@ def test_average_of_no_length_is_the_last_weights() -> None:
 RESUMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "defaults": (SMALL, {}),
     "average, warm-up and steps": (SMALL, {"ema_decay": 0.9, "schedule": "step", "warmup_epochs": 1}),
-    "bf16": (SMALL, {"precision": "bf16"}),
-    "bf16 with average": (SMALL, {"precision": "bf16", "ema_decay": 0.5}),
+    "bfloat16": (SMALL, {"precision": "bfloat16"}),
+    "bfloat16 with average": (SMALL, {"precision": "bfloat16", "ema_decay": 0.5}),
     "dropout": (DROPOUT, {}),
     "flip": (replace(SMALL, flip=True), {"nesterov": False, "label_smoothing": 0.1}),
 }
@@ -330,32 +332,37 @@ def test_state_of_another_training_is_refused(change: Callable[[dict[str, Any]],
 # --- precision ---
 
 
-def test_bf16_computes_coarsely_and_keeps_its_weights_in_fp32() -> None:
+def test_bfloat16_computes_coarsely_and_keeps_its_weights_in_float32() -> None:
     data, settings = some_digits(64), TeacherSettings(epochs=1, batch_size=16)
     seen, trained = {}, {}
-    for precision in ("auto", "fp32", "bf16"):
+    for precision in ("auto", "float32", "bfloat16"):
         training = TeacherTraining(SMALL, data, replace(settings, precision=precision), CPU)
         training.network.register_forward_hook(lambda *call, name=precision: seen.update({name: call[2].dtype}))
         training.epoch()
         trained[precision] = weights(training.network)
-    assert seen == {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
-    assert same(trained["auto"], trained["fp32"])
-    for name, value in trained["bf16"].items():
-        assert value.dtype == trained["fp32"][name].dtype
-        torch.testing.assert_close(value, trained["fp32"][name], rtol=0.1, atol=0.1)
+    assert seen == {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    assert same(trained["auto"], trained["float32"])
+    for name, value in trained["bfloat16"].items():
+        assert value.dtype == trained["float32"][name].dtype
+        torch.testing.assert_close(value, trained["float32"][name], rtol=0.1, atol=0.1)
 
 
-def test_auto_is_bf16_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = torch.device("cuda", 0)
-    assert resolve_precision("auto", CPU) == "fp32"
-    for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, answer=capability: answer)
-        assert resolve_precision("auto", cuda) == expected
-    for named in ("fp32", "bf16"):
-        assert resolve_precision(named, CPU) == resolve_precision(named, cuda) == named
+def test_auto_is_what_it_is_for_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the device and the size of the images."""
+    monkeypatch.setattr("ssdkd_env.distillation.execution.computes_bfloat16", lambda device: True)
+    assert TeacherTraining(SMALL, some_digits(4), TeacherSettings(), CPU).precision == "float32"
+    spec = replace(SMALL, image_shape=(1, 20, 20))
+    images = torch.zeros(4, 1, 20, 20, dtype=torch.uint8)
+    assert TeacherTraining(spec, (images, torch.arange(4)), TeacherSettings(), CPU).precision == "bfloat16"
 
 
 # --- bad input ---
+
+
+def test_a_teacher_that_views_feature_maps_is_refused_before_it_is_trained() -> None:
+    spec = replace(SMALL, teacher_arch="tests.own_networks:ViewNet", teacher_options={})
+    with pytest.raises(InvalidInputError, match=r"ViewNet' calls \.view on feature maps.*call \.flatten\(1\)"):
+        TeacherTraining(spec, some_digits(4), TeacherSettings(), CPU)
 
 
 @pytest.mark.parametrize("stop", [lambda: False, always], ids=["whole epochs", "paused"])
