@@ -150,6 +150,14 @@ CIFAR_CPU_PARTS_SUITE = (
     Entry("KD, 100 % real", "vanilla_kd", {"real_share": 1.0}, env_kwargs=CIFAR_CPU),
 )
 
+#: A quarter of the minibatches, and no more evaluations than the last.
+CIFAR_CPU_SHORT = CIFAR_CPU | {"budget": {"preset": "cpu"}, "evaluate_every_rounds": 36}
+
+
+def _precision(env_kwargs: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """SSD-KD in both precisions; the table's differences are bfloat16's loss or gain."""
+    return tuple(Entry(name, env_kwargs={**env_kwargs, "precision": name}) for name in ("float32", "bfloat16"))
+
 
 def generative_entries(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[Entry, ...]:
     """Methods that train a generator in turns with the student, at the budget's rounds and at four times as many."""
@@ -233,6 +241,10 @@ SUITES = {
     ),
     "cifar-cpu-parts": Suite(
         "the same for parts of SSD-KD, dearer methods and real images", CIFAR_CPU_PARTS_SUITE, "SSDKD/CIFAR10-v2"
+    ),
+    "precision": Suite("SSD-KD in float32 and in bfloat16", _precision({})),
+    "cifar-cpu-precision": Suite(
+        "the same on CIFAR-10, a quarter as long as cifar-cpu", _precision(CIFAR_CPU_SHORT), "SSDKD/CIFAR10-v2"
     ),
 }
 
