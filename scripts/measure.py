@@ -34,7 +34,8 @@ from tqdm import tqdm
 
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun
-from ssdkd_env.envs.observations import ENTRIES
+from ssdkd_env.envs.actions import OF_WORK
+from ssdkd_env.envs.observations import ENTRIES, WORK_ENTRIES
 from ssdkd_env.envs.vector import SSDKDVectorEnv
 
 ENV_ID = "SSDKD/Digits-v2"
@@ -75,12 +76,17 @@ class Budgets(Plugins):
 
 @dataclass
 class Observations(Plugins):
-    """Mean and deviation of every entry of the observation under random actions: the constants of `ENTRIES`."""
+    """Mean and deviation of every entry of the observation under random actions: the constants of `ENTRIES`.
+
+    With actions that divide the work, those of `WORK_ENTRIES` too.
+    """
 
     out: Path
     """JSON-lines file to write; must not exist."""
     episodes: int = 32
     """Episodes, side by side."""
+    action: str = "exponents"
+    """Action scheme."""
 
 
 @dataclass
@@ -130,8 +136,10 @@ def measure_budgets(args: Episode | Budgets, budgets: dict[str, dict[str, int]])
 
 
 def measure_observations(args: Observations) -> None:
-    envs = SSDKDVectorEnv(args.episodes, observation="unscaled", evaluate_every_rounds=10**6)
-    names = [name for name in envs.observation_names if name in ENTRIES]
+    divides = args.action in OF_WORK
+    observation, entries = ("work_unscaled", ENTRIES | WORK_ENTRIES) if divides else ("unscaled", ENTRIES)
+    envs = SSDKDVectorEnv(args.episodes, action=args.action, observation=observation, evaluate_every_rounds=10**6)
+    names = [name for name in envs.observation_names if name in entries]
     envs.action_space.seed(0)
     seen = [envs.reset(seed=MEASUREMENT_SEED)[0]]
     for _ in tqdm(range(make_env(ENV_ID, {}).budget.rounds), unit="round"):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.tasks import Budget, TaskSpec
 from ssdkd_env.tasks.digits import DIGITS
+from ssdkd_env.tasks.instances import Instance, InstanceSet
 from ssdkd_env.tasks.probe_settings import ProbeSettings
 
 NUMBER = 3
@@ -177,6 +178,11 @@ def identity_generator(latent_dim: int, image_shape: tuple[int, int, int]) -> nn
 def deaf_generator(latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Module:
     return nn.Linear(latent_dim + 1, 2)
 
+
+#: Digits with two amounts of work, in little.
+WORK_SIZES = InstanceSet(
+    "two amounts of work", "digits", tuple(Instance(work_scale=scale, buffer_scale=0.05) for scale in (0.4, 0.6))
+)
 
 #: Digits with a probe set that is made in no time.
 SMALL_PROBE_TASK = replace(

@@ -49,7 +49,7 @@ MUTATIONS = {
     "no weight decay": Mutation(f"{ENGINE}/updates.py", "        if self._weight_decay:\n", "        if False:\n"),
     "momentum is not kept": Mutation(f"{ENGINE}/updates.py", "            gradients = momenta\n", "            pass\n"),
     "the learning rate is one round late": Mutation(
-        f"{ENGINE}/student.py", "round_index / max(self._rounds - 1, 1)", "round_index / max(self._rounds, 1)"
+        f"{ENGINE}/allowance.py", "max(self.total - self._cost(amounts), 1)", "max(self.total, 1)"
     ),
     "the student stays in training mode": Mutation(
         f"{ENGINE}/student.py", "        self.student.eval()\n        return total", "        return total"
@@ -89,7 +89,9 @@ MUTATIONS = {
         f"{ENVS}/episode.py", "gain, self._paid = self.score - self._paid, self.score", "gain = self.score - self._paid"
     ),
     "progress is of the last round": Mutation(
-        f"{ENVS}/observations.py", "at.now.report.round / at.rounds)", "(at.now.report.round - 1) / at.rounds)"
+        f"{ENVS}/observations.py",
+        "lambda at: at.now.report.progress)",
+        "lambda at: at.before.report.progress)",
     ),
     "the oldest frame comes first": Mutation(
         f"{ENVS}/observations.py", "*self.frames[: self._history - 1]]", "*self.frames[1 : self._history]]"

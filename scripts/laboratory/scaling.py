@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from laboratory.statistics import Values, bootstrap_interval
 from ssdkd_env.distillation import SamplingPlan, priority
+from ssdkd_env.distillation.allowance import Allowance
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS
 from ssdkd_env.distillation.report import Distillation, RoundClock, Synthesis, make_report
@@ -40,6 +41,8 @@ STUDENTS = ("resnet8", "resnet20", "resnet32", "resnet56")
 MINIBATCHES = CIFAR10.budget.student_steps
 #: Images that are gathered from the buffer at once, about as many as the teacher answers for in one pass.
 GATHERED = 512
+#: A report wants to know of one.
+ROUNDS = Allowance(1, lambda amounts: 1)
 #: A buffer is filled in so many parts.
 FILLS = 16
 #: Bytes an image that a round needs beside the buffer, a generous guess, and what else shall stay free.
@@ -218,7 +221,7 @@ class BufferRounds:
             zero = torch.zeros(())
             synthesis = Synthesis.of(candidates, zero, torch.zeros(3))
             distillation = Distillation(zero, zero, update.replaced, probabilities)
-            make_report(0, buffer, synthesis, distillation, 0.0, 0, RoundClock(torch.device("cpu")))
+            make_report(0, buffer, synthesis, distillation, 0, ROUNDS, RoundClock(CPU))
 
 
 class StudentSteps:

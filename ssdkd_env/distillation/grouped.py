@@ -124,7 +124,7 @@ class GroupedRuns:
         if len(updates) < len(works):
             return None
         for work in works:
-            work.trainer.begin(work.round_index)
+            work.trainer.begin(work.learning_rate)
         students = [trainer.student for trainer in trainers]
         group = self._group(students, works[0].images.shape[1:])
         if group is None:
@@ -158,7 +158,7 @@ class GroupedRuns:
         shares = torch.stack([work.buffer_share for work in works])
         targets = torch.cat([inversion.draw_targets(shares.device) for inversion in inversions])
         emphases = [work.emphasis for work in works]
-        parts = improve(source, objective, targets, student, shares, emphases, inversions[0].steps)
+        parts = improve(source, objective, targets, student, shares, emphases, works[0].steps)
         images = source.finish()
         generator.scatter(generators)
         objective.part([inversion.objective for inversion in inversions])
@@ -244,6 +244,7 @@ class _GeneratorGroup:
         self._latents = torch.cat([member.draw_latents(count) for member in self._members]).requires_grad_()
         self._optimizer = make_adam(self._method, self._parameters, [self._latents])
         self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._steps = 0
 
     @ranges.part("generator")
     def images(self) -> Tensor:
@@ -254,10 +255,11 @@ class _GeneratorGroup:
         """One step of every member; the loss is the sum of theirs."""
         descend(self._optimizer, loss)
         add_gradients(self._gradients, self._parameters)
+        self._steps += 1
 
     def finish(self) -> Tensor:
         """End the batch of every member; its images, without gradient."""
         for member, gradients in zip(self._members, self._generator.shares(self._gradients), strict=True):
-            member.end_generator(gradients)
+            member.end_generator(gradients, self._steps)
         with torch.no_grad():
             return self.images()

@@ -27,7 +27,7 @@ class Inversion:
         image_shape: (C, H, W).
         latent_dim: length of a latent vector.
         batch_size: images a batch.
-        steps: optimiser steps a batch.
+        steps: optimiser steps a batch, unless others are asked for.
         normalize: from image range to network input.
         padding, flip: augmentation.
         random: this engine's own source of randomness, on the generator's device.
@@ -62,7 +62,7 @@ class Inversion:
         extra = self.objective.parameters()
         self.source: ImageSource
         if method.variables == "meta_generator":
-            self.source = MetaGenerator(generator, latent_dim, method, steps, extra, random, execution)
+            self.source = MetaGenerator(generator, latent_dim, method, extra, random, execution)
         elif method.variables == "pixels":
             self.source = Pixels(image_shape, normalize, method, extra, random)
         else:
@@ -74,6 +74,7 @@ class Inversion:
         buffer_share: Tensor,
         count: int | None = None,
         emphasis: Emphasis | None = None,
+        steps: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Synthesise one batch.
 
@@ -82,6 +83,7 @@ class Inversion:
             buffer_share: (classes,) class shares of the buffer, for φ.
             count: images to draw from a generator that makes them at any time; others give `batch_size` images.
             emphasis: on φ's terms and the adversary; None is the method's own.
+            steps: optimiser steps; None is as many as this engine was made with.
 
         Returns:
             Images (batch_size or count, C, H, W) float in [0, 1], and the last step's losses (bn, one_hot,
@@ -90,7 +92,8 @@ class Inversion:
         targets = self.draw_targets(buffer_share.device)
         adversary = None if student is None else self.execution.of(student)
         emphases = [] if emphasis is None else [emphasis]
-        parts = improve(self.source, self.objective, targets, adversary, buffer_share[None], emphases, self.steps)
+        steps = steps or self.steps
+        parts = improve(self.source, self.objective, targets, adversary, buffer_share[None], emphases, steps)
         return self.source.finish(count or self.batch_size), parts[0]
 
     def draw_targets(self, device: torch.device) -> Tensor:

@@ -44,6 +44,8 @@ class SamplingPlan:
         phi_difficulty_exponent: of φ's difficulty term (γ), ≥ 0; None is the method's own.
         adversarial_scale: factor of the method's adversarial weight, ≥ 0.
         replacement: who enters the buffer, a key of `REPLACEMENTS`, for methods with a partial update.
+        inversion_steps: of a batch of candidates this round, ≥ 1; None is the method's own.
+        student_steps: student minibatches of this round, ≥ 1; None is the budget's.
         reweighted: the student's draws are uniform, and the loss of x has the weight N·P(x)·w(x) instead of w(x). Its
             expected gradient is that of draws from P (Schaul et al. 2016, sec. 3.4): the baseline of the draws.
 
@@ -63,6 +65,8 @@ class SamplingPlan:
     adversarial_scale: float = 1.0
     replacement: str = "priority"
     reweighted: bool = False
+    inversion_steps: int | None = None
+    student_steps: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("discrepancy_exponent", "diversity_exponent", "difficulty_exponent"):
@@ -75,6 +79,10 @@ class SamplingPlan:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise InvalidInputError(f"SamplingPlan.{name}={value}: expected a finite number ≥ 0")
+        for name in ("inversion_steps", "student_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidInputError(f"SamplingPlan.{name}={value}: expected a whole number of at least 1")
         check_choice("SamplingPlan.replacement", self.replacement, REPLACEMENTS)
         if self.logits is not None and self.scorer is not None:
             raise InvalidInputError("SamplingPlan: logits and scorer exclude each other; give one of them")

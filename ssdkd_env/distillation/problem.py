@@ -17,13 +17,15 @@ class Budget:
     """How much work a run may do. The number of synthesised images does not depend on the sampling plan.
 
     Attributes:
-        rounds: of an episode.
+        rounds: of an episode, unless its work is given.
         warmup_rounds: batches synthesised before the student learns, to fill the buffer.
         candidates: images synthesised a round.
         inversion_steps: optimiser steps a batch of candidates.
         student_steps: student minibatches a round.
         batch_size: images a student minibatch.
         buffer_capacity: images in the replay buffer.
+        work: multiply-adds of a whole run, warm-up included (see `costs`): it ends when they are spent, after however
+            many rounds. 0 counts rounds.
     """
 
     rounds: int
@@ -33,10 +35,13 @@ class Budget:
     student_steps: int
     batch_size: int
     buffer_capacity: int
+    work: int = 0
 
     def __post_init__(self) -> None:
+        if self.work < 0:
+            raise InvalidInputError(f"budget['work']={self.work}: expected multiply-adds, or 0 to count rounds")
         for setting in fields(self):
-            if getattr(self, setting.name) < 1:
+            if setting.name != "work" and getattr(self, setting.name) < 1:
                 raise InvalidInputError(
                     f"budget[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1"
                 )
@@ -124,6 +129,11 @@ class Problem(Protocol):
 
     def build_generator(self, seed: int) -> nn.Module:
         """A fresh generator (N, latent_dim) → (N, C, H, W) in [0, 1], on the CPU."""
+        ...
+
+    @property
+    def pass_costs(self) -> tuple[int, int, int]:
+        """Multiply-adds of one image's forward pass through teacher, student and generator."""
         ...
 
     def training_images(self) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssdkd_env import ranges
 from ssdkd_env.distillation import priority
+from ssdkd_env.distillation.allowance import NOTHING, Allowance, Amounts
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 
 #: Quantiles that a report gives of difficulty and discrepancy in the buffer.
@@ -45,6 +46,9 @@ class RoundReport:
         effective_sample_size: Kish's, of the round's P over the buffer, as a share of its size; 1 is uniform.
         replaced: residents replaced this round.
         synthesized: images synthesised since the start, warm-up included.
+        progress: share of the budget's rounds, or of its work after the warm-up, that is spent.
+        work: multiply-adds since the start, warm-up included; 0 where the budget counts rounds.
+        inversion_steps, student_steps: of this round; 0 after the warm-up.
         seconds_synthesis, seconds_distillation: wall time of this round's two parts, in seconds.
     """
 
@@ -69,6 +73,10 @@ class RoundReport:
     effective_sample_size: float
     replaced: int
     synthesized: int
+    progress: float
+    work: int
+    inversion_steps: int
+    student_steps: int
     seconds_synthesis: float
     seconds_distillation: float
 
@@ -192,9 +200,11 @@ def make_report(
     buffer: ReplayBuffer,
     synthesis: Synthesis,
     distillation: Distillation,
-    learning_rate: float,
     synthesized: int,
+    allowance: Allowance,
     clock: RoundClock,
+    learning_rate: float = 0.0,
+    amounts: Amounts = NOTHING,
 ) -> RoundReport:
     """Gather every statistic on the device and bring them over in one copy.
 
@@ -203,9 +213,11 @@ def make_report(
         buffer: after the round.
         synthesis: the round's last batch.
         distillation: the round's minibatches.
-        learning_rate: the student's.
         synthesized: images since the start.
+        allowance: what is spent of it, with the round.
         clock: of the round's two parts.
+        learning_rate: the student's.
+        amounts: what the round spent.
     """
     residents = buffer.residents
     counts = residents.class_share.sum(dim=0)
@@ -244,6 +256,10 @@ def make_report(
         buffer_fill=len(buffer) / buffer.capacity,
         replaced=int(values.pop("replaced")),
         synthesized=synthesized,
+        progress=allowance.progress,
+        work=allowance.work,
+        inversion_steps=amounts.inversion_steps,
+        student_steps=amounts.student_steps,
         seconds_synthesis=clock.seconds("synthesis"),
         seconds_distillation=clock.seconds("distillation"),
         **values,

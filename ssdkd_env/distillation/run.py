@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import torch
@@ -11,14 +10,17 @@ from torch import Tensor, nn
 
 from ssdkd_env import ranges
 from ssdkd_env.distillation import priority, sampling
+from ssdkd_env.distillation.allowance import Amounts
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
+from ssdkd_env.distillation.costs import allowance_of
 from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.execution import EAGER, Execution, choose_backend, choose_precision
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.problem import Problem
+from ssdkd_env.distillation.replacement import newest_first, replacement
 from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport, Synthesis, make_report
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
@@ -98,7 +100,7 @@ class DistillationRun:
             image_shape=spec.image_shape,
             latent_dim=spec.latent_dim,
             batch_size=self._sizes.inversion_batch,
-            steps=method.steps or budget.inversion_steps,
+            steps=self._sizes.own.inversion_steps,
             normalize=self._normalize,
             padding=spec.padding,
             flip=spec.flip,
@@ -110,7 +112,6 @@ class DistillationRun:
             self._logits_teacher,
             spec.student,
             method,
-            rounds=budget.rounds,
             normalize=self._normalize,
             padding=spec.padding,
             flip=spec.flip,
@@ -121,6 +122,7 @@ class DistillationRun:
         self.buffer = ReplayBuffer(
             self._sizes.capacity, spec.image_shape, spec.num_classes, self.device, dense=task.dense
         )
+        self.allowance = allowance_of(method, task)
         self.round = 0
         self.warm = False
         self.synthesized = 0
@@ -130,12 +132,12 @@ class DistillationRun:
         self._refreshed = 0
         # Runs may do equal work together where all this is equal; rounds and buffer may differ.
         use = (spec.mean, spec.std, spec.padding, spec.flip, spec.student, self.inversion.batch_size)
-        self._kind = (id(self.teacher), str(self.student), self.inversion.steps, *use)
+        self._kind = (id(self.teacher), str(self.student), *use)
 
     @property
     def done(self) -> bool:
         """Whether the budget is used up."""
-        return self.round >= self.task.spec.budget.rounds
+        return self.allowance.done
 
     def warm_up(self) -> RoundReport:
         """Fill the memory before the student learns: `budget.warmup_rounds` batches without adversary.
@@ -157,7 +159,7 @@ class DistillationRun:
         zero = torch.zeros((), device=self.device)
         uniform = torch.full((len(self.buffer),), 1 / len(self.buffer), dtype=torch.float64, device=self.device)
         distillation = Distillation(zero, agreement, zero, uniform)
-        return make_report(self.round, self.buffer, synthesis, distillation, 0.0, self.synthesized, clock)
+        return self._report(synthesis, distillation, clock)
 
     def step(self, plan: SamplingPlan) -> RoundReport:
         """Do one round: synthesise, update the buffer, distil, refresh the priorities.
@@ -172,14 +174,17 @@ class DistillationRun:
         if not self.warm:
             self.warm_up()
         if self.done:
-            raise RuntimeError(f"the budget of {self.task.spec.budget.rounds} rounds is used up; make a new run")
-        self._check_logits(plan.logits)
+            raise RuntimeError(f"the budget is used up after {self.round} rounds; make a new run")
+        amounts = self.allowance.affordable(self._wanted(plan))
+        turns = self._sizes.turns(amounts.student_steps)
+        self._check_logits(plan.logits, len(turns))
         clock = RoundClock(self.device)
         self._reset_first_layer()
+        learning_rate = self.trainer.learning_rate(self.allowance.position(amounts))
         loss = replaced = torch.zeros((), device=self.device)
-        for minibatches in self._sizes.turns:
-            candidates, synthesis = self._candidates(plan)
-            log_weights, left = self._update_buffer(candidates, plan)
+        for minibatches in turns:
+            candidates, synthesis = self._candidates(plan, amounts.inversion_steps)
+            log_weights, left = self._update_buffer(candidates, plan, len(turns))
             replaced = replaced + left
             clock.lap("synthesis")
             shape = minibatches, self.task.spec.budget.batch_size
@@ -187,22 +192,28 @@ class DistillationRun:
                 plan, log_weights, self.method.importance_normalization, shape, self._random["sampling"]
             )
             self.buffer.residents.importance_weight.copy_(draws.importance_weights)  # w_{i−1} of the next δ
-            loss = loss + self._train(draws)
+            loss = loss + self._train(draws, learning_rate)
             clock.lap("distillation")
         agreement = self._refresh()
-        distillation = Distillation(
-            loss / self.task.spec.budget.student_steps, agreement, replaced, draws.probabilities
-        )
-        learning_rate = self.trainer.learning_rate(self.round)
+        distillation = Distillation(loss / amounts.student_steps, agreement, replaced, draws.probabilities)
+        self.allowance.spend(amounts)
         self.round += 1
         clock.lap("distillation")
-        return make_report(self.round, self.buffer, synthesis, distillation, learning_rate, self.synthesized, clock)
+        return self._report(synthesis, distillation, clock, learning_rate, amounts)
 
-    def _check_logits(self, logits: Tensor | None) -> None:
+    def _report(self, synthesis: Synthesis, distillation: Distillation, clock: RoundClock, *round: Any) -> RoundReport:
+        made = self.round, self.buffer, synthesis, distillation, self.synthesized
+        return make_report(*made, self.allowance, clock, *round)
+
+    def _wanted(self, plan: SamplingPlan) -> Amounts:
+        own = self._sizes.own
+        return Amounts(plan.inversion_steps or own.inversion_steps, plan.student_steps or own.student_steps)
+
+    def _check_logits(self, logits: Tensor | None, turns: int) -> None:
         """Refuse logits before anything of the run has moved."""
         if logits is None:
             return
-        if len(self._sizes.turns) > 1:
+        if turns > 1:
             raise InvalidInputError(
                 f"SamplingPlan.logits: method {self.method.name!r} changes its images several times a round; use the "
                 "exponents, or a method with one batch a round"
@@ -217,8 +228,8 @@ class DistillationRun:
             raise InvalidInputError("SamplingPlan.logits holds NaN or infinite values: expected finite log-weights")
 
     def _reset_first_layer(self) -> None:
-        share, rounds = self.method.first_layer_reset, self.task.spec.budget.rounds
-        if share and self.round == math.ceil(share * rounds - 1e-9):  # 0.07 · 100 is a hair above 7
+        share = self.method.first_layer_reset
+        if share and self.allowance.has_passed(share):
             with self._layer_random().lent():
                 self.inversion.source.reset_first_layer()
 
@@ -229,30 +240,35 @@ class DistillationRun:
         rounds = self.task.spec.budget.warmup_rounds if self.method.warm_up else 1
         for index in range(rounds):
             candidates, synthesis = self._synthesize(
-                None if self.method.warm_up else self._answering.network, index - rounds, Emphasis.of(self.method)
+                None if self.method.warm_up else self._answering.network,
+                index - rounds,
+                Emphasis.of(self.method),
+                self._sizes.own.inversion_steps,
             )
-            self.buffer.update(candidates, self._newest_first(candidates), self.buffer.capacity)
+            self.buffer.update(candidates, newest_first(self.buffer, candidates), self.buffer.capacity)
         return synthesis
 
     def _read_real_images(self) -> Synthesis:
         images = self.task.training_images()
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self._real_seed))
         entries, _ = self._entries(images[order[: self.buffer.capacity]].to(self.device), born=0)
-        self.buffer.update(entries, self._newest_first(entries), self.buffer.capacity)
+        self.buffer.update(entries, newest_first(self.buffer, entries), self.buffer.capacity)
         return Synthesis.none(self.task.spec.num_classes, self.device)
 
-    def _candidates(self, plan: SamplingPlan) -> tuple[Entries | None, Synthesis]:
+    def _candidates(self, plan: SamplingPlan, steps: int) -> tuple[Entries | None, Synthesis]:
         """Fresh images that want into the buffer, and what they are like; none where the images are real."""
         if self.method.memory == "real":
             return None, Synthesis.none(self.task.spec.num_classes, self.device)
-        return self._synthesize(self._answering.network, self.round, Emphasis.of(self.method, plan))
+        return self._synthesize(self._answering.network, self.round, Emphasis.of(self.method, plan), steps)
 
-    def _synthesize(self, student: nn.Module | None, born: int, emphasis: Emphasis) -> tuple[Entries, Synthesis]:
+    def _synthesize(
+        self, student: nn.Module | None, born: int, emphasis: Emphasis, steps: int
+    ) -> tuple[Entries, Synthesis]:
         share, count = self.buffer.mean_class_share(), self._sizes.candidates
         together = self.backend != "plain"
         random = self._layer_random()
         images, losses = perform(
-            SynthesisWork(self.inversion, student, share, count, emphasis, random, together, self._kind)
+            SynthesisWork(self.inversion, student, share, count, steps, emphasis, random, together, self._kind)
         )
         self.synthesized += len(images)
         entries, agreement = self._entries(to_uint8(images), born)
@@ -279,11 +295,8 @@ class DistillationRun:
             return entries, priority.agreement(teacher_logits, student_logits).mean()
 
     @ranges.phase("buffer")
-    def _update_buffer(self, candidates: Entries | None, plan: SamplingPlan) -> tuple[Tensor, Tensor]:
-        """Weigh buffer ∪ candidates, then decide who is in the buffer.
-
-        A partial update draws without replacement under the weights (Gumbel top-k), unless the plan says otherwise; a
-        full one takes every candidate in place of the oldest residents.
+    def _update_buffer(self, candidates: Entries | None, plan: SamplingPlan, turns: int) -> tuple[Tensor, Tensor]:
+        """Weigh buffer ∪ candidates, then decide who is in the buffer (see `replacement`).
 
         Returns:
             Log P of the new residents, (size,) float32 unnormalised, and the number of those that were replaced.
@@ -295,34 +308,17 @@ class DistillationRun:
             priority.entering_weights(candidates.discrepancy, residents.discrepancy, residents.importance_weight)
         )
         log_weights = sampling.log_weights(plan, share, residents, candidates)
-        update = self.buffer.update(candidates, *self._replacement(candidates, log_weights, plan))
+        random = self._random["sampling"]
+        update = self.buffer.update(
+            candidates, *replacement(self.method, plan, self.buffer, candidates, log_weights, turns, random)
+        )
         return log_weights[update.rows], update.replaced
 
-    def _replacement(self, candidates: Entries, log_weights: Tensor, plan: SamplingPlan) -> tuple[Tensor, int]:
-        """Keys (size + candidates,) that decide who is in the buffer, and the most residents that may leave."""
-        if self.method.update == "full":
-            return self._newest_first(candidates), self.buffer.capacity
-        # The share is the round's, so several batches divide it. The hair keeps 0.29 · 100 at 29.
-        most_replaced = math.floor(plan.replaced_share * self.buffer.capacity / len(self._sizes.turns) + 1e-9)
-        if plan.replacement == "oldest":
-            return self._newest_first(candidates), most_replaced
-        keys = sampling.replacement_keys(log_weights, self._random["sampling"])
-        if plan.replacement == "random":
-            most_replaced = int(self.buffer.count_replaced(keys, most_replaced))
-            keys = sampling.replacement_keys(torch.zeros_like(keys), self._random["sampling"])
-            keys[len(self.buffer) :] += 1e6  # every candidate before every resident; the count alone decides
-        return keys, most_replaced
-
-    def _newest_first(self, candidates: Entries) -> Tensor:
-        """Keys with which every candidate enters and the oldest residents leave, (size + candidates,) float64."""
-        entering = torch.full((len(candidates),), torch.inf, dtype=torch.float64, device=self.device)
-        return torch.cat([self.buffer.residents.born.double(), entering])
-
-    def _train(self, draws: sampling.Draws) -> Tensor:
+    def _train(self, draws: sampling.Draws, learning_rate: float) -> Tensor:
         """Train the student on the drawn images; returns the sum of the minibatches' losses, a scalar tensor."""
         images, random = self.buffer.residents.images, self._layer_random()
         loss = perform(
-            TrainingWork(self.trainer, images, draws.rows, draws.loss_weights, self.round, random, self._kind)
+            TrainingWork(self.trainer, images, draws.rows, draws.loss_weights, learning_rate, random, self._kind)
         )
         self._answering.follow()
         return loss
@@ -369,6 +365,7 @@ class DistillationRun:
             "synthesized_class_counts": self.synthesized_class_counts,
             "synthesized_difficulty": self.synthesized_difficulty,
             "refreshed": self._refreshed,
+            "allowance": self.allowance.state_dict(),
             "inversion": self.inversion.state_dict(),
             "trainer": self.trainer.state_dict(),
             "random": {name: generator.get_state() for name, generator in self._random.items()},
@@ -389,3 +386,4 @@ class DistillationRun:
         self.synthesized_class_counts.copy_(state["synthesized_class_counts"])
         self.synthesized_difficulty.copy_(state["synthesized_difficulty"])
         self._refreshed = state["refreshed"]
+        self.allowance.load_state_dict(state["allowance"])

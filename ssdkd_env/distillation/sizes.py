@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ssdkd_env.distillation.allowance import Amounts
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.problem import Budget, Problem
 
@@ -20,14 +21,16 @@ class Sizes:
         capacity: images that the memory can hold.
         candidates: images synthesised a batch; 0 with real images.
         inversion_batch: images that inversion optimises at once.
-        turns: student minibatches after each batch of synthesis; their sum is the budget's.
+        own: what a round spends unless the plan says otherwise.
+        student_steps_per_batch: student minibatches for one batch of synthesis; 0 is all of a round's.
         refreshed: most images that are measured anew after a round.
     """
 
     capacity: int
     candidates: int
     inversion_batch: int
-    turns: tuple[int, ...]
+    own: Amounts
+    student_steps_per_batch: int
     refreshed: int
 
     @classmethod
@@ -38,8 +41,6 @@ class Sizes:
             InvalidInputError: when the method needs real training images and the task has none.
         """
         group = min(method.student_steps_per_batch, budget.student_steps) or budget.student_steps
-        groups, rest = divmod(budget.student_steps, group)
-        turns = (group,) * groups + ((rest,) if rest else ())
         candidates = inversion_batch = budget.candidates
         if method.memory == "stream":
             capacity = candidates = group * budget.batch_size
@@ -50,10 +51,19 @@ class Sizes:
             capacity = min(max(wanted, 1), available)
             candidates = 0
         elif method.memory == "pool":
-            batches = (budget.warmup_rounds if method.warm_up else 1) + budget.rounds * len(turns)
-            capacity = min(batches * candidates, method.pool_capacity)
+            turns = -(-budget.student_steps // group)
+            batches = (budget.warmup_rounds if method.warm_up else 1) + budget.rounds * turns
+            # Work may be divided into any number of batches.
+            capacity = method.pool_capacity if budget.work else min(batches * candidates, method.pool_capacity)
         else:
             capacity = budget.buffer_capacity
         small = method.memory in ("buffer", "stream")
         refreshed = capacity if small else min(budget.buffer_capacity, SAMPLE)
-        return cls(capacity, candidates, inversion_batch, turns, refreshed)
+        own = Amounts(method.steps or budget.inversion_steps, budget.student_steps)
+        return cls(capacity, candidates, inversion_batch, own, method.student_steps_per_batch, refreshed)
+
+    def turns(self, student_steps: int) -> tuple[int, ...]:
+        """Student minibatches after each batch of synthesis; their sum is `student_steps`."""
+        group = min(self.student_steps_per_batch, student_steps) or student_steps
+        groups, rest = divmod(student_steps, group)
+        return (group,) * groups + ((rest,) if rest else ())

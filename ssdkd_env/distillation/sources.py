@@ -61,14 +61,13 @@ class ImageSource(BatchSource, Protocol):
 class MetaGenerator:
     """The meta-generator of Fast (Fang et al. 2022): inner Adam steps on a clone, then a first-order MAML step.
 
-    The gradients of the inner steps, summed, move the generator itself (Adam with `steps` times the inner learning
-    rate). The batch is the clone's after its last step.
+    The gradients of the inner steps, summed, move the generator itself (Adam with the inner learning rate times the
+    number of steps). The batch is the clone's after its last step.
 
     Args:
         generator: maps (N, latent_dim) to images (N, C, H, W) in [0, 1].
         latent_dim: length of a latent vector.
         method: learning rates.
-        steps: inner steps a batch.
         extra: parameters of the objective that are trained along.
         random: source of randomness, on the generator's device.
         execution: how the clone is called.
@@ -79,7 +78,6 @@ class MetaGenerator:
         generator: nn.Module,
         latent_dim: int,
         method: Method,
-        steps: int,
         extra: Sequence[nn.Parameter],
         random: torch.Generator,
         execution: Execution = EAGER,
@@ -93,9 +91,7 @@ class MetaGenerator:
         self._clone_parameters: list[Tensor] = [self._clone.get_parameter(name) for name in names]
         for parameter in self._parameters:
             parameter.requires_grad_(False)  # only the clone is differentiated
-        self._meta_optimizer = torch.optim.Adam(
-            self._parameters, lr=method.generator_lr * steps, betas=ADAM_BETAS, fused=True
-        )
+        self._meta_optimizer = torch.optim.Adam(self._parameters, lr=method.generator_lr, betas=ADAM_BETAS, fused=True)
 
     def draw_latents(self, count: int) -> Tensor:
         """(count, latent_dim) float, standard normal."""
@@ -113,6 +109,7 @@ class MetaGenerator:
         self.begin_generator()
         self._optimizer = make_adam(self._method, [*self._clone_parameters, *self._extra], [self._latents])
         self._meta_gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._steps = 0
 
     @ranges.part("generator")
     def images(self) -> Tensor:
@@ -123,16 +120,19 @@ class MetaGenerator:
         """One inner step."""
         descend(self._optimizer, loss)
         add_gradients(self._meta_gradients, self._clone_parameters)
+        self._steps += 1
 
     def finish(self, count: int) -> Tensor:
         """Move the generator; the images are the clone's."""
-        self.end_generator(self._meta_gradients)
+        self.end_generator(self._meta_gradients, self._steps)
         with torch.no_grad(), ranges.part("generator"):
             images: Tensor = self._clone(self._latents)
         return images
 
-    def end_generator(self, gradients: Sequence[Tensor]) -> None:
-        """The meta step: move the generator itself, down the summed gradients of the inner steps."""
+    def end_generator(self, gradients: Sequence[Tensor], steps: int) -> None:
+        """The meta step: move the generator itself, down the summed gradients of so many inner steps."""
+        for group in self._meta_optimizer.param_groups:
+            group["lr"] = self._method.generator_lr * steps
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         with ranges.part("optimiser"):
@@ -221,7 +221,7 @@ class TrainedGenerator:
         """The network that a batch's steps move."""
         return self.generator
 
-    def end_generator(self, gradients: Sequence[Tensor]) -> None:
+    def end_generator(self, gradients: Sequence[Tensor], steps: int) -> None:
         """Nothing is left to do after a batch's steps."""
 
     @ranges.part("generator")

@@ -54,7 +54,6 @@ class StudentTrainer:
         teacher: frozen, in evaluation mode.
         settings: the optimiser's.
         method: the distance to the teacher, and its temperature.
-        rounds: length of the cosine schedule.
         normalize: from image range to network input.
         padding, flip: augmentation.
         random: source of randomness of the augmentation.
@@ -68,7 +67,6 @@ class StudentTrainer:
         teacher: nn.Module,
         settings: StudentSettings,
         method: Method,
-        rounds: int,
         normalize: Normalize,
         padding: int,
         flip: bool,
@@ -79,7 +77,7 @@ class StudentTrainer:
         self.student = student.eval()
         self.teacher = execution.of(teacher)
         self.execution = execution
-        self.settings, self._rounds = settings, rounds
+        self.settings = settings
         self.distance, self.temperature = method.distance, method.temperature or settings.temperature
         self._normalize = normalize
         self._padding, self._flip = padding, flip
@@ -89,25 +87,24 @@ class StudentTrainer:
             PlainUpdate(student, *sgd) if plain else FastUpdate(student, *sgd, forward=execution.of(student))
         )
 
-    def learning_rate(self, round_index: int) -> float:
-        """Cosine from `lr` to `lr · FINAL_LR_SHARE` over the rounds."""
-        progress = min(round_index / max(self._rounds - 1, 1), 1.0)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    def learning_rate(self, position: float) -> float:
+        """Cosine from `lr` in the first round to `lr · FINAL_LR_SHARE` in the last, by `Allowance.position`."""
+        cosine = 0.5 * (1 + math.cos(math.pi * position))
         return self.settings.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
 
-    def train(self, images: Tensor, draws: Tensor, weights: Tensor, round_index: int) -> Tensor:
+    def train(self, images: Tensor, draws: Tensor, weights: Tensor, learning_rate: float) -> Tensor:
         """Some minibatches of a round.
 
         Args:
             images: (N, C, H, W) uint8, the buffer.
             draws: (minibatches, batch_size) int64, rows of `images`.
             weights: (N,) float32, importance weights.
-            round_index: position in the schedule.
+            learning_rate: of all of them.
 
         Returns:
             Sum of the minibatches' weighted losses, a scalar tensor on the device.
         """
-        self.begin(round_index)
+        self.begin(learning_rate)
         total = torch.zeros((), device=images.device)
         for chunk in self.chunks(draws):
             inputs, chunk_weights = self.look_at(images, weights, chunk)
@@ -119,9 +116,9 @@ class StudentTrainer:
         self.student.eval()
         return total
 
-    def begin(self, round_index: int) -> None:
+    def begin(self, learning_rate: float) -> None:
         """Prepare student and optimiser for minibatches of a round."""
-        self.update.lr = self.learning_rate(round_index)
+        self.update.lr = learning_rate
         self.student.train()
 
     def chunks(self, draws: Tensor) -> tuple[Tensor, ...]:

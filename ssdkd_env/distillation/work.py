@@ -102,6 +102,7 @@ class SynthesisWork:
         student: adversary; None without.
         buffer_share: (classes,), for φ.
         count: images that are wanted.
+        steps: optimiser steps.
         emphasis: on φ's terms and the adversary.
         random: of the layers.
         together: whether it may be done together with others'.
@@ -113,6 +114,7 @@ class SynthesisWork:
     student: nn.Module | None
     buffer_share: Tensor
     count: int
+    steps: int
     emphasis: Emphasis
     random: LayerRandom
     together: bool = True
@@ -120,16 +122,16 @@ class SynthesisWork:
 
     @property
     def key(self) -> Hashable:
-        """Batches with an adversary, or without; with statistics of earlier batches, or without."""
+        """Batches of as many steps, with an adversary or without, with statistics of earlier batches or without."""
         if not self.together:
             return id(self)
         statistics = self.inversion.objective.statistics
-        return "synthesis", self.kind, self.student is None, statistics.past is None, self.count
+        return "synthesis", self.kind, self.student is None, statistics.past is None, self.count, self.steps
 
     def alone(self) -> tuple[Tensor, Tensor]:
         """Do it."""
         with self.random.lent():
-            return self.inversion.synthesize(self.student, self.buffer_share, self.count, self.emphasis)
+            return self.inversion.synthesize(self.student, self.buffer_share, self.count, self.emphasis, self.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ class TrainingWork:
         images: (N, C, H, W) uint8.
         draws: (minibatches, batch_size) int64.
         weights: (N,) float32.
-        round_index: position in the schedule.
+        learning_rate: of all minibatches.
         random: of the layers.
         kind: of the run; only runs of one kind do it together.
     """
@@ -152,7 +154,7 @@ class TrainingWork:
     images: Tensor
     draws: Tensor
     weights: Tensor
-    round_index: int
+    learning_rate: float
     random: LayerRandom
     kind: Hashable = None
 
@@ -164,7 +166,7 @@ class TrainingWork:
     def alone(self) -> Tensor:
         """Do it."""
         with self.random.lent():
-            return self.trainer.train(self.images, self.draws, self.weights, self.round_index)
+            return self.trainer.train(self.images, self.draws, self.weights, self.learning_rate)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,11 @@
 | `bins`       | Box(15)                     | a logit for each bin of class rarity × difficulty, on top of δ          |
 | `class_bins` | Box(3 + 4 · classes)        | a logit for each class and bin of difficulty, on top of δ               |
 | `samples`    | Box(36)                     | the weights of a small network that scores every image                  |
+| `work`       | Box(7)                      | as `exponents`, and how many inversion steps and student minibatches    |
+| `division`   | Box(2)                      | those two numbers alone                                                 |
 
-All but `class_bins` are independent of the number of classes, and all of the number of images. Each can say the paper's
-sampler and uniform sampling exactly.
+All but `class_bins` are independent of the number of classes, and all of the number of images. Each but `division`,
+which leaves the sampling to the method, can say the paper's sampler and uniform sampling exactly.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.envs.exponent_actions import Exponents, FloatArray, Full
 from ssdkd_env.envs.named_plans import NamedPlans
 from ssdkd_env.envs.scorer_actions import Bins, ClassBins, Samples
+from ssdkd_env.envs.work_actions import Division, Work
 from ssdkd_env.registry import Registry
 from ssdkd_env.tasks import Budget
 
@@ -59,6 +62,8 @@ class ActionScheme(Protocol):
         ...
 
 
+#: Schemes that divide a budget of work, which there must be.
+OF_WORK = ("work", "division")
 #: Makes a scheme from budget, method and number of classes.
 ACTION_SCHEMES: Registry[Callable[[Budget, Method, int], ActionScheme]] = Registry(
     "action",
@@ -70,5 +75,7 @@ ACTION_SCHEMES: Registry[Callable[[Budget, Method, int], ActionScheme]] = Regist
         "bins": lambda budget, method, classes: Bins(budget),
         "class_bins": lambda budget, method, classes: ClassBins(budget, classes),
         "samples": lambda budget, method, classes: Samples(budget),
+        "work": lambda budget, method, classes: Work(budget, method),
+        "division": lambda budget, method, classes: Division(budget, method),
     },
 )

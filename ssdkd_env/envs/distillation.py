@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
+from ssdkd_env.distillation.costs import allowance_of
 from ssdkd_env.distillation.execution import choose_backend, choose_precision
-from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.actions import ACTION_SCHEMES, OF_WORK
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.instance_draw import InstanceDraw
@@ -72,6 +73,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     - `"bins"` (`Bins`, 15 numbers): on top of δ a logit for each bin of class rarity × difficulty. `"class_bins"`
       (`ClassBins`): for each class × difficulty, the one scheme that depends on the number of classes.
     - `"samples"` (`Samples`, 36 numbers): the weights of a small network that scores every image alike.
+    - `"work"` (`Work`, 7 numbers), `"division"` (`Division`, 2): also the step's inversion steps and minibatches.
 
     `paper_action` is the paper's sampler (1, 0, 0, β = 0.4, all candidates compete), `uniform_action` draws
     without any priority, `own_action` is what the method's authors do; every scheme can say them exactly. ρ acts on
@@ -86,7 +88,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     | Num   | Observation                                                              | Min | Max |
     |-------|--------------------------------------------------------------------------|-----|-----|
-    | 0     | progress: rounds done / rounds (the rest is the remaining budget)        | 0   | 1   |
+    | 0     | progress: share of the rounds, or of the work, that is spent             | 0   | 1   |
     | 1     | buffer_fill: share of the capacity in use                                | 0   | 1   |
     | 2     | buffer_class_imbalance: 1 − normalised entropy of the classes            | 0   | 1   |
     | 3–5   | buffer_difficulty_q10, q50, q90: quantiles of 1 − teacher's confidence   | 0   | 1   |
@@ -120,7 +122,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     ## Episode End
 
-    1. Termination: the budget of `rounds` is used up (the budget is the task; `truncated` is never set).
+    1. Termination: the `rounds` are used up, or with `work_scale` the multiply-adds (`truncated` is never set).
     2. Termination: the student has diverged (NaN). The score falls to 0 and `info["diverged"]` is true.
 
     ## Info
@@ -171,14 +173,14 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.rounds_per_step, self.clock, self.render_mode = made.rounds_per_step, made.clock, made.render_mode
         self.device = select_device(made.device)
         self.backend = choose_backend(made.backend)
-        self.instances = InstanceDraw(made.instances, made.task_arguments)
+        self.instances = InstanceDraw(made.instances, made.task_arguments, made.action in OF_WORK)
         self.task = self.instances.tasks[0]
         self.precision, self.precision_reason = choose_precision(
             made.precision, self.device, self.task.spec.image_shape
         )
         self.method = self.task.make_method(made.method, made.method_options)
-        if self.method.memory == "real":
-            self.task.training_images()  # refuses here, not at the first reset, where there are none
+        for each in self.instances.tasks:
+            allowance_of(self.method, each)  # refuses here, not at a reset, what no run can begin with
         self._reward = REWARDS.find(made.reward)
         if self._reward.oracle and self.task.spec.evaluation is None:
             raise InvalidInputError(
@@ -270,7 +272,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         episode = self._begun("step")
         if episode.run.done:
             raise gym.error.ResetNeeded(
-                f"the budget of {self.budget.rounds} rounds is used up; call env.reset() to start a new episode"
+                f"the budget is used up after {episode.run.round} rounds; call env.reset() to start a new episode"
             )
         reward = episode.play(self.plan_of(action), self.rounds_per_step)
         self._last_action = self.action_scheme.observed(self.action_of(action))
@@ -293,6 +295,11 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             raise InvalidInputError(
                 "SamplingPlan.logits are of the images of one round; give a scorer, or make the environment with "
                 "rounds_per_step=1"
+            )
+        if (plan.inversion_steps or plan.student_steps) and not self.budget.work:
+            raise InvalidInputError(
+                "SamplingPlan.inversion_steps, student_steps: this budget counts rounds; make the environment with "
+                "work_scale=1, which counts what they do"
             )
         return plan
 

@@ -11,7 +11,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Instance, Task, find_instances, load_task
 
 #: What an instance may choose, by the names of `load_task`'s arguments; beside these, settings of the budget.
-CHOSEN = ("teacher", "student_arch", "buffer_scale")
+CHOSEN = ("teacher", "student_arch", "buffer_scale", "work_scale")
 
 
 class InstanceDraw:
@@ -22,6 +22,7 @@ class InstanceDraw:
     Args:
         name: of the instance set; None for none.
         fixed: arguments of `load_task` that all instances share.
+        counts_work: whether budgets are to count work; where none is given, it is the task's own.
 
     Attributes:
         name: of the set.
@@ -33,8 +34,9 @@ class InstanceDraw:
             be made.
     """
 
-    def __init__(self, name: str | None, fixed: Mapping[str, Any]) -> None:
+    def __init__(self, name: str | None, fixed: Mapping[str, Any], counts_work: bool = False) -> None:
         self.name = name
+        self._counts_work = counts_work
         self.index = 0
         instances = (Instance(),) if name is None else find_instances(name, str(fixed["task"]))
         _refuse_conflicts(name, instances, fixed)
@@ -48,8 +50,11 @@ class InstanceDraw:
         shared = fixed["budget"] or {}
         if instance.budget and isinstance(shared, Mapping):  # what is none is refused by `load_task`
             own["budget"] = {**shared, **instance.budget}
+        arguments = {**fixed, **own}
+        if self._counts_work and arguments["work_scale"] is None and "work" not in (arguments["budget"] or {}):
+            arguments["work_scale"] = 1.0
         try:
-            return load_task(**{**fixed, **own})
+            return load_task(**arguments)
         except InvalidInputError as error:
             if self.name is None:
                 raise
@@ -93,6 +98,8 @@ def _refuse_conflicts(name: str | None, instances: tuple[Instance, ...], fixed: 
         given["teacher_arch"] = fixed["teacher_arch"]
     if "buffer_scale" in chosen:
         budget.add("buffer_capacity")
+    if "work_scale" in chosen:
+        budget.add("work")
     if "buffer_capacity" in budget and fixed["buffer_scale"] is not None:
         given["buffer_scale"] = fixed["buffer_scale"]
     if isinstance(fixed["budget"], Mapping):

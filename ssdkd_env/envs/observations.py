@@ -33,7 +33,7 @@ class Moment:
     Attributes:
         now: after the step's last round.
         before: one step earlier; `now` after a reset.
-        rounds: length of the budget.
+        rounds: that the budget names, with which ages are compared.
     """
 
     now: Snapshot
@@ -79,7 +79,7 @@ def _probe_agreement(snapshot: Snapshot) -> float:
 
 #: KL divergences d appear as d / (1 + d), which keeps them in [0, 1).
 ENTRIES: dict[str, Entry] = {
-    "progress": Entry(0.0, 1.0, 0.5, 0.31, lambda at: at.now.report.round / at.rounds),
+    "progress": Entry(0.0, 1.0, 0.5, 0.31, lambda at: at.now.report.progress),
     "buffer_fill": Entry(0.0, 1.0, 1.0, 0.1, lambda at: at.now.report.buffer_fill),
     "buffer_class_imbalance": Entry(0.0, 1.0, 0.034, 0.016, lambda at: at.now.report.class_imbalance),
     "buffer_difficulty_q10": Entry(0.0, 1.0, 0.039, 0.035, lambda at: at.now.report.difficulty_quantiles[0]),
@@ -100,6 +100,25 @@ ENTRIES: dict[str, Entry] = {
     "probe_discrepancy_trend": Entry(-1.0, 1.0, -0.0065, 0.11, lambda at: at.trend(_probe_discrepancy)),
     "probe_agreement_trend": Entry(-1.0, 1.0, 0.022, 0.066, lambda at: at.trend(_probe_agreement)),
 }
+
+
+def _unlearnt(snapshot: Snapshot) -> float:
+    """What the student does not know of the middle image of the buffer."""
+    return squash(snapshot.report.discrepancy_quantiles[1])
+
+
+#: What the last step cost and what its halves brought, for agents that divide the work. Their means and deviations are
+#: those of digits episodes under random actions of the scheme `work` (`results/digits-observations-work`).
+WORK_ENTRIES: dict[str, Entry] = {
+    # Share of the budget that it took.
+    "step_work": Entry(0.0, 1.0, 0.094, 0.084, lambda at: at.now.report.progress - at.before.report.progress),
+    # How much less the student knew of the fresh images than of the buffer.
+    "synthesis_gain": Entry(
+        -1.0, 1.0, 0.14, 0.13, lambda at: squash(at.now.report.candidate_discrepancy) - _unlearnt(at.before)
+    ),
+    # How much of the buffer it has learnt, fresh images included.
+    "distillation_gain": Entry(-1.0, 1.0, 0.03, 0.16, lambda at: _unlearnt(at.before) - _unlearnt(at.now)),
+}
 #: Scaled entries are clipped here, in standard deviations.
 CLIP = 5.0
 
@@ -118,7 +137,14 @@ class Observation:
 
 
 OBSERVATIONS: Registry[Observation] = Registry(
-    "observation", Observation, {"unscaled": Observation(ENTRIES, False), "scaled": Observation(ENTRIES, True)}
+    "observation",
+    Observation,
+    {
+        "unscaled": Observation(ENTRIES, False),
+        "scaled": Observation(ENTRIES, True),
+        "work": Observation(ENTRIES | WORK_ENTRIES, True),
+        "work_unscaled": Observation(ENTRIES | WORK_ENTRIES, False),
+    },
 )
 
 

@@ -183,7 +183,8 @@ def _write(figure: Figure, left: float, top: float, text: str, size: float, **st
 
 def _draw_title(figure: Figure, episode: Episode) -> None:
     run, spec = episode.run, episode.task.spec
-    title = f"{spec.name} · {run.method.name} · round {run.round}/{spec.budget.rounds}"
+    done = f", {100 * run.allowance.progress:.0f} % of the work" if spec.budget.work else f"/{spec.budget.rounds}"
+    title = f"{spec.name} · {run.method.name} · round {run.round}{done}"
     _write(figure, 44, 40, title, _LARGE, fontweight="bold")
     if episode.snapshot.report.diverged:
         _write(figure, 930, 40, "diverged", _LARGE, fontweight="bold", color=_WARNING, ha="right")
@@ -203,16 +204,18 @@ def _draw_buffer(figure: Figure, run: DistillationRun, left: int, top: int) -> N
 
 
 def _draw_curve(axes: Axes, episode: Episode) -> None:
-    rounds = episode.task.spec.budget.rounds
-    axes.set_xlim(0, rounds)
+    budget = episode.task.spec.budget
+    end, foot, place = (1, "share of the work", "progress") if budget.work else (budget.rounds, "round", "round")
+    axes.set_xlim(0, end)
     axes.set_ylim(0, 1)
-    _ticks(axes, range(0, rounds + 1, _step(rounds, MOST_NUMBERS)), (0, 0.25, 0.5, 0.75, 1))
+    marks = (0, 0.25, 0.5, 0.75, 1) if budget.work else range(0, end + 1, _step(end, MOST_NUMBERS))
+    _ticks(axes, marks, (0, 0.25, 0.5, 0.75, 1))
     axes.grid(color=_FAINT, alpha=0.5, linewidth=0.6)
-    _label(axes, "", "round")
+    _label(axes, "", foot)
     for key, name, color, side in _CURVES:
         if key in episode.curve[0]:
             values = [point[key] for point in episode.curve]
-            done = [point.get("round", index) for index, point in enumerate(episode.curve)]  # older files lack it
+            done = [point.get(place, index) for index, point in enumerate(episode.curve)]  # older files lack it
             axes.plot(
                 done, values, color=color, linewidth=1.8, marker="o", markersize=4.5, markevery=[-1], clip_on=False
             )

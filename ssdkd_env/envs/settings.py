@@ -26,6 +26,7 @@ OF_TASK = (
     "student",
     "evaluation",
     "buffer_scale",
+    "work_scale",
     "data_root",
     "probe",
 )
@@ -43,7 +44,8 @@ class EnvSettings:
         instances: name of an instance set (`tasks.INSTANCE_SETS`) or import path of an `InstanceSet`: every episode
             draws its teacher, student, buffer and budget from it. None: every episode plays the same task.
         action: action scheme.
-        observation: `"scaled"`, or `"unscaled"` in the bounds of the table of `SSDKDEnv`.
+        observation: `"scaled"`, or `"unscaled"` in the bounds of the table of `SSDKDEnv`; `"work"` (`"work_unscaled"`)
+            sees also what the last step cost and what its halves brought.
         history: observations of so many steps are stacked, the newest first.
         rounds_per_step: rounds of a step, which all follow its action (of the last step, those that are left). With few
             decisions an episode, an agent sees better what each of them did; with all rounds in one step the problem
@@ -61,6 +63,9 @@ class EnvSettings:
         evaluation: real images and labels (`.npz`, folder, archive or `"hub:owner/name"`), for reported accuracy, in
             place of the task's own.
         buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
+        work_scale: the episode ends when so many times the work of SSD-KD with the task's own budget (or its preset) is
+            spent, in multiply-adds, however many steps divide it; in place of the budget's rounds. Schemes that divide
+            work have 1 where nothing is given.
         data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
         probe: settings of the probe set to replace, such as 5 for its `steps` where a CPU has to make it.
         backend: `"auto"`, `"fast"`, `"compiled"` or `"plain"`: the same numbers but for rounding; see
@@ -96,6 +101,7 @@ class EnvSettings:
     student: Mapping[str, Any] | None = None
     evaluation: str | None = None
     buffer_scale: float | None = None
+    work_scale: float | None = None
     data_root: str | None = None
     probe: Mapping[str, Any] | None = None
     backend: str = "auto"

@@ -46,6 +46,10 @@ class Snapshot:
             "buffer_discrepancy": report.discrepancy_quantiles[1],
             "buffer_mean_age": report.mean_age,
             "effective_sample_size": report.effective_sample_size,
+            "progress": report.progress,
+            "work": report.work,
+            "inversion_steps": report.inversion_steps,
+            "student_steps": report.student_steps,
             "replaced": report.replaced,
             "synthesized": report.synthesized,
         }

@@ -24,12 +24,14 @@ class Instance:
         student_arch: by name or import path; None is the task's own.
         buffer_scale: capacity of the buffer as a share of the training set; None is the budget's.
         budget: settings of the budget to replace.
+        work_scale: of the task's own work; None counts the budget's rounds.
     """
 
     teacher: str | None = None
     student_arch: str | None = None
     buffer_scale: float | None = None
     budget: Mapping[str, int] = field(default_factory=dict)
+    work_scale: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +12,9 @@ from typing import Any
 
 import torch
 
+from ssdkd_env.distillation.costs import Costs
 from ssdkd_env.distillation.problem import Budget
+from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.registry import Registry
@@ -67,6 +70,7 @@ def load_task(
     student: Mapping[str, Any] | None = None,
     evaluation: str | None = None,
     buffer_scale: float | None = None,
+    work_scale: float | None = None,
     data_root: str | None = None,
     probe: Mapping[str, Any] | None = None,
 ) -> Task:
@@ -82,6 +86,8 @@ def load_task(
         student: settings of the `StudentSettings` to replace.
         evaluation: real images and labels (any form that `load_split` reads) in place of the task's own.
         buffer_scale: buffer capacity as a share of the task's `training_set_size`, in place of the budget's.
+        work_scale: work of a run as a multiple of SSD-KD's with the task's own budget, or the preset, in place of the
+            budget's rounds.
         data_root: folder with the task's real data; else `SSDKD_DATA`.
         probe: settings of the `ProbeSettings` to replace.
 
@@ -116,9 +122,10 @@ def load_task(
             f"task {spec.name!r} ships no teacher; give teacher='path/to/weights.safetensors', or train one: "
             f"ssdkd teacher --task {task} --data-root DATA --out runs/teacher"
         )
+    _check_work_scale(work_scale, budget)
     path = Path(spec.teacher_weights)
     stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
-    key = repr((spec, stamps))
+    key = repr((spec, work_scale, stamps))
     if key not in _loaded:
         network_key = (spec.teacher_arch, spec.teacher_options, spec.image_shape, spec.num_classes)
         teacher_key = repr((network_key, path, stamps))
@@ -131,8 +138,32 @@ def load_task(
         loaded.build_generator(seed=0)
         if evaluation is not None:
             loaded.evaluation(torch.device("cpu"))
+        if work_scale is not None:
+            work = work_of(loaded, _budget(TASKS.find(task), _preset(budget), None))
+            loaded = loaded.with_budget(replace(spec.budget, work=max(round(work_scale * work), 1)))
         _loaded[key] = loaded
     return _loaded[key]
+
+
+def work_of(task: Task, budget: Budget) -> int:
+    """Multiply-adds of a run of SSD-KD with this budget on the task's networks: the measure of `work_scale`."""
+    method = task.make_method("ssdkd")
+    return Costs.of(method, budget, Sizes.of(method, budget, task), task).whole(budget)
+
+
+def _check_work_scale(work_scale: Any, budget: Mapping[str, Any] | None) -> None:
+    if work_scale is None:
+        return
+    number = isinstance(work_scale, (int, float)) and not isinstance(work_scale, bool)
+    if not number or not 0 < work_scale < math.inf:
+        raise InvalidInputError(f"work_scale={work_scale!r}: expected a number above 0, such as 1.0")
+    if isinstance(budget, Mapping) and "work" in budget:
+        raise InvalidInputError("work_scale and budget['work'] say the same; give one of them")
+
+
+def _preset(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What settings of a budget say of the budget that they change."""
+    return {name: value for name, value in (settings or {}).items() if name == "preset"}
 
 
 def _budget(spec: TaskSpec, settings: Mapping[str, Any] | None, buffer_scale: float | None) -> Budget:

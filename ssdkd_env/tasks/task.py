@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.costs import PassCosts, multiply_adds
 from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.methods import METHODS, Method, make_method
 from ssdkd_env.distillation.problem import Budget
@@ -103,6 +104,7 @@ class Task:
         self._folded: dict[torch.device, nn.Module] = {}
         self._evaluations: dict[torch.device, LabelledImages] = {}
         self._real: tuple[LabelledImages, LabelledImages] | None = None
+        self._pass_costs: list[PassCosts] = []  # none before they are asked for; shared by tasks of the same networks
         self._output_dims = check_classifier("teacher", teacher, spec)
 
     @property
@@ -128,7 +130,7 @@ class Task:
         """Another task with the same teacher, which both then share, on every device."""
         task = copy.copy(self)
         task.spec = spec
-        task._evaluations, task._real = {}, None
+        task._evaluations, task._real, task._pass_costs = {}, None, []
         return task
 
     def teacher_on(self, device: torch.device, folded: bool = False) -> nn.Module:
@@ -181,6 +183,16 @@ class Task:
                 f"{spec.image_shape}"
             )
         return generator
+
+    @property
+    def pass_costs(self) -> PassCosts:
+        """Multiply-adds of one image's forward pass through teacher, student and generator."""
+        if not self._pass_costs:
+            images, latents = torch.zeros(2, *self.spec.image_shape), torch.zeros(2, self.spec.latent_dim)
+            networks = self.teacher_on(torch.device("cpu")), self.build_student(0), self.build_generator(0)
+            pairs = zip(networks, (images, images, latents), strict=True)
+            self._pass_costs.append(PassCosts(*(multiply_adds(network, inputs) for network, inputs in pairs)))
+        return self._pass_costs[0]
 
     def evaluation(self, device: torch.device) -> LabelledImages | None:
         """Real images and labels on `device`, or None. For reported accuracy only: never for training."""

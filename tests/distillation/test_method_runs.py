@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.distillation import METHODS, DistillationRun, Method, RoundReport, SamplingPlan, make_method
+from ssdkd_env.distillation.allowance import LEAST
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, TaskSpec, load_task
@@ -101,10 +102,10 @@ def studied(run: DistillationRun) -> Iterator[Studied]:
     seen = Studied()
     train = run.trainer.train
 
-    def record_group(images: Tensor, draws: Tensor, weights: Tensor, round_index: int) -> Tensor:
+    def record_group(images: Tensor, draws: Tensor, weights: Tensor, learning_rate: float) -> Tensor:
         seen.memories.append(images.clone())
         seen.draws.append(draws.clone())
-        return train(images, draws, weights, round_index)
+        return train(images, draws, weights, learning_rate)
 
     def record_minibatch(student: nn.Module, inputs: tuple[Tensor], answers: Tensor) -> None:
         if student.training:
@@ -418,6 +419,7 @@ def test_the_first_layer_is_reset_once_after_its_share_of_the_rounds(
     monkeypatch.setattr(run.inversion.source, "reset_first_layer", lambda: resets.append(run.round))
     for run.round in range(rounds):
         run._reset_first_layer()
+        run.allowance.spend(LEAST)
     assert resets == expected
 
 

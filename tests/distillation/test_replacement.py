@@ -91,7 +91,7 @@ def test_weights_say_how_many_but_chance_says_who() -> None:
     for _ in range(updates):
         run.buffer.load_state_dict(state)
         candidates.born = 100 + torch.arange(CANDIDATES)
-        total += int(run._update_buffer(candidates, plan)[1])
+        total += int(run._update_buffer(candidates, plan, 1)[1])
         gone = run.buffer.residents.born >= 100
         left += gone
         entered[run.buffer.residents.born[gone] - 100] += 1

@@ -87,7 +87,7 @@ def make_source(
     random, method = torch.Generator().manual_seed(seed), method_of(variables)
     generator = generator or make_generator()
     if variables == "meta_generator":
-        return MetaGenerator(generator, LATENT, method, 2, extra or [], random)
+        return MetaGenerator(generator, LATENT, method, extra or [], random)
     if variables == "pixels":
         return Pixels(SHAPE, Normalize(MEAN, STD, torch.device("cpu")), method, extra or [], random)
     return TrainedGenerator(generator, LATENT, CLASSES, method, extra or [], random)

@@ -189,13 +189,13 @@ def answer_work(network: nn.Module, role: str = "student", **settings: Any) -> L
 def synthesis_work(student: nn.Module | None = None, momentum: float = 0.0, **settings: Any) -> SynthesisWork:
     method = make_method("ssdkd", {"statistics_momentum": momentum})
     inversion = make_inversion(method, frozen_teacher())
-    return replace(SynthesisWork(inversion, student, UNIFORM, 8, Emphasis.of(method), RANDOM), **settings)
+    return replace(SynthesisWork(inversion, student, UNIFORM, 8, 2, Emphasis.of(method), RANDOM), **settings)
 
 
 def training_work(minibatches: int, batch_size: int) -> TrainingWork:
     trainer = make_trainer(ConvNet(4, 1, (4,)), ConvNet(4, 1, (6,)))
     images, draws, weights = training_data(0, minibatches, batch_size)
-    return TrainingWork(trainer, images, draws, weights, 0, RANDOM)
+    return TrainingWork(trainer, images, draws, weights, 0.1, RANDOM)
 
 
 def same(first: Work[Any], second: Work[Any]) -> bool:

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as npst
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, make_method
 from ssdkd_env.distillation.scoring import FEATURES, BinScorer, ClassBinScorer, NeuralScorer
-from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.actions import ACTION_SCHEMES, OF_WORK
 from ssdkd_env.envs.exponent_actions import RangedScheme
 from ssdkd_env.envs.named_plans import NAMED_PLANS, NamedPlans
 from ssdkd_env.errors import InvalidInputError
@@ -29,6 +29,9 @@ CLASSES = 10
 SCHEMES = {name: scheme(Budget(**BUDGET), make_method("ssdkd"), CLASSES) for name, scheme in ACTION_SCHEMES.items()}
 BOXES = {name: scheme for name, scheme in SCHEMES.items() if name != "plans"}
 PARTS = {"exponents": 5, "full": 8, "bins": 3 + 12, "class_bins": 3 + 4 * CLASSES, "samples": 2 + 7 + 3 * 9}
+PARTS |= {"work": 7, "division": 2}
+#: Those that say how to sample.
+SAMPLING = [name for name in SCHEMES if name != "division"]
 
 
 # --- spaces and names ---
@@ -59,8 +62,10 @@ def test_only_class_bins_depend_on_the_number_of_classes(name: str, tiny_teacher
     else:
         assert digits.action_space == tiny.action_space
         assert digits.action_names == tiny.action_names
-    for moment in episode(tiny, 3, samples_of(tiny, 0)):
-        assert moment.observation in digits.observation_space
+    moments, actions = [reset(tiny, 3)], iter(samples_of(tiny, 0))
+    while len(moments) < 4 and not moments[-1].terminated:
+        moments += steps(tiny, [next(actions)])
+    assert all(moment.observation in digits.observation_space for moment in moments)
 
 
 # --- actions and plans ---
@@ -74,6 +79,10 @@ def test_action_and_plan_are_inverse(name: str, data: st.DataObject) -> None:
     again = scheme.from_plan(scheme.to_plan(action))
     assert again.dtype == np.float32
     assert again in scheme.space
+    if name in OF_WORK:  # steps are whole numbers, so that many actions mean one plan
+        plan, same = scheme.to_plan(action), scheme.to_plan(again)
+        assert (plan.inversion_steps, plan.student_steps) == (same.inversion_steps, same.student_steps)
+        again, action = again[:-2], action[:-2]
     np.testing.assert_allclose(again, action, atol=1e-6)
 
 
@@ -191,7 +200,7 @@ def test_paper_action_samples_by_priority_and_weighs_by_importance(name: str) ->
     assert expected.max() > 1.5 * expected.min()
 
 
-@pytest.mark.parametrize("name", ACTION_SCHEMES)
+@pytest.mark.parametrize("name", SAMPLING)
 def test_uniform_action_gives_equal_weights(name: str) -> None:
     env = make(action=name)
     reset(env, 3)
@@ -206,7 +215,7 @@ def test_uniform_action_gives_equal_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-@pytest.mark.parametrize("name", ACTION_SCHEMES)
+@pytest.mark.parametrize("name", SAMPLING)
 def test_run_by_a_named_action_is_the_run_by_its_plan(name: str, uniform: bool) -> None:
     """The engine alone goes the same way but for the last digits of β in float32."""
     env = make(action=name)
@@ -241,8 +250,10 @@ def test_every_strategy_runs(name: str) -> None:
 @pytest.mark.parametrize("value", [-1.0, 1.0])
 @pytest.mark.parametrize("name", BOXES)
 def test_extreme_actions_run(name: str, value: float) -> None:
-    moments = episode(make(action=name), 3, [np.full(PARTS[name], value, np.float32)] * 3)
-    assert moments[-1].terminated
+    env = make(action=name, work_scale=0.03 if name in OF_WORK else None)
+    moments = [reset(env, 3)]
+    while not moments[-1].terminated:
+        moments += steps(env, [np.full(PARTS[name], value, np.float32)])
     assert not moments[-1].info["diverged"]
 
 

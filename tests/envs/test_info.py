@@ -22,11 +22,14 @@ def test_keys_are_the_same_after_every_reset_and_step(reward: str) -> None:
     assert "episode" not in moments[0].info
 
 
+WHOLE = ("round", "replaced", "synthesized", "instance", "work", "inversion_steps", "student_steps")
+
+
 def test_values_are_plain_python_numbers() -> None:
     for moment in episode(make(), 3, actions_of(5)):
         types = {key: type(value) for key, value in moment.info.items()}
         assert types.pop("diverged") is bool
-        assert {types.pop(key) for key in ("round", "replaced", "synthesized", "instance")} == {int}
+        assert {types.pop(key) for key in WHOLE} == {int}
         assert set(types.values()) == {float}
         json.dumps(moment.info, allow_nan=False)
 

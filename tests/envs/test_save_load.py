@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.actions import ACTION_SCHEMES, OF_WORK
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.task import build_teacher
@@ -94,9 +94,13 @@ def test_every_moment_of_an_episode_can_be_saved(reward: str, done: int, tmp_pat
 def test_every_scheme_can_be_saved_with_its_history_and_what_is_still_to_pay(
     scheme: str, done: int, tmp_path: Path
 ) -> None:
-    arguments = {"action": scheme, "history": 3, "reward": "terminal_probe_discrepancy"}
+    arguments: dict[str, Any] = {"action": scheme, "history": 3, "reward": "terminal_probe_discrepancy"}
+    if scheme in OF_WORK:
+        arguments["work_scale"] = 0.02
     env, other = make(**arguments), make(**arguments)
     actions = samples_of(env, 5)
+    if scheme in OF_WORK:
+        actions = [np.zeros_like(actions[0]), np.zeros_like(actions[0]), np.ones_like(actions[0])]
     moments = episode(env, 3, actions[:done])
     env.save(tmp_path / "saved")
     observation, info = other.load(tmp_path / "saved")

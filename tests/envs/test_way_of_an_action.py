@@ -13,10 +13,16 @@ OURS = "/ssdkd_env/"
 INNER = ("<lambda>", "<genexpr>", "<listcomp>", "<dictcomp>")
 
 
+def is_room(frame: FrameType) -> bool:
+    """Whether it is in a file of ours; a profiler's ranges, opened around calls everywhere, are no place on the way."""
+    file = frame.f_code.co_filename
+    return OURS in file and not file.endswith("/ranges.py")
+
+
 def caller_of(frame: FrameType) -> FrameType | None:
     """The next frame below of a file of ours."""
     below = frame.f_back
-    while below is not None and OURS not in below.f_code.co_filename:
+    while below is not None and not is_room(below):
         below = below.f_back
     return below
 
@@ -40,7 +46,7 @@ def test_no_call_on_the_way_of_an_action_goes_back_up() -> None:
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and OURS in code.co_filename and code.co_name not in INNER:
+        if event == "call" and is_room(frame) and code.co_name not in INNER:
             entered.append(code.co_name)
             if calls_up(frame):
                 returns.append(f"{code.co_filename}: {code.co_name}")

@@ -159,7 +159,7 @@ def test_failed_episode_is_reported_and_retried(
         ((), "nothing to compare; give --suite"),
         (
             ("--suite", "nope"),
-            "suite='nope' is unknown; choose one of: ablation, cifar-cpu, cifar-cpu-parts, generative",
+            "suite='nope' is unknown; choose one of: ablation, cifar-cpu, cifar-cpu-parts, cifar-cpu-precision, ",
         ),
         (("--suite", "ablation", "--methods", "dfq"), "exclude each other"),
         (("--methods", "nope"), "method='nope' is unknown"),

@@ -117,7 +117,7 @@ def test_bad_overrides_are_refused_by_name(argument: str, options: dict[str, Any
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Budget)])
+@pytest.mark.parametrize("name", [f.name for f in fields(Budget) if f.name != "work"])
 @pytest.mark.parametrize("value", [0, -3])
 def test_every_part_of_the_budget_is_at_least_one(name: str, value: int) -> None:
     with pytest.raises(InvalidInputError, match=rf"budget\['{name}'\]={value}.*at least 1"):

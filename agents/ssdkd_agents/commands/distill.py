@@ -65,7 +65,8 @@ def main(args: Arguments) -> None:
     seconds = {"synthesis": info["seconds"]["synthesis"], "distillation": 0.0}
     actions: list[Any] = []
     finished = False
-    with tqdm(total=env.budget.rounds, unit="round") as bar:
+    total, unit = (100, "%") if env.budget.work else (env.budget.rounds, "round")
+    with tqdm(total=total, unit=unit) as bar:
         while not finished:
             decision, state = decide(sampler, env, observation, state, begins=not actions)
             observation, _, finished, _, info = env.step(decision)
@@ -73,7 +74,7 @@ def main(args: Arguments) -> None:
             for part, value in info.pop("seconds").items():
                 seconds[part] += value
             bar.set_postfix({key: f"{info[key]:.3f}" for key in ("probe_agreement", "accuracy") if key in info})
-            bar.update(info["round"] - bar.n)
+            bar.update((round(100 * info["progress"]) if env.budget.work else info["round"]) - bar.n)
 
     assert env.run is not None
     save_weights(folder.path / "student.safetensors", env.run.student)

@@ -38,6 +38,8 @@ PICTURE_TAG = "buffer/images"
 METRICS = (RETURN_TAG, "student/accuracy", "student/probe_agreement")
 #: Outputs that can show neither pictures nor tables of hyper-parameters.
 TEXT_OUTPUTS = ("stdout", "log", "json", "csv")
+#: A buffer is shown after the first step that has brought an episode so far, as shares of its budget.
+LATE = 0.6
 
 
 class DistillationCallback(BaseCallback):
@@ -54,11 +56,11 @@ class DistillationCallback(BaseCallback):
     | `buffer/*`              | mean over the steps; `replaced` in images, `mean_age` in rounds                 |
     | `action/<part>`         | mean over the steps of each part of the action, as the environment received it  |
     |                         | (of a discrete scheme: the share of the steps in which each was chosen)         |
-    | `buffer/images`         | buffer of the first environment one step before the end of an episode           |
+    | `buffer/images`         | buffer of the first environment, late in an episode                             |
 
     ARS hides its steps from callbacks; with it, place a `StepRecorder` around `VecMonitor`, as `train` does.
 
-    The picture comes one step early because vectorised environments reset in the same call in which an episode ends.
+    The picture comes before the end because vectorised environments reset in the same call in which an episode ends.
     An episode of a single step (`rounds_per_step`) has none.
 
     Args:
@@ -74,7 +76,8 @@ class DistillationCallback(BaseCallback):
         self.hyperparameters = hyperparameters
         self.image_every_episodes = image_every_episodes
         self._episodes = 0
-        self._picture_round: int | None = None
+        self._has_pictures = False
+        self._is_pictured = False
         self._action_names: tuple[str, ...] = ()
         self._recorder: StepRecorder | None = None
         self._seen = 0
@@ -91,9 +94,7 @@ class DistillationCallback(BaseCallback):
                 print("TensorBoard is off (give the model tensorboard_log=...): scalars only, no pictures")
             return
         if self.image_every_episodes and env.has_attr("buffer_picture"):
-            rounds = env.get_attr("budget", indices=[0])[0].rounds
-            held = env.get_attr("rounds_per_step", indices=[0])[0]
-            self._picture_round = (rounds - 1) // held * held or None  # of the last step but one
+            self._has_pictures = True
         tensorboard.writer.add_custom_scalars(layout(self._action_names))
         if self.hyperparameters is not None:
             settings = {name: _plain(value) for name, value in self.hyperparameters.items()}
@@ -145,11 +146,14 @@ class DistillationCallback(BaseCallback):
                 self._record_mean(f"action/{name}", value)
 
     def _record_picture(self, info: dict[str, Any], done: bool) -> None:
-        """Record the first environment's buffer, in the round and the episodes whose turn it is."""
-        wanted = self._picture_round is not None and self._episodes % self.image_every_episodes == 0
-        if wanted and info["round"] == self._picture_round:
+        """Record the first environment's buffer, once in each episode whose turn it is."""
+        wanted = self._has_pictures and not self._is_pictured and self._episodes % self.image_every_episodes == 0
+        if wanted and not done and info["progress"] >= LATE:
             picture = self.training_env.env_method("buffer_picture", indices=[0])[0]
             self.logger.record(PICTURE_TAG, Image(picture, "HWC"), exclude=TEXT_OUTPUTS)
+            self._is_pictured = True
+        if done:
+            self._is_pictured = False
         self._episodes += int(done)
 
     def _record_mean(self, tag: str, value: float | None) -> None:

@@ -177,7 +177,7 @@ def test_sac_writes_the_same_and_loses_nothing_at_the_end(tmp_path: Path) -> Non
     assert [event.step for event in events.Images("buffer/images")] == [12, 15]
 
 
-def test_the_picture_is_the_first_environments_buffer_before_the_last_round(
+def test_the_picture_is_the_first_environments_buffer_late_in_the_episode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[tuple[int, Any]] = []
@@ -197,7 +197,16 @@ def test_the_picture_is_the_first_environments_buffer_before_the_last_round(
         np.testing.assert_array_equal(shown, made)
 
 
-def test_picture_is_of_the_last_step_but_one_where_steps_have_several_rounds(tmp_path: Path) -> None:
+def test_episodes_that_divide_work_have_a_picture_each(tmp_path: Path) -> None:
+    env = environments(action="division", work_scale=0.02)
+    ppo(env, tmp_path, n_steps=8).learn(16, callback=DistillationCallback(image_every_episodes=1))
+    events = written(tmp_path)
+    episodes = len(values(events, "student/accuracy"))
+    assert episodes >= 1
+    assert len(pictures(events)) >= 1
+
+
+def test_picture_is_of_a_step_that_is_not_the_last_where_steps_have_several_rounds(tmp_path: Path) -> None:
     """Three rounds: of two steps the first ends after two rounds, and a single step leaves no picture."""
     for held, tags in ((2, ["buffer/images"]), (3, [])):
         folder = tmp_path / str(held)
