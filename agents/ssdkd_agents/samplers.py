@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.actions import WITHOUT_SAMPLING
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError
@@ -183,19 +184,26 @@ def read_decision(env: SSDKDEnv, written: Any) -> Action:
     return replace(plan, **plain) if plain.pop("scored") else replace(plan, scorer=None, **plain)
 
 
+def _following(plan: SamplingPlan, env: SSDKDEnv) -> Sampler:
+    """The sampler whose action means the plan; where the scheme says nothing of sampling, the plan itself."""
+    if env.settings.action in WITHOUT_SAMPLING:
+        return PlanSampler(plan, env)
+    return ConstantSampler(env.action_scheme.from_plan(plan))
+
+
 def paper_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     """SSD-KD's hand-written sampler, reconstructed: P ∝ |δ| + ε, importance weights, all candidates compete."""
-    return ConstantSampler(env.paper_action)
+    return _following(SamplingPlan(), env)
 
 
 def uniform_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     """No priority at all: uniform draws and uniform replacement. The baseline of δ."""
-    return ConstantSampler(env.uniform_action)
+    return _following(NAMED_PLANS["uniform"], env)
 
 
 def own_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     """What the method's authors do: the paper's sampler for SSD-KD, uniform for the other methods."""
-    return ConstantSampler(env.own_action)
+    return _following(env.method.own_plan, env)
 
 
 def random_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:

@@ -64,6 +64,8 @@ class ActionScheme(Protocol):
 
 #: Schemes that divide a budget of work, which there must be.
 OF_WORK = ("work", "division")
+#: Schemes that leave the sampling to the method, so that none of their actions is the paper's sampler or another's.
+WITHOUT_SAMPLING = ("division",)
 #: Makes a scheme from budget, method and number of classes.
 ACTION_SCHEMES: Registry[Callable[[Budget, Method, int], ActionScheme]] = Registry(
     "action",

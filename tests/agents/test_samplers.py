@@ -148,6 +148,16 @@ def test_control_means_its_plan_whatever_the_scheme_can_say(name: str, action: s
         assert plan.diversity_exponent == pytest.approx(expected.diversity_exponent)
 
 
+@pytest.mark.parametrize(("name", "plan"), [("paper", SamplingPlan()), ("uniform", NAMED_PLANS["uniform"])])
+def test_controls_sample_so_where_the_scheme_says_nothing_of_sampling(name: str, plan: SamplingPlan) -> None:
+    """Its nearest action would be the method's own, under another's name."""
+    env = make(action="division")
+    decision, _ = decide(make_sampler(name, env), env, OBSERVATIONS[0], None, True)
+    assert env.plan_of(decision).discrepancy_exponent == plan.discrepancy_exponent
+    assert env.plan_of(decision).importance_exponent == plan.importance_exponent
+    assert env.plan_of(decision).student_steps is None
+
+
 def test_baselines_that_no_action_can_say_play_an_episode() -> None:
     env = make()
     for name in ("fifo", "reweighted"):
