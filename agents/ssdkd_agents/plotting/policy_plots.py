@@ -11,10 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from ssdkd_agents.analysis.policy_trace import ChoiceTrace, NumberTrace, Trace
 from ssdkd_agents.plotting.comparison_plots import PAPER_COLOUR, line_style
 from ssdkd_agents.plotting.plots import plain_axes, save_figure
+from ssdkd_env.envs.work_actions import WORK_RANGES
 
 #: Paul Tol's muted colours, which the colour-blind tell apart, for up to ten choices.
 CHOICE_COLOURS = (
@@ -30,7 +32,11 @@ TITLES = {
     "phi_diversity_exponent": "φ: exponent of diversity",
     "phi_difficulty_exponent": "φ: exponent of difficulty",
     "adversarial_scale": "adversarial scale",
+    "inversion_steps": "inversion steps, times the own",
+    "student_steps": "student minibatches, times the own",
 }
+#: Factors that are marked where a part is a factor's logarithm.
+FACTORS = {1 / 8: "⅛", 1 / 4: "¼", 1 / 2: "½", 1: "1", 2: "2", 4: "4", 8: "8"}
 #: Band of a policy plot, quantiles over episodes.
 BAND = (0.1, 0.9)
 
@@ -86,6 +92,9 @@ def _draw_part(axes: Axes, part: str, traces: Mapping[str, NumberTrace]) -> None
     margin = 0.04 * (high_end - low_end)
     bottom, top = axes.get_ylim()  # a plan may say more than the scheme
     axes.set_ylim(min(low_end - margin, bottom), max(high_end + margin, top))
+    if part in WORK_RANGES:
+        axes.set_yticks([math.log(factor) for factor in FACTORS], FACTORS.values())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(TITLES.get(part, part), fontsize=10)
     plain_axes(axes)
 
