@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from ssdkd_agents.families import FAMILIES, Constants, FamilySampler, make_family
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.actions import WITHOUT_SAMPLING
@@ -234,11 +235,36 @@ CONSTANT_PREFIX = "constant:"
 def names_baseline(name: str) -> bool:
     """Whether a name is that of a baseline: registered, constant, or an import path."""
     prefixed = name.startswith(RANDOM_REPLACEMENT_PREFIX)
-    return name in SAMPLERS or name.startswith(CONSTANT_PREFIX) or (is_import_path(name) and not prefixed)
+    return name in SAMPLERS or family_of(name) is not None or (is_import_path(name) and not prefixed)
+
+
+def family_of(name: str) -> str | None:
+    """The family of a sampler that is given by its numbers, such as `"schedule:[0, 0, 1, 1]"`; None for any other."""
+    family, colon, _ = name.partition(":")
+    return family if colon and family in FAMILIES else None
 
 
 #: `"random_at_rate:runs/ppo"` is the baseline of another sampler; see `RandomReplacement`.
 RANDOM_REPLACEMENT_PREFIX = reserve_prefix("random_at_rate:")
+
+
+def parse_member(name: str, env: SSDKDEnv) -> Sampler:
+    """Build the sampler of `"FAMILY:[...]"`: a JSON list with the numbers of a member, each in [−1, 1].
+
+    Raises:
+        InvalidInputError: when it is no such thing, or the family does not fit the environment.
+    """
+    family, _, text = name.partition(":")
+    if family == Constants.name:
+        return parse_constant(name, env)
+    made = make_family(family, env)
+    try:
+        parameters = np.array(json.loads(text), dtype=np.float32)
+    except (json.JSONDecodeError, ValueError, TypeError):
+        parameters = np.array([], dtype=np.float32)
+    if parameters.shape != (made.size,) or not (np.abs(parameters) <= 1).all():
+        raise InvalidInputError(f"sampler={name[:60]!r}: expected {family}:[...] with {made.size} numbers in [-1, 1]")
+    return FamilySampler(made, parameters)
 
 
 def parse_constant(name: str, env: SSDKDEnv) -> ConstantSampler:
@@ -267,7 +293,7 @@ def make_sampler(name: str, env: gym.Env[Any, Any], seed: int = 0) -> Sampler:
     """Build a sampler by name.
 
     Args:
-        name: a key of `SAMPLERS`, `"constant:[...]"`, or import path of a `SamplerMaker`.
+        name: a key of `SAMPLERS`, `"FAMILY:[...]"` with a key of `FAMILIES`, or import path of a `SamplerMaker`.
         env: the environment that it will drive; its action scheme says what the paper's action is.
         seed: of a sampler that draws.
 
@@ -276,6 +302,6 @@ def make_sampler(name: str, env: gym.Env[Any, Any], seed: int = 0) -> Sampler:
     """
     unwrapped = env.unwrapped
     assert isinstance(unwrapped, SSDKDEnv)
-    if name.startswith(CONSTANT_PREFIX):
-        return parse_constant(name, unwrapped)
+    if family_of(name) is not None:
+        return parse_member(name, unwrapped)
     return SAMPLERS.find(name)(unwrapped, seed)

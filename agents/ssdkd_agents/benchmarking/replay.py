@@ -15,7 +15,7 @@ from ssdkd_agents.analysis.results import Result
 from ssdkd_agents.benchmarking.experiments import CURVE_SECONDS, EpisodeConfig, ResumableEpisode
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import versions
-from ssdkd_agents.samplers import CONSTANT_PREFIX, SAMPLERS, FloatArray, State, read_decision
+from ssdkd_agents.samplers import SAMPLERS, FloatArray, State, family_of, read_decision
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError
@@ -84,7 +84,7 @@ def is_baseline(line: Result) -> bool:
     name = str(line["sampler"])
     if "sampler_digest" in line:
         return line["sampler_digest"] is None and "/" not in name  # not a baseline that is made of a trained sampler
-    return name in SAMPLERS or name.startswith(CONSTANT_PREFIX)
+    return name in SAMPLERS or family_of(name) is not None
 
 
 def replay(line: Result, source: str, tolerance: float) -> Replayed:

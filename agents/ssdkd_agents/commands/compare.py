@@ -19,7 +19,7 @@ from ssdkd_agents.analysis.results import SCORES, Result, common_score, paper_li
 from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, settings_of
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
 from ssdkd_agents.commands.command_line import Plugins, launch
-from ssdkd_agents.samplers import CONSTANT_PREFIX
+from ssdkd_agents.samplers import family_of
 from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
@@ -86,7 +86,7 @@ def merge(paths: tuple[Path, ...]) -> list[Result]:
 def identity_of(line: Result) -> str:
     """What a sampler's name leaves open: which file it was, and for what it was asked."""
     asked = {}
-    if line["sampler"] == "random" or line["sampler"].startswith(CONSTANT_PREFIX):  # other baselines can say it in any
+    if line["sampler"] == "random" or family_of(line["sampler"]):  # other baselines can say it in any
         asked = {name: value for name, value in line["env_kwargs"].items() if name in FACE}
     return json.dumps([line.get("sampler_digest"), method_of(line), asked], sort_keys=True)
 

@@ -1,8 +1,9 @@
-"""Search the best fixed sampling plan: one action in all rounds, by random search or CMA-ES.
+"""Search the best simple policy, by random search or CMA-ES: one action in all rounds, a schedule, or a linear one.
 
 Examples:
   ssdkd search --out runs/cma --searcher cma
   ssdkd search --out runs/random --searcher random --episodes 400 --evaluate-every-steps 1600
+  ssdkd search --out runs/schedule --searcher cma --family schedule --env.action work --plays 2
   ssdkd search --out runs/cma --resume
   tensorboard --logdir runs
 
@@ -33,6 +34,8 @@ class Arguments(Plugins):
 
     out: Path
     """Folder of the run; must be new or empty, unless --resume."""
+    family: str = "constant"
+    """What is searched: constant (one action), schedule (from one action to another), linear (in the observation)."""
     searcher: str = "random"
     """random (a bandit where actions are numbers) or cma."""
     episodes: int = 400
@@ -49,7 +52,12 @@ class Arguments(Plugins):
     final_share: float = 0.5
     """Share of random search's episodes that play its best candidates again, because returns are noisy."""
     population: int = 16
-    """Episodes of a generation of CMA-ES."""
+    """Candidates of a generation of CMA-ES."""
+    plays: int = 1
+    """Episodes of each candidate in a generation of CMA-ES, on seeds that all share."""
+    start: list[float] | None = None
+    """Action around which CMA-ES begins, a number in [-1, 1] for each part; the middle of the box where none is
+    given."""
     evaluate_every_steps: int = 0
     """Environment steps between evaluations of the best action on validation seeds (500,000 and on); 0 for none."""
     evaluation_episodes: int = 8
@@ -80,6 +88,9 @@ def main(args: Arguments) -> None:
             population=args.population,
             evaluate_every_steps=args.evaluate_every_steps,
             evaluation_episodes=args.evaluation_episodes,
+            family=args.family,
+            plays=args.plays,
+            start=args.start,
         )
         searcher_of(config, make_env(config.env_id, config.env_kwargs))  # refuses what cannot be searched
         folder = RunFolder(args.out, asdict(config))
@@ -89,7 +100,7 @@ def main(args: Arguments) -> None:
         print(f"interrupted; continue with: {resuming(folder.path)}")
         sys.exit(130)
     best = read_json(folder.path / CONSTANT_FILE)
-    print(f"finished; best action, mean return {best['mean_return']:.4f}: {folder.path / CONSTANT_FILE}")
+    print(f"finished; best {best['family']}, mean return {best['mean_return']:.4f}: {folder.path / CONSTANT_FILE}")
     print(f"name for ssdkd evaluate: '{constant_name(best)}'")
 
 

@@ -6,6 +6,7 @@ normalisation statistics) as JSON in its header, so that the statistics cannot b
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -21,6 +22,7 @@ from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from ssdkd_agents.environments import make_env
+from ssdkd_agents.families import Constants
 from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.exported import SETTINGS, check_tensors, read_exported
 from ssdkd_agents.policies.normalization import frozen_normalization, load_normalization, normalization_state
@@ -35,6 +37,7 @@ from ssdkd_agents.samplers import (
     State,
     make_sampler,
     names_baseline,
+    parse_member,
 )
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.envs import SSDKDEnv
@@ -259,9 +262,16 @@ def face_of(name: str) -> dict[str, Any]:
         return {}
     file = find_sampler_file(Path(inner))
     if file.name == CONSTANT_FILE:
-        return {"action": _read_constant(file)["env_kwargs"].get("action", "exponents")}
+        return _face_of_found(_read_constant(file))
     state = read_exported(file.parent) if file.name == SETTINGS else read_sampler(file)
     return dict(state["face"])
+
+
+def _face_of_found(plan: dict[str, Any]) -> dict[str, Any]:
+    """What a search's policy needs: its actions, and what it reads."""
+    reads = ("observation", "history") if plan.get("family", Constants.name) != Constants.name else ()
+    given = plan["env_kwargs"]
+    return {"action": given.get("action", "exponents")} | {name: given[name] for name in reads if name in given}
 
 
 def find_sampler_file(path: Path) -> Path:
@@ -281,20 +291,25 @@ def find_sampler_file(path: Path) -> Path:
     return max(checkpoints, key=lambda file: int(file.stem))
 
 
-def load_constant(path: Path, env: SSDKDEnv) -> ConstantSampler:
-    """The plan in a `constant.json`: `{"action": [...], "action_names": [...]}`.
+def load_constant(path: Path, env: SSDKDEnv) -> Sampler:
+    """What a search has left in a `constant.json`: `{"family": …, "action": [...], "action_names": [...]}`.
 
     Raises:
         InvalidInputError: when it is damaged, or the environment has other actions.
     """
     plan = _read_constant(path)
     check_version(path, plan.get("env_id", ""))
-    check_face(path, {"action": plan["env_kwargs"].get("action", "exponents")}, env)
+    check_face(path, _face_of_found(plan), env)
     if plan["action_names"] != list(env.action_names):
         raise InvalidInputError(
             f"{path} was found with other action entries ({plan['action_names']}) than this environment has; it needs "
             "a task with as many classes, and the same version of this package"
         )
+    family = plan.get("family", Constants.name)
+    if family != Constants.name:
+        if plan.get("observation_names") != list(env.observation_names):
+            raise InvalidInputError(f"{path} was found with another observation than this environment's; give that one")
+        return parse_member(f"{family}:{json.dumps(plan['action'])}", env)
     try:
         action = np.array(plan["action"])
         action = action.astype(np.float32) if isinstance(env.action_space, spaces.Box) else action

@@ -1,4 +1,4 @@
-"""Searching one action for all rounds: what a trained sampler has to beat at the same budget of episodes."""
+"""Searching a family of simple policies: what a trained sampler has to beat at the same budget of episodes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
-from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
+from ssdkd_agents.families import FAMILIES, Constants, make_family
+from ssdkd_agents.playing import FloatArray, PlayedEpisode, play_side_by_side
 from ssdkd_agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RETURN_TAG, RunFolder, read_lines
-from ssdkd_agents.samplers import CONSTANT_PREFIX
 from ssdkd_agents.searching.searchers import (
     SEARCHERS,
     SMALLEST_POPULATION,
@@ -50,10 +51,14 @@ class SearchConfig:
         vectorization: how the work of several environments is done; see `SubEnvironments`.
         num_envs: environments side by side. It changes the speed, not what is played.
         final_share: of random search's budget, for playing its best candidates again.
-        population: episodes of a generation of CMA-ES. Twice the package's default for five numbers, against noise.
+        population: candidates of a generation of CMA-ES. Twice the package's default for five numbers, against noise.
         evaluate_every_steps: environment steps between evaluations of the recommendation on validation seeds; 0 for
             none.
         evaluation_episodes: episodes of such an evaluation, seeds from 500,000 on.
+        family: what is searched; a key of `FAMILIES`.
+        plays: episodes of each candidate in a generation of CMA-ES, on seeds that all share. With instances more than
+            one, because a seed draws one instance.
+        start: action around which CMA-ES begins; None is the middle of the box.
     """
 
     env_id: str
@@ -67,17 +72,29 @@ class SearchConfig:
     population: int = 16
     evaluate_every_steps: int = 0
     evaluation_episodes: int = 8
+    family: str = "constant"
+    plays: int = 1
+    start: list[float] | None = None
 
     def __post_init__(self) -> None:
         check_choice("searcher", self.searcher, SEARCHERS)
+        check_choice("family", self.family, FAMILIES)
         check_backend(self.vectorization)
+        if self.searcher != "cma" and (self.plays != 1 or self.start is not None):
+            raise InvalidInputError(f"plays, start: searcher={self.searcher!r} has neither; choose searcher='cma'")
         if not 0 <= self.seed < 1000:
             raise InvalidInputError(f"seed={self.seed}: expected a number from 0 to 999, as of a training")
         if not 0 <= self.final_share < 1:
             raise InvalidInputError(f"final_share={self.final_share}: expected a number from 0 to below 1")
         if not 1 <= self.episodes <= VALIDATION_SEED:
             raise InvalidInputError(f"episodes={self.episodes}: expected a number from 1 to {VALIDATION_SEED:,}")
-        lowest = {"num_envs": 1, "population": SMALLEST_POPULATION, "evaluate_every_steps": 0, "evaluation_episodes": 1}
+        lowest = {
+            "num_envs": 1,
+            "plays": 1,
+            "population": SMALLEST_POPULATION,
+            "evaluate_every_steps": 0,
+            "evaluation_episodes": 1,
+        }
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise InvalidInputError(f"{name}={getattr(self, name)}: expected a number of at least {low}")
@@ -90,7 +107,8 @@ def config_of_search(folder: RunFolder) -> SearchConfig:
         InvalidInputError: when the folder was made by another command.
     """
     settings = {name: value for name, value in folder.config.items() if name != "versions"}
-    if set(settings) != {field.name for field in fields(SearchConfig)}:
+    known = {field.name for field in fields(SearchConfig)}
+    if not known - {"family", "plays", "start"} <= set(settings) <= known:  # earlier searches were of constant plans
         raise InvalidInputError(f"{folder.path} was not made by ssdkd search; give the folder of a search")
     return SearchConfig(**settings)
 
@@ -105,14 +123,40 @@ def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
     Raises:
         InvalidInputError: when the searcher does not fit.
     """
-    space = env.action_space
-    return make_searcher(config.searcher, space, config.episodes, config.seed, config.final_share, config.population)
+    budget = config.episodes, config.seed, config.final_share, config.population, config.plays
+    if config.family == Constants.name and config.start is None:
+        return make_searcher(config.searcher, env.action_space, *budget)  # of which a bandit has numbers of choices
+    family = make_family(config.family, env)
+    start = None
+    if config.start is not None:
+        if len(config.start) != family.parts or not all(-1 <= part <= 1 for part in config.start):
+            raise InvalidInputError(f"start={config.start}: expected {family.parts} numbers in [-1, 1], an action")
+        start = family.around(np.array(config.start, dtype=np.float32))
+    return make_searcher(config.searcher, gym.spaces.Box(-1.0, 1.0, (family.size,), np.float32), *budget, start=start)
 
 
-def _play(pool: SubEnvironments, trials: Sequence[Trial], stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
+#: From what the trials want and the observations of their episodes: the actions.
+Decide = Callable[[Sequence[Trial], FloatArray], Sequence[Any]]
+
+
+def decider(config: SearchConfig, env: SSDKDEnv) -> Decide:
+    """How trials of a search decide."""
+    if config.family == Constants.name:
+        return lambda trials, _: [trial.action for trial in trials]
+    family = make_family(config.family, env)
+
+    def decide(trials: Sequence[Trial], observations: FloatArray) -> list[FloatArray]:
+        pairs = zip(trials, observations, strict=True)
+        return [family.actions(np.asarray(trial.action), seen[None])[0] for trial, seen in pairs]
+
+    return decide
+
+
+def _play(
+    pool: SubEnvironments, trials: Sequence[Trial], decide: Decide, stop: Callable[[], bool]
+) -> list[PlayedEpisode] | None:
     """One episode for each trial, in their order; None when stopped."""
-    actions = [trial.action for trial in trials]
-    return play_side_by_side(pool, [trial.seed for trial in trials], lambda *_: actions, stop)  # type: ignore[arg-type]
+    return play_side_by_side(pool, [trial.seed for trial in trials], lambda seen, _: decide(trials, seen), stop)
 
 
 def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -> str:
@@ -146,7 +190,7 @@ class _Search:
     def __init__(self, config: SearchConfig, folder: RunFolder) -> None:
         self._config, self._folder = config, folder
         self._env = make_env(config.env_id, config.env_kwargs)
-        self._searcher = searcher_of(config, self._env)
+        self._searcher, self._decide = searcher_of(config, self._env), decider(config, self._env)
         self._steps, self._episodes, self._seconds = 0, 0, 0.0
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._replay()
@@ -172,7 +216,7 @@ class _Search:
         ):
             self._evaluate_if_due(self._environments, curves, stop)
             while not stop() and (trials := self._searcher.ask(count)):
-                episodes = _play(self._environments, trials, stop)
+                episodes = _play(self._environments, trials, self._decide, stop)
                 if episodes is None:
                     break
                 for trial, episode in zip(trials, episodes, strict=True):
@@ -259,7 +303,7 @@ class _Search:
             episodes: list[PlayedEpisode] = []
             trials = [Trial(action, VALIDATION_SEED + i) for i in range(self._config.evaluation_episodes)]
             for first in range(0, len(trials), pool.count):
-                played = _play(pool, trials[first : first + pool.count], stop)
+                played = _play(pool, trials[first : first + pool.count], self._decide, stop)
                 if played is None:
                     return
                 episodes += played
@@ -282,8 +326,10 @@ class _Search:
         recommendation: Recommendation = self._searcher.recommendation()
         config = self._config
         value = asdict(recommendation) | {
+            "family": config.family,
             "action": plain(recommendation.action),
             "action_names": list(self._env.action_names),
+            "observation_names": list(self._env.observation_names),
             "searcher": config.searcher,
             "episodes": self._episodes,
             "timesteps": self._steps,
@@ -295,4 +341,4 @@ class _Search:
 
 def constant_name(value: dict[str, Any]) -> str:
     """The sampler's name for `ssdkd evaluate`, from what `constant.json` holds."""
-    return f"{CONSTANT_PREFIX}{value['action']}"
+    return f"{value['family']}:{value['action']}"

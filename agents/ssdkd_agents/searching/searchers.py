@@ -1,4 +1,4 @@
-"""Searches for one action that is good in every round of an episode: random search and an evolution searcher.
+"""Searches for a list of numbers, such as one action for all rounds: random search and an evolution strategy.
 
 A searcher asks for episodes and is told their returns in the same order. What it asks for follows from its seed and
 from what it was told, so that telling it recorded returns again brings it back to where it was.
@@ -39,10 +39,10 @@ SMALLEST_POPULATION = 4
 
 @dataclass(frozen=True)
 class Trial:
-    """An episode to be played: one action in every round.
+    """An episode to be played.
 
     Attributes:
-        action: of every round.
+        action: of every round, or the numbers of whatever else is searched.
         seed: of the episode, below `VALIDATION_SEED`.
     """
 
@@ -150,22 +150,29 @@ class SuccessiveHalving(Searcher):
 
 
 class EvolutionStrategy(Searcher):
-    """CMA-ES (Hansen 2016, package `cma`) in `Box(-1, 1)`; a generation shares its seed.
+    """CMA-ES (Hansen 2016, package `cma`) in `Box(-1, 1)`; all of a generation play the same seeds.
 
     It recommends the mean of its distribution, which averages over many noisy returns, not the best sampled point. What
     is left of the budget after the last whole generation plays that mean. The recommendation's `mean_return` is that
     of these episodes, else of the last generation, which lies around the mean.
 
     Args:
-        size: parts of an action.
+        start: where it begins, (size,) in [−1, 1].
         episodes: budget.
-        population: episodes of a generation.
+        population: candidates of a generation.
+        plays: episodes of each candidate, whose mean return counts.
         seeds: of the episodes.
         random: of the samples; numpy's global generator is left alone.
     """
 
     def __init__(
-        self, size: int, episodes: int, population: int, seeds: Iterator[int], random: np.random.Generator
+        self,
+        start: NDArray[np.float32],
+        episodes: int,
+        population: int,
+        plays: int,
+        seeds: Iterator[int],
+        random: np.random.Generator,
     ) -> None:
         cma = load_extra("cma", "searcher='cma'")  # a second that random search does not need
         super().__init__()
@@ -178,9 +185,10 @@ class EvolutionStrategy(Searcher):
             "verb_disp": 0,
             "verb_log": 0,
         }
-        self._strategy = cma.CMAEvolutionStrategy(np.zeros(size), FIRST_SIGMA, options)
-        self._mean = np.zeros(size, dtype=np.float32)
-        self._population, self._left, self._seeds = population, episodes, seeds
+        self._strategy = cma.CMAEvolutionStrategy(start.astype(np.float64), FIRST_SIGMA, options)
+        self._mean = start.astype(np.float32)
+        self._generation, self._plays = population * plays, plays
+        self._left, self._seeds = episodes, seeds
         self._samples: list[NDArray[np.float64]] = []
         self._returns: list[float] = []
         self._rests_on: list[float] = []
@@ -191,21 +199,22 @@ class EvolutionStrategy(Searcher):
         return Recommendation(self._mean, mean_return, len(self._rests_on))
 
     def _next_trials(self) -> list[Trial]:
-        count = min(self._population, self._left)
+        count = min(self._generation, self._left)
         self._left -= count
-        if count < self._population:
+        if count < self._generation:
             self._samples = []
             return [Trial(self._mean, seed) for seed in islice(self._seeds, count)]
-        seed = next(self._seeds)
+        seeds = list(islice(self._seeds, self._plays))
         self._samples = self._strategy.ask()
-        return [Trial(sample.astype(np.float32), seed) for sample in self._samples]
+        return [Trial(sample.astype(np.float32), seed) for seed in seeds for sample in self._samples]
 
     def _take(self, trial: Trial, value: float) -> None:
         self._returns.append(value)
-        if self._samples and len(self._returns) < self._population:
+        if self._samples and len(self._returns) < self._generation:
             return
         if self._samples:
-            self._strategy.tell(self._samples, [-value for value in self._returns])
+            means = np.reshape(self._returns, (self._plays, -1)).mean(axis=0)
+            self._strategy.tell(self._samples, [-value for value in means])
             self._mean = np.asarray(self._strategy.result.xfavorite, dtype=np.float32)
             self._rests_on, self._returns = self._returns, []
         else:
@@ -213,7 +222,14 @@ class EvolutionStrategy(Searcher):
 
 
 def make_searcher(
-    searcher: str, space: gym.Space[Any], episodes: int, seed: int, final_share: float, population: int
+    searcher: str,
+    space: gym.Space[Any],
+    episodes: int,
+    seed: int,
+    final_share: float,
+    population: int,
+    plays: int = 1,
+    start: NDArray[np.float32] | None = None,
 ) -> Searcher:
     """Build a searcher.
 
@@ -226,7 +242,9 @@ def make_searcher(
         episodes: budget.
         seed: of candidates and episodes.
         final_share: of the budget, for playing the best of random search's candidates again.
-        population: episodes of a generation of CMA-ES.
+        population: candidates of a generation of CMA-ES.
+        plays: episodes of each of them.
+        start: where CMA-ES begins; None is the middle of the box.
 
     Raises:
         InvalidInputError: when the searcher is unknown or does not fit the space or the budget.
@@ -249,9 +267,12 @@ def make_searcher(
         return SuccessiveHalving(list(candidates), rungs, seeds)
     if size < 2:
         raise InvalidInputError(f"searcher='cma' cannot search {space}, it needs two parts; choose searcher='random'")
-    if episodes < population:
-        raise InvalidInputError(f"episodes={episodes}: expected at least population={population}, one generation")
-    return EvolutionStrategy(size, episodes, population, seeds, for_actions)
+    if episodes < population * plays:
+        raise InvalidInputError(
+            f"episodes={episodes}: expected at least population={population} times plays={plays}, one generation"
+        )
+    middle = np.zeros(size, dtype=np.float32)
+    return EvolutionStrategy(middle if start is None else start, episodes, population, plays, seeds, for_actions)
 
 
 def random_rungs(episodes: int, final_share: float) -> list[tuple[int, int]]:
