@@ -9,9 +9,7 @@ import numpy as np
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Instance, Task, find_instances, load_task
-
-#: What an instance may choose, by the names of `load_task`'s arguments; beside these, settings of the budget.
-CHOSEN = ("teacher", "student_arch", "buffer_scale", "work_scale")
+from ssdkd_env.tasks.instances import CHOSEN
 
 
 class InstanceDraw:
@@ -46,11 +44,7 @@ class InstanceDraw:
         return len(self.tasks)
 
     def _make(self, number: int, instance: Instance, fixed: Mapping[str, Any]) -> Task:
-        own = {argument: value for argument in CHOSEN if (value := getattr(instance, argument)) is not None}
-        shared = fixed["budget"] or {}
-        if instance.budget and isinstance(shared, Mapping):  # what is none is refused by `load_task`
-            own["budget"] = {**shared, **instance.budget}
-        arguments = {**fixed, **own}
+        arguments = instance.over(fixed)
         if self._counts_work and arguments["work_scale"] is None and "work" not in (arguments["budget"] or {}):
             arguments["work_scale"] = 1.0
         try:

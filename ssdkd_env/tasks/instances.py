@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.registry import Registry
 from ssdkd_env.tasks.digits import ASSETS
+
+#: What an instance may choose, by the names of `load_task`'s arguments; beside these, settings of the budget.
+CHOSEN = ("teacher", "student_arch", "buffer_scale", "work_scale")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,14 @@ class Instance:
     buffer_scale: float | None = None
     budget: Mapping[str, int] = field(default_factory=dict)
     work_scale: float | None = None
+
+    def over(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of `load_task`, or of an environment, with what this instance chooses in their place."""
+        own = {name: value for name in CHOSEN if (value := getattr(self, name)) is not None}
+        shared = arguments.get("budget") or {}
+        if self.budget and isinstance(shared, Mapping):  # what is none is refused by `load_task`
+            own["budget"] = {**shared, **self.budget}
+        return {**arguments, **own}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ NAMES = (
     "evaluate_sampler",
     "export_sampler",
     "gpu_day",
+    "headroom",
     "index_results",
     "keep_results",
     "leaderboard",

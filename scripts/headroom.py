@@ -1,0 +1,159 @@
+"""How much there is to be won by deciding, before any agent is trained: simple policies, each searched by CMA-ES.
+
+Examples:
+  python scripts/headroom.py --out runs/headroom --env.action division --env.observation work
+  python scripts/headroom.py --out runs/headroom-set --env.instances digits-train --env.action work --plays 4 --oracle
+
+All searches play equally many episodes, on seeds that agents train on; the candidates of a generation share theirs.
+Then what each has found plays the same held-out seeds, beside the paper's sampler, uniform sampling and the middle of
+the box. Differences are from the best constant plan, seed by seed, with 95 % bootstrap intervals.
+
+  constant  the best single plan
+  oracle    the best constant plan of each instance of a set, searched on that instance alone
+  schedule  the best way from one plan to another
+  linear    the best linear policy of the observation
+
+Give the same command again to go on: searches and episodes that are there stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from laboratory.common import check_least
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
+from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
+from ssdkd_agents.commands.command_line import Plugins, launch
+from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.families import FAMILIES
+from ssdkd_agents.runs import RunFolder, append_line, read_lines
+from ssdkd_agents.searching.search import SearchConfig, config_of_search, search
+from ssdkd_agents.seeds import HELD_OUT_SEED
+from tqdm import tqdm
+
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import write_atomically
+from ssdkd_env.tasks.instances import INSTANCE_SETS
+
+#: Whom the others are compared with.
+REFERENCE = "constant"
+ORACLE = "oracle"
+#: Row → number of the instance that is searched alone, None for the whole set → the search.
+Rows = dict[str, dict[int | None, SearchConfig]]
+#: Rows that are searched for nothing.
+CONTROLS = ("paper", "uniform")
+
+
+@dataclass
+class Arguments(Plugins):
+    """Command line of headroom."""
+
+    out: Path
+    """Folder for searches, episodes and table; the same in every call."""
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """What is searched: constant, schedule, linear."""
+    oracle: bool = False
+    """Also search each instance of --env.instances alone."""
+    episodes: int = 240
+    """Of each search; of each instance of the oracle, too."""
+    plays: int = 2
+    """Episodes of each candidate in a generation."""
+    population: int = 12
+    """Candidates of a generation."""
+    seeds: int = 30
+    """Held-out seeds on which what was found is compared."""
+    processes: int = 2
+    """Episodes side by side in the comparison."""
+    env_id: str = "SSDKD/Digits-v2"
+    """Environment id."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment."""
+
+
+def main(args: Arguments) -> None:
+    """Search what is not found yet, play what is not played yet, and report."""
+    check_least(args, episodes=1, plays=1, population=4, seeds=2, processes=1)
+    if REFERENCE not in args.families:
+        raise InvalidInputError(f"--families {' '.join(args.families)}: expected {REFERENCE} among them")
+    kwargs = args.env.settings() | {"evaluate_every_rounds": 10**6}
+    rows: Rows = {family: {None: SearchConfig(family=family, **_settings(args, kwargs))} for family in args.families}
+    if args.oracle:
+        rows[ORACLE] = {index: SearchConfig(**_settings(args, alone)) for index, alone in enumerate(_instances(kwargs))}
+    for row, searches in rows.items():
+        for index, config in searches.items():
+            _search(config, _folder(args.out, row, index))
+    _compare(args, kwargs, rows)
+
+
+def _settings(args: Arguments, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What all searches have in common."""
+    budget = {"episodes": args.episodes, "plays": args.plays, "population": args.population}
+    return {"env_id": args.env_id, "searcher": "cma", "env_kwargs": kwargs, **budget}
+
+
+def _instances(kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Arguments of an environment for each instance of the set, alone."""
+    if "instances" not in kwargs:
+        raise InvalidInputError("--oracle: the best plan of each instance needs a set; give --env.instances")
+    shared = {name: value for name, value in kwargs.items() if name != "instances"}
+    return [instance.over(shared) for instance in INSTANCE_SETS.find(kwargs["instances"]).instances]
+
+
+def _folder(out: Path, row: str, index: int | None) -> Path:
+    return out / (row if index is None else f"{row}-{index}")
+
+
+def _search(config: SearchConfig, path: Path) -> None:
+    """Begin a search, or go on with it.
+
+    Raises:
+        InvalidInputError: when the folder is of another one.
+    """
+    begun = (path / "config.json").is_file()
+    folder = RunFolder(path, None if begun else asdict(config))
+    if begun and config_of_search(folder) != config:
+        raise InvalidInputError(f"{path} is of another search; give the settings that it began with, or another --out")
+    print(f"{path.name}:", flush=True)
+    if search(config, folder) == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
+    """Play the rows on the held-out seeds, and write the table."""
+    path = args.out / "results.jsonl"
+    lines = read_lines(path, ("label", "seed", "final")) if path.is_file() else []
+    # Twice: the oracle's plan depends on the instance, which the reference's episode of the seed tells.
+    while wanted := _missing(args, rows, lines):
+        configs = [EpisodeConfig(args.env_id, sampler, seed, kwargs) for _, seed, sampler in wanted]
+        played = zip(wanted, run_episodes(configs, args.processes), strict=True)
+        for (label, _, _), line in tqdm(played, total=len(wanted), unit="episode"):
+            lines.append(line | {"label": label} | ({"sampler": ORACLE} if label == ORACLE else {}))
+            append_line(path, lines[-1])
+    table = make_sampler_table(lines, against=REFERENCE)
+    write_atomically(args.out / "table.md", lambda temporary: temporary.write_text(table + "\n"))
+    print(table)
+
+
+def _missing(args: Arguments, rows: Rows, lines: list[dict[str, Any]]) -> list[tuple[str, int, str]]:
+    """Label, seed and sampler of the episodes that are not played yet, as far as they are known."""
+    done = {(line["label"], line["seed"]) for line in lines}
+    return [episode for episode in _episodes(args, rows, lines) if episode[:2] not in done]
+
+
+def _episodes(args: Arguments, rows: Rows, lines: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:
+    instances = {line["seed"]: line["final"]["instance"] for line in lines if line["label"] == REFERENCE}
+    parts = len(make_env(args.env_id, next(iter(rows[REFERENCE].values())).env_kwargs).action_names)
+    fixed = {name: name for name in CONTROLS} | {"middle of the box": f"constant:{[0.0] * parts}"}
+    found = {row: str(_folder(args.out, row, None)) for row in rows if row != ORACLE}
+    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + args.seeds):
+        yield from ((label, seed, sampler) for label, sampler in {**found, **fixed}.items())
+        if ORACLE in rows and seed in instances:
+            yield ORACLE, seed, str(_folder(args.out, ORACLE, instances[seed]))
+
+
+if __name__ == "__main__":
+    launch(Arguments, main, __doc__)

@@ -1,0 +1,68 @@
+"""`headroom`: searches and a comparison in one folder, which the same command goes on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ssdkd_agents.runs import read_lines
+
+from tests.scripts.commands import ENV_BUDGET, assert_refused, contents, in_this_process
+
+PROBE = ("--env.probe.generators", 1, "--env.probe.batches", 2, "--env.probe.kept", 1, "--env.probe.steps", 2)
+SMALL = ("--episodes", 8, "--plays", 2, "--population", 4, "--seeds", 2, "--processes", 1, *PROBE)
+
+
+def test_searches_are_compared_and_go_on_where_they_were(tmp_path: Path) -> None:
+    out = tmp_path / "headroom"
+    arguments = ("--out", out, "--env.action", "division", "--env.work-scale", "0.02", *SMALL, *ENV_BUDGET)
+    result = in_this_process("headroom", *arguments)
+    assert result.code == 0, result.stderr
+    for family in ("constant", "schedule", "linear"):
+        assert len(read_lines(out / family / "episodes.jsonl")) == 8
+    lines = read_lines(out / "results.jsonl")
+    labels = {"constant", "schedule", "linear", "paper", "uniform", "middle of the box"}
+    assert {(line["label"], line["seed"]) for line in lines} == {
+        (label, seed) for label in labels for seed in (1_000_000, 1_000_001)
+    }
+    assert "− constant" in result.stdout
+    assert (out / "table.md").read_text() in result.stdout
+    before = contents(out)
+    again = in_this_process("headroom", *arguments)
+    assert again.code == 0, again.stderr
+    assert contents(out) == before
+    more = in_this_process("headroom", *arguments, "--seeds", 3)
+    assert more.code == 0, more.stderr
+    assert len(read_lines(out / "results.jsonl")) == 18
+    assert_refused(in_this_process("headroom", *arguments, "--plays", 1), "is of another search")
+
+
+def test_the_oracle_plays_each_instance_with_its_own_plan(tmp_path: Path) -> None:
+    out = tmp_path / "headroom"
+    arguments = ("--families", "constant", "--oracle", "--env.instances", "tests.own_networks:WORK_SIZES")
+    result = in_this_process("headroom", "--out", out, *arguments, "--env.action", "division", *SMALL)
+    assert result.code == 0, result.stderr
+    lines = read_lines(out / "results.jsonl")
+    instances = {line["seed"]: line["final"]["instance"] for line in lines if line["label"] == "constant"}
+    oracle = {line["seed"]: line for line in lines if line["label"] == "oracle"}
+    assert set(oracle) == set(instances)
+    for seed, line in oracle.items():
+        found = json.loads((out / f"oracle-{instances[seed]}" / "constant.json").read_text())
+        assert line["sampler"] == "oracle"
+        assert line["final"]["instance"] == instances[seed]
+        assert line["actions"][0] == pytest.approx(found["action"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("--families", "schedule"), "expected constant among them"),
+        (("--families", "constant", "nope"), "family='nope' is unknown"),
+        (("--oracle",), "give --env.instances"),
+        (("--seeds", 1), "--seeds 1: expected at least 2"),
+        (("--episodes", 4), "episodes=4: expected at least population=12 times plays=2"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: tuple[object, ...], match: str, tmp_path: Path) -> None:
+    assert_refused(in_this_process("headroom", "--out", tmp_path / "out", *arguments), match)
