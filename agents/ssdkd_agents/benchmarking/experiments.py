@@ -80,7 +80,8 @@ class Trace:
             action can say; see `samplers.write_decision`.
         rewards: what each step gave.
         curve: after the warm-up and after each step: `probe_agreement`, `accuracy` (where there are real data),
-            `seconds` and `processor_seconds`, the wall and the processor time since the start of the episode.
+            `progress`, `synthesized`, `seconds` and `processor_seconds`, the wall and the processor time since the
+            start of the episode.
         seconds: wall time of `synthesis` (warm-up included), of `distillation`, and of all of it (`wall`); the time
             that processors spent on all of it (`processor`), which on a busy machine is still near what a quiet one
             takes.
@@ -206,7 +207,7 @@ class ResumableEpisode:
             seconds[clock] += now - start
         for part, value in self._info["seconds"].items():
             seconds[part] += value
-        for name in ("probe_agreement", "accuracy"):
+        for name in ("probe_agreement", "accuracy", "progress", "synthesized"):
             if name in self._info:
                 trace.curve.setdefault(name, []).append(self._info[name])
         for name, clock in CURVE_SECONDS.items():

@@ -39,6 +39,11 @@ NOTE = (
     "generator like SSD-KD's, so that it does not rank methods."
 )
 
+#: Where a curve is read, as shares of its steps.
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
+#: What of a curve is a cost → its column.
+CURVE_COSTS = {"processor_seconds": "processor s", "seconds": "wall s", "synthesized": "images synthesised"}
+
 Result = Mapping[str, Any]
 
 
@@ -58,6 +63,9 @@ def write_report(results: Sequence[Result], planned: int, folder: Path, scale: b
     else:
         table = f"{make_table(results, scale)}\n\n{describe(results, planned)}"
     write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table + "\n"))
+    curves = make_curve_table(results)
+    if curves:
+        write_atomically(folder / "curves.md", lambda temporary: temporary.write_text(curves + "\n"))
     plot_accuracy_seconds(results, folder / "accuracy-seconds.png")
     plot_distributions(results, folder / "distributions.png")
     if scale:
@@ -81,6 +89,23 @@ def make_table(results: Sequence[Result], scale: bool = False) -> str:
         reference = first.setdefault(lines[0]["env_kwargs"].get("buffer_scale") if scale else None, label)
         rows.append(_row(label, lines, {} if label == reference else _held_out(groups[reference])))
     return markdown_table(COLUMNS, rows)
+
+
+def make_curve_table(results: Sequence[Result]) -> str:
+    """A Markdown table of the accuracy after each quarter of the steps, with what it had cost; empty without curves.
+
+    Args:
+        results: lines of a benchmark.
+    """
+    rows = []
+    for label in dict.fromkeys(result["label"] for result in results):
+        curves = [line["curve"] for line in results if line["label"] == label and "accuracy" in line["curve"]]
+        for quarter in QUARTERS if curves else ():
+            at = [(curve, round(quarter * (len(curve["accuracy"]) - 1))) for curve in curves]
+            cost = (_median([curve[name][step] for curve, step in at if name in curve]) for name in CURVE_COSTS)
+            accuracy = _mean([curve["accuracy"][step] for curve, step in at])
+            rows.append((escaped(label), f"{quarter:.0%}".replace("%", " %"), accuracy, *cost))
+    return markdown_table(("entry", "steps", "accuracy", *CURVE_COSTS.values()), rows) if rows else ""
 
 
 def describe(results: Sequence[Result], planned: int, note: str = NOTE) -> str:
@@ -118,8 +143,11 @@ def _row(label: str, lines: Sequence[Result], first: Mapping[int, float]) -> tup
 
 def _median_seconds(lines: Sequence[Result], part: str) -> str:
     """Over the lines that have it: those of versions without the processor's clock do not."""
-    seconds = [line["seconds"][part] for line in lines if part in line["seconds"]]
-    return f"{np.median(seconds):.1f}" if seconds else "—"
+    return _median([line["seconds"][part] for line in lines if part in line["seconds"]])
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{np.median(values):.1f}" if values else "—"
 
 
 def _accuracies(lines: Sequence[Result]) -> dict[int, float]:

@@ -142,6 +142,8 @@ CIFAR_CPU_SUITE = (
 )
 
 CIFAR_CPU_PARTS_SUITE = (
+    Entry("Fast-5, small buffer", "fast5", {"memory": "buffer"}, env_kwargs=CIFAR_CPU),
+    Entry("SSD-KD, uniform, all images kept", "ssdkd", {"memory": "pool"}, "uniform", CIFAR_CPU),
     Entry("φ off", method_options=PHI_OFF, env_kwargs=CIFAR_CPU),
     Entry("weights by maximum", method_options={"importance_normalization": "maximum"}, env_kwargs=CIFAR_CPU),
     Entry("Fast-10", "fast10", env_kwargs=CIFAR_CPU),

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from ssdkd_agents.analysis.statistics import bootstrap_mean
-from ssdkd_agents.benchmarking.report import COLUMNS, describe, make_table, write_report
+from ssdkd_agents.benchmarking.report import COLUMNS, describe, make_curve_table, make_table, write_report
 
 
 def line(label: str, seed: int, accuracy: float | None = 0.5, **changes: Any) -> dict[str, Any]:
@@ -155,3 +155,18 @@ def test_report_is_a_table_and_pictures(tmp_path: Path) -> None:
     assert table == f"{make_table(lines)}\n\n{describe(lines, 4)}"
     write_report(lines, 4, tmp_path / "scale", scale=True)
     assert (tmp_path / "scale" / "scale.png").stat().st_size > 1000
+
+
+def test_curves_are_read_at_their_quarters() -> None:
+    def with_curve(label: str, seed: int, best: float, **more: list[float]) -> dict[str, Any]:
+        curve = {"accuracy": [0.0, 0.1, 0.2, 0.3, best], "seconds": [1.0, 2.0, 3.0, 4.0, 5.0 + seed]} | more
+        return line(label, seed) | {"curve": curve}
+
+    lines = [with_curve("a", seed, 0.5) for seed in (0, 2)]
+    lines.append(with_curve("b", 0, 0.75, processor_seconds=[0.5] * 5, synthesized=[10.0, 20.0, 30.0, 40.0, 50.0]))
+    rows = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in make_curve_table(lines).splitlines()]
+    assert rows[0] == ["entry", "steps", "accuracy", "processor s", "wall s", "images synthesised"]
+    assert rows[2] == ["a", "25 %", "0.1000 [0.1000, 0.1000]", "—", "2.0", "—"]
+    assert rows[5] == ["a", "100 %", "0.5000 [0.5000, 0.5000]", "—", "6.0", "—"]
+    assert rows[9] == ["b", "100 %", "0.7500 [0.7500, 0.7500]", "0.5", "5.0", "50.0"]
+    assert make_curve_table([line("without", 1)]) == ""

@@ -158,6 +158,8 @@ def test_suites_of_a_cpu_run_on_cifar_at_one_budget() -> None:
         ("fast5", "own"),
     ]
     assert [(entry.method, dict(entry.method_options)) for entry in CIFAR_CPU_PARTS_SUITE] == [
+        ("fast5", {"memory": "buffer"}),
+        ("ssdkd", {"memory": "pool"}),
         ("ssdkd", {"modulate_diversity": False, "modulate_difficulty": False}),
         ("ssdkd", {"importance_normalization": "maximum"}),
         ("fast10", {}),
