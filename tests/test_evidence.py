@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.runs import read_lines
 
 from tests.test_documents import DOCUMENTS, RESULTS, ROOT
 
@@ -55,7 +56,7 @@ def assert_cell(shown: str, *source: str) -> None:
 OF_EARLIER_VERSIONS = {("0.016", "0.006", "0.027")}
 KEPT_TRIPLES = {
     found.groups()
-    for path in [*RESULTS.glob("digits-*.md"), *RESULTS.glob("*.txt")]
+    for path in [*RESULTS.glob("*-*.md"), *RESULTS.glob("*.txt")]
     for found in TRIPLE.finditer(path.read_text())
 }
 SHOWING = [path for path in DOCUMENTS if path.parent != RESULTS and TRIPLE.search(path.read_text())]
@@ -102,6 +103,27 @@ def test_the_table_of_the_ablation() -> None:
         assert_cell(row["held-out accuracy"], theirs["held-out accuracy"])
         assert_cell(row["− SSD-KD"], theirs["held-out − first entry's"])
         assert_cell(row["probe agreement"], theirs["probe agreement"])
+
+
+def test_the_tables_of_cifar() -> None:
+    (source,) = kept("cifar10-jpeg-cpu")
+    whole = dict(zip(("SSD-KD", "SSD-KD, uniform sampling", "Fast-5"), source, strict=True))
+    for row in evidence("entry", "images kept", "accuracy"):
+        theirs = whole[row["entry"]]
+        assert_cell(row["accuracy"], theirs["held-out accuracy"])
+        assert_cell(row["− SSD-KD"], theirs["held-out − first entry's"])
+        seeds = [
+            line["held_out_accuracy"]
+            for line in read_lines(RESULTS / "cifar10-jpeg-cpu.jsonl.gz")
+            if line["label"] == theirs["entry"]
+        ]
+        assert all(map(agrees, row["seed by seed"].split(), map(str, seeds)))
+    (curves,) = tables((RESULTS / "cifar10-jpeg-cpu-curves.md").read_text() + "\n")
+    for row in evidence("entry", "8,448 images"):
+        quarters = [each for each in curves if each["entry"] == whole[row["entry"]]["entry"]]
+        for column, quarter in zip(("8,448 images", "13,056", "17,664", "22,272"), quarters, strict=True):
+            assert_cell(row[column], quarter["accuracy"])
+        assert_cell(row["processor seconds to there"], *(quarter["processor s"] for quarter in quarters))
 
 
 def test_the_table_of_methods() -> None:
