@@ -1,8 +1,8 @@
 """How much there is to be won by deciding, before any agent is trained: simple policies, each searched by CMA-ES.
 
 Examples:
-  python scripts/headroom.py --out runs/headroom --env.action division --env.observation work
-  python scripts/headroom.py --out runs/headroom-set --env.instances digits-train --env.action work --plays 4 --oracle
+  python scripts/headroom.py --out runs/headroom --env.action division --env.work-scale 1 --env.observation work
+  python scripts/headroom.py --out runs/headroom-set --env.instances digits-train --plays 4 --oracle
 
 All searches play equally many episodes, on seeds that agents train on; the candidates of a generation share theirs.
 Then what each has found plays the same held-out seeds, beside the paper's sampler, uniform sampling and the middle of

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ssdkd_agents.families import FAMILIES, Constants, FamilySampler, make_family
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.actions import WITHOUT_SAMPLING
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError
@@ -115,7 +114,8 @@ class RandomReplacement:
 
     def plan_for(self, env: SSDKDEnv, action: Any) -> Action:
         """The plan of the other sampler's action, with replacement by chance."""
-        return replace(env.plan_of(action), replacement="random")
+        decision = self._inner.plan_for(env, action) if isinstance(self._inner, PlanningSampler) else action
+        return replace(env.plan_of(decision), replacement="random")
 
 
 class RandomSampler:
@@ -185,26 +185,24 @@ def read_decision(env: SSDKDEnv, written: Any) -> Action:
     return replace(plan, **plain) if plain.pop("scored") else replace(plan, scorer=None, **plain)
 
 
-def _following(plan: SamplingPlan, env: SSDKDEnv) -> Sampler:
-    """The sampler whose action means the plan; where the scheme says nothing of sampling, the plan itself."""
-    if env.settings.action in WITHOUT_SAMPLING:
-        return PlanSampler(plan, env)
-    return ConstantSampler(env.action_scheme.from_plan(plan))
+def _always(decision: Any, env: SSDKDEnv) -> Sampler:
+    """The sampler that always says the same: an action, or a plan that no action means."""
+    return PlanSampler(decision, env) if isinstance(decision, SamplingPlan) else ConstantSampler(decision)
 
 
 def paper_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     """SSD-KD's hand-written sampler, reconstructed: P ∝ |δ| + ε, importance weights, all candidates compete."""
-    return _following(SamplingPlan(), env)
+    return _always(env.paper_action, env)
 
 
 def uniform_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     """No priority at all: uniform draws and uniform replacement. The baseline of δ."""
-    return _following(NAMED_PLANS["uniform"], env)
+    return _always(env.uniform_action, env)
 
 
 def own_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:
     """What the method's authors do: the paper's sampler for SSD-KD, uniform for the other methods."""
-    return _following(env.method.own_plan, env)
+    return _always(env.own_action, env)
 
 
 def random_sampler(env: SSDKDEnv, seed: int = 0) -> Sampler:

@@ -81,6 +81,8 @@ class Environments:
     def __init__(
         self, kwargs: dict[str, Any], count: int, backend: str, processes: int | None = None, seed: int = 0
     ) -> None:
+        if kwargs.get("work_scale") or (kwargs.get("budget") or {}).get("work"):
+            raise InvalidInputError("work_scale, budget['work']: rounds are what is measured; leave them out")
         self._pool = SubEnvironments(count, kwargs, backend, processes)
         self.device, self.rounds = self._pool.first.device, self._pool.first.budget.rounds
         self._actions = dict.fromkeys(range(count), self._pool.first.paper_action)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssdkd_env.distillation.allowance import LEAST, Allowance, Amounts
@@ -34,8 +35,18 @@ class PassCosts(NamedTuple):
 
 def multiply_adds(network: nn.Module, inputs: Tensor) -> int:
     """Multiply-adds of a forward pass, for each of the inputs (N, …)."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.random.fork_rng(devices=[]):
-        network(inputs)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # attention's own kernels are counted as nothing
+    try:
+        with (
+            FlopCounterMode(display=False) as counter,
+            sdpa_kernel(SDPBackend.MATH),
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+        ):
+            network(inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
     return int(counter.get_total_flops()) // (2 * len(inputs))
 
 
@@ -75,12 +86,13 @@ class Costs:
             step = sizes.inversion_batch * (frozen + adversary)
             first = sizes.inversion_batch * (frozen if method.warm_up else frozen + adversary)
             warm_up = (budget.warmup_rounds if method.warm_up else 1) * (sizes.own.inversion_steps * first + batch)
+        refresh = sizes.refreshed * (passes.student + (passes.teacher if dense else 0))
         return cls(
-            warm_up=warm_up + sizes.refreshed * passes.student,
+            warm_up=warm_up + refresh,
             batch=batch,
             inversion_step=step,
             student_step=budget.batch_size * (passes.teacher + TRAINED * passes.student),
-            refresh=sizes.refreshed * (passes.student + (passes.teacher if dense else 0)),
+            refresh=refresh,
             sizes=sizes,
         )
 
@@ -109,7 +121,7 @@ def allowance_of(method: Method, task: Problem) -> Allowance:
     costs = Costs.of(method, budget, sizes, task)
     if budget.work < (least := costs.warm_up + costs.round(LEAST)):
         raise InvalidInputError(
-            f"budget['work']={budget.work}: the warm-up and the cheapest round take {least} multiply-adds; give "
-            "more, or fewer warmup_rounds"
+            f"budget['work']={budget.work} (work_scale): filling the memory and the cheapest round take {least} "
+            "multiply-adds; give more" + (", or fewer warmup_rounds" if method.warm_up else "")
         )
     return Allowance(budget.work - costs.warm_up, costs.round, beforehand=costs.warm_up)

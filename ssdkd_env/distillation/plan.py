@@ -81,7 +81,7 @@ class SamplingPlan:
                 raise InvalidInputError(f"SamplingPlan.{name}={value}: expected a finite number ≥ 0")
         for name in ("inversion_steps", "student_steps"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not (isinstance(value, int) and value >= 1):
                 raise InvalidInputError(f"SamplingPlan.{name}={value}: expected a whole number of at least 1")
         check_choice("SamplingPlan.replacement", self.replacement, REPLACEMENTS)
         if self.logits is not None and self.scorer is not None:

@@ -60,7 +60,8 @@ class Sizes:
         small = method.memory in ("buffer", "stream")
         refreshed = capacity if small else min(budget.buffer_capacity, SAMPLE)
         own = Amounts(method.steps or budget.inversion_steps, budget.student_steps)
-        return cls(capacity, candidates, inversion_batch, own, method.student_steps_per_batch, refreshed)
+        per_batch = min(method.student_steps_per_batch, budget.student_steps)  # as many as the candidates are for
+        return cls(capacity, candidates, inversion_batch, own, per_batch, refreshed)
 
     def turns(self, student_steps: int) -> tuple[int, ...]:
         """Student minibatches after each batch of synthesis; their sum is `student_steps`."""

@@ -28,6 +28,7 @@ from ssdkd_env.envs.exponent_actions import Exponents, FloatArray, Full
 from ssdkd_env.envs.named_plans import NamedPlans
 from ssdkd_env.envs.scorer_actions import Bins, ClassBins, Samples
 from ssdkd_env.envs.work_actions import Division, Work
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.registry import Registry
 from ssdkd_env.tasks import Budget
 
@@ -66,6 +67,21 @@ class ActionScheme(Protocol):
 OF_WORK = ("work", "division")
 #: Schemes that leave the sampling to the method, so that none of their actions is the paper's sampler or another's.
 WITHOUT_SAMPLING = ("division",)
+
+
+def check_work(action: str, budget: Budget) -> None:
+    """Refuse a scheme that divides work where there is none to be divided.
+
+    Raises:
+        InvalidInputError: when it is so.
+    """
+    if action in OF_WORK and not budget.work:
+        raise InvalidInputError(
+            f"action={action!r} divides a budget of work, and this one counts rounds; give work_scale, 1.0 for what "
+            "SSD-KD takes with the task's own budget"
+        )
+
+
 #: Makes a scheme from budget, method and number of classes.
 ACTION_SCHEMES: Registry[Callable[[Budget, Method, int], ActionScheme]] = Registry(
     "action",

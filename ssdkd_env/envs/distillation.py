@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.devices import select_device
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
-from ssdkd_env.distillation.costs import allowance_of
 from ssdkd_env.distillation.execution import choose_backend, choose_precision
-from ssdkd_env.envs.actions import ACTION_SCHEMES, OF_WORK
+from ssdkd_env.envs.actions import ACTION_SCHEMES, WITHOUT_SAMPLING
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.instance_draw import InstanceDraw
 from ssdkd_env.envs.judging import Judge
+from ssdkd_env.envs.named_plans import UNIFORM
 from ssdkd_env.envs.observations import OBSERVATIONS, Observer
 from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.envs.settings import FACE, EnvSettings
@@ -76,7 +76,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     - `"work"` (`Work`, 7 numbers), `"division"` (`Division`, 2): also the step's inversion steps and minibatches.
 
     `paper_action` is the paper's sampler (1, 0, 0, β = 0.4, all candidates compete), `uniform_action` draws
-    without any priority, `own_action` is what the method's authors do; every scheme can say them exactly. ρ acts on
+    without any priority, `own_action` is what the method's authors do; schemes of sampling say them exactly. ρ acts on
     methods with a partial update (`ssdkd`); with a full one every candidate enters. `step` takes a `SamplingPlan`, too.
 
     ## Observation Space
@@ -173,14 +173,13 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self.rounds_per_step, self.clock, self.render_mode = made.rounds_per_step, made.clock, made.render_mode
         self.device = select_device(made.device)
         self.backend = choose_backend(made.backend)
-        self.instances = InstanceDraw(made.instances, made.task_arguments, made.action in OF_WORK)
+        self.instances = InstanceDraw(made.instances, made.task_arguments)
         self.task = self.instances.tasks[0]
         self.precision, self.precision_reason = choose_precision(
             made.precision, self.device, self.task.spec.image_shape
         )
         self.method = self.task.make_method(made.method, made.method_options)
-        for each in self.instances.tasks:
-            allowance_of(self.method, each)  # refuses here, not at a reset, what no run can begin with
+        self.instances.check(made.action, self.method)
         self._reward = REWARDS.find(made.reward)
         if self._reward.oracle and self.task.spec.evaluation is None:
             raise InvalidInputError(
@@ -227,8 +226,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     @property
     def paper_action(self) -> Any:
-        """The action that is the paper's sampler."""
-        return self.action_scheme.from_plan(SamplingPlan())
+        """The action that is the paper's sampler; the plan itself where the scheme says nothing of sampling."""
+        return self._saying(SamplingPlan())
 
     @property
     def own_action(self) -> Any:
@@ -237,8 +236,11 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     @property
     def uniform_action(self) -> Any:
-        """The action that samples without any priority."""
-        return self.action_scheme.from_plan(SamplingPlan(discrepancy_exponent=0.0, importance_exponent=0.0))
+        """The action that samples without any priority; the plan itself where the scheme says nothing of sampling."""
+        return self._saying(UNIFORM)
+
+    def _saying(self, plan: SamplingPlan) -> Any:
+        return plan if self.settings.action in WITHOUT_SAMPLING else self.action_scheme.from_plan(plan)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetResult:
         """Start a new run; see the class.
@@ -297,10 +299,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 "rounds_per_step=1"
             )
         if (plan.inversion_steps or plan.student_steps) and not self.budget.work:
-            raise InvalidInputError(
-                "SamplingPlan.inversion_steps, student_steps: this budget counts rounds; make the environment with "
-                "work_scale=1, which counts what they do"
-            )
+            raise InvalidInputError("SamplingPlan: steps of its own need a budget that counts them; give work_scale")
         return plan
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -382,9 +381,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
         spec = replace(task.spec, teacher_weights=task.teacher_digest(), evaluation=None, teacher_data=None)
         engine = (self.method, self.backend, self.precision, self.device.type)
-        face: tuple[object, ...] = (self.instances.name, self.settings.reward, type(self.action_scheme).__name__)
-        if self.rounds_per_step != 1:  # as all episodes had that were saved before there was a choice
-            face = (*face, self.rounds_per_step)
+        scheme = type(self.action_scheme).__name__
+        face = (self.instances.name, self.settings.reward, scheme, self.rounds_per_step)
         return repr((ENV_VERSION, spec, *engine, *face, self.observation_names, self.observation_space))
 
     def _new_episode(self, task: Task, seed: int) -> Episode:

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ssdkd_env.distillation import Method
+from ssdkd_env.distillation.costs import allowance_of
+from ssdkd_env.envs.actions import check_work
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Instance, Task, find_instances, load_task
 from ssdkd_env.tasks.instances import CHOSEN
@@ -20,7 +23,6 @@ class InstanceDraw:
     Args:
         name: of the instance set; None for none.
         fixed: arguments of `load_task` that all instances share.
-        counts_work: whether budgets are to count work; where none is given, it is the task's own.
 
     Attributes:
         name: of the set.
@@ -32,9 +34,8 @@ class InstanceDraw:
             be made.
     """
 
-    def __init__(self, name: str | None, fixed: Mapping[str, Any], counts_work: bool = False) -> None:
+    def __init__(self, name: str | None, fixed: Mapping[str, Any]) -> None:
         self.name = name
-        self._counts_work = counts_work
         self.index = 0
         instances = (Instance(),) if name is None else find_instances(name, str(fixed["task"]))
         _refuse_conflicts(name, instances, fixed)
@@ -44,15 +45,31 @@ class InstanceDraw:
         return len(self.tasks)
 
     def _make(self, number: int, instance: Instance, fixed: Mapping[str, Any]) -> Task:
-        arguments = instance.over(fixed)
-        if self._counts_work and arguments["work_scale"] is None and "work" not in (arguments["budget"] or {}):
-            arguments["work_scale"] = 1.0
         try:
-            return load_task(**arguments)
+            return load_task(**instance.over(fixed))
         except InvalidInputError as error:
-            if self.name is None:
-                raise
-            raise InvalidInputError(f"instances={self.name!r}, number {number}: {error}") from error
+            raise self._named(number, error) from error
+
+    def _named(self, number: int, error: InvalidInputError) -> InvalidInputError:
+        """The error with the instance that it is of, where there are several."""
+        return error if self.name is None else InvalidInputError(f"instances={self.name!r}, number {number}: {error}")
+
+    def check(self, action: str, method: Method) -> None:
+        """Refuse at once what no run could begin with: work that is not there, or does not reach; missing real images.
+
+        Args:
+            action: scheme.
+            method: that plays them.
+
+        Raises:
+            InvalidInputError: when it is so for one of the instances.
+        """
+        for number, task in enumerate(self.tasks):
+            try:
+                check_work(action, task.spec.budget)
+                allowance_of(method, task)
+            except InvalidInputError as error:
+                raise self._named(number, error) from error
 
     def choose(self, random: np.random.Generator, options: Mapping[str, Any] | None) -> Task:
         """Draw an instance, or take the one that `options["instance"]` names; returns its task.

@@ -65,7 +65,7 @@ class EnvSettings:
         buffer_scale: capacity of the buffer as a share of the teacher's training set, in place of the budget's.
         work_scale: the episode ends when so many times the work of SSD-KD with the task's own budget (or its preset) is
             spent, in multiply-adds, however many steps divide it; in place of the budget's rounds. Schemes that divide
-            work have 1 where nothing is given.
+            work need it.
         data_root: folder with the task's real data (CIFAR), else `SSDKD_DATA`. Without it no accuracy is reported.
         probe: settings of the probe set to replace, such as 5 for its `steps` where a CPU has to make it.
         backend: `"auto"`, `"fast"`, `"compiled"` or `"plain"`: the same numbers but for rounding; see

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,6 +26,8 @@ from ssdkd_env.tasks.task import LabelledImages, Task, TaskSpec, build_teacher, 
 
 TASKS: Registry[TaskSpec] = Registry("task", TaskSpec, {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100)})
 
+#: The largest `work_scale`.
+MOST_WORK = 1_000_000
 _loaded: dict[str, Task] = {}
 #: The first task of each teacher: later ones share it, as the instances of a set do.
 _taught: dict[str, Task] = {}
@@ -125,7 +126,8 @@ def load_task(
     _check_work_scale(work_scale, budget)
     path = Path(spec.teacher_weights)
     stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
-    key = repr((spec, work_scale, stamps))
+    own = None if work_scale is None else _budget(TASKS.find(task), _preset(budget), None)
+    key = repr((spec, work_scale, own, stamps))
     if key not in _loaded:
         network_key = (spec.teacher_arch, spec.teacher_options, spec.image_shape, spec.num_classes)
         teacher_key = repr((network_key, path, stamps))
@@ -138,9 +140,9 @@ def load_task(
         loaded.build_generator(seed=0)
         if evaluation is not None:
             loaded.evaluation(torch.device("cpu"))
-        if work_scale is not None:
-            work = work_of(loaded, _budget(TASKS.find(task), _preset(budget), None))
-            loaded = loaded.with_budget(replace(spec.budget, work=max(round(work_scale * work), 1)))
+        if work_scale is not None and own is not None:
+            work = max(round(work_scale * work_of(loaded, own)), 1)
+            loaded = loaded.with_budget(replace(spec.budget, work=work))
         _loaded[key] = loaded
     return _loaded[key]
 
@@ -152,13 +154,18 @@ def work_of(task: Task, budget: Budget) -> int:
 
 
 def _check_work_scale(work_scale: Any, budget: Mapping[str, Any] | None) -> None:
-    if work_scale is None:
-        return
-    number = isinstance(work_scale, (int, float)) and not isinstance(work_scale, bool)
-    if not number or not 0 < work_scale < math.inf:
-        raise InvalidInputError(f"work_scale={work_scale!r}: expected a number above 0, such as 1.0")
-    if isinstance(budget, Mapping) and "work" in budget:
-        raise InvalidInputError("work_scale and budget['work'] say the same; give one of them")
+    given = budget if isinstance(budget, Mapping) else {}
+    if work_scale is not None:
+        number = isinstance(work_scale, (int, float)) and not isinstance(work_scale, bool)
+        if not number or not 0 < work_scale <= MOST_WORK:
+            raise InvalidInputError(
+                f"work_scale={work_scale!r}: expected a number above 0 and at most {MOST_WORK:,}, such as 1.0"
+            )
+        if "work" in given:
+            raise InvalidInputError("work_scale and budget['work'] say the same; give one of them")
+    if "rounds" in given and (work_scale is not None or given.get("work")):
+        amount = "budget['work']" if work_scale is None else "work_scale"
+        raise InvalidInputError(f"budget['rounds'] and {amount} both say how long a run is; give one of them")
 
 
 def _preset(settings: Mapping[str, Any] | None) -> dict[str, Any]:

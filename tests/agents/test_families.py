@@ -133,9 +133,11 @@ def test_a_search_may_begin_around_an_action(tmp_path: Path) -> None:
 
 def test_what_was_found_wants_its_own_observation(tmp_path: Path) -> None:
     searched(tmp_path / "run", family="linear", episodes=4)
-    with pytest.raises(InvalidInputError, match="another observation"):
-        load_sampler(str(tmp_path / "run"), make(observation="work"))
-    assert face_of(str(tmp_path / "run")) == {"action": "exponents"}
+    for arguments in ({"observation": "work"}, {"observation": "unscaled"}, {"rounds_per_step": 2}):
+        with pytest.raises(InvalidInputError, match=r"was made with (observation='scaled'|rounds_per_step=1)"):
+            load_sampler(str(tmp_path / "run"), make(**arguments))
+    face = {"action": "exponents", "observation": "scaled", "history": 1, "rounds_per_step": 1}
+    assert face_of(str(tmp_path / "run")) == face
 
 
 @pytest.mark.parametrize(

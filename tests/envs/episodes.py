@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.actions import OF_WORK
 
 #: A run of a tenth of a second.
 BUDGET = {
@@ -44,8 +45,12 @@ class Moment(NamedTuple):
 
 def make(**arguments: Any) -> SSDKDEnv:
     """A small digits environment without wrappers, with a probe set made in milliseconds."""
-    arguments["budget"] = BUDGET | arguments.get("budget", {})
-    return SSDKDEnv(**({"probe": SMALL_PROBE} | arguments))
+    budget = BUDGET | arguments.get("budget", {})
+    if arguments.get("action") in OF_WORK and "work" not in budget:
+        arguments = {"work_scale": 1.0} | arguments
+    if "work" in budget or arguments.get("work_scale"):
+        del budget["rounds"]
+    return SSDKDEnv(**({"probe": SMALL_PROBE} | arguments | {"budget": budget}))
 
 
 def actions_of(seed: int, count: int = ROUNDS) -> FloatArray:

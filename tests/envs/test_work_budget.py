@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from torch import nn
 
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.distillation.allowance import LEAST, Amounts
-from ssdkd_env.distillation.costs import Costs
+from ssdkd_env.distillation.costs import Costs, multiply_adds
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.sources import MetaGenerator
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks import TASKS, load_task
+from ssdkd_env.tasks.digits import DIGITS
 from tests.envs.episodes import BUDGET, SMALL_PROBE, Moment, assert_same, make, reset, steps
 
 #: Of the digits' own work; the small budget of the tests takes some 3 %.
@@ -74,7 +77,7 @@ def test_every_methods_own_rounds_are_a_point_of_the_scheme(method: str, action:
 
 
 def test_ends_and_middle_of_the_box_are_an_eighth_once_and_eight_times_the_own_steps() -> None:
-    env = SSDKDEnv(action="work")
+    env = SSDKDEnv(action="work", work_scale=1.0)
     plans = [env.plan_of(action_of(*[value] * 7)) for value in (-1.0, 0.0, 1.0)]
     assert [plan.inversion_steps for plan in plans] == [1, 10, 80]
     assert [plan.student_steps for plan in plans] == [3, 22, 176]
@@ -83,7 +86,7 @@ def test_ends_and_middle_of_the_box_are_an_eighth_once_and_eight_times_the_own_s
 
 @pytest.mark.parametrize("amounts", [(2, 3), (2, 22), (10, 22), (37, 150), (80, 176)])
 def test_plan_and_action_are_inverse(amounts: tuple[int, int]) -> None:
-    env = SSDKDEnv(action="work")
+    env = SSDKDEnv(action="work", work_scale=1.0)
     plan = SamplingPlan(0.5, inversion_steps=amounts[0], student_steps=amounts[1])
     found = env.plan_of(env.action_of(plan))
     assert (found.inversion_steps, found.student_steps) == amounts
@@ -92,7 +95,7 @@ def test_plan_and_action_are_inverse(amounts: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", ["paper", "uniform", "class_balanced"])
 def test_named_plans_leave_the_steps_to_the_method(name: str) -> None:
-    env, plan = SSDKDEnv(action="work"), NAMED_PLANS[name]
+    env, plan = SSDKDEnv(action="work", work_scale=1.0), NAMED_PLANS[name]
     found = env.plan_of(env.action_of(plan))
     assert (found.inversion_steps, found.student_steps) == (10, 22)
     assert found.discrepancy_exponent == pytest.approx(plan.discrepancy_exponent)
@@ -110,7 +113,6 @@ def test_work_of_one_is_that_of_ssdkd_with_the_tasks_own_budget() -> None:
     for arguments in ({}, *different):
         assert SSDKDEnv(work_scale=1.0, **arguments).budget.work == expected
     assert SSDKDEnv(work_scale=0.5).budget.work == round(expected / 2)
-    assert SSDKDEnv(action="work").budget.work == expected, "a scheme that divides work needs some"
     assert SSDKDEnv(action="work", budget={"work": 10**10}).budget.work == 10**10
 
 
@@ -241,7 +243,7 @@ def test_instances_may_differ_in_work() -> None:
 # --- bad input ---
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), True, "1"], ids=repr)
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), 1e300, True, "1"], ids=repr)
 def test_bad_amount_is_refused(scale: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"work_scale=.*expected a number above 0"):
         make(work_scale=scale)
@@ -251,6 +253,11 @@ def test_bad_amount_is_refused(scale: Any) -> None:
     ("arguments", "match"),
     [
         ({"work_scale": 1.0, "budget": {"work": 10**9}}, "say the same; give one of them"),
+        (
+            {"action": "work", "work_scale": None},
+            "divides a budget of work, and this one counts rounds; give work_scale",
+        ),
+        ({"action": "work", "budget": {"work": 0}}, "divides a budget of work"),
         ({"budget": {"work": -1}}, r"budget\['work'\]=-1: expected multiply-adds, or 0"),
         ({"budget": {"work": 1.5}}, r"budget\['work'\]=1.5: expected int"),
     ],
@@ -261,14 +268,16 @@ def test_bad_budget_of_work_is_refused(arguments: dict[str, Any], match: str) ->
 
 
 def test_work_that_the_warm_up_uses_up_is_refused_before_anything_runs() -> None:
-    with pytest.raises(InvalidInputError, match=r"warm-up and the cheapest round take \d+ multiply-adds"):
+    with pytest.raises(
+        InvalidInputError, match=r"\(work_scale\): filling the memory and the cheapest round take \d+ multiply-adds"
+    ):
         make(budget={"work": 1000})
 
 
 def test_more_steps_are_refused_where_they_would_cost_nothing() -> None:
     env = make()
     env.reset(seed=0)
-    with pytest.raises(InvalidInputError, match=r"this budget counts rounds; .*work_scale=1"):
+    with pytest.raises(InvalidInputError, match="need a budget that counts them; give work_scale"):
         env.step(SamplingPlan(student_steps=1000))
 
 
@@ -277,3 +286,52 @@ def test_no_steps_at_all_are_refused(name: str) -> None:
     arguments: dict[str, Any] = {name: 0}
     with pytest.raises(InvalidInputError, match=rf"SamplingPlan.{name}=0: expected a whole number of at least 1"):
         SamplingPlan(**arguments)
+
+
+@pytest.mark.parametrize("name", ["inversion_steps", "student_steps"])
+def test_half_a_step_is_refused(name: str) -> None:
+    arguments: dict[str, Any] = {name: 2.5}
+    with pytest.raises(InvalidInputError, match=rf"SamplingPlan.{name}=2.5: expected a whole number"):
+        SamplingPlan(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"work_scale": 1.0}, {"budget": {"work": 10**10}}], ids=str)
+def test_rounds_beside_work_are_refused(arguments: dict[str, Any]) -> None:
+    """They would say nothing, and two instances or suites that differ in them would be the same."""
+    budget = {"rounds": 2} | arguments.get("budget", {})
+    with pytest.raises(InvalidInputError, match=r"budget\['rounds'\] and .* both say how long a run is"):
+        SSDKDEnv(**arguments | {"budget": budget})
+    with pytest.raises(InvalidInputError, match=r"instances='digits-train', number 0: .* both say how long"):
+        SSDKDEnv(instances="digits-train", **arguments)
+
+
+def test_work_is_that_of_the_preset_however_its_numbers_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache must not answer for another preset whose numbers come out equal."""
+    spec = replace(DIGITS, budgets={"small": {"candidates": 8, "student_steps": 3}})
+    monkeypatch.setitem(TASKS._entries, "presets", spec)
+    given: list[dict[str, Any]] = [{"preset": "small"}, {"candidates": 8, "student_steps": 3}]
+    one, other = (load_task("presets", budget=budget, work_scale=1.0).spec.budget.work for budget in given)
+    assert one < other
+    assert load_task("presets", budget=given[0], work_scale=1.0).spec.budget.work == one
+
+
+def test_attention_is_counted_in_evaluation_mode() -> None:
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    inputs = torch.zeros(2, 8, 16)
+    assert multiply_adds(layer.eval(), inputs) == multiply_adds(layer.train(), inputs) > 0
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_stream_never_draws_more_than_it_holds() -> None:
+    env = make(method="dafl", action="division", budget={"student_steps": 3})
+    sizes = Sizes.of(env.method, env.budget, env.task)
+    for student_steps in (1, 3, 24):
+        assert max(sizes.turns(student_steps)) * env.budget.batch_size <= sizes.capacity
+
+
+def test_a_scheme_without_sampling_says_other_samplers_by_their_plans() -> None:
+    env = small()
+    assert env.paper_action.discrepancy_exponent == 1.0
+    assert env.uniform_action.discrepancy_exponent == 0.0
+    env.reset(seed=0)
+    env.step(env.uniform_action)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ssdkd_agents.runs import read_lines
 
-from tests.scripts.commands import ENV_BUDGET, assert_refused, contents, in_this_process
+from tests.scripts.commands import assert_refused, contents, in_this_process
 
 PROBE = ("--env.probe.generators", 1, "--env.probe.batches", 2, "--env.probe.kept", 1, "--env.probe.steps", 2)
 SMALL = ("--episodes", 8, "--plays", 2, "--population", 4, "--seeds", 2, "--processes", 1, *PROBE)
@@ -16,7 +16,7 @@ SMALL = ("--episodes", 8, "--plays", 2, "--population", 4, "--seeds", 2, "--proc
 
 def test_searches_are_compared_and_go_on_where_they_were(tmp_path: Path) -> None:
     out = tmp_path / "headroom"
-    arguments = ("--out", out, "--env.action", "division", "--env.work-scale", "0.02", *SMALL, *ENV_BUDGET)
+    arguments = ("--out", out, "--env.action", "division", "--env.work-scale", "0.3", *SMALL)
     result = in_this_process("headroom", *arguments)
     assert result.code == 0, result.stderr
     for family in ("constant", "schedule", "linear"):

@@ -18,6 +18,7 @@ from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.actions import ACTION_SCHEMES, ActionScheme
 from ssdkd_env.envs.exponent_actions import RangedScheme
+from ssdkd_env.envs.work_actions import WORK_RANGES
 from ssdkd_env.errors import InvalidInputError
 
 Values = NDArray[np.float64]
@@ -125,7 +126,8 @@ def _say(scheme: ActionScheme, written: Any) -> list[float]:
     values = scheme.values(action)
     if isinstance(written, dict) and not written["scored"]:  # a scorer's numbers are the action's
         top = scheme.values(np.ones(len(scheme.names)))
-        plan = {name: written[name] for name in scheme.names if written.get(name) is not None}
+        said = [name for name in scheme.names if name not in WORK_RANGES]  # of steps the action says the factor
+        plan = {name: written[name] for name in said if written.get(name) is not None}
         # A plan may allow more than all the candidates; they are the most that is ever replaced.
         values |= plan | {name: min(plan[name], top[name]) for name in plan if name == "replaced_share"}
     return list(values.values())

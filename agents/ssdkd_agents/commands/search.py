@@ -3,7 +3,7 @@
 Examples:
   ssdkd search --out runs/cma --searcher cma
   ssdkd search --out runs/random --searcher random --episodes 400 --evaluate-every-steps 1600
-  ssdkd search --out runs/schedule --searcher cma --family schedule --env.action work --plays 2
+  ssdkd search --out runs/schedule --searcher cma --family schedule --plays 2 --env.action work --env.work-scale 1
   ssdkd search --out runs/cma --resume
   tensorboard --logdir runs
 

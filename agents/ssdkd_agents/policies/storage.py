@@ -268,10 +268,9 @@ def face_of(name: str) -> dict[str, Any]:
 
 
 def _face_of_found(plan: dict[str, Any]) -> dict[str, Any]:
-    """What a search's policy needs: its actions, and what it reads."""
-    reads = ("observation", "history") if plan.get("family", Constants.name) != Constants.name else ()
-    given = plan["env_kwargs"]
-    return {"action": given.get("action", "exponents")} | {name: given[name] for name in reads if name in given}
+    """What a search's policy needs: its actions, and, where it reads observations, all that shapes them."""
+    action = {"action": plan["env_kwargs"].get("action", "exponents")}
+    return action if plan.get("family", Constants.name) == Constants.name else {**action, **plan.get("face", {})}
 
 
 def find_sampler_file(path: Path) -> Path:

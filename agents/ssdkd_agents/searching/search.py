@@ -126,6 +126,8 @@ def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
     budget = config.episodes, config.seed, config.final_share, config.population, config.plays
     if config.family == Constants.name and config.start is None:
         return make_searcher(config.searcher, env.action_space, *budget)  # of which a bandit has numbers of choices
+    if config.start is not None and not isinstance(env.action_space, gym.spaces.Box):
+        raise InvalidInputError(f"start={config.start}: the actions are {env.action_space}; leave it out")
     family = make_family(config.family, env)
     start = None
     if config.start is not None:
@@ -330,6 +332,7 @@ class _Search:
             "action": plain(recommendation.action),
             "action_names": list(self._env.action_names),
             "observation_names": list(self._env.observation_names),
+            "face": self._env.face,
             "searcher": config.searcher,
             "episodes": self._episodes,
             "timesteps": self._steps,

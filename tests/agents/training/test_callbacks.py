@@ -197,13 +197,24 @@ def test_the_picture_is_the_first_environments_buffer_late_in_the_episode(
         np.testing.assert_array_equal(shown, made)
 
 
-def test_episodes_that_divide_work_have_a_picture_each(tmp_path: Path) -> None:
-    env = environments(action="division", work_scale=0.02)
-    ppo(env, tmp_path, n_steps=8).learn(16, callback=DistillationCallback(image_every_episodes=1))
-    events = written(tmp_path)
-    episodes = len(values(events, "student/accuracy"))
-    assert episodes >= 1
-    assert len(pictures(events)) >= 1
+def test_episodes_that_divide_work_have_one_picture_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[int, float]] = []  # which episode, and how far it was
+    original = SSDKDEnv.buffer_picture
+
+    def picture(env: SSDKDEnv) -> Any:
+        assert env.run is not None
+        taken.append((id(env.run), env.run.allowance.progress))
+        runs.append(env.run)  # so that no later one has its id
+        return original(env)
+
+    runs: list[Any] = []
+    monkeypatch.setattr(SSDKDEnv, "buffer_picture", picture)
+    budget = {name: value for name, value in BUDGET.items() if name != "rounds"}
+    env = environments(action="division", work_scale=0.02, budget=budget)
+    ppo(env, tmp_path, n_steps=16).learn(32, callback=DistillationCallback(image_every_episodes=1))
+    assert len(taken) >= 2
+    assert len({run for run, _ in taken}) == len(taken)
+    assert all(0.6 <= progress < 1.0 for _, progress in taken)
 
 
 def test_picture_is_of_a_step_that_is_not_the_last_where_steps_have_several_rounds(tmp_path: Path) -> None:
