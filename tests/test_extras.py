@@ -63,7 +63,7 @@ def test_training_needs_no_extra_but_those_of_stable_baselines3() -> None:
             "algo='ars' needs the package 'sb3-contrib'; install it with: pip install 'ssdkd-env[contrib]'",
         ),
         (
-            "from ssdkd_agents.searching.searchers import EvolutionStrategy as S; S(2, 8, 4, iter([0]), None)",
+            "from ssdkd_agents.searching.searchers import EvolutionStrategy as S; S([0, 0], 8, 4, 1, iter([0]), None)",
             "searcher='cma' needs the package 'cma'; install it with: pip install 'ssdkd-env[search]'",
         ),
         (

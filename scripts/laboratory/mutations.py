@@ -113,7 +113,7 @@ MUTATIONS = {
         f"{AGENTS}/analysis/statistics.py", "value - reference[seed] for", "value - min(reference.values()) for"
     ),
     "CMA-ES minimises the return": Mutation(
-        f"{AGENTS}/searching/searchers.py", "[-value for value in self._returns]", "list(self._returns)"
+        f"{AGENTS}/searching/searchers.py", "[-value for value in means]", "list(means)"
     ),
     "normalisation goes on learning": Mutation(
         f"{AGENTS}/policies/normalization.py", "VecNormalize(venv, training=False,", "VecNormalize(venv, training=True,"

@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import ssdkd_env  # noqa: F401 (registers the ids)
-from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.actions import ACTION_SCHEMES, OF_WORK
 from tests.envs.episodes import BUDGET, REWARD_NAMES, SMALL_PROBE
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -20,7 +20,7 @@ SKIP_RENDERING = find_spec("ssdkd_env.envs.rendering") is None
 
 
 def gym_make(**arguments: Any) -> gym.Env:
-    return gym.make("SSDKD/Digits-v2", budget=BUDGET, probe=SMALL_PROBE, **arguments).unwrapped
+    return gym.make("SSDKD/Digits-v2", **{"budget": BUDGET, "probe": SMALL_PROBE} | arguments).unwrapped
 
 
 @pytest.mark.parametrize("reward", REWARD_NAMES)
@@ -37,7 +37,11 @@ def test_sb3_checker_passes(reward: str) -> None:
 @pytest.mark.parametrize("scheme", ACTION_SCHEMES)
 def test_checkers_pass_with_every_action_scheme(scheme: str) -> None:
     """And with stacked observations and a terminal reward."""
-    arguments = {"action": scheme, "history": 2, "reward": "terminal_probe_discrepancy", "render_mode": "rgb_array"}
+    arguments: dict[str, Any] = {"action": scheme, "history": 2}
+    arguments |= {"reward": "terminal_probe_discrepancy", "render_mode": "rgb_array"}
+    if scheme in OF_WORK:
+        budget = {name: value for name, value in BUDGET.items() if name != "rounds"}
+        arguments |= {"work_scale": 0.02, "budget": budget}
     gymnasium_check(gym_make(**arguments), skip_render_check=SKIP_RENDERING)
     sb3_check(gym_make(**arguments), warn=True, skip_render_check=SKIP_RENDERING)
 

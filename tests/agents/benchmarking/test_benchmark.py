@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.benchmarking.test_experiments import timeless
 from tests.envs.episodes import BUDGET
-from tests.scripts.commands import ROOT
 
 SETTINGS = Settings(methods=("ssdkd",), samplers=("own", "random"), env_kwargs={"budget": BUDGET}, seeds=2)
 EPISODES = 4
@@ -93,10 +91,13 @@ def test_config_says_everything_that_was_played(finished: Benchmark) -> None:
 
 
 def test_folder_of_an_earlier_version_is_opened(tmp_path: Path) -> None:
-    """The unfinished one that is kept in `results/`, which said `env` where it is `env_id` now."""
-    shutil.copy(ROOT / "results" / "cifar10-jpeg-cpu-config.json", tmp_path / "config.json")
-    assert "env" in json.loads((tmp_path / "config.json").read_text())["settings"]
-    assert Benchmark.open(tmp_path).plan.env_id == "SSDKD/CIFAR10-v2"
+    """Which said `env` where it is `env_id` now."""
+    benchmark = Benchmark.new(tmp_path / "out", SETTINGS)
+    path = tmp_path / "out" / "config.json"
+    config = json.loads(path.read_text())
+    config["settings"]["env"] = config["settings"].pop("env_id")
+    path.write_text(json.dumps(config))
+    assert Benchmark.open(tmp_path / "out").plan == benchmark.plan
 
 
 # --- leaving and continuing ---
