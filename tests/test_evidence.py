@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,18 @@ def test_the_table_of_headroom() -> None:
         assert_cell(row["P, held-out accuracy"], accuracy[name]["P, all pairs"])
         both = [text for column, text in row.items() if "same seeds" in column]
         assert len(both) == 1, "columns of one name would hide one another"
+
+
+def test_the_table_of_divisions() -> None:
+    accuracy, returns = ({row["sampler"]: row for row in table} for table in kept("digits-headroom-division"))
+    names = ("constant", "schedule", "linear", "paper", "uniform")
+    for row, name in zip(evidence("policy", "numbers"), names, strict=True):
+        assert_cell(row["held-out accuracy, mean"], accuracy[name]["mean"])
+        assert_cell(row["− constant, same seeds"], accuracy[name]["− constant"])
+        assert_cell(row["return, mean"], returns[name]["mean"])
+    for name, steps in (("constant", (7, 44)), ("schedule", (6, 43, 6, 23))):
+        found = json.loads((RESULTS / f"digits-headroom-division-{name}.json").read_text())["action"]
+        assert tuple(round(own * 8**part) for own, part in zip((10, 22) * 2, found, strict=False)) == steps
 
 
 def test_the_table_of_the_ablation() -> None:
