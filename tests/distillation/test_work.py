@@ -240,11 +240,17 @@ def test_work_that_is_not_for_sharing_has_a_key_of_its_own() -> None:
 
 
 def test_runs_of_different_kinds_do_nothing_together() -> None:
-    """The kind says what the key does not see: teacher, student, steps of inversion."""
+    """The kind says what the key does not see: teacher, student, and how they are used."""
     student = ConvNet(4, 2, (4,))
     for work in (answer_work(student), synthesis_work(), training_work(3, 5)):
         assert same(replace(work, kind="a"), replace(work, kind="a"))
         assert not same(replace(work, kind="a"), replace(work, kind="b"))
+
+
+def test_batches_of_other_steps_are_made_apart() -> None:
+    work = synthesis_work()
+    assert work.key != replace(work, steps=work.steps + 1).key
+    assert work.key == replace(work, steps=work.steps).key
 
 
 def test_kind_of_a_run_is_its_networks_and_their_use_but_not_seed_rounds_or_buffer() -> None:
@@ -263,7 +269,7 @@ def test_kind_of_a_run_is_its_networks_and_their_use_but_not_seed_rounds_or_buff
         {"teacher": narrow},
         {"student_arch": "convnet6"},
         {"student": {"lr": 0.1}},
-        {"budget": {"inversion_steps": 3}},
+        {"budget": {"candidates": 16}},
     ]
     kinds = [kind_of(**arguments) for arguments in others]
     assert kind_of() not in kinds and len(set(kinds)) == len(kinds)

@@ -30,7 +30,7 @@ def test_step_before_reset_is_refused() -> None:
 def test_step_after_the_end_is_refused_with_reason_and_remedy() -> None:
     env = make()
     episode(env, 3, actions_of(5))
-    with pytest.raises((RuntimeError, gym.error.Error), match=r"budget of 3 rounds is used up.*reset\(\)"):
+    with pytest.raises((RuntimeError, gym.error.Error), match=r"budget is used up after 3 rounds.*reset\(\)"):
         env.step(actions_of(5)[0])
     assert reset(env, 3).info["round"] == 0
 

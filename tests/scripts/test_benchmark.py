@@ -25,7 +25,7 @@ from tests.scripts.commands import (
     press_ctrl_c,
 )
 
-REPORT = {"table.md", "accuracy-seconds.png", "distributions.png"}
+REPORT = {"table.md", "curves.md", "accuracy-seconds.png", "distributions.png"}
 RECORD = {"config.json", "command.txt", "results.jsonl"}
 
 

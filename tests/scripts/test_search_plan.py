@@ -53,7 +53,7 @@ def test_interrupted_search_says_how_to_go_on_and_does(tmp_path: Path) -> None:
 
     result = in_this_process("search_plan", "--out", out, "--resume", "--no-progress-bar")
     assert result.code == 0, result.stderr[-3000:]
-    assert "finished; best action" in result.stdout
+    assert "finished; best constant" in result.stdout
     played = read_lines(out / "episodes.jsonl")
     assert (played[: len(episodes)], len(played)) == (episodes, 60)
 

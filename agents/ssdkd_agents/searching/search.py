@@ -344,4 +344,4 @@ class _Search:
 
 def constant_name(value: dict[str, Any]) -> str:
     """The sampler's name for `ssdkd evaluate`, from what `constant.json` holds."""
-    return f"{value['family']}:{value['action']}"
+    return f"{value.get('family', Constants.name)}:{value['action']}"  # earlier searches were of constant plans
