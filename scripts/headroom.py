@@ -127,7 +127,10 @@ def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
     path = args.out / "results.jsonl"
     lines = read_lines(path, ("label", "seed", "final")) if path.is_file() else []
     # Twice: the oracle's plan depends on the instance, which the reference's episode of the seed tells.
-    while wanted := _missing(args, rows, lines):
+    middle = [0.0] * len(make_env(args.env_id, kwargs).action_names)
+    fixed = {name: name for name in CONTROLS} | {"middle of the box": f"constant:{middle}"}
+    samplers = {row: str(_folder(args.out, row, None)) for row in rows if row != ORACLE} | fixed
+    while wanted := _missing(args, samplers, lines):
         configs = [EpisodeConfig(args.env_id, sampler, seed, kwargs) for _, seed, sampler in wanted]
         played = zip(wanted, run_episodes(configs, args.processes), strict=True)
         for (label, _, _), line in tqdm(played, total=len(wanted), unit="episode"):
@@ -138,20 +141,17 @@ def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
     print(table)
 
 
-def _missing(args: Arguments, rows: Rows, lines: list[dict[str, Any]]) -> list[tuple[str, int, str]]:
+def _missing(args: Arguments, samplers: dict[str, str], lines: list[dict[str, Any]]) -> list[tuple[str, int, str]]:
     """Label, seed and sampler of the episodes that are not played yet, as far as they are known."""
     done = {(line["label"], line["seed"]) for line in lines}
-    return [episode for episode in _episodes(args, rows, lines) if episode[:2] not in done]
+    return [episode for episode in _episodes(args, samplers, lines) if episode[:2] not in done]
 
 
-def _episodes(args: Arguments, rows: Rows, lines: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:
+def _episodes(args: Arguments, samplers: dict[str, str], lines: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:
     instances = {line["seed"]: line["final"]["instance"] for line in lines if line["label"] == REFERENCE}
-    parts = len(make_env(args.env_id, next(iter(rows[REFERENCE].values())).env_kwargs).action_names)
-    fixed = {name: name for name in CONTROLS} | {"middle of the box": f"constant:{[0.0] * parts}"}
-    found = {row: str(_folder(args.out, row, None)) for row in rows if row != ORACLE}
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + args.seeds):
-        yield from ((label, seed, sampler) for label, sampler in {**found, **fixed}.items())
-        if ORACLE in rows and seed in instances:
+        yield from ((label, seed, sampler) for label, sampler in samplers.items())
+        if args.oracle and seed in instances:
             yield ORACLE, seed, str(_folder(args.out, ORACLE, instances[seed]))
 
 

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.observations import ENTRIES, OBSERVATIONS
+from ssdkd_env.envs.observations import OBSERVATIONS
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 FloatArray = NDArray[np.float32]
-#: A list of numbers, or a number of a `Discrete` space.
-Parameters = FloatArray | int
+
+
+def is_unit_box(space: gym.Space[Any]) -> TypeGuard[gym.spaces.Box]:
+    """Whether actions are lists of numbers in [−1, 1]."""
+    flat = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+    return flat and bool((space.low == -1.0).all() and (space.high == 1.0).all())  # type: ignore[attr-defined]
 
 
 class Family(ABC):
@@ -41,7 +45,7 @@ class Family(ABC):
 
     def __init__(self, env: SSDKDEnv) -> None:
         space: gym.Space[Any] = env.action_space
-        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or not _is_unit(space):
+        if not is_unit_box(space):
             raise InvalidInputError(
                 f"family={self.name!r}: action={env.settings.action!r} has {space}, expected a Box(-1, 1); choose the "
                 "family constant, or another action"
@@ -67,10 +71,6 @@ class Family(ABC):
     @abstractmethod
     def around(self, action: FloatArray) -> FloatArray:
         """The member that gives this action (parts,) whatever it sees, (size,) float32."""
-
-
-def _is_unit(space: gym.spaces.Box) -> bool:
-    return bool((space.low == -1.0).all() and (space.high == 1.0).all())
 
 
 class Constants(Family):
@@ -106,9 +106,9 @@ class Schedules(Family):
         if "progress" not in env.observation_names:
             raise InvalidInputError("family='schedule': the observation does not show 'progress'; choose another")
         self._entry = env.observation_names.index("progress")
-        progress = ENTRIES["progress"]
-        scaled = OBSERVATIONS.find(env.settings.observation).scaled
-        self._mean, self._deviation = (progress.mean, progress.deviation) if scaled else (0.0, 1.0)
+        observation = OBSERVATIONS.find(env.settings.observation)
+        shown = observation.entries["progress"]
+        self._mean, self._deviation = (shown.mean, shown.deviation) if observation.scaled else (0.0, 1.0)
 
     def actions(self, parameters: FloatArray, observations: FloatArray) -> FloatArray:
         """Between the member's two actions."""

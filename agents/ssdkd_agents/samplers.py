@@ -226,9 +226,6 @@ _BASELINES: dict[str, SamplerMaker] = {name: partial(plan_sampler, name=name) fo
 }
 SAMPLERS: Registry[SamplerMaker] = Registry("sampler", None, _BASELINES)
 
-#: `"constant:[0.5, 0, 0, -0.2, 1]"` gives one action; the paper's sampler is such a point.
-CONSTANT_PREFIX = "constant:"
-
 
 def names_baseline(name: str) -> bool:
     """Whether a name is that of a baseline: registered, constant, or an import path."""
@@ -246,45 +243,56 @@ def family_of(name: str) -> str | None:
 RANDOM_REPLACEMENT_PREFIX = reserve_prefix("random_at_rate:")
 
 
+def member_of(family: str, numbers: Any, env: SSDKDEnv) -> Sampler | None:
+    """The sampler of a family that these numbers are; None where they are no member of it in this environment.
+
+    Args:
+        family: key of `FAMILIES`.
+        numbers: a list with each in [−1, 1]; of the family constant in a discrete scheme one whole number.
+        env: that it will drive.
+
+    Raises:
+        InvalidInputError: when the family does not fit the environment.
+    """
+    space = env.action_space
+    made = None if family == Constants.name else make_family(family, env)  # any action is a constant, choices too
+    try:
+        found = np.array(numbers)
+        found = found.astype(np.float32) if made is not None or isinstance(space, spaces.Box) else found
+    except (ValueError, TypeError):
+        return None
+    if made is None:
+        return ConstantSampler(found) if space.contains(found) else None
+    return FamilySampler(made, found) if found.shape == (made.size,) and (np.abs(found) <= 1).all() else None
+
+
 def parse_member(name: str, env: SSDKDEnv) -> Sampler:
     """Build the sampler of `"FAMILY:[...]"`: a JSON list with the numbers of a member, each in [−1, 1].
+
+    `"constant:[0.5, 0, 0, -0.2, 1]"` gives one action; in a discrete scheme it is one whole number: `"constant:3"`.
 
     Raises:
         InvalidInputError: when it is no such thing, or the family does not fit the environment.
     """
     family, _, text = name.partition(":")
-    if family == Constants.name:
-        return parse_constant(name, env)
-    made = make_family(family, env)
     try:
-        parameters = np.array(json.loads(text), dtype=np.float32)
-    except (json.JSONDecodeError, ValueError, TypeError):
-        parameters = np.array([], dtype=np.float32)
-    if parameters.shape != (made.size,) or not (np.abs(parameters) <= 1).all():
-        raise InvalidInputError(f"sampler={name[:60]!r}: expected {family}:[...] with {made.size} numbers in [-1, 1]")
-    return FamilySampler(made, parameters)
+        numbers = json.loads(text)
+    except json.JSONDecodeError:
+        numbers = None
+    sampler = member_of(family, numbers, env)
+    if sampler is None:
+        raise InvalidInputError(f"sampler={name!r}: expected {_form_of(family, env)}")
+    return sampler
 
 
-def parse_constant(name: str, env: SSDKDEnv) -> ConstantSampler:
-    """Build the sampler of `"constant:[...]"`: a JSON list with one number in [−1, 1] for each part of the action.
-
-    For a discrete scheme it is one whole number: `"constant:3"`.
-
-    Raises:
-        InvalidInputError: when it is no such thing.
-    """
-    space = env.action_space
-    try:
-        action = np.array(json.loads(name.removeprefix(CONSTANT_PREFIX)))
-        action = action.astype(np.float32) if isinstance(space, spaces.Box) else action
-    except (json.JSONDecodeError, ValueError, TypeError):
-        action = np.array([], dtype=np.float32)
-    if not space.contains(action):
-        wanted = f"[...] with {len(env.action_names)} numbers in [-1, 1]"
-        if isinstance(space, spaces.Discrete):
-            wanted = f"a whole number from 0 to {space.n - 1}"
-        raise InvalidInputError(f"sampler={name!r}: expected constant:{wanted}: {', '.join(env.action_names)}")
-    return ConstantSampler(action)
+def _form_of(family: str, env: SSDKDEnv) -> str:
+    """What a member of the family looks like in a name."""
+    if family != Constants.name:
+        return f"{family}:[...] with {make_family(family, env).size} numbers in [-1, 1]"
+    wanted = f"[...] with {len(env.action_names)} numbers in [-1, 1]"
+    if isinstance(env.action_space, spaces.Discrete):
+        wanted = f"a whole number from 0 to {env.action_space.n - 1}"
+    return f"{family}:{wanted}: {', '.join(env.action_names)}"
 
 
 def make_sampler(name: str, env: gym.Env[Any, Any], seed: int = 0) -> Sampler:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from laboratory.statistics import Values, bootstrap_interval
 from ssdkd_env.distillation import SamplingPlan, priority
-from ssdkd_env.distillation.allowance import Allowance
+from ssdkd_env.distillation.allowance import NOTHING, Allowance
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.methods import METHODS
 from ssdkd_env.distillation.report import Distillation, RoundClock, Synthesis, make_report
@@ -221,7 +221,7 @@ class BufferRounds:
             zero = torch.zeros(())
             synthesis = Synthesis.of(candidates, zero, torch.zeros(3))
             distillation = Distillation(zero, zero, update.replaced, probabilities)
-            make_report(0, buffer, synthesis, distillation, 0, ROUNDS, RoundClock(CPU))
+            make_report(0, buffer, synthesis, distillation, 0, ROUNDS, RoundClock(CPU), 0.0, NOTHING)
 
 
 class StudentSteps:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssdkd_env import ranges
 from ssdkd_env.distillation import priority
-from ssdkd_env.distillation.allowance import NOTHING, Allowance, Amounts
+from ssdkd_env.distillation.allowance import Allowance, Amounts
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 
 #: Quantiles that a report gives of difficulty and discrepancy in the buffer.
@@ -203,8 +203,8 @@ def make_report(
     synthesized: int,
     allowance: Allowance,
     clock: RoundClock,
-    learning_rate: float = 0.0,
-    amounts: Amounts = NOTHING,
+    learning_rate: float,
+    amounts: Amounts,
 ) -> RoundReport:
     """Gather every statistic on the device and bring them over in one copy.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssdkd_env import ranges
 from ssdkd_env.distillation import priority, sampling
-from ssdkd_env.distillation.allowance import Amounts
+from ssdkd_env.distillation.allowance import NOTHING, Amounts
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
 from ssdkd_env.distillation.costs import allowance_of
@@ -201,9 +201,16 @@ class DistillationRun:
         clock.lap("distillation")
         return self._report(synthesis, distillation, clock, learning_rate, amounts)
 
-    def _report(self, synthesis: Synthesis, distillation: Distillation, clock: RoundClock, *round: Any) -> RoundReport:
-        made = self.round, self.buffer, synthesis, distillation, self.synthesized
-        return make_report(*made, self.allowance, clock, *round)
+    def _report(
+        self,
+        synthesis: Synthesis,
+        distillation: Distillation,
+        clock: RoundClock,
+        learning_rate: float = 0.0,
+        amounts: Amounts = NOTHING,
+    ) -> RoundReport:
+        parts = self.buffer, synthesis, distillation, self.synthesized, self.allowance
+        return make_report(self.round, *parts, clock, learning_rate, amounts)
 
     def _wanted(self, plan: SamplingPlan) -> Amounts:
         own = self._sizes.own

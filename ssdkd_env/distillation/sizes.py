@@ -40,10 +40,10 @@ class Sizes:
         Raises:
             InvalidInputError: when the method needs real training images and the task has none.
         """
-        group = min(method.student_steps_per_batch, budget.student_steps) or budget.student_steps
+        per_batch = min(method.student_steps_per_batch, budget.student_steps)  # as many as the candidates are for
         candidates = inversion_batch = budget.candidates
         if method.memory == "stream":
-            capacity = candidates = group * budget.batch_size
+            capacity = candidates = (per_batch or budget.student_steps) * budget.batch_size
             inversion_batch = budget.batch_size
         elif method.memory == "real":
             available = len(task.training_images())
@@ -51,20 +51,28 @@ class Sizes:
             capacity = min(max(wanted, 1), available)
             candidates = 0
         elif method.memory == "pool":
-            turns = -(-budget.student_steps // group)
-            batches = (budget.warmup_rounds if method.warm_up else 1) + budget.rounds * turns
+            turns = _turns(budget.student_steps, per_batch)
+            batches = (budget.warmup_rounds if method.warm_up else 1) + budget.rounds * len(turns)
             # Work may be divided into any number of batches.
             capacity = method.pool_capacity if budget.work else min(batches * candidates, method.pool_capacity)
         else:
             capacity = budget.buffer_capacity
         small = method.memory in ("buffer", "stream")
         refreshed = capacity if small else min(budget.buffer_capacity, SAMPLE)
-        own = Amounts(method.steps or budget.inversion_steps, budget.student_steps)
-        per_batch = min(method.student_steps_per_batch, budget.student_steps)  # as many as the candidates are for
-        return cls(capacity, candidates, inversion_batch, own, per_batch, refreshed)
+        return cls(capacity, candidates, inversion_batch, own_amounts(method, budget), per_batch, refreshed)
 
     def turns(self, student_steps: int) -> tuple[int, ...]:
         """Student minibatches after each batch of synthesis; their sum is `student_steps`."""
-        group = min(self.student_steps_per_batch, student_steps) or student_steps
-        groups, rest = divmod(student_steps, group)
-        return (group,) * groups + ((rest,) if rest else ())
+        return _turns(student_steps, self.student_steps_per_batch)
+
+
+def own_amounts(method: Method, budget: Budget) -> Amounts:
+    """What a round of the method spends by itself."""
+    return Amounts(method.steps or budget.inversion_steps, budget.student_steps)
+
+
+def _turns(student_steps: int, per_batch: int) -> tuple[int, ...]:
+    """Whole groups of `per_batch`, and what is left over; 0 is one group of all."""
+    group = min(per_batch, student_steps) or student_steps
+    groups, rest = divmod(student_steps, group)
+    return (group,) * groups + ((rest,) if rest else ())

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.plan import SamplingPlan
+from ssdkd_env.distillation.sizes import own_amounts
 from ssdkd_env.envs.exponent_actions import Exponents, FloatArray, RangedScheme
 from ssdkd_env.tasks import Budget
 
@@ -29,10 +30,7 @@ class OwnSteps:
     """
 
     def __init__(self, budget: Budget, method: Method) -> None:
-        self._own = {
-            "inversion_steps": method.steps or budget.inversion_steps,
-            "student_steps": budget.student_steps,
-        }
+        self._own = own_amounts(method, budget)._asdict()
 
     def steps(self, values: Mapping[str, float]) -> dict[str, int]:
         """Whole numbers of steps, at least 1, from logarithms of factors."""

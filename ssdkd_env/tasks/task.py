@@ -104,7 +104,7 @@ class Task:
         self._folded: dict[torch.device, nn.Module] = {}
         self._evaluations: dict[torch.device, LabelledImages] = {}
         self._real: tuple[LabelledImages, LabelledImages] | None = None
-        self._pass_costs: list[PassCosts] = []  # none before they are asked for; shared by tasks of the same networks
+        self._pass_costs: PassCosts | None = None  # before they are asked for
         self._output_dims = check_classifier("teacher", teacher, spec)
 
     @property
@@ -130,7 +130,7 @@ class Task:
         """Another task with the same teacher, which both then share, on every device."""
         task = copy.copy(self)
         task.spec = spec
-        task._evaluations, task._real, task._pass_costs = {}, None, []
+        task._evaluations, task._real, task._pass_costs = {}, None, None
         return task
 
     def teacher_on(self, device: torch.device, folded: bool = False) -> nn.Module:
@@ -187,12 +187,12 @@ class Task:
     @property
     def pass_costs(self) -> PassCosts:
         """Multiply-adds of one image's forward pass through teacher, student and generator."""
-        if not self._pass_costs:
+        if self._pass_costs is None:
             images, latents = torch.zeros(2, *self.spec.image_shape), torch.zeros(2, self.spec.latent_dim)
             networks = self.teacher_on(torch.device("cpu")), self.build_student(0), self.build_generator(0)
             pairs = zip(networks, (images, images, latents), strict=True)
-            self._pass_costs.append(PassCosts(*(multiply_adds(network, inputs) for network, inputs in pairs)))
-        return self._pass_costs[0]
+            self._pass_costs = PassCosts(*(multiply_adds(network, inputs) for network, inputs in pairs))
+        return self._pass_costs
 
     def evaluation(self, device: torch.device) -> LabelledImages | None:
         """Real images and labels on `device`, or None. For reported accuracy only: never for training."""

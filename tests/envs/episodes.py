@@ -24,6 +24,8 @@ BUDGET = {
     "buffer_capacity": 24,
 }
 ROUNDS = BUDGET["rounds"]
+#: The same without the number of rounds, which a budget of work has not.
+WORK_BUDGET = {name: value for name, value in BUDGET.items() if name != "rounds"}
 #: Settings that make a probe set in milliseconds instead of seconds.
 SMALL_PROBE = {"generators": 1, "batches": 2, "kept": 1, "steps": 2}
 REWARD_NAMES = ("probe_agreement", "probe_discrepancy", "candidate_agreement", "oracle_accuracy")

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import ssdkd_env  # noqa: F401 (registers the ids)
 from ssdkd_env.envs.actions import ACTION_SCHEMES, OF_WORK
-from tests.envs.episodes import BUDGET, REWARD_NAMES, SMALL_PROBE
+from tests.envs.episodes import BUDGET, REWARD_NAMES, SMALL_PROBE, WORK_BUDGET
 
 pytestmark = pytest.mark.filterwarnings("error")
 #: The rendering check starts by itself as soon as there is a rendering module.
@@ -40,8 +40,7 @@ def test_checkers_pass_with_every_action_scheme(scheme: str) -> None:
     arguments: dict[str, Any] = {"action": scheme, "history": 2}
     arguments |= {"reward": "terminal_probe_discrepancy", "render_mode": "rgb_array"}
     if scheme in OF_WORK:
-        budget = {name: value for name, value in BUDGET.items() if name != "rounds"}
-        arguments |= {"work_scale": 0.02, "budget": budget}
+        arguments |= {"work_scale": 0.02, "budget": WORK_BUDGET}
     gymnasium_check(gym_make(**arguments), skip_render_check=SKIP_RENDERING)
     sb3_check(gym_make(**arguments), warn=True, skip_render_check=SKIP_RENDERING)
 

@@ -20,12 +20,12 @@ from ssdkd_env.envs.actions import ACTION_SCHEMES, OF_WORK
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks.instances import INSTANCE_SETS
-from tests.envs.episodes import BUDGET, SMALL_PROBE, Moment, assert_same, steps
+from tests.envs.episodes import BUDGET, SMALL_PROBE, WORK_BUDGET, Moment, assert_same, steps
 from tests.envs.own_networks import SMALL_SET
 
 OWN = "tests.envs.own_networks:"
 #: All but the rounds, which the instances choose.
-SHARED = {name: value for name, value in BUDGET.items() if name != "rounds"}
+SHARED = WORK_BUDGET
 ARGUMENTS: dict[str, Any] = {"instances": f"{OWN}SMALL_SET", "budget": SHARED, "probe": SMALL_PROBE}
 
 

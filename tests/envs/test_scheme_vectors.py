@@ -20,7 +20,7 @@ from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv
 from ssdkd_env.envs.actions import ACTION_SCHEMES, OF_WORK
 from ssdkd_env.envs.named_plans import NAMED_PLANS
 from ssdkd_env.errors import InvalidInputError
-from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, Moment, make, reset, samples_of, steps
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, WORK_BUDGET, Moment, make, reset, samples_of, steps
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "loop": {"vectorization": "loop"},
@@ -75,8 +75,7 @@ def check_against_single(tiny: dict[str, Any], scheme: str, backend: str, tolera
     alone = [until_the_end(make(**arguments), 11 + number, actions[number]) for number in range(2)]
     last = min(map(len, alone)) - 1  # schemes that divide work end episodes after different numbers of steps
     if scheme in OF_WORK:
-        budget = {name: value for name, value in BUDGET.items() if name != "rounds"}
-        arguments |= {"work_scale": 1.0, "budget": budget}
+        arguments |= {"work_scale": 1.0, "budget": WORK_BUDGET}
     envs = SSDKDVectorEnv(2, autoreset_mode=AutoresetMode.DISABLED, **BACKENDS[backend], **arguments)
     try:
         assert envs.action_space == batch_space(envs.single_action_space, 2)

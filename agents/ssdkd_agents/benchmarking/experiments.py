@@ -29,6 +29,10 @@ from ssdkd_env.tasks.probe import probe_set
 
 #: Seconds between two checkpoints of a long episode: what a killed process loses.
 SAVE_EVERY = 120.0
+#: Clocks of an episode; see `Trace`.
+EPISODE_SECONDS = ("synthesis", "distillation", "wall", "processor")
+#: What of a curve is clock values, with the clock.
+CURVE_SECONDS = {"seconds": "wall", "processor_seconds": "processor"}
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,6 @@ def validate(configs: Sequence[EpisodeConfig]) -> None:
     for config in seen.values():
         env = make_env(config.env_id, config.env_kwargs)
         load_sampler(config.sampler, env, config.seed)
-
-
-EPISODE_SECONDS = ("synthesis", "distillation", "wall", "processor")
-#: What of a curve is clock values, with the clock.
-CURVE_SECONDS = {"seconds": "wall", "processor_seconds": "processor"}
 
 
 @dataclass

@@ -6,7 +6,6 @@ normalisation statistics) as JSON in its header, so that the statistics cannot b
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from pathlib import Path
@@ -31,13 +30,12 @@ from ssdkd_agents.runs import CONSTANT_FILE
 from ssdkd_agents.samplers import (
     RANDOM_REPLACEMENT_PREFIX,
     SAMPLERS,
-    ConstantSampler,
     RandomReplacement,
     Sampler,
     State,
     make_sampler,
+    member_of,
     names_baseline,
-    parse_member,
 )
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.envs import SSDKDEnv
@@ -270,7 +268,7 @@ def face_of(name: str) -> dict[str, Any]:
 def _face_of_found(plan: dict[str, Any]) -> dict[str, Any]:
     """What a search's policy needs: its actions, and, where it reads observations, all that shapes them."""
     action = {"action": plan["env_kwargs"].get("action", "exponents")}
-    return action if plan.get("family", Constants.name) == Constants.name else {**action, **plan.get("face", {})}
+    return action if plan["family"] == Constants.name else {**action, **plan.get("face", {})}
 
 
 def find_sampler_file(path: Path) -> Path:
@@ -304,22 +302,15 @@ def load_constant(path: Path, env: SSDKDEnv) -> Sampler:
             f"{path} was found with other action entries ({plan['action_names']}) than this environment has; it needs "
             "a task with as many classes, and the same version of this package"
         )
-    family = plan.get("family", Constants.name)
-    if family != Constants.name:
-        if plan.get("observation_names") != list(env.observation_names):
-            raise InvalidInputError(f"{path} was found with another observation than this environment's; give that one")
-        return parse_member(f"{family}:{json.dumps(plan['action'])}", env)
-    try:
-        action = np.array(plan["action"])
-        action = action.astype(np.float32) if isinstance(env.action_space, spaces.Box) else action
-    except (ValueError, TypeError):
-        action = np.array([], dtype=np.float32)
-    if not env.action_space.contains(action):
+    if plan["family"] != Constants.name and plan.get("observation_names") != list(env.observation_names):
+        raise InvalidInputError(f"{path} was found with another observation than this environment's; give that one")
+    sampler = member_of(plan["family"], plan["action"], env)
+    if sampler is None:
         raise InvalidInputError(
             f"{path}: action={plan['action']!r} is none of this environment's; expected "
             f"{len(env.action_names)} numbers in [-1, 1]"
         )
-    return ConstantSampler(action)
+    return sampler
 
 
 def _read_constant(path: Path) -> dict[str, Any]:
@@ -328,7 +319,8 @@ def _read_constant(path: Path) -> dict[str, Any]:
     if not isinstance(plan, dict) or not parts <= plan.keys() or not isinstance(plan["env_kwargs"], dict):
         raise InvalidInputError(f"{path} holds no plan; expected a JSON object with {', '.join(sorted(parts))}")
     refuse_imports(path, plan["env_kwargs"])
-    return plan | {"env_kwargs": with_new_names(plan["env_kwargs"])}
+    # Earlier searches were of constant plans.
+    return {"family": Constants.name} | plan | {"env_kwargs": with_new_names(plan["env_kwargs"])}
 
 
 def load_sampler(name: str, env: SSDKDEnv, seed: int = 0) -> Sampler:

@@ -22,6 +22,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ssdkd_agents.families import is_unit_box
 from ssdkd_agents.seeds import VALIDATION_SEED
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.extras import load_extra
@@ -257,7 +258,7 @@ def make_searcher(
         if episodes < len(arms):
             raise InvalidInputError(f"episodes={episodes}: expected at least {len(arms)}, one for each action")
         return SuccessiveHalving(arms, bandit_rungs(len(arms), episodes), seeds)
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or not _is_unit(space):
+    if not is_unit_box(space):
         remedy = "choose searcher='random'" if isinstance(space, gym.spaces.Discrete) else "choose another action"
         raise InvalidInputError(f"searcher={searcher!r} cannot search {space}, it needs a Box(-1, 1); {remedy}")
     size = space.shape[0]
@@ -303,7 +304,3 @@ def _spend(sizes: Sequence[int], episodes: int) -> list[tuple[int, int]]:
             rungs.append((size, share // size))
             episodes -= size * (share // size)
     return [*rungs, (1, episodes)] if episodes else rungs
-
-
-def _is_unit(space: gym.spaces.Box) -> bool:
-    return bool((space.low == -1.0).all() and (space.high == 1.0).all())

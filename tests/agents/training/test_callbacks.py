@@ -24,7 +24,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2  # type: ignore[import-u
 import ssdkd_env  # noqa: F401 — registers the ids
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.named_plans import NAMED_PLANS
-from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, WORK_BUDGET
 
 ID = "ssdkd_env:SSDKD/Digits-v2"
 ACTION_NAMES = (
@@ -209,8 +209,7 @@ def test_episodes_that_divide_work_have_one_picture_each(tmp_path: Path, monkeyp
 
     runs: list[Any] = []
     monkeypatch.setattr(SSDKDEnv, "buffer_picture", picture)
-    budget = {name: value for name, value in BUDGET.items() if name != "rounds"}
-    env = environments(action="division", work_scale=0.02, budget=budget)
+    env = environments(action="division", work_scale=0.02, budget=WORK_BUDGET)
     ppo(env, tmp_path, n_steps=16).learn(32, callback=DistillationCallback(image_every_episodes=1))
     assert len(taken) >= 2
     assert len({run for run, _ in taken}) == len(taken)
