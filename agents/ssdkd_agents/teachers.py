@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state, write_atomically, write_json
 from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.tasks.data.imbalance import ImbalanceSettings
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, top1_accuracy
 from ssdkd_env.tasks.teacher import TeacherTraining
 
@@ -31,11 +32,13 @@ class RealData:
     Attributes:
         source: name for the teacher's card.
         train, test: images (N, C, H, W) uint8 and labels.
+        imbalance: with which `train` was cut out of the source.
     """
 
     source: str
     train: LabelledImages
     test: LabelledImages
+    imbalance: ImbalanceSettings = field(default_factory=ImbalanceSettings)
 
     def digests(self) -> dict[str, str]:
         """Hashes of both parts, by which a resumed run knows its data."""
@@ -188,6 +191,7 @@ class TeacherRun:
             "image_shape": spec.image_shape,
             "normalization": {"mean": spec.mean, "std": spec.std},
             "data": self._data.source,
+            "imbalance": asdict(self._data.imbalance),
             "top1": {
                 "test": result["test_top1"],
                 "test_images": result["test_images"],

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ssdkd_env.files import load_state
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks.data import load_npz
+from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import build_teacher, top1_accuracy
 from tests.scripts.bad_files import BAD_DATA, marker, real_images
@@ -155,6 +156,38 @@ def test_folder_with_both_splits_needs_no_test_data(data: Path, tmp_path: Path) 
     card = json.loads((tmp_path / "out" / "teacher.json").read_text())
     assert (card["top1"]["train_images"], card["top1"]["test_images"]) == (40, 30)
     assert card["data"] == tmp_path.name
+
+
+def test_classes_are_as_unequal_as_asked_for_in_training_alone(data: Path, tmp_path: Path) -> None:
+    options = ("--imbalance.profile", "step", "--imbalance.ratio", 4, "--settings.epochs", 3)
+    whole = train(tmp_path / "out", data, data, *options)
+    assert whole.code == 0, whole.stderr
+    card = json.loads((tmp_path / "out" / "teacher.json").read_text())
+    kept = with_imbalance(load_npz("data", data), ImbalanceSettings("step", ratio=4.0), DIGITS.num_classes)
+    assert len(kept[0]) < 40
+    assert (card["top1"]["train_images"], card["top1"]["test_images"]) == (len(kept[0]), 40)
+    assert card["imbalance"] == {"profile": "step", "ratio": 4.0, "majority": 0.3, "seed": 0}
+
+
+def test_run_of_unequal_classes_is_resumed_with_them(data: Path, tmp_path: Path) -> None:
+    options = ("--imbalance.profile", "step", "--imbalance.ratio", 4)
+    assert train(tmp_path / "whole", data, data, *options).code == 0
+    assert train(tmp_path / "out", data, data, *options, "--minutes", 1e-9).code == 0
+    result = resume(tmp_path / "out", "--minutes", 0)
+    assert result.code == 0, result.stderr
+    weights = [(tmp_path / name / "teacher.safetensors").read_bytes() for name in ("whole", "out")]
+    assert weights[0] == weights[1]
+
+
+def test_run_from_before_unequal_classes_is_resumed(data: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "out", data, data, "--minutes", 1e-9).code == 0
+    path = tmp_path / "out" / "config.json"
+    config = json.loads(path.read_text())
+    del config["imbalance"]
+    path.write_text(json.dumps(config))
+    result = resume(tmp_path / "out", "--minutes", 0)
+    assert result.code == 0, result.stderr
+    assert (tmp_path / "out" / "teacher.json").is_file()
 
 
 def test_task_finds_its_own_data_below_the_data_root(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Examples:
   ssdkd teacher --out runs/teacher --task digits
   ssdkd teacher --out runs/long --settings.epochs 400 --minutes 9
   ssdkd teacher --out runs/long --resume
+  ssdkd teacher --out runs/uneven --imbalance.profile long_tailed --imbalance.ratio 50
   tensorboard --logdir runs
 
 Writes teacher.safetensors and its card teacher.json, results.jsonl, tensorboard logs, config.json and command.txt into
@@ -30,6 +31,7 @@ from ssdkd_agents.teachers import CARD, WEIGHTS, RealData, TeacherRun
 from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import load_split
+from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
 from ssdkd_env.tasks.registry import TASKS, with_real_data
 from ssdkd_env.tasks.task import (
     TaskSpec,
@@ -70,6 +72,8 @@ class Arguments(Plugins):
     """Show a progress bar."""
     settings: TeacherSettings = field(default_factory=TeacherSettings)
     """The optimiser."""
+    imbalance: ImbalanceSettings = field(default_factory=ImbalanceSettings)
+    """Images of each class to train on; those that are measured on stay as they are."""
 
 
 def main(args: Arguments, words: Sequence[str] | None = None) -> None:
@@ -98,6 +102,8 @@ def main(args: Arguments, words: Sequence[str] | None = None) -> None:
     label_dims = check_classifier("teacher", build_teacher(spec, seed=0).eval(), spec) - 1
     check_images("--data", *data.train, spec, label_dims)
     check_images("--test-data", *data.test, spec, label_dims)
+    train = with_imbalance(data.train, args.imbalance, spec.num_classes, "--imbalance.profile")
+    data = replace(data, train=train, imbalance=args.imbalance)
     training = TeacherTraining(spec, data.train, args.settings, select_device(args.device))
     folder = folder or RunFolder(args.out, _config(args, data))
     run = TeacherRun(
@@ -163,12 +169,14 @@ def _arguments_of_run(folder: RunFolder, words: Sequence[str] | None) -> Argumen
         InvalidInputError: when the run was not made by this script, or what it depends on is given anew.
     """
     names = {argument.name for argument in fields(Arguments)} - OF_THE_COMMAND
-    values = {name: value for name, value in folder.config.items() if name in names}
-    if set(folder.config) != names | {"digests", "versions"}:
+    config = {"imbalance": {}} | folder.config  # which the oldest runs do not have
+    values = {name: value for name, value in config.items() if name in names}
+    if set(config) != names | {"digests", "versions"}:
         raise InvalidInputError(f"--resume: {folder.path} was not made by ssdkd teacher; give the folder of such a run")
     settings = values.pop("settings")
     settings = TeacherSettings(**settings | {"milestones": tuple(settings["milestones"])})
-    saved = Arguments(out=folder.path, resume=True, settings=settings, **values)
+    imbalance = ImbalanceSettings(**values.pop("imbalance"))
+    saved = Arguments(out=folder.path, resume=True, settings=settings, imbalance=imbalance, **values)
     # Parsed again, so that what the command line does not name is the run's, not this script's default.
     given = tyro.cli(Arguments, default=saved, prog="ssdkd teacher", args=words)
     for name in ("task", "teacher_arch", "device"):
