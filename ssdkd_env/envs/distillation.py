@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,14 @@ from ssdkd_env.distillation.execution import choose_backend, choose_precision
 from ssdkd_env.envs.actions import ACTION_SCHEMES, WITHOUT_SAMPLING
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
+from ssdkd_env.envs.facts import Facts
 from ssdkd_env.envs.instance_draw import InstanceDraw
 from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.named_plans import UNIFORM
 from ssdkd_env.envs.observations import OBSERVATIONS, Observer
+from ssdkd_env.envs.references import References
 from ssdkd_env.envs.rewards import REWARDS
-from ssdkd_env.envs.settings import FACE, EnvSettings
+from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task
@@ -106,9 +107,11 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     ## Rewards
 
-    The gain of a score since the last step, so that the return is score(end) − score(start). Names that begin with
-    `terminal_` pay all of it in the last step. The probe set is synthesised from the teacher alone before the first
-    episode and never trained on.
+    The gain of a score since the last step, so that the return is score(end) − score(start). The probe set is
+    synthesised from the teacher alone before the first episode and never trained on. Names that begin with
+    `terminal_` pay all of it in the last step. Those with `relative_` pay the gain over what the method's own plan
+    reaches at the same progress: the return is how far the student ends above it, so that returns of unlike instances
+    compare; `standardized_` counts that in its deviations over seeds.
 
     - `"probe_agreement"` (default): share of the probe set on which the arg-maxes of student and teacher agree.
     - `"probe_discrepancy"`: 1 / (1 + KL(teacher ‖ student)) on the probe set.
@@ -160,10 +163,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     - v0: first version, before the package was released.
     """
 
-    metadata = {  # noqa: RUF012 (Gymnasium declares it on the instance)
-        "render_modes": ["rgb_array"],
-        "render_fps": 4,
-    }
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium declares it on the instance)
 
     #: What `help` and editors show: every argument by its name.
     __signature__ = inspect.signature(EnvSettings)
@@ -187,12 +187,12 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 "choose a data-free reward such as 'probe_agreement'"
             )
         self._judge = Judge(self.device, made.evaluate_every_rounds, always=self._reward.oracle)
+        self.references = References(self.method, self._reward, self.device, self.backend, made.precision)
         self._make_scheme = ACTION_SCHEMES.find(made.action)
         self._take_task(self.task)
         self.action_space = self.action_scheme.space
         self.action_names = self.action_scheme.names
-        #: Argument → value for each of `FACE`.
-        self.face: dict[str, Any] = {name: getattr(made, name) for name in FACE}
+        self.face = made.face
         self._observer = Observer(OBSERVATIONS.find(made.observation), made.history, self.action_scheme.observed_names)
         self.observation_names = self._observer.names
         self.observation_space = self._observer.space
@@ -200,7 +200,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     @property
     def run(self) -> DistillationRun | None:
-        """The run of the episode; None before the first reset."""
+        """The episode's run; None before the first reset."""
         return None if self.episode is None else self.episode.run
 
     @property
@@ -221,7 +221,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
     def _take_task(self, task: Task) -> None:
         """Play this task from now on; spaces and names stay as they are."""
         self.task = task
-        self.budget = task.spec.budget
+        self.budget, self._facts = task.spec.budget, Facts(task, self.method)
         self.action_scheme = self._make_scheme(self.budget, self.method, task.spec.num_classes)
 
     @property
@@ -258,7 +258,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self._last_action = np.zeros(len(self.action_scheme.observed_names), dtype=np.float32)
         self.episode = self._new_episode(self.task, int(self.np_random.integers(2**62)))
         self.episode.begin()
-        self._observer.begin(self.episode.snapshot, self.budget.rounds, self._last_action)
+        self._observer.begin(self.episode.snapshot, self._facts, self._last_action)
         return self._observer.observation(), self._info()
 
     def step(self, action: Action) -> StepResult:
@@ -278,7 +278,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             )
         reward = episode.play(self.plan_of(action), self.rounds_per_step)
         self._last_action = self.action_scheme.observed(self.action_of(action))
-        self._observer.see(episode.snapshot, episode.previous, self.budget.rounds, self._last_action)
+        self._observer.see(episode.snapshot, episode.previous, self._facts, self._last_action)
         return self._observer.observation(), reward, episode.over, False, self._info()
 
     def _begun(self, method: str) -> Episode:
@@ -378,16 +378,14 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
 
     def _fingerprint(self, task: Task) -> str:
         """What an episode depends on beside its state."""
-        # Functions have an address in their repr, files another folder elsewhere: neither is the same in every process.
-        spec = replace(task.spec, teacher_weights=task.teacher_digest(), evaluation=None, teacher_data=None)
         engine = (self.method, self.backend, self.precision, self.device.type)
         scheme = type(self.action_scheme).__name__
         face = (self.instances.name, self.settings.reward, scheme, self.rounds_per_step)
-        return repr((ENV_VERSION, spec, *engine, *face, self.observation_names, self.observation_space))
+        return repr((ENV_VERSION, task.identity(), *engine, *face, self.observation_names, self.observation_space))
 
     def _new_episode(self, task: Task, seed: int) -> Episode:
         run = DistillationRun(task, self.method, seed, self.device, self.backend, self.settings.precision)
-        return Episode(run, task, self._judge, self._reward)
+        return Episode(run, task, self._judge, self._reward, self.references.of(task) if self._reward.against else None)
 
     def _info(self) -> dict[str, Any]:
         episode = self._begun("step")

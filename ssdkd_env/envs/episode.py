@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.envs.judging import Judge
-from ssdkd_env.envs.rewards import DIVERGED_SCORE, Reward
+from ssdkd_env.envs.rewards import DIVERGED_SCORE, Reference, Reward
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.tasks import Task
 
@@ -24,6 +24,7 @@ class Episode:
         task: which it plays.
         judge: of the student.
         reward: whose gain is paid.
+        reference: with which the reward compares; None where it compares with nothing.
 
     Attributes:
         snapshot: what is known now.
@@ -37,15 +38,19 @@ class Episode:
     score: float
     curve: list[dict[str, float]]
 
-    def __init__(self, run: DistillationRun, task: Task, judge: Judge, reward: Reward) -> None:
+    def __init__(
+        self, run: DistillationRun, task: Task, judge: Judge, reward: Reward, reference: Reference | None = None
+    ) -> None:
         self.run, self.task = run, task
-        self._judge, self._reward = judge, reward
+        self._judge, self._reward, self._reference = judge, reward, reference
 
     def begin(self) -> None:
         """Fill the buffer."""
         report = self.run.warm_up()
         self.snapshot = self.previous = self._judge.look(self.run, self.task, report, None)
-        self.score = self._paid = self._score_now()
+        self.score = self._score_now()
+        # Against a reference a student is worth what it ends with, not what its initial weights happened to say.
+        self._paid = self.score if self._reference is None else 0.0
         self.curve = [self._curve_point()]
 
     def play(self, plan: SamplingPlan, rounds: int) -> float:
@@ -85,7 +90,9 @@ class Episode:
         return report
 
     def _score_now(self) -> float:
-        return DIVERGED_SCORE if self.snapshot.report.diverged else self._reward.score(self.snapshot)
+        report = self.snapshot.report
+        score = DIVERGED_SCORE if report.diverged else self._reward.score(self.snapshot)
+        return self._reward.compared(score, report.progress, self._reference)
 
     def _curve_point(self) -> dict[str, float]:
         numbers = self.numbers
@@ -100,6 +107,7 @@ class Episode:
             "score": self.score,
             "paid": self._paid,
             "curve": self.curve,
+            "reference": None if self._reference is None else asdict(self._reference),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -107,3 +115,5 @@ class Episode:
         self.run.load_state_dict(state["run"])
         self.previous, self.snapshot = map(Snapshot.from_state, state["snapshots"])
         self.score, self._paid, self.curve = state["score"], state["paid"], state["curve"]
+        reference = state["reference"]
+        self._reference = None if reference is None else Reference(**reference)

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ssdkd_env import ranges
+from ssdkd_env.envs.facts import Facts
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.registry import Registry
 
@@ -33,12 +34,12 @@ class Moment:
     Attributes:
         now: after the step's last round.
         before: one step earlier; `now` after a reset.
-        rounds: that the budget names, with which ages are compared.
+        facts: of the task.
     """
 
     now: Snapshot
     before: Snapshot
-    rounds: int
+    facts: Facts
 
     def trend(self, value: Callable[[Snapshot], float]) -> float:
         """Change of a value since the step before, per round: a step may be of several."""
@@ -89,7 +90,7 @@ ENTRIES: dict[str, Entry] = {
     "buffer_discrepancy_q50": Entry(0.0, 1.0, 0.46, 0.18, lambda at: squash(at.now.report.discrepancy_quantiles[1])),
     "buffer_discrepancy_q90": Entry(0.0, 1.0, 0.69, 0.12, lambda at: squash(at.now.report.discrepancy_quantiles[2])),
     "buffer_agreement": Entry(0.0, 1.0, 0.44, 0.16, lambda at: at.now.report.buffer_agreement),
-    "buffer_mean_age": Entry(0.0, 1.0, 0.45, 0.14, lambda at: at.now.report.mean_age / at.rounds),
+    "buffer_mean_age": Entry(0.0, 1.0, 0.45, 0.14, lambda at: at.now.report.mean_age / at.facts.rounds),
     "effective_sample_size": Entry(0.0, 1.0, 0.32, 0.29, lambda at: at.now.report.effective_sample_size),
     "candidate_confidence": Entry(0.0, 1.0, 0.74, 0.041, lambda at: at.now.report.candidate_confidence),
     "candidate_discrepancy": Entry(0.0, 1.0, 0.61, 0.13, lambda at: squash(at.now.report.candidate_discrepancy)),
@@ -119,6 +120,13 @@ WORK_ENTRIES: dict[str, Entry] = {
     # How much of the buffer it has learnt, fresh images included.
     "distillation_gain": Entry(-1.0, 1.0, 0.031, 0.165, lambda at: _unlearnt(at.before) - _unlearnt(at.now)),
 }
+#: What the instance is, for agents that are to play unlike ones. Means and deviations are those over the instances of
+#: `digits-work-train`.
+INSTANCE_ENTRIES: dict[str, Entry] = {
+    "buffer_batches": Entry(-10.0, 20.0, 1.5, 1.6, lambda at: at.facts.buffer_batches),
+    "own_rounds": Entry(-10.0, 20.0, 3.9, 1.0, lambda at: at.facts.own_rounds),
+    "student_share": Entry(0.0, 1.0, 0.43, 0.06, lambda at: at.facts.student_share),
+}
 #: Scaled entries are clipped here, in standard deviations.
 CLIP = 5.0
 
@@ -144,6 +152,8 @@ OBSERVATIONS: Registry[Observation] = Registry(
         "scaled": Observation(ENTRIES, True),
         "work": Observation(ENTRIES | WORK_ENTRIES, True),
         "work_unscaled": Observation(ENTRIES | WORK_ENTRIES, False),
+        "instance": Observation(ENTRIES | WORK_ENTRIES | INSTANCE_ENTRIES, True),
+        "instance_unscaled": Observation(ENTRIES | WORK_ENTRIES | INSTANCE_ENTRIES, False),
     },
 )
 
@@ -172,29 +182,29 @@ class Observer:
         self.space: spaces.Space[FloatArray] = spaces.Box(low, high, dtype=np.float32)
         self.frames: list[FloatArray] = []
 
-    def begin(self, snapshot: Snapshot, rounds: int, last_action: FloatArray) -> None:
+    def begin(self, snapshot: Snapshot, facts: Facts, last_action: FloatArray) -> None:
         """Start an episode: what is seen now is all there was."""
-        self.frames = [self._frame(snapshot, snapshot, rounds, last_action)] * self._history
+        self.frames = [self._frame(snapshot, snapshot, facts, last_action)] * self._history
 
     @ranges.phase("observation")
-    def see(self, snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: FloatArray) -> None:
+    def see(self, snapshot: Snapshot, previous: Snapshot, facts: Facts, last_action: FloatArray) -> None:
         """Take in a step.
 
         Args:
             snapshot: after the step's last round.
             previous: one step earlier.
-            rounds: length of the budget.
+            facts: of the task.
             last_action: what is repeated of the agent's.
         """
-        self.frames = [self._frame(snapshot, previous, rounds, last_action), *self.frames[: self._history - 1]]
+        self.frames = [self._frame(snapshot, previous, facts, last_action), *self.frames[: self._history - 1]]
 
     @ranges.phase("observation")
     def observation(self) -> FloatArray:
         """What the agent is given, (len(names),) float32, inside `space`; a copy."""
         return np.concatenate(self.frames)
 
-    def _frame(self, snapshot: Snapshot, previous: Snapshot, rounds: int, last_action: FloatArray) -> FloatArray:
-        entries, moment = self._entries, Moment(snapshot, previous, rounds)
+    def _frame(self, snapshot: Snapshot, previous: Snapshot, facts: Facts, last_action: FloatArray) -> FloatArray:
+        entries, moment = self._entries, Moment(snapshot, previous, facts)
         values = np.nan_to_num(np.array([entry.value(moment) for entry in entries]), posinf=1.0, neginf=-1.0)
         values = values.clip([entry.low for entry in entries], [entry.high for entry in entries])
         if self._scaled:

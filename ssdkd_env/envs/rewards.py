@@ -1,11 +1,19 @@
-"""Rewards: the gain of a score, so that the return telescopes to score(end) − score(start). Ours, not the paper's."""
+"""Rewards: the gain of a score, so that the return telescopes to score(end) − score(start). Ours, not the paper's.
+
+Relative ones begin at 0: their return is how far the student ends above what the method's own plan reaches on the same
+task, so that returns of unlike instances can be compared. What is taken off depends on the task and on the progress
+alone, and on nothing that an agent decides: it is a potential, which leaves the best policy as it is (Ng et al. 1999).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ssdkd_env.envs.snapshot import Snapshot
+from ssdkd_env.errors import check_choice
 from ssdkd_env.registry import Registry
 
 #: A score of the student in [0, 1].
@@ -40,6 +48,30 @@ def oracle_accuracy(snapshot: Snapshot) -> float:
     return snapshot.accuracy
 
 
+#: Deviations below this count as it.
+SMALLEST_DEVIATION = 1e-3
+RELATIVE, STANDARDIZED = "relative", "standardized"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the method's own plan reaches on a task, over seeds.
+
+    Attributes:
+        progress: (points,) from 0 to 1, ascending.
+        scores: (points,) mean score there.
+        deviation: standard deviation of the last score over the seeds.
+    """
+
+    progress: tuple[float, ...]
+    scores: tuple[float, ...]
+    deviation: float
+
+    def at(self, progress: float) -> float:
+        """Mean score at a progress, linear between the points."""
+        return float(np.interp(progress, self.progress, self.scores))
+
+
 @dataclass(frozen=True)
 class Reward:
     """When a score's gain is paid.
@@ -48,11 +80,24 @@ class Reward:
         score: of the student.
         terminal: the whole gain since the start is paid in the last step, and 0 before.
         oracle: it needs real evaluation data.
+        against: `"relative"` takes off what the method's own plan reaches at the same progress, `"standardized"` also
+            counts in its deviations over seeds; empty compares with nothing.
     """
 
     score: Score
     terminal: bool = False
     oracle: bool = False
+    against: str = ""
+
+    def __post_init__(self) -> None:
+        check_choice("Reward(against=)", self.against, ("", RELATIVE, STANDARDIZED))
+
+    def compared(self, score: float, progress: float, reference: Reference | None) -> float:
+        """The score, against the reference where the reward has one."""
+        if reference is None:
+            return score
+        difference = score - reference.at(progress)
+        return difference / max(reference.deviation, SMALLEST_DEVIATION) if self.against == STANDARDIZED else difference
 
 
 _SCORES = {
@@ -62,5 +107,11 @@ _SCORES = {
     "oracle_accuracy": Reward(oracle_accuracy, oracle=True),
 }
 
-_TERMINAL = {f"terminal_{name}": replace(reward, terminal=True) for name, reward in _SCORES.items()}
-REWARDS: Registry[Reward] = Registry("reward", Reward, _SCORES | _TERMINAL)
+_AGAINST = {
+    f"{against}_{name}": replace(reward, against=against)
+    for against in (RELATIVE, STANDARDIZED)
+    for name, reward in _SCORES.items()
+}
+_GAINS = _SCORES | _AGAINST
+_TERMINAL = {f"terminal_{name}": replace(reward, terminal=True) for name, reward in _GAINS.items()}
+REWARDS: Registry[Reward] = Registry("reward", Reward, _GAINS | _TERMINAL)

@@ -74,6 +74,26 @@ def grid(
     )
 
 
+def crossed(
+    teachers: Sequence[str | None],
+    students: Sequence[str | None],
+    buffer_scales: Sequence[float],
+    work_scales: Sequence[float],
+) -> tuple[Instance, ...]:
+    """Every buffer with every amount of work, each with a teacher and a student in turn.
+
+    A whole grid of all four would be many times as long, and an oracle has to search each of its instances.
+    """
+    instances: list[Instance] = []
+    for row, scale in enumerate(buffer_scales):
+        for column, work in enumerate(work_scales):
+            teacher = teachers[len(instances) % len(teachers)]
+            # Moved on from row to row, so that no student meets one amount of work alone.
+            student = students[(row + column) % len(students)]
+            instances.append(Instance(teacher, student, scale, work_scale=work))
+    return tuple(instances)
+
+
 def _digits(*names: str) -> list[str | None]:
     return [str(ASSETS / f"digits_teacher{name}.safetensors") for name in names]
 
@@ -96,6 +116,29 @@ INSTANCE_SETS: Registry[InstanceSet] = Registry(
             "held out, beyond what was trained on: a larger student, smaller and larger buffers, longer budgets",
             "digits",
             grid(_digits("_narrow"), ("convnet16",), (0.025, 0.4), (8, 24)),
+        ),
+        "digits-work-train": InstanceSet(
+            "to train a sampler on that divides the work: from very small buffers to large ones, from little work to "
+            "much, and teachers of equal, long-tailed and stepped classes",
+            "digits",
+            crossed(
+                [None, *_digits("_tail", "_wide", "_step", "_b")],
+                ("convnet6", "convnet8", "convnet12"),
+                (0.01, 0.03, 0.1, 0.2),
+                (0.5, 1.0, 2.0),
+            ),
+        ),
+        "digits-work-test": InstanceSet(
+            "held out, between what was trained on: no teacher, student, buffer or amount of work of digits-work-train",
+            "digits",
+            crossed(
+                _digits("_narrow", "_narrow_tail", "_narrow_step"), ("convnet10",), (0.015, 0.06, 0.15), (0.7, 1.4)
+            ),
+        ),
+        "digits-work-far": InstanceSet(
+            "held out, beyond what was trained on: a smaller and a larger buffer, less work and more, a larger student",
+            "digits",
+            crossed(_digits("_far_tail"), ("convnet16",), (0.005, 0.4), (0.4, 3.0)),
         ),
     },
 )

@@ -49,7 +49,8 @@ class TaskSpec:
         methods: settings of methods that are this task's own, by the method's name, such as `{"ssdkd": {"bn_weight":
             1.0}}`; what is not named here is the preset's, whose constants are its authors' for CIFAR.
         probe: how much work goes into the probe set, on which rewards judge a student.
-        probe_sets: folder with probe sets that were made before; empty when a task ships none.
+        probe_sets: folder with probe sets, and references of relative rewards, that were made before; empty when a
+            task ships none.
         training_set_size: images of the original data set, of which a buffer's scale is a share (for digits all 1,797,
             held-out ones included; for CIFAR the training images).
         dataset: name of the real data set under the user's data folder, such as `"cifar10"`; it gives `evaluation`
@@ -157,6 +158,11 @@ class Task:
         for name, tensor in self.teacher_on(torch.device("cpu")).state_dict().items():
             digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def identity(self) -> TaskSpec:
+        """The spec without what differs between processes and folders: functions, and where files lie."""
+        spec = replace(self.spec, evaluation=None, teacher_data=None, probe_sets="")
+        return replace(spec, teacher_weights=self.teacher_digest())
 
     def build_student(self, seed: int) -> nn.Module:
         """A fresh student, on the CPU, with initial weights that depend on `seed` alone."""

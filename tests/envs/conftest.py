@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ssdkd_env.envs import references
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks import probe, registry
 from ssdkd_env.tasks.task import build_teacher
@@ -19,15 +20,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSDKD_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(probe, "_probe_sets", {})
+        patch.setattr(references, "_known", {})
         yield
 
 
 @pytest.fixture
 def empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Forget every loaded task and probe set, as a first process on a new machine; returns the cache folder."""
+    """Forget tasks, probe sets and references, as a first process on a new machine; returns the cache folder."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SSDKD_CACHE", str(folder))
     monkeypatch.setattr(probe, "_probe_sets", {})
+    monkeypatch.setattr(references, "_known", {})
     monkeypatch.setattr(registry, "_loaded", {})
     monkeypatch.setattr(registry, "_taught", {})
     return folder

@@ -31,6 +31,13 @@ SMALL_PROBE = {"generators": 1, "batches": 2, "kept": 1, "steps": 2}
 REWARD_NAMES = ("probe_agreement", "probe_discrepancy", "candidate_agreement", "oracle_accuracy")
 #: Rewards that pay the same in the last step alone.
 TERMINAL_REWARDS = tuple(f"terminal_{name}" for name in REWARD_NAMES)
+#: Rewards that compare with the method's own plan.
+COMPARING_REWARDS = tuple(
+    f"{when}{against}_{name}"
+    for when in ("", "terminal_")
+    for against in ("relative", "standardized")
+    for name in REWARD_NAMES
+)
 
 FloatArray = NDArray[np.float32]
 

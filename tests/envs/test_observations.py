@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from ssdkd_env.envs.facts import Facts
 from ssdkd_env.envs.observations import ENTRIES, OBSERVATIONS, Observer, squash
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import ROUNDS, FloatArray, actions_of, episode, make, reset, samples_of, steps
@@ -189,7 +190,7 @@ def test_scaled_entries_are_clipped_at_five_deviations() -> None:
     snapshot = env.episode.snapshot
     report = replace(snapshot.report, class_imbalance=1.0, buffer_fill=0.0, candidate_agreement=math.nan)
     observer = Observer(OBSERVATIONS["scaled"], 1, ())
-    observer.begin(replace(snapshot, report=report), ROUNDS, np.zeros(0, np.float32))
+    observer.begin(replace(snapshot, report=report), Facts(env.task, env.method), np.zeros(0, np.float32))
     observation = observer.observation()
     assert observation in observer.space
     assert entry(observer.names, observation, "buffer_class_imbalance") == 5.0

@@ -17,6 +17,7 @@ from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.probe import ProbeScore, ProbeSet, probe_set
 from tests.envs.episodes import (
+    COMPARING_REWARDS,
     REWARD_NAMES,
     TERMINAL_REWARDS,
     Moment,
@@ -57,11 +58,10 @@ def assert_finite(moment: Moment, env: SSDKDEnv) -> None:
 
 
 def test_known_rewards_and_only_the_oracle_needs_data() -> None:
-    assert set(REWARDS) == {*REWARD_NAMES, *TERMINAL_REWARDS}
-    assert {name for name, reward in REWARDS.items() if reward.oracle} == {
-        "oracle_accuracy",
-        "terminal_oracle_accuracy",
-    }
+    assert set(REWARDS) == {*REWARD_NAMES, *TERMINAL_REWARDS, *COMPARING_REWARDS}
+    oracles = {name for name, reward in REWARDS.items() if reward.oracle}
+    assert oracles == {name for name in REWARDS if name.endswith("oracle_accuracy")}
+    assert len(oracles) == len(REWARDS) / 4
 
 
 @pytest.mark.parametrize("reward", [*REWARD_NAMES, *TERMINAL_REWARDS])

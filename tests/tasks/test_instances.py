@@ -12,8 +12,8 @@ from torch import nn
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.registry import CONVNET_WIDTHS, NETWORKS
 from ssdkd_env.tasks import INSTANCE_SETS, Instance, find_instances, load_task
-from ssdkd_env.tasks.digits import ASSETS
-from ssdkd_env.tasks.instances import grid
+from ssdkd_env.tasks.digits import ASSETS, DIGITS
+from ssdkd_env.tasks.instances import crossed, grid
 from ssdkd_env.tasks.probe import fingerprint
 
 
@@ -51,23 +51,50 @@ def test_test_set_lies_between_and_far_set_beyond_what_is_trained_on() -> None:
         assert all(not min(seen) <= value <= max(seen) for value in outside)
 
 
+#: Attributes of an instance that a set is made of, all of them numbers but for the teacher.
+OF_WORK = ("teacher", "student_arch", "buffer_scale", "work_scale")
+
+
+@pytest.mark.parametrize("held_out", ["digits-work-test", "digits-work-far"])
+def test_sets_of_work_share_nothing_either(held_out: str) -> None:
+    sets = [INSTANCE_SETS[name].instances for name in ("digits-work-train", held_out)]
+    for name in OF_WORK:
+        trained_on, judged_by = ({getattr(each, name) for each in instances} for instances in sets)
+        assert trained_on and judged_by and not trained_on & judged_by
+    digests = [{load_task("digits", each.teacher).teacher_digest() for each in instances} for instances in sets]
+    assert not digests[0] & digests[1]
+
+
+def test_sets_of_work_lie_between_and_beyond() -> None:
+    def ranges(which: str) -> list[list[float]]:
+        instances = INSTANCE_SETS[f"digits-work-{which}"].instances
+        widths = [float((each.student_arch or "").removeprefix("convnet")) for each in instances]
+        return [widths, *([getattr(each, name) for each in instances] for name in OF_WORK[2:])]
+
+    trained, between, far = map(ranges, ("train", "test", "far"))
+    for inside, seen in zip(between, trained, strict=True):
+        assert min(seen) < min(inside) <= max(inside) < max(seen)
+    for outside, seen in zip(far, trained, strict=True):
+        assert all(not min(seen) <= value <= max(seen) for value in outside)
+
+
+def test_crossed_buffers_and_work_take_teachers_and_students_in_turn() -> None:
+    made = crossed(["a", None], ("s", "t", "u"), (0.1, 0.2), (0.5, 1.0, 2.0))
+    assert [(each.buffer_scale, each.work_scale) for each in made] == list(product((0.1, 0.2), (0.5, 1.0, 2.0)))
+    assert [each.teacher for each in made] == ["a", None, "a", None, "a", None]
+    assert [each.student_arch for each in made] == ["s", "t", "u", "t", "u", "s"]
+    assert not any(each.budget for each in made)
+
+
 @pytest.mark.parametrize("which", INSTANCE_SETS)
 def test_every_instance_can_be_made_and_no_two_are_alike(which: str) -> None:
     known = INSTANCE_SETS[which]
-    tasks = [
-        load_task(
-            known.task,
-            each.teacher,
-            student_arch=each.student_arch,
-            buffer_scale=each.buffer_scale,
-            budget=each.budget,
-        )
-        for each in known.instances
-    ]
+    tasks = [load_task(**each.over({"task": known.task})) for each in known.instances]
     assert len({id(task) for task in tasks}) == len(tasks) == len(known.instances)
     for task, each in zip(tasks, known.instances, strict=True):
         assert task.spec.budget.buffer_capacity == round((each.buffer_scale or 0) * 1797)
-        assert task.spec.budget.rounds == each.budget["rounds"]
+        assert task.spec.budget.rounds == each.budget.get("rounds", DIGITS.budget.rounds)
+        assert bool(task.spec.budget.work) == bool(each.work_scale) != bool(each.budget)
         shipped = Path(task.spec.probe_sets) / f"probe-{fingerprint(task)}.safetensors"
         assert shipped.is_file(), "no reset may wait for a probe set"
 
@@ -95,7 +122,11 @@ def test_set_of_ones_own_is_found_by_its_import_path() -> None:
 @pytest.mark.parametrize(
     ("name", "task", "match"),
     [
-        ("digits-tran", "digits", r"instances='digits-tran' is unknown; choose one of: digits-far, digits-test"),
+        (
+            "digits-tran",
+            "digits",
+            r"instances='digits-tran' is unknown; choose one of: digits-far, digits-test, ",
+        ),
         (3, "digits", r"instances=3: expected a name such as 'digits-train', or an import path"),
         ("no_module:x", "digits", r"instances='no_module:x' could not be imported"),
         ("tests.envs.own_networks:TINY", "tiny", r"TINY' is a TaskSpec, expected an instance of InstanceSet"),

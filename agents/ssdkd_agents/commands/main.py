@@ -18,6 +18,7 @@ COMMANDS = {
     "search": ("search", "search the best fixed sampling plan"),
     "evaluate": ("evaluate", "compare samplers on held-out seeds"),
     "probe": ("probe", "make the probe set of a teacher, and say what is in it"),
+    "reference": ("reference", "play what relative rewards compare with"),
     "benchmark": ("benchmark", "compare methods and samplers over seeds"),
     "export": ("export", "write a trained sampler as JSON and safetensors, to hand on"),
     "results compare": ("compare", "compare samplers of several result files with one of them"),
