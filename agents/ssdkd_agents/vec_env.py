@@ -53,6 +53,17 @@ class DistillationVecEnv(VecEnv):
         self._reset_options()
         return self._take(results)
 
+    def seed_each(self, seed: int, alike: bool) -> None:
+        """Give the environments their seeds for the next reset.
+
+        Args:
+            seed: of the first one.
+            alike: of all of them: their random streams are then the same, and so is every episode's seed and instance.
+        """
+        self.seed(seed)
+        if alike:
+            self._seeds = [seed] * self.num_envs
+
     def _take(self, results: dict[int, tuple[NDArray[np.float32], dict[str, Any]]]) -> NDArray[np.float32]:
         """Observations of all environments that were reset; their infos are kept in `reset_infos`."""
         self.reset_infos = [results[index][1] for index in range(self.num_envs)]

@@ -17,6 +17,7 @@ STEPS = 4
 SMALL: dict[str, dict[str, Any]] = {
     "a2c": {"n_steps": 4},
     "ars": {"n_delta": 2, "n_top": 1},
+    "cma_es": {"population": 4},
     "crossq": {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [8]}}},
     "dqn": {"target_update_interval": 6},
     "ppo": {"n_steps": 4, "batch_size": 4, "n_epochs": 2},

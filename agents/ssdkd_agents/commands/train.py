@@ -40,8 +40,8 @@ class Arguments(Plugins):
     env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
     algo: str = "ppo"
-    """a2c, ars, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what is not
-    among these four, where --env.action plans."""
+    """a2c, ars, cma_es, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what
+    is not among these four, where --env.action plans."""
     timesteps: int = 0
     """Environment steps in all; 0 takes the number from the hyper-parameter file."""
     seed: int = 0
@@ -57,6 +57,11 @@ class Arguments(Plugins):
     """Episodes of a validation."""
     patience: int = 0
     """Validations without a higher mean return after which training ends; 0 for never."""
+    start: list[float] | None = None
+    """Action that the untrained agent begins with, such as the plan that ssdkd search has found; as many numbers in
+    [-1, 1] as the scheme has parts."""
+    common_random_numbers: bool = False
+    """Every environment plays the same seeds and instances, so that returns differ by what was done."""
     image_every_episodes: int = 20
     """Episodes between pictures of the buffer in TensorBoard."""
     vectorization: str = "by_size"
@@ -90,6 +95,8 @@ def main(args: Arguments) -> None:
             patience=args.patience,
             image_every_episodes=args.image_every_episodes,
             vectorization=args.vectorization,
+            start=args.start,
+            common_random_numbers=args.common_random_numbers,
         )
         check_settings(config)
         folder = RunFolder(args.out, asdict(config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
 
 _OWN: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "dqn": DQN, "ppo": PPO, "sac": SAC, "td3": TD3}
-#: Those of sb3-contrib, by the name of their class there; `ars` is ours on top of its.
+#: Those of sb3-contrib, by the name of their class there.
 _CONTRIB = {"crossq": "CrossQ", "recurrent_ppo": "RecurrentPPO", "tqc": "TQC", "trpo": "TRPO"}
+#: Ours on top of sb3-contrib's, which search a policy's weights by whole returns: module and class.
+OF_WEIGHTS = {"ars": ("ars", "VectorARS"), "cma_es": ("cma_es", "CMAES")}
 #: Names of all algorithms.
-ALGORITHMS = tuple(sorted([*_OWN, *_CONTRIB, "ars"]))
+ALGORITHMS = tuple(sorted([*_OWN, *_CONTRIB, *OF_WEIGHTS]))
 #: Algorithms that know one kind of action only; the others take both.
 CONTINUOUS = ("crossq", "sac", "td3", "tqc")
 DISCRETE = ("dqn",)
@@ -49,11 +52,12 @@ def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
     if algorithm in _OWN:
         return _OWN[algorithm]
     contrib = load_extra("sb3_contrib", f"algo={algorithm!r}")
-    if algorithm == "ars":
-        from ssdkd_agents.policies.ars import VectorARS
-
-        return VectorARS
-    found: type[BaseAlgorithm] = getattr(contrib, _CONTRIB[algorithm])
+    if algorithm in OF_WEIGHTS:
+        module, name = OF_WEIGHTS[algorithm]
+        contrib = importlib.import_module(f"ssdkd_agents.policies.{module}")
+    else:
+        name = _CONTRIB[algorithm]
+    found: type[BaseAlgorithm] = getattr(contrib, name)
     return found
 
 
@@ -91,7 +95,7 @@ def build_model(
     chosen = algorithm_class(algorithm)
     check_action_space(algorithm, env.action_space)
     given = {key: value for key, value in hyperparameters.items() if key not in TRAINING_KEYS}
-    if algorithm == "ars":
+    if algorithm in OF_WEIGHTS:
         given.pop("gamma", None)  # of the normalisation; the search compares whole returns
     try:
         options = _with_objects(given, env.action_space)

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
+from ssdkd_agents.policies.starting import begin_at
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
 from ssdkd_env.envs.sub_environments import check_backend
@@ -39,6 +40,9 @@ class TrainingConfig:
             episodes of 16 rounds every 1,280 steps add an eighth to the time.
         evaluation_episodes: episodes of a validation, the same ones each time.
         patience: validations without improvement of the mean return after which training ends; 0 for never.
+        start: action that the untrained agent's policy gives, whatever it sees; None leaves it to the algorithm.
+        common_random_numbers: the k-th episode of every environment has the same seed, and plays the same instance, so
+            that what they gain differs by what was done.
     """
 
     env_id: str
@@ -53,6 +57,8 @@ class TrainingConfig:
     evaluate_every_steps: int = 1280
     evaluation_episodes: int = 8
     patience: int = 0
+    start: list[float] | None = None
+    common_random_numbers: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1000:
@@ -104,7 +110,9 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
         partial(make_env, config.env_id, config.env_kwargs) for _ in range(hyperparameters["n_envs"])
     ]
-    build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
+    model = build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
+    if config.start is not None:
+        begin_at(model, config.start)
     return hyperparameters
 
 

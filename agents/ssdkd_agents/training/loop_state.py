@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,19 @@ ITERATIONS = ("collect_rollouts", "_do_one_update")
 #: Numbers that loops keep from iteration to iteration, where they have them.
 COUNTERS = ("_episode_num", "_current_progress_remaining", "old_count")
 LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
+
+
+@runtime_checkable
+class Strategic(Protocol):
+    """An algorithm whose search goes on from more than its agent."""
+
+    def strategy_state(self) -> dict[str, Any]:
+        """Tensors and JSON values."""
+        ...
+
+    def load_strategy_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from them."""
+        ...
 
 
 def before_each_iteration(model: BaseAlgorithm, act: Callable[[], None]) -> None:
@@ -61,6 +74,7 @@ def loop_state(model: BaseAlgorithm) -> dict[str, Any]:
         "episodes": [{key: float(value) for key, value in info.items()} for info in model.ep_info_buffer or ()],
         "noise": [torch.from_numpy(noise.noise_prev) for noise in _noises(model)],
         "pending": _pending(model),
+        "strategy": model.strategy_state() if isinstance(model, Strategic) else None,
         "random": random_state() | {"actions": model.action_space.np_random.bit_generator.state},
     }
 
@@ -74,6 +88,8 @@ def prepare(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     # Copies, because what was read lies anywhere in memory, and products of unaligned matrices round otherwise.
     for name, value in state["last"].items():
         setattr(model, name, None if value is None else value.numpy().copy())
+    if isinstance(model, Strategic):
+        model.load_strategy_state(state["strategy"])
     if state["lstm"] is not None:
         lstm = (tuple(tensor.clone() for tensor in part) for part in state["lstm"])
         model._last_lstm_states = type(model._last_lstm_states)(*lstm)  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from ssdkd_agents.environments import env_arguments, make_vec_env, use_one_threa
 from ssdkd_agents.machine import machine
 from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.normalization import normalization_options
+from ssdkd_agents.policies.starting import begin_at
 from ssdkd_agents.policies.storage import restore_model
 from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.stopping import Stopper
@@ -68,11 +69,14 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
     validation = Validation(env_arguments(config.env_id, config.env_kwargs), config.evaluation_episodes, made.choice)
     try:
         model = build_model(config.algorithm, env, hyperparameters, seed=config.seed, tensorboard_log=str(folder.path))
-        env.seed(training_seed(config.seed))  # after the model, which seeds its environments by its own seed
+        # After the model, which seeds its environments by its own seed.
+        made.seed_each(training_seed(config.seed), config.common_random_numbers)
         progress = Progress()
         if checkpoint:
             progress = _go_on(model, checkpoint, folder.path)
         else:
+            if config.start is not None:
+                begin_at(model, config.start)
             chosen = {name: made.get_attr(name, 0)[0] for name in ("precision", "precision_reason")}
             facts = asdict(made.choice) | machine(made.device) | chosen
             write_json(folder.path / MACHINE_FILE, facts)

@@ -18,6 +18,7 @@ from ssdkd_agents.policies.algorithms import (
     ALGORITHMS,
     CONTINUOUS,
     DISCRETE,
+    OF_WEIGHTS,
     TRAINING_KEYS,
     algorithm_class,
     build_model,
@@ -64,7 +65,8 @@ def test_files_are_plain_data(algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_files_have_no_key_that_rl_zoo_would_hand_to_the_algorithm_in_vain(algorithm: str) -> None:
     """RL Zoo passes everything but its own keys to the constructor, and evaluates text as Python."""
-    names = set(inspect.signature(sb3_contrib.ARS if algorithm == "ars" else algorithm_class(algorithm)).parameters)
+    classes: list[Any] = [algorithm_class(algorithm), *([sb3_contrib.ARS] if algorithm in OF_WEIGHTS else [])]
+    names = {name for each in classes for name in inspect.signature(each).parameters}
     values = load_hyperparameters(algorithm, DIGITS)
     assert set(values) - ZOO_KEYS <= names
     assert {name for name, value in values.items() if isinstance(value, str)} <= {"policy", "ent_coef", "noise_type"}
@@ -79,8 +81,8 @@ def test_files_suit_short_trainings_in_a_few_environments(algorithm: str) -> Non
         assert values["buffer_size"] >= values["n_timesteps"]
         assert values["gradient_steps"] <= 2 * values["n_envs"] * values["train_freq"]
         assert values["learning_starts"] == ROUNDS * values["n_envs"]
-    elif algorithm == "ars":
-        assert 2 * values["n_delta"] == values["n_envs"]
+    elif algorithm in OF_WEIGHTS:
+        assert values.get("population", 2 * values.get("n_delta", 0)) == values["n_envs"]
     else:
         assert ROUNDS % values["n_steps"] == 0, "a rollout begins where an episode does"
         assert values["n_timesteps"] % (values["n_envs"] * values["n_steps"]) == 0
@@ -94,16 +96,26 @@ def test_files_build_a_model_with_their_values(algorithm: str) -> None:
     model: Any = build(algorithm)
     assert model.device == torch.device("cpu")
     assert model.num_timesteps == 0
-    assert model.lr_schedule(1.0) == model.lr_schedule(0.1) == values["learning_rate"]
+    if algorithm != "cma_es":
+        assert model.lr_schedule(1.0) == model.lr_schedule(0.1) == values["learning_rate"]
     assert model._stats_window_size == values["stats_window_size"]
     assert model.policy_kwargs.items() >= values["policy_kwargs"].items()
-    for name in {"gamma", "batch_size", "n_steps", "gradient_steps", "n_delta", "buffer_size"} & set(values):
+    for name in {
+        "gamma",
+        "batch_size",
+        "n_steps",
+        "gradient_steps",
+        "n_delta",
+        "population",
+        "sigma",
+        "buffer_size",
+    } & set(values):
         assert getattr(model, name) == values[name], name
     assert type(model) is algorithm_class(algorithm)
 
 
 def test_names_mean_the_algorithms_of_that_name() -> None:
-    own = {"recurrent_ppo": "RecurrentPPO", "crossq": "CrossQ"}
+    own = {"recurrent_ppo": "RecurrentPPO", "crossq": "CrossQ", "cma_es": "ARS"}  # whose policies it has
     for name in ALGORITHMS:
         title = own.get(name, name.upper())
         assert issubclass(algorithm_class(name), getattr(stable_baselines3, title, None) or getattr(sb3_contrib, title))
@@ -111,7 +123,7 @@ def test_names_mean_the_algorithms_of_that_name() -> None:
 
 def test_discount_is_stated_and_reaches_the_end_of_an_episode() -> None:
     """At 0.95 a gain sixteen rounds later still counts for 0.44."""
-    for algorithm in set(ALGORITHMS) - {"ars"}:
+    for algorithm in set(ALGORITHMS) - OF_WEIGHTS.keys():
         assert 0.9 <= load_hyperparameters(algorithm, DIGITS)["gamma"] <= 1.0
 
 
@@ -121,7 +133,8 @@ def test_overrides_replace_single_values(algorithm: str) -> None:
     changed = load_hyperparameters(algorithm, DIGITS, {"learning_rate": 0.5, "normalize": False, "verbose": 0})
     assert changed == plain | {"learning_rate": 0.5, "normalize": False, "verbose": 0}
     assert load_hyperparameters(algorithm, DIGITS, {}) == load_hyperparameters(algorithm, DIGITS, None) == plain
-    assert build(algorithm, learning_rate=0.5).lr_schedule(1.0) == 0.5
+    if algorithm != "cma_es":
+        assert build(algorithm, learning_rate=0.5).lr_schedule(1.0) == 0.5
 
 
 def test_prefix_of_the_id_does_not_matter() -> None:
@@ -181,7 +194,7 @@ def test_keys_of_the_training_do_not_reach_the_model(algorithm: str) -> None:
     build(algorithm, **dict.fromkeys(TRAINING_KEYS, 1))
 
 
-@pytest.mark.parametrize("algorithm", sorted(set(ALGORITHMS) - {"ars"}))
+@pytest.mark.parametrize("algorithm", sorted(set(ALGORITHMS) - OF_WEIGHTS.keys()))
 def test_initial_weights_follow_from_the_seed(algorithm: str) -> None:
     first, second, other = (build(algorithm, seed).policy.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)

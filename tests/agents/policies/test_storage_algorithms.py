@@ -21,6 +21,7 @@ from tests.envs.episodes import make
 LEARNT = {
     "a2c": "policy.action_net.weight",
     "ars": "weights",
+    "cma_es": "weights",
     "crossq": "policy.critic.qf0.0.ra_mean",
     "dqn": "q_net_target.q_net.0.weight",
     "ppo": "policy.value_net.weight",

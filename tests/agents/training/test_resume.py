@@ -57,6 +57,7 @@ CASES = {
 TINY: dict[str, dict[str, Any]] = {
     "a2c": {"n_steps": 4},
     "ars": {"n_delta": 1, "n_top": 1, "n_envs": 2, "normalize": True},
+    "cma_es": {"population": 4, "n_envs": 2, "normalize": True},
     "crossq": OFF_POLICY | {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [8]}}},
     "dqn": OFF_POLICY | {"target_update_interval": 5, "exploration_fraction": 0.9},
     "recurrent_ppo": {"n_steps": 4, "batch_size": 4, "n_epochs": 2},
@@ -70,7 +71,7 @@ CASES |= {
         algorithm=algorithm,
         timesteps=20,
         env_kwargs=PPO.env_kwargs | ({"action": "plans"} if algorithm == "dqn" else {}),
-        hyperparameters={"n_envs": 1, "learning_rate": "lin_0.01"} | options,
+        hyperparameters={"n_envs": 1} | ({} if algorithm == "cma_es" else {"learning_rate": "lin_0.01"}) | options,
         checkpoint_every_steps=8,
         vectorization="loop",
     )
