@@ -92,7 +92,7 @@ def test_numpys_global_stream_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("overrides", "match"),
     [
-        ({"population": 3}, r"hyperparameters\['population'\]=3: expected a whole number above 3"),
+        ({"population": 3}, r"hyperparameters\['population'\]=3: expected a whole number of at least 4"),
         ({"population": 8.0}, r"population'\]=8\.0"),
         ({"sigma": 0.0}, r"sigma'\]=0\.0: expected a number above 0"),
         ({"sigma": float("nan")}, r"sigma'\]=nan"),
