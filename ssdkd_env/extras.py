@@ -13,6 +13,7 @@ EXTRAS = {
     "cma": ("search", "cma"),
     "datasets": ("hub", "datasets"),
     "matplotlib": ("plot", "matplotlib"),
+    "optuna": ("tune", "optuna"),
     "sb3_contrib": ("contrib", "sb3-contrib"),
 }
 

@@ -42,6 +42,7 @@ ROOMS = (
     ("ssdkd_agents.workers", "ssdkd_agents.policies", "ssdkd_agents.analysis", "ssdkd_agents.teachers"),
     ("ssdkd_agents.plotting", "ssdkd_agents.keeping"),
     ("ssdkd_agents.training", "ssdkd_agents.searching", "ssdkd_agents.benchmarking"),
+    ("ssdkd_agents.tuning",),
     ("ssdkd_agents.commands",),
     ("ssdkd_agents.__main__",),
 )

@@ -42,6 +42,7 @@ NAMES = (
     "search_plan",
     "train_sampler",
     "train_teacher",
+    "tune_sampler",
 )
 #: Scripts with subcommands, whose arguments are a class each.
 SUBCOMMANDS = {
@@ -74,6 +75,7 @@ SUBCOMMAND_OF = {
     "search_plan": "search",
     "train_sampler": "train",
     "train_teacher": "teacher",
+    "tune_sampler": "tune",
 }
 #: Script, its subcommand if it has any, class of the arguments.
 COMMANDS = [

@@ -16,6 +16,7 @@ COMMANDS = {
     "teacher": ("teacher", "train a teacher on real images, for a later run without them"),
     "train": ("train", "train an agent to sample, with Stable-Baselines3"),
     "search": ("search", "search the best fixed sampling plan"),
+    "tune": ("tune", "tune an algorithm's hyper-parameters, with Optuna"),
     "evaluate": ("evaluate", "compare samplers on held-out seeds"),
     "probe": ("probe", "make the probe set of a teacher, and say what is in it"),
     "reference": ("reference", "play what relative rewards compare with"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from ssdkd_agents.training.loop_state import restore
 from ssdkd_agents.training.recording import EpisodeLog
 from ssdkd_agents.training.validation import Evaluation, Validation
 
+#: Is told what a validation gave; whether the training ends with it.
+GivesUp = Callable[[Evaluation], bool]
 #: Seconds after Ctrl-C that an iteration has to end, so that nothing of it is lost.
 GRACE = 5.0
 
@@ -68,6 +71,7 @@ class TrainingLoop:
         log: knows the run's wall time.
         progress: of the run so far.
         resumed: checkpoint from which the run goes on.
+        gives_up: whether the run is to end early, asked after each validation.
     """
 
     def __init__(
@@ -81,8 +85,10 @@ class TrainingLoop:
         log: EpisodeLog,
         progress: Progress,
         resumed: Checkpoint | None,
+        gives_up: GivesUp | None = None,
     ) -> None:
         self.progress = progress
+        self._gives_up = gives_up
         self._model, self._folder, self._config = model, folder, config
         self._validation, self._stop, self._log, self._resumed = validation, stop, log, resumed
         self._sampler_config = {
@@ -102,7 +108,8 @@ class TrainingLoop:
         if self._resumed is not None:
             self._go_on(self._resumed.loop)
             self._resumed = None
-        tired = self._evaluate() and 0 < self._config.patience <= self.progress.without_improvement
+        evaluation = self._evaluate()
+        tired = evaluation is not None and self._is_enough(evaluation)
         if (
             tired
             or self._stop()
@@ -116,7 +123,9 @@ class TrainingLoop:
 
     def finish(self) -> None:
         """Do what is due after the last iteration, and save."""
-        self._evaluate()
+        evaluation = self._evaluate()
+        if evaluation is not None and self._gives_up is not None:
+            self._gives_up(evaluation)
         self.save()
 
     def save(self) -> None:
@@ -130,14 +139,20 @@ class TrainingLoop:
         for tensorboard in _tensorboards(self._model):
             _hide_events_after(tensorboard, self._model.num_timesteps)
 
-    def _evaluate(self) -> bool:
-        """Validate if it is due; whether that was done. What Ctrl-C cuts short stays due."""
+    def _is_enough(self, evaluation: Evaluation) -> bool:
+        """Whether the run ends after this validation."""
+        patience = self._config.patience
+        given_up = self._gives_up is not None and self._gives_up(evaluation)
+        return given_up or 0 < patience <= self.progress.without_improvement
+
+    def _evaluate(self) -> Evaluation | None:
+        """Validate if it is due; what came of it, None otherwise. What Ctrl-C cuts short stays due."""
         steps = self._model.num_timesteps
         if self._stop() or not _crossed(self._config.evaluate_every_steps, self.progress.evaluated, steps):
-            return False
+            return None
         evaluation = self._validation.play(self._model, self._stop)
         if evaluation is None:
-            return False
+            return None
         if self.progress.improves(evaluation):
             save_sampler(self._folder.path / BEST_FILE, self._model, self._sampler_config)
         self._folder.append(evaluation.line(), file=EVALUATIONS_FILE)
@@ -147,7 +162,7 @@ class TrainingLoop:
             if evaluation.mean_accuracy is not None:
                 tensorboard.writer.add_scalar("eval/mean_accuracy", evaluation.mean_accuracy, steps)
             tensorboard.writer.flush()
-        return True
+        return evaluation
 
 
 class PatienceEnds(BaseCallback):

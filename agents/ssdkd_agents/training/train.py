@@ -21,7 +21,7 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.training.callbacks import DistillationCallback
 from ssdkd_agents.training.checkpoints import Checkpoint, drop_lines_after, load_episodes, read_checkpoint
 from ssdkd_agents.training.config import TrainingConfig, check_settings, training_seed
-from ssdkd_agents.training.loop import PatienceEnds, Progress, TrainingLoop, TrainingStopped
+from ssdkd_agents.training.loop import GivesUp, PatienceEnds, Progress, TrainingLoop, TrainingStopped
 from ssdkd_agents.training.loop_state import before_each_iteration, prepare
 from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
 from ssdkd_agents.training.validation import Validation
@@ -35,7 +35,13 @@ MACHINE_FILE = "machine.json"
 OUTCOME_FILE = "outcome.json"
 
 
-def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progress_bar: bool = True) -> str:
+def train(
+    config: TrainingConfig,
+    folder: RunFolder,
+    resume: bool = False,
+    progress_bar: bool = True,
+    gives_up: GivesUp | None = None,
+) -> str:
     """Train until the steps are done, patience ends or Ctrl-C.
 
     Leaves checkpoints, `best.safetensors`, TensorBoard logs, `episodes.jsonl`, `evaluations.jsonl`, and what it ran on.
@@ -49,6 +55,7 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
         folder: where everything goes.
         resume: continue from the last checkpoint in `folder`.
         progress_bar: show one.
+        gives_up: told what each validation gave; true ends the training early.
 
     Returns:
         `"finished"`, `"stopped early"` or `"interrupted"`, which `outcome.json` says too.
@@ -81,7 +88,9 @@ def train(config: TrainingConfig, folder: RunFolder, resume: bool = False, progr
             facts = asdict(made.choice) | machine(made.device) | chosen
             write_json(folder.path / MACHINE_FILE, facts)
         stop, log = Stopper(), EpisodeLog(folder, recorder, progress.seconds)
-        loop = TrainingLoop(model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint)
+        loop = TrainingLoop(
+            model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint, gives_up
+        )
         before_each_iteration(model, loop)
         shown = _flat(asdict(config) | {"algorithm": config.algorithm} | hyperparameters)
         callbacks = CallbackList([log, DistillationCallback(shown, config.image_every_episodes), PatienceEnds(stop)])

@@ -1,0 +1,1 @@
+"""Hyper-parameters of Stable-Baselines3's algorithms, tuned by Optuna."""

@@ -1,0 +1,246 @@
+"""A study: trials of hyper-parameters, each a training of its own, of which poor ones end early.
+
+Optuna suggests and prunes; what came of each trial lies in `trials.jsonl`, and its training in `trials/N`. A study that
+was stopped or killed goes on from these: the trial that was under way from its last checkpoint, and later ones with the
+suggestions that they would have had.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ssdkd_agents.policies.algorithms import load_hyperparameters
+from ssdkd_agents.runs import EVALUATIONS_FILE, RunFolder, read_lines
+from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
+from ssdkd_agents.training.train import OUTCOME_FILE, train
+from ssdkd_agents.training.validation import Evaluation
+from ssdkd_agents.tuning.spaces import Choice, Space, chosen, nested, space_of
+from ssdkd_env.errors import InvalidInputError, check_choice, one_line
+from ssdkd_env.extras import load_extra
+from ssdkd_env.files import read_json, write_json
+
+PRUNERS = ("median", "hyperband", "none")
+TRIALS_FILE, BEST_TRIAL_FILE = "trials.jsonl", "best.json"
+#: How a trial ended.
+FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What a study depends on.
+
+    Attributes:
+        training: of each trial, with the hyper-parameters that are fixed; its validations are what is maximised.
+        trials: how many, pruned ones included.
+        pruner: one of `PRUNERS`.
+        startup: trials at random before any suggestion, and before any is pruned.
+        seed: of the suggestions.
+    """
+
+    training: TrainingConfig
+    trials: int = 30
+    pruner: str = "median"
+    startup: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("pruner", self.pruner, PRUNERS)
+        for name in ("trials", "startup"):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"{name}={getattr(self, name)}: expected a whole number of at least 1")
+        if self.seed < 0:
+            raise InvalidInputError(f"seed={self.seed}: expected a whole number of at least 0")
+        if not self.training.evaluate_every_steps:
+            raise InvalidInputError("evaluate_every_steps=0: a study maximises what validations give; set it above 0")
+
+
+def config_of_study(folder: RunFolder) -> StudyConfig:
+    """The settings of an earlier study.
+
+    Raises:
+        InvalidInputError: when the folder was made by another command.
+    """
+    settings = {name: value for name, value in folder.config.items() if name != "versions"}
+    if set(settings) != {each.name for each in fields(StudyConfig)}:
+        raise InvalidInputError(f"{folder.path} was not made by ssdkd tune; give the folder of a study")
+    return StudyConfig(**settings | {"training": TrainingConfig(**settings["training"])})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A line of `trials.jsonl`.
+
+    Attributes:
+        number: from 0.
+        state: how it ended.
+        value: mean return of its last validation; None where there was none.
+        params: name of a space → value.
+        values: steps → mean return of each validation.
+        error: why it failed.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    params: dict[str, Any]
+    values: dict[int, float] = field(default_factory=dict)
+    error: str = ""
+
+
+_FIELDS = tuple(each.name for each in fields(Trial))
+
+
+def check_study(config: StudyConfig) -> None:
+    """Refuse what no trial could begin with.
+
+    Raises:
+        InvalidInputError: when the package `optuna` is missing, or a setting does not fit.
+    """
+    load_extra("optuna", "ssdkd tune")
+    training = config.training
+    space_of(training.algorithm, training.hyperparameters)
+    steps = int(check_settings(training)["n_timesteps"])
+    steps = training.timesteps or steps
+    if training.evaluate_every_steps > steps:
+        raise InvalidInputError(
+            f"evaluate_every_steps={training.evaluate_every_steps}: a trial has {steps} steps, and none would be "
+            "validated; choose fewer"
+        )
+
+
+def play_study(config: StudyConfig, folder: RunFolder) -> str:
+    """Play the trials that are left; writes the best one's hyper-parameters after each.
+
+    Returns:
+        `"finished"` or `"interrupted"`.
+    """
+    space = space_of(config.training.algorithm, config.training.hyperparameters)
+    path = folder.path / TRIALS_FILE
+    done = [_trial(line) for line in read_lines(path, _FIELDS)] if path.exists() else []
+    for number in range(len(done), config.trials):
+        trial = _play(config, folder, space, done, number)
+        if trial is None:
+            return "interrupted"
+        done.append(trial)
+        folder.append(asdict(trial), file=TRIALS_FILE)
+        best = best_of(done)
+        if best is not None:
+            write_json(folder.path / BEST_TRIAL_FILE, asdict(best) | {"hyperparameters": _given(config, best.params)})
+        print(f"trial {number} {trial.state}: {_shown(trial)}", flush=True)
+    return "finished"
+
+
+def best_of(trials: list[Trial]) -> Trial | None:
+    """The finished trial with the highest value; None without any."""
+    finished = [trial for trial in trials if trial.state == FINISHED and trial.value is not None]
+    return max(finished, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial], number: int) -> Trial | None:
+    """Play a trial, or go on with it; None where it was interrupted."""
+    place = folder.path / "trials" / str(number)
+    study = _study(config, space, done)
+    begun = (place / "config.json").is_file()
+    if begun:
+        study.enqueue_trial(chosen(space, config_of_run(RunFolder(place, None)).hyperparameters))
+        if not any((place / "checkpoints").glob("*.state.safetensors")):
+            shutil.rmtree(place)  # killed before there was anything to go on from
+            begun = False
+    asked = study.ask(_distributions(space))
+    training = replace(config.training, hyperparameters=_given(config, asked.params))
+    values = _validations(place)
+    for steps, value in values.items():
+        asked.report(value, steps)
+
+    def prune(evaluation: Evaluation) -> bool:
+        if evaluation.timesteps not in values:
+            asked.report(evaluation.mean_return, evaluation.timesteps)
+        values[evaluation.timesteps] = evaluation.mean_return
+        return bool(asked.should_prune())
+
+    run = RunFolder(place, None if begun else asdict(training))
+    try:
+        ended = read_json(place / OUTCOME_FILE)["outcome"] if (place / OUTCOME_FILE).is_file() else "interrupted"
+        if ended == "interrupted":
+            ended = train(training, run, resume=begun, progress_bar=False, gives_up=prune)
+    except InvalidInputError:
+        raise
+    except ValueError as error:  # such as NaN in a policy's distribution, which these hyper-parameters have led to
+        return Trial(number, FAILED, None, asked.params, values, one_line(error))
+    if ended == "interrupted":
+        return None
+    last = values[max(values)] if values else None
+    return Trial(number, FINISHED if ended == "finished" else PRUNED, last, asked.params, values)
+
+
+def _given(config: StudyConfig, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters of a training: fixed ones, and a trial's."""
+    file = load_hyperparameters(config.training.algorithm, config.training.env_id)
+    return nested(params, file, config.training.hyperparameters)
+
+
+def _validations(place: Path) -> dict[int, float]:
+    path = place / EVALUATIONS_FILE
+    lines = read_lines(path, ("timesteps", "mean_return")) if path.exists() else []
+    return {line["timesteps"]: line["mean_return"] for line in lines}
+
+
+def _study(config: StudyConfig, space: Space, done: list[Trial]) -> Any:
+    """Optuna's study of the trials so far, whose next suggestion depends on them and on nothing else."""
+    optuna = load_extra("optuna", "ssdkd tune")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruners = {
+        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=config.startup),
+        "hyperband": optuna.pruners.HyperbandPruner,
+        "none": optuna.pruners.NopPruner,
+    }
+    seed = config.seed * 100_003 + len(done)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup, multivariate=True)
+    study = optuna.create_study(sampler=sampler, pruner=pruners[config.pruner](), direction="maximize")
+    states = {FINISHED: optuna.trial.TrialState.COMPLETE, PRUNED: optuna.trial.TrialState.PRUNED}
+    distributions = _distributions(space)
+    for trial in done:
+        try:
+            made = optuna.trial.create_trial(
+                state=states.get(trial.state, optuna.trial.TrialState.FAIL),
+                value=trial.value if trial.state == FINISHED else None,
+                params=trial.params,
+                distributions=distributions,
+                intermediate_values=trial.values,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"{TRIALS_FILE}: trial {trial.number} is none of this study's ({one_line(error)}); delete its line and "
+                "those after it"
+            ) from error
+        study.add_trial(made)
+    return study
+
+
+def _distributions(space: Space) -> dict[str, Any]:
+    optuna = load_extra("optuna", "ssdkd tune")
+    return {
+        name: optuna.distributions.CategoricalDistribution(where.values)
+        if isinstance(where, Choice)
+        else optuna.distributions.FloatDistribution(where.low, where.high, log=where.log)
+        for name, where in space.items()
+    }
+
+
+def _trial(line: dict[str, Any]) -> Trial:
+    known = {name: line[name] for name in _FIELDS}
+    return Trial(**known | {"values": {int(steps): value for steps, value in line["values"].items()}})
+
+
+def _shown(trial: Trial) -> str:
+    params = (
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in trial.params.items()
+    )
+    return f"{trial.error or trial.value} ({', '.join(params)})"
