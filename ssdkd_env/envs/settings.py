@@ -45,8 +45,8 @@ class EnvSettings:
             draws its teacher, student, buffer and budget from it. None: every episode plays the same task.
         action: action scheme.
         observation: `"scaled"`, or `"unscaled"` in the bounds of the table of `SSDKDEnv`; `"work"` (`"work_unscaled"`)
-            sees also what the last step cost and what its halves brought, `"instance"` (`"instance_unscaled"`) what
-            the task is like, too: buffer, amount of work, student.
+            sees also what the last step cost and what its halves brought, `"instance"` (`"instance_unscaled"`) also
+            what the task is like (buffer, amount of work, student).
         history: observations of so many steps are stacked, the newest first.
         rounds_per_step: rounds of a step, which all follow its action (of the last step, those that are left). With few
             decisions an episode, an agent sees better what each of them did; with all rounds in one step the problem
