@@ -51,3 +51,17 @@ def test_checkers_pass_on_own_task_without_evaluation_data(tiny_teacher: str) ->
     ).unwrapped
     gymnasium_check(env, skip_render_check=SKIP_RENDERING)
     sb3_check(env, warn=True, skip_render_check=True)
+
+
+def test_smallest_memory_is_an_id_of_its_own_and_may_be_chosen_otherwise() -> None:
+    def capacity(**arguments: Any) -> int:
+        made: Any = gym.make("SSDKD/Digits1Percent-v2", probe=SMALL_PROBE, **arguments).unwrapped
+        size: int = made.budget.buffer_capacity
+        return size
+
+    assert capacity() == 18
+    assert capacity(buffer_scale=0.05) == 90
+    arguments = {name: value for name, value in BUDGET.items() if name != "buffer_capacity"}
+    gymnasium_check(
+        gym.make("SSDKD/Digits1Percent-v2", probe=SMALL_PROBE, budget=arguments).unwrapped, skip_render_check=True
+    )
