@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -19,10 +20,14 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state, write_atomically, write_json
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings
-from ssdkd_env.tasks.task import LabelledImages, TaskSpec, top1_accuracy
+from ssdkd_env.tasks.scores import class_names, real_scores, segmentation_scores
+from ssdkd_env.tasks.task import LabelledImages, TaskSpec
 from ssdkd_env.tasks.teacher import TeacherTraining
 
 WEIGHTS, CARD, CHECKPOINT, RESULTS = "teacher.safetensors", "teacher.json", "checkpoint.safetensors", "results.jsonl"
+
+#: The score that a teacher is known by, and what it is called.
+REPORTED = {"top1": "top-1", "mean_iou": "mean IoU"}
 
 
 @dataclass(frozen=True)
@@ -146,11 +151,12 @@ class TeacherRun:
 
     def _measure(self, curves: SummaryWriter) -> dict[str, Any]:
         training = self._training
-        top1 = top1_accuracy(training.network, self._test, self._spec)
-        curves.add_scalar("test/top1", top1, training.epochs_done)
+        scores = real_scores(training.network, self._test, self._spec)
+        for name, score in scores.items():
+            curves.add_scalar(f"test/{name}", score, training.epochs_done)
         return {
             "epoch": training.epochs_done,
-            "test_top1": top1,
+            **{f"test_{name}": score for name, score in scores.items()},
             "test_images": len(self._test[0]),
             "seconds": self._seconds(),
         }
@@ -165,8 +171,9 @@ class TeacherRun:
     def _finish(self, curves: SummaryWriter) -> None:
         """Write weights, card and the last line of results; a finished run needs its checkpoint no more."""
         training, path = self._training, self._folder.path
+        trained = real_scores(training.network, training.data, self._spec)
         result = self._measure(curves) | {
-            "train_top1": top1_accuracy(training.network, training.data, self._spec),
+            **{f"train_{name}": score for name, score in trained.items()},
             "train_images": len(training.data[0]),
             "torch_threads": torch.get_num_threads(),
         }
@@ -174,7 +181,8 @@ class TeacherRun:
         self._folder.append(result)
         write_json(path / CARD, self._card(result))
         self.checkpoint.unlink()
-        print(f"top-1 on {result['test_images']} held-out images: {result['test_top1']:.4f}")
+        score, shown = next((name, shown) for name, shown in REPORTED.items() if f"test_{name}" in result)
+        print(f"{shown} on {result['test_images']} held-out images: {result[f'test_{score}']:.4f}")
         print(f"weights: {path / WEIGHTS}; card: {path / CARD}")
 
     def _card(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -192,12 +200,12 @@ class TeacherRun:
             "normalization": {"mean": spec.mean, "std": spec.std},
             "data": self._data.source,
             "imbalance": asdict(self._data.imbalance),
-            "top1": {
-                "test": result["test_top1"],
-                "test_images": result["test_images"],
-                "train": result["train_top1"],
-                "train_images": result["train_images"],
+            **{
+                name: {part: result[f"{part}_{name}"] for part in ("test", "train")} | _images(result)
+                for name in REPORTED
+                if f"test_{name}" in result
             },
+            **self._classes(),
             "epoch": training.epochs_done,
             "settings": asdict(training.settings),
             "precision": training.precision,
@@ -207,3 +215,15 @@ class TeacherRun:
             "device": torch.cuda.get_device_name(training.device) if on_cuda else "cpu",
             "torch_threads": result["torch_threads"],
         }
+
+    def _classes(self) -> dict[str, Any]:
+        """Of a teacher of label maps, each class's IoU on the test part; None where it is absent."""
+        if self._test[1].dim() == 1:
+            return {}
+        scores = segmentation_scores(self._training.network, self._test, self._spec)
+        known = [None if math.isnan(iou) else iou for iou in scores.class_iou]
+        return {"class_iou": dict(zip(class_names(self._spec), known, strict=True))}
+
+
+def _images(result: dict[str, Any]) -> dict[str, int]:
+    return {name: result[name] for name in ("test_images", "train_images")}

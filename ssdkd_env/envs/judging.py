@@ -12,6 +12,7 @@ from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.tasks import Task
 from ssdkd_env.tasks.probe import probe_set
+from ssdkd_env.tasks.segmentation import scores_of
 from ssdkd_env.tasks.task import share_right
 
 
@@ -41,16 +42,19 @@ class Judge:
         return Snapshot(
             report=replace(report, diverged=report.diverged or not math.isfinite(probe.discrepancy)),
             probe=probe,
-            accuracy=self._accuracy(run, task, last),
+            **self._on_real_data(run, task, last),
         )
 
-    def _accuracy(self, run: DistillationRun, task: Task, last: Snapshot | None) -> float | None:
-        """The student's on real data; where no multiple of `every` has been passed since, the last measured one."""
+    def _on_real_data(self, run: DistillationRun, task: Task, last: Snapshot | None) -> dict[str, float | None]:
+        """The student's scores; where no multiple of `every` has been passed since, the last measured ones."""
         fresh = last is None or run.round // self._every > last.report.round // self._every
         if last is not None and not (fresh or self._always or run.done):
-            return last.accuracy
+            return {"accuracy": last.accuracy, "mean_iou": last.mean_iou}
         real = task.evaluation(self._device)
         if real is None:
-            return None
+            return {"accuracy": None}
         images, labels = real
-        return share_right(run.student_logits(images), labels)
+        if not task.dense:
+            return {"accuracy": share_right(run.student_logits(images), labels)}
+        scores = scores_of(run.student_logits, images, labels, task.spec.num_classes)
+        return {"accuracy": scores.pixel_accuracy, "mean_iou": scores.mean_iou}

@@ -17,12 +17,15 @@ class Snapshot:
     Attributes:
         report: the engine's.
         probe: the student's score on the probe set.
-        accuracy: the student's on real evaluation data, to be reported; None without such data. Never observed.
+        accuracy: the student's on real evaluation data, to be reported (of the pixels, for dense prediction); None
+            without such data. Never observed.
+        mean_iou: likewise, for dense prediction; see `SegmentationScores`.
     """
 
     report: RoundReport
     probe: ProbeScore
     accuracy: float | None
+    mean_iou: float | None = None
 
     def numbers(self) -> dict[str, Any]:
         """The round's numbers (see `RoundReport`), flat; 0 in place of what a diverged student made NaN."""
@@ -55,13 +58,17 @@ class Snapshot:
         }
         if self.accuracy is not None:
             numbers["accuracy"] = self.accuracy
+        if self.mean_iou is not None:
+            numbers["mean_iou"] = self.mean_iou
         return {name: value if math.isfinite(value) else 0.0 for name, value in numbers.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as plain values."""
-        return {"report": asdict(self.report), "probe": asdict(self.probe), "accuracy": self.accuracy}
+        real = {"accuracy": self.accuracy, "mean_iou": self.mean_iou}
+        return {"report": asdict(self.report), "probe": asdict(self.probe), **real}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Snapshot:
         """The snapshot that `state_dict()` describes."""
-        return cls(RoundReport(**state["report"]), ProbeScore(**state["probe"]), state["accuracy"])
+        real = {name: state[name] for name in ("accuracy", "mean_iou")}
+        return cls(RoundReport(**state["report"]), ProbeScore(**state["probe"]), **real)

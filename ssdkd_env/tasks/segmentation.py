@@ -7,12 +7,16 @@ not a mean over images, and leaves out classes that occur nowhere. Libraries do 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ssdkd_env.tasks.void import VOID
+
+#: Images whose logits are held at once: a number for each class and pixel.
+IMAGES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,23 @@ class ConfusionMatrix:
             mean_class_accuracy=_mean(right / truth),
             absent=tuple((union == 0).nonzero().flatten().tolist()),
         )
+
+
+def scores_of(
+    answer: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, num_classes: int
+) -> SegmentationScores:
+    """Scores of whoever answers.
+
+    Args:
+        answer: images (N, C, H, W) uint8 → logits (N, classes, H, W).
+        images: as above, on the device of the labels.
+        labels: (N, H, W) uint8, classes or `VOID`.
+        num_classes: of the task.
+    """
+    matrix = ConfusionMatrix(num_classes, images.device)
+    for some, maps in zip(images.split(IMAGES_AT_ONCE), labels.split(IMAGES_AT_ONCE), strict=True):
+        matrix.add(answer(some).argmax(dim=1), maps)
+    return matrix.scores()
 
 
 def _mean(values: Tensor) -> float:

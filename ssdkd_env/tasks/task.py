@@ -22,8 +22,9 @@ from ssdkd_env.networks.folding import fold_batch_norm
 from ssdkd_env.networks.head import with_exact_head
 from ssdkd_env.networks.registry import build_network
 from ssdkd_env.tasks.probe_settings import ProbeSettings
+from ssdkd_env.tasks.void import VOID, to_classes
 
-#: Real images (N, C, H, W) uint8 and labels (N,) int64, or (N, H, W) for dense prediction.
+#: Real images (N, C, H, W) uint8 and labels (N,) int64, or label maps (N, H, W) uint8 with `VOID` for no class.
 LabelledImages = tuple[Tensor, Tensor]
 
 
@@ -53,6 +54,8 @@ class TaskSpec:
             task ships none.
         training_set_size: images of the original data set, of which a buffer's scale is a share (for digits all 1,797,
             held-out ones included; for CIFAR the training images).
+        classes: names of the classes, for pictures and tables; empty for numbers.
+        void: of label maps, the number that the data have for pixels without a class; see `void.to_classes`.
         dataset: name of the real data set under the user's data folder, such as `"cifar10"`; it gives `evaluation`
             and `teacher_data` where it is found.
         evaluation: loads the real evaluation data, which serve to report accuracy and nothing else; None when
@@ -82,6 +85,8 @@ class TaskSpec:
     probe_sets: str = ""
     budgets: dict[str, dict[str, int]] = field(default_factory=dict)
     training_set_size: int = 0
+    classes: tuple[str, ...] = ()
+    void: int | None = None
     dataset: str = ""
     evaluation: Callable[[], LabelledImages] | None = None
     teacher_data: Callable[[], tuple[LabelledImages, LabelledImages]] | None = None
@@ -205,8 +210,7 @@ class Task:
         if self.spec.evaluation is None:
             return None
         if device not in self._evaluations:
-            images, labels = self.spec.evaluation()
-            check_images("evaluation data", images, labels, self.spec, self._output_dims - 1)
+            images, labels = take_images("evaluation data", self.spec.evaluation(), self.spec, self._output_dims - 1)
             self._evaluations[device] = images.to(device), labels.to(device)
         return self._evaluations[device]
 
@@ -237,9 +241,10 @@ class Task:
                 + remedy
             )
         if self._real is None:
-            train, test = self.spec.teacher_data()
-            for name, (images, labels) in (("training data", train), ("test data", test)):
-                check_images(name, images, labels, self.spec, self._output_dims - 1)
+            train, test = (
+                take_images(name, data, self.spec, self._output_dims - 1)
+                for name, data in zip(("training data", "test data"), self.spec.teacher_data(), strict=True)
+            )
             self._real = train, test
         return self._real
 
@@ -259,16 +264,39 @@ def top1_accuracy(network: nn.Module, data: LabelledImages, spec: TaskSpec) -> f
 
 
 def share_right(logits: Tensor, labels: Tensor) -> float:
-    """Share of labelled images (or pixels) whose arg-max is the label, on one device."""
-    return float((logits.argmax(dim=1) == labels).sum() / labels.numel())
+    """Share of labelled images (or pixels) whose arg-max is the label, on one device; void pixels do not count."""
+    right = logits.argmax(dim=1) == labels
+    if labels.dim() == 1:
+        return float(right.sum() / labels.numel())
+    valid = labels != VOID
+    return float((right & valid).sum() / valid.sum().clamp_min(1))
+
+
+def take_images(argument: str, data: LabelledImages, spec: TaskSpec, label_dims: int = 1) -> LabelledImages:
+    """Real images as they come → checked, and with label maps of classes and `VOID`.
+
+    Raises:
+        InvalidInputError: as `check_images` and `void.to_classes`.
+    """
+    images, labels = data
+    _check_shapes(argument, images, labels, spec, label_dims)
+    if label_dims == 3:
+        return images, to_classes(argument, labels, spec.num_classes, spec.void)
+    _check_classes(argument, labels, spec)
+    return data
 
 
 def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec, label_dims: int = 1) -> None:
-    """Check real images against the task; labels have 1 dimension, or 3 for dense prediction.
+    """Check real images against the task; labels have 1 dimension, or are label maps of classes and `VOID`.
 
     Raises:
         InvalidInputError: when there are none, or shape, type or labels do not fit.
     """
+    _check_shapes(argument, images, labels, spec, label_dims)
+    _check_classes(argument, labels if label_dims == 1 else labels[labels != VOID], spec)
+
+
+def _check_shapes(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec, label_dims: int) -> None:
     if len(images) == 0:
         raise InvalidInputError(f"{argument}: there are no images; give a file with at least one")
     if tuple(images.shape[1:]) != spec.image_shape or images.dtype != torch.uint8:
@@ -284,7 +312,10 @@ def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec, 
         )
     if len(labels) != len(images):
         raise InvalidInputError(f"{argument}: {len(images)} images but {len(labels)} labels; give one label an image")
-    if labels.min() < 0 or labels.max() >= spec.num_classes:
+
+
+def _check_classes(argument: str, labels: Tensor, spec: TaskSpec) -> None:
+    if labels.numel() and (labels.min() < 0 or labels.max() >= spec.num_classes):
         raise InvalidInputError(
             f"{argument}: labels run from {int(labels.min())} to {int(labels.max())}, task {spec.name!r} has classes 0 "
             f"to {spec.num_classes - 1}"

@@ -17,6 +17,7 @@ from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_precision
 from ssdkd_env.distillation.optimizers import load_optimizer_state
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
+from ssdkd_env.tasks.void import VOID
 
 SCHEDULES = ("cosine", "step")
 
@@ -131,7 +132,7 @@ class TeacherTraining:
 
     Args:
         spec: architecture, augmentation and normalisation.
-        train: images (N, C, H, W) uint8 and labels (N,) int64, or (N, H, W) for dense prediction.
+        train: images (N, C, H, W) uint8 and labels (N,) int64, or label maps (N, H, W) uint8 of classes and `VOID`.
         settings: the optimiser's.
         device: where to train.
 
@@ -141,8 +142,7 @@ class TeacherTraining:
         data: the training images and labels, on the device.
 
     Raises:
-        InvalidInputError: when the data do not fit the task, or the task's augmentation would move images away from
-            their dense labels.
+        InvalidInputError: when the data do not fit the task.
     """
 
     def __init__(self, spec: TaskSpec, train: LabelledImages, settings: TeacherSettings, device: torch.device) -> None:
@@ -150,11 +150,6 @@ class TeacherTraining:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         label_dims = check_classifier("teacher", network, spec) - 1
         check_images("training data", *train, spec, label_dims=label_dims)
-        if label_dims == 3 and (spec.padding or spec.flip):
-            raise InvalidInputError(
-                f"task {spec.name!r} labels each pixel, but its augmentation moves images without their labels; set "
-                "padding=0 and flip=False"
-            )
         self.settings = settings
         self.device = device
         self.precision = choose_precision(settings.precision, device, spec.image_shape).name
@@ -246,10 +241,10 @@ class TeacherTraining:
             group["lr"] = learning_rate(self.settings, step, self.batches)
         self._seed_layers()
         images, labels = self.data
-        inputs = self._normalize(random_crop_flip(images[index], self._padding, self._flip, self._random))
+        seen, targets = self._augmented(images[index], labels[index])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = self._network(inputs)
-        loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=self.settings.label_smoothing)
+            logits = self._network(self._normalize(seen))
+        loss = cross_entropy(logits.float(), targets, self.settings.label_smoothing)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
@@ -257,6 +252,15 @@ class TeacherTraining:
         self._batch += 1
         if self._average is not None:
             update_average(self._average, self._network, self.settings.ema_decay, step + 1)
+
+    def _augmented(self, images: Tensor, labels: Tensor) -> LabelledImages:
+        """Images and labels after augmentation, which moves label maps as it moves their images."""
+        if labels.dim() == 1:
+            return random_crop_flip(images, self._padding, self._flip, self._random), labels
+        # One number up, in a byte, VOID is the 0 that padding brings.
+        packed = torch.cat([images, (labels.to(torch.uint8) + 1)[:, None]], dim=1)
+        moved = random_crop_flip(packed, self._padding, self._flip, self._random)
+        return moved[:, :-1], moved[:, -1] - 1
 
     def _seed_layers(self) -> None:
         """Before each minibatch, so that a pause between two changes nothing."""
@@ -310,6 +314,20 @@ class TeacherTraining:
         self.epochs_done, self._batch = state["epochs_done"], state["batch"]
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the images, or over the pixels that have a class; 0 where none has.
+
+    Args:
+        logits: (N, classes) or (N, classes, H, W) float.
+        labels: (N,) int64, or (N, H, W) with `VOID`.
+        label_smoothing: share of a label's mass that is spread over all classes.
+    """
+    if labels.dim() == 1:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    total = F.cross_entropy(logits, labels.long(), ignore_index=VOID, label_smoothing=label_smoothing, reduction="sum")
+    return total / (labels != VOID).sum().clamp_min(1)
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float, steps: int) -> None:
     """Move `average` towards `network` after the `steps`-th minibatch.
@@ -349,7 +367,7 @@ def train_teacher(
 
     Args:
         spec: architecture, augmentation and normalisation.
-        train: images (N, C, H, W) uint8 and labels (N,) int64, or (N, H, W) for dense prediction.
+        train: see `TeacherTraining`.
         settings: the optimiser's.
         device: where to train.
         on_epoch: called after each epoch with its number, from 1, and its mean loss.

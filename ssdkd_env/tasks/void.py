@@ -37,8 +37,8 @@ def to_classes(argument: str, labels: Tensor, num_classes: int, void: int | None
         raise InvalidInputError(f"{argument}: {num_classes} classes; label maps have room for 1 to {MOST_CLASSES}")
     if void is not None and 0 < void < num_classes:
         raise InvalidInputError(
-            f"{argument}: void={void} is one of the classes 0 to {num_classes - 1}; give the number that pixels without "
-            "a class have, such as 255, or 0 where classes are numbered from 1"
+            f"{argument}: void={void} is one of the classes 0 to {num_classes - 1}; give the number that pixels of "
+            "no class have, such as 255, or 0 where classes are numbered from 1"
         )
     if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
         labels = labels.to(torch.int64)  # PyTorch does little with these

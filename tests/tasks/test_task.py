@@ -14,6 +14,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Task, TaskSpec, load_task
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import build_teacher, check_images
+from ssdkd_env.tasks.void import VOID
 from tests.own_networks import DENSE_TASK
 
 CPU = torch.device("cpu")
@@ -53,6 +54,23 @@ def test_accuracy_of_dense_predictions_counts_pixels() -> None:
     labels = torch.zeros(2, 8, 8, dtype=torch.int64)
     labels[0, :4, :4] = 1
     assert task_with(images, labels).accuracy(Brightness(dense=True), CPU) == pytest.approx(1 - 16 / 128)
+
+
+@pytest.mark.parametrize("void", [9, 255])
+def test_void_pixels_do_not_count(void: int) -> None:
+    """Whatever number the data have for them."""
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    images[0, :, :4] = 255
+    labels = torch.zeros(2, 8, 8, dtype=torch.int64)
+    labels[0, :4, :4] = 1
+    labels[0, :4, 4:] = void
+    spec = replace(spec_with(images, labels), void=void)
+    task = Task(spec, Brightness(dense=True))
+    assert task.accuracy(Brightness(dense=True), CPU) == 1.0
+    maps = task.evaluation(CPU)
+    assert maps is not None and maps[1].dtype == torch.uint8 and (maps[1] == VOID).sum() == 16
+    with pytest.raises(InvalidInputError, match=rf"evaluation data: label maps have the values {void}, the classes"):
+        Task(spec_with(images, labels), Brightness(dense=True)).accuracy(Brightness(dense=True), CPU)
 
 
 def test_accuracy_does_not_depend_on_the_size_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +155,8 @@ def test_images_that_do_not_fit_the_task_are_refused(images: Tensor, labels: Ten
 def test_images_that_fit_are_accepted() -> None:
     check_images("x", torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor([9]), DIGITS)
     dense_labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    check_images("x", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), dense_labels, DENSE_TASK, label_dims=3)
+    dense_labels[0, 0, 0] = VOID
     check_images("x", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), dense_labels, DENSE_TASK, label_dims=3)
 
 

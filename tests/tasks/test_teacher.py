@@ -18,6 +18,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task
 from ssdkd_env.tasks.digits import DIGITS, split_digits
+from ssdkd_env.tasks.scores import real_scores
 from ssdkd_env.tasks.task import LabelledImages, build_teacher
 from ssdkd_env.tasks.teacher import (
     TeacherSettings,
@@ -26,6 +27,7 @@ from ssdkd_env.tasks.teacher import (
     train_teacher,
     update_average,
 )
+from ssdkd_env.tasks.void import VOID
 from tests.own_networks import DENSE_TASK
 
 CPU = torch.device("cpu")
@@ -146,13 +148,53 @@ def test_loss_is_cross_entropy_with_smoothed_labels(smoothing: float) -> None:
     assert TeacherTraining(spec, (images, labels), settings, CPU).epoch() == pytest.approx(expected.mean().item())
 
 
-def test_dense_labels_are_learnt_unless_augmentation_moves_the_images_away() -> None:
-    images = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    data = images, (images[:, 0] // 64).long()
-    settings = TeacherSettings(epochs=1, batch_size=4)
-    with pytest.raises(InvalidInputError, match="padding=0 and flip=False"):
-        TeacherTraining(DENSE_TASK, data, settings, CPU)
-    train_teacher(replace(DENSE_TASK, padding=0, flip=False), data, settings, CPU)
+def label_maps(count: int = 8) -> LabelledImages:
+    """Pixels whose class is how bright their first channel is; a quarter of them void."""
+    images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = images[:, 0] // 64
+    labels[:, ::2, ::2] = VOID
+    return images, labels
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmentation_moves_label_maps_with_their_images(flip: bool) -> None:
+    """Each pixel keeps its label, and what padding brings has none."""
+    spec = replace(DENSE_TASK, padding=2, flip=flip)
+    training = TeacherTraining(spec, label_maps(), TeacherSettings(batch_size=8), CPU)
+    images, labels = training._augmented(*training.data)
+    assert not torch.equal(images, training.data[0])
+    known = labels != VOID
+    assert torch.equal(labels[known], images[:, 0][known] // 64)
+    padded = (images == 0).all(dim=1)
+    assert padded.any()
+    assert (labels[padded] == VOID).all()
+    assert known.sum() < (training.data[1] != VOID).sum()
+
+
+def test_void_pixels_teach_nothing() -> None:
+    images, labels = label_maps()
+    spec, settings = replace(DENSE_TASK, padding=0, flip=False), TeacherSettings(epochs=1, batch_size=8)
+    network = build_teacher(spec, seed=0).train()
+    log_p = network(Normalize(spec.mean, spec.std, CPU)(images)).log_softmax(dim=1)
+    known = labels != VOID
+    expected = -log_p.gather(1, labels.long().clamp_max(3)[:, None]).squeeze(1)[known].mean()
+    assert TeacherTraining(spec, (images, labels), settings, CPU).epoch() == pytest.approx(expected.item())
+    nothing = torch.full_like(labels, VOID)
+    training = TeacherTraining(spec, (images, nothing), settings, CPU)
+    before = weights(training.network)
+    assert training.epoch() == 0.0
+    assert all(torch.isfinite(value).all() for value in weights(training.network).values())
+    assert before.keys() == weights(training.network).keys()
+
+
+def test_dense_teacher_learns() -> None:
+    data = label_maps(32)
+    spec = replace(DENSE_TASK, padding=1, flip=True)
+    untrained, trained = build_teacher(spec, seed=0).eval(), None
+    trained = train_teacher(spec, data, TeacherSettings(epochs=40, batch_size=8), CPU)
+    scores = [real_scores(network, data, spec) for network in (untrained, trained)]
+    assert list(scores[0]) == ["mean_iou", "pixel_accuracy", "mean_class_accuracy"]
+    assert scores[1]["mean_iou"] > scores[0]["mean_iou"] + 0.2
 
 
 # --- schedule ---

@@ -16,12 +16,13 @@ Result = Mapping[str, Any]
 RESULT_KEYS = ("env_id", "sampler", "seed", "env_kwargs", "return", "final", "actions")
 #: Scores from the most telling on: key of a result line or of its `final`, and its name in tables and pictures.
 SCORES = {
+    "mean_iou": "mean IoU",  # of dense predictions, on the task's evaluation images
     "held_out_accuracy": "held-out accuracy",
     "accuracy": "accuracy on real images",
     "probe_agreement": "probe agreement",
 }
 #: Those that are measured on real images.
-ACCURACIES = ("held_out_accuracy", "accuracy")
+ACCURACIES = ("mean_iou", "held_out_accuracy", "accuracy")
 
 
 def read_results(path: str | Path) -> list[Result]:

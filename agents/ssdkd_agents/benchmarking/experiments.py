@@ -206,7 +206,7 @@ class ResumableEpisode:
             seconds[clock] += now - start
         for part, value in self._info["seconds"].items():
             seconds[part] += value
-        for name in ("probe_agreement", "accuracy", "progress", "synthesized"):
+        for name in ("probe_agreement", "accuracy", "mean_iou", "progress", "synthesized"):
             if name in self._info:
                 trace.curve.setdefault(name, []).append(self._info[name])
         for name, clock in CURVE_SECONDS.items():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssdkd_agents.analysis.markdown import escaped, markdown_table
+from ssdkd_agents.analysis.results import SCORES
 from ssdkd_agents.analysis.statistics import bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import EPISODE_SECONDS
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, write_sampler_pictures
@@ -37,6 +38,10 @@ NOTE = (
     "data. The difference is of the held-out accuracy, paired seed by seed (where the size of the buffer varies, to "
     "the first entry of that size). The probe agreement compares students of one method: its images come from a "
     "generator like SSD-KD's, so that it does not rank methods."
+)
+DENSE_NOTE = (
+    "The mean IoU is over one confusion matrix of all evaluation images; classes that occur nowhere are left out, void "
+    "pixels do not count. Differences are of it, too."
 )
 
 #: Where a curve is read, as shares of its steps.
@@ -88,29 +93,48 @@ def make_table(results: Sequence[Result], scale: bool = False) -> str:
     for label, lines in groups.items():
         reference = first.setdefault(lines[0]["env_kwargs"].get("buffer_scale") if scale else None, label)
         rows.append(_row(label, lines, {} if label == reference else _held_out(groups[reference])))
-    return markdown_table(COLUMNS, rows)
+    return markdown_table(_columns(results), rows)
+
+
+def _columns(results: Sequence[Result]) -> tuple[str, ...]:
+    """Names of the columns: of dense predictions the accuracies are the mean IoU and the share of pixels."""
+    if not _is_dense(results):
+        return COLUMNS
+    named = {
+        "held-out accuracy": "mean IoU",
+        "accuracy": "pixel accuracy",
+        "held-out − first entry's": "mean IoU − first entry's",
+    }
+    return tuple(named.get(column, column) for column in COLUMNS)
+
+
+def _is_dense(results: Sequence[Result]) -> bool:
+    return any("mean_iou" in result["final"] for result in results)
 
 
 def make_curve_table(results: Sequence[Result]) -> str:
     """A Markdown table of the accuracy after each quarter of the steps, with what it had cost; empty without curves.
 
     Args:
-        results: lines of a benchmark.
+        results: lines of a benchmark. Of dense predictions it is the mean IoU.
     """
-    rows = []
+    rows, score = [], "mean_iou" if _is_dense(results) else "accuracy"
     for label in dict.fromkeys(result["label"] for result in results):
-        curves = [line["curve"] for line in results if line["label"] == label and "accuracy" in line["curve"]]
+        curves = [line["curve"] for line in results if line["label"] == label and score in line["curve"]]
         for quarter in QUARTERS if curves else ():
-            at = [(curve, round(quarter * (len(curve["accuracy"]) - 1))) for curve in curves]
+            at = [(curve, round(quarter * (len(curve[score]) - 1))) for curve in curves]
             cost = (_median([curve[name][step] for curve, step in at if name in curve]) for name in CURVE_COSTS)
-            accuracy = _mean([curve["accuracy"][step] for curve, step in at])
-            rows.append((escaped(label), f"{quarter:.0%}".replace("%", " %"), accuracy, *cost))
-    return markdown_table(("entry", "steps", "accuracy", *CURVE_COSTS.values()), rows) if rows else ""
+            reached = _mean([curve[score][step] for curve, step in at])
+            rows.append((escaped(label), f"{quarter:.0%}".replace("%", " %"), reached, *cost))
+    reached_name = SCORES[score] if score == "mean_iou" else score
+    return markdown_table(("entry", "steps", reached_name, *CURVE_COSTS.values()), rows) if rows else ""
 
 
 def describe(results: Sequence[Result], planned: int, note: str = NOTE) -> str:
     """What the numbers of the table are, on what they were measured, and what is missing or odd."""
     notes = [f"{len(results)} of {planned} episodes, on {_list({result['env_id'] for result in results})}. {note}"]
+    if _is_dense(results):
+        notes.append(DENSE_NOTE)
     if 1 in Counter(result["label"] for result in results).values():
         notes.append("The interval of a single episode has no width and says nothing.")
     diverged = sum(result["final"]["diverged"] for result in results)
@@ -155,6 +179,8 @@ def _accuracies(lines: Sequence[Result]) -> dict[int, float]:
 
 
 def _held_out(lines: Sequence[Result]) -> dict[int, float]:
+    if _is_dense(lines):
+        return {line["seed"]: line["final"]["mean_iou"] for line in lines if "mean_iou" in line["final"]}
     return {line["seed"]: line["held_out_accuracy"] for line in lines if "held_out_accuracy" in line}
 
 

@@ -73,7 +73,8 @@ def main(args: Arguments) -> None:
             actions.append(write_decision(env, decision))
             for part, value in info.pop("seconds").items():
                 seconds[part] += value
-            bar.set_postfix({key: f"{info[key]:.3f}" for key in ("probe_agreement", "accuracy") if key in info})
+            shown = [key for key in ("probe_agreement", "accuracy", "mean_iou") if key in info]
+            bar.set_postfix({key: f"{info[key]:.3f}" for key in shown})
             bar.update((round(100 * info["progress"]) if env.budget.work else info["round"]) - bar.n)
 
     assert env.run is not None

@@ -37,7 +37,7 @@ from ssdkd_env.tasks.task import (
     TaskSpec,
     build_teacher,
     check_classifier,
-    check_images,
+    take_images,
 )
 from ssdkd_env.tasks.teacher import TeacherSettings, TeacherTraining
 
@@ -100,10 +100,12 @@ def main(args: Arguments, words: Sequence[str] | None = None) -> None:
         spec = replace(spec, teacher_arch=args.teacher_arch, teacher_options={})
     data = _real_data(args, spec)
     label_dims = check_classifier("teacher", build_teacher(spec, seed=0).eval(), spec) - 1
-    check_images("--data", *data.train, spec, label_dims)
-    check_images("--test-data", *data.test, spec, label_dims)
-    train = with_imbalance(data.train, args.imbalance, spec.num_classes, "--imbalance.profile")
-    data = replace(data, train=train, imbalance=args.imbalance)
+    train, test = (
+        take_images(argument, part, spec, label_dims)
+        for argument, part in (("--data", data.train), ("--test-data", data.test))
+    )
+    train = with_imbalance(train, args.imbalance, spec.num_classes, "--imbalance.profile")
+    data = replace(data, train=train, test=test, imbalance=args.imbalance)
     training = TeacherTraining(spec, data.train, args.settings, select_device(args.device))
     folder = folder or RunFolder(args.out, _config(args, data))
     run = TeacherRun(

@@ -18,6 +18,7 @@ from ssdkd_agents.training.recording import StepRecorder
 #: Tag → key of info after the last round of an episode, averaged over the episodes that ended since the last log.
 EPISODE_TAGS = {
     "student/accuracy": "accuracy",
+    "student/mean_iou": "mean_iou",
     "student/probe_agreement": "probe_agreement",
     "student/probe_discrepancy": "probe_discrepancy",
     "student/candidate_agreement": "candidate_agreement",
@@ -52,6 +53,7 @@ class DistillationCallback(BaseCallback):
     |-------------------------|---------------------------------------------------------------------------------|
     | `student/*`             | the student after the last round, mean over the episodes that ended             |
     | `student/accuracy`      | on real data, where the task has them; reported, never trained on               |
+    | `student/mean_iou`      | likewise, of dense predictions                                                  |
     | `student/diverged`      | share of the episodes that ended with a diverged student                        |
     | `buffer/*`              | mean over the steps; `replaced` in images, `mean_age` in rounds                 |
     | `action/<part>`         | mean over the steps of each part of the action, as the environment received it  |
