@@ -37,12 +37,16 @@ def jensen_shannon(teacher_logits: Tensor, student_logits: Tensor, temperature: 
     return 0.5 * (to_middle[0] + to_middle[1])
 
 
-#: What the adversarial loss may maximise, and what the student may minimise.
+#: Distances of two answers, per prediction: what the student may minimise.
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "kl": kl_divergence,
     "l1": l1_distance,
     "js": jensen_shannon,
 }
+#: What stands before a distance whose logarithm the adversarial loss maximises.
+LOGARITHM = "log_"
+#: What it may maximise: a distance, or log(1 + distance) of an image, with which DFAD segments.
+ADVERSARIAL_DISTANCES = (*DISTANCES, f"{LOGARITHM}l1")
 
 
 def adversarial_loss(
@@ -50,16 +54,19 @@ def adversarial_loss(
 ) -> Tensor:
     """−distance(f_T, f_S), per image; *masked*: only where both arg-maxes agree (CMI, Fang et al. 2021).
 
+    `"log_l1"` is −log(1 + L1), with L1 of the image where DFAD takes the batch's.
+
     Minimising it seeks images on which the student still differs from the teacher; the mask keeps the images
     among those that the student already recognises, so that the search does not drift into noise.
 
     Returns:
         (N,) float ≤ 0.
     """
-    values = DISTANCES[distance](teacher_logits, student_logits)
+    values = DISTANCES[distance.removeprefix(LOGARITHM)](teacher_logits, student_logits)
     if masked:
         values = values * (teacher_logits.argmax(dim=1) == student_logits.argmax(dim=1))
-    return -per_image(values)
+    of_images = per_image(values)
+    return -of_images.log1p() if distance.startswith(LOGARITHM) else -of_images
 
 
 def distillation_loss(

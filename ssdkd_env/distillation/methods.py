@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ssdkd_env.distillation.losses import DISTANCES
+from ssdkd_env.distillation.losses import ADVERSARIAL_DISTANCES
 from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.priority import IMPORTANCE_NORMALIZATIONS
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -83,7 +83,7 @@ class Method:
         focal: in φ, p_T is the teacher's probability of the target class, as in the focal loss; otherwise of the class
             that it predicts.
         adversarial_weight: λ_adv of the adversarial loss.
-        adversarial_distance: what it maximises; a key of `losses.DISTANCES`.
+        adversarial_distance: what it maximises; one of `losses.ADVERSARIAL_DISTANCES`.
         masked: restrict it to images on which teacher and student agree.
         balance_weight: of the class balance of a batch.
         activation_weight: of the size of the teacher's last features.
@@ -148,7 +148,7 @@ class Method:
             "variables": VARIABLES,
             "memory": MEMORIES,
             "update": UPDATES,
-            "adversarial_distance": DISTANCES,
+            "adversarial_distance": ADVERSARIAL_DISTANCES,
             "distance": ("kl", "l1"),
             "importance_normalization": IMPORTANCE_NORMALIZATIONS,
         }
@@ -298,8 +298,8 @@ _TABLE = (
     ),
     _generative(
         name="dfad",
-        source="DFAD (Fang et al. 2019), for all tasks in its form for classification; one generator step for five "
-        "student steps.",
+        source="DFAD (Fang et al. 2019), in its form for classification; for segmentation a task gives it "
+        "adversarial_distance='log_l1'. One generator step for five student steps.",
         adversarial_weight=1.0,
         adversarial_distance="l1",
         distance="l1",

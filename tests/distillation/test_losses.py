@@ -188,6 +188,14 @@ def test_adversarial_loss_maximises_the_chosen_distance(
 
 
 @pytest.mark.parametrize("shape", LOGIT_SHAPES)
+def test_logarithm_is_of_the_whole_images_distance(shape: tuple[int, ...]) -> None:
+    """−log(1 + L1), with which DFAD segments; the logarithm of a mean is no mean of logarithms."""
+    teacher, student = make_logits(shape, seed=33), make_logits(shape, seed=34)
+    expected = [-math.log(1 + mean([l1(t, s) for t, s in image])) for image in pixel_pairs(teacher, student)]
+    close(adversarial_loss(teacher, student, masked=False, distance="log_l1"), expected)
+
+
+@pytest.mark.parametrize("shape", LOGIT_SHAPES)
 def test_distillation_by_l1_knows_no_temperature(shape: tuple[int, ...]) -> None:
     teacher, student = make_logits(shape, seed=30), make_logits(shape, seed=31)
     expected = [mean([l1(t, s) for t, s in image]) for image in pixel_pairs(teacher, student)]
