@@ -354,14 +354,16 @@ class DistillationRun:
         """For one piece of work. Drawn when it is asked for, so that it does not matter with whom it is done."""
         return LayerRandom(int(torch.randint(2**62, (1,), generator=self._random["layers"])), self.device)
 
-    def _logits(self, role: str, images: Tensor, execution: Execution = EAGER) -> Tensor:
+    def _logits(
+        self, role: str, images: Tensor, execution: Execution = EAGER, random: LayerRandom | None = None
+    ) -> Tensor:
         network = self._logits_teacher if role == "teacher" else self._answering.network
-        together, random = self.backend != "plain", self._layer_random()
+        together, random = self.backend != "plain", random or self._layer_random()
         return perform(LogitsWork(network, role, images, self._normalize, random, together, self._kind, execution))
 
     def student_logits(self, images: Tensor) -> Tensor:
-        """Logits of the student for images (N, C, H, W) uint8 on the run's device."""
-        return self._logits("student", images)
+        """Logits of the student for images (N, C, H, W) uint8 on the run's device. The run goes on as if not asked."""
+        return self._logits("student", images, random=LayerRandom(0, self.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `step` depends on, copied: `load_state_dict` of it continues bit-identically on the CPU."""

@@ -321,7 +321,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         """
         from ssdkd_env.envs.rendering import draw_buffer
 
-        return draw_buffer(self._begun("buffer_picture").run)
+        return draw_buffer(self._begun("buffer_picture"))
 
     def held_out_accuracy(self) -> float | None:
         """The student's accuracy on real images that no network was trained on; None where there are none.

@@ -13,7 +13,7 @@ from ssdkd_env.envs.snapshot import Snapshot
 from ssdkd_env.tasks import Task
 
 #: What the rendered learning curve shows of a step.
-CURVE = ("round", "progress", "probe_agreement", "accuracy")
+CURVE = ("round", "progress", "probe_agreement", "accuracy", "mean_iou")
 
 
 class Episode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -45,11 +46,11 @@ class Judge:
             **self._on_real_data(run, task, last),
         )
 
-    def _on_real_data(self, run: DistillationRun, task: Task, last: Snapshot | None) -> dict[str, float | None]:
+    def _on_real_data(self, run: DistillationRun, task: Task, last: Snapshot | None) -> dict[str, Any]:
         """The student's scores; where no multiple of `every` has been passed since, the last measured ones."""
         fresh = last is None or run.round // self._every > last.report.round // self._every
         if last is not None and not (fresh or self._always or run.done):
-            return {"accuracy": last.accuracy, "mean_iou": last.mean_iou}
+            return last.on_real_data
         real = task.evaluation(self._device)
         if real is None:
             return {"accuracy": None}
@@ -57,4 +58,4 @@ class Judge:
         if not task.dense:
             return {"accuracy": share_right(run.student_logits(images), labels)}
         scores = scores_of(run.student_logits, images, labels, task.spec.num_classes)
-        return {"accuracy": scores.pixel_accuracy, "mean_iou": scores.mean_iou}
+        return {"accuracy": scores.pixel_accuracy, "mean_iou": scores.mean_iou, "class_iou": scores.class_iou}

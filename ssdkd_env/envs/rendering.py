@@ -16,7 +16,9 @@ from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs.actions import ActionScheme
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
+from ssdkd_env.envs.map_rendering import ROWS, draw_legend, palette, triptych
 from ssdkd_env.extras import load_extra
+from ssdkd_env.tasks.scores import class_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +46,11 @@ _BLUE, _ORANGE, _GREEN, _PURPLE = "#2f6db5", "#d9762b", "#3d9a8b", "#8b6bb1"
 _CURVES: tuple[tuple[str, str, str, Literal["left", "right"]], ...] = (
     ("probe_agreement", "probe agreement", _BLUE, "left"),
     ("accuracy", "real accuracy", _ORANGE, "right"),
+    ("mean_iou", "real mIoU", _GREEN, "right"),
 )
+#: Images of the buffer beside whose maps a picture shows them, and the size of the picture of these alone, in pixels.
+MAP_COLUMNS = 4
+MAPS_WIDTH, MAPS_HEIGHT = 640, 480
 _TINY, _SMALL, _MEDIUM, _NORMAL, _LARGE = 7.0, 8.0, 9.0, 9.5, 13.0
 
 
@@ -63,23 +69,38 @@ def draw_run(episode: Episode, scheme: ActionScheme, last_action: FloatArray) ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    run, report = episode.run, episode.snapshot.report
+    report = episode.snapshot.report
     figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     _draw_title(figure, episode)
-    _draw_buffer(figure, run, left=44, top=92)
+    draw_images = _draw_maps if episode.task.dense else _draw_buffer
+    draw_images(figure, episode, left=44, top=92)
     _draw_curve(_axes(figure, 636, 92, 294, 308), episode)
     _draw_classes(_axes(figure, 44, 490, 250, 106), _finite(report.class_counts))
-    _draw_difficulty(_axes(figure, 354, 490, 232, 106), _finite(report.difficulty_histogram))
+    lower_middle = _axes(figure, 354, 490, 232, 106)
+    if episode.snapshot.class_iou:
+        _draw_class_iou(lower_middle, episode.snapshot.class_iou)
+    else:
+        _draw_difficulty(lower_middle, _finite(report.difficulty_histogram))
     _draw_action(_axes(figure, 764, 490, 166, 106), scheme, last_action)
     _write(figure, 636, 480, "Last action (◆ paper's)", _NORMAL, fontweight="bold")
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.array(canvas.buffer_rgba())[:, :, :3].copy()  # type: ignore[no-untyped-call]
 
 
-def draw_buffer(run: DistillationRun) -> Picture:
+def draw_buffer(episode: Episode) -> Picture:
     """Draw the buffer alone, arranged as in `draw_run`; (H, W, 3) uint8, of one size for one task."""
-    return _buffer_grid(run, BUFFER_TILE)
+    if not episode.task.dense:
+        return _buffer_grid(episode.run, BUFFER_TILE)
+    load_extra("matplotlib", "a picture")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(MAPS_WIDTH / 100, MAPS_HEIGHT / 100), dpi=100, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    _draw_maps(figure, episode, left=34, top=30, width=MAPS_WIDTH - 40)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba())[:, :, :3].copy()  # type: ignore[no-untyped-call]
 
 
 def image_grid(images: Tensor, columns: int, tile: int = BUFFER_TILE) -> Picture:
@@ -190,7 +211,8 @@ def _draw_title(figure: Figure, episode: Episode) -> None:
         _write(figure, 930, 40, "diverged", _LARGE, fontweight="bold", color=_WARNING, ha="right")
 
 
-def _draw_buffer(figure: Figure, run: DistillationRun, left: int, top: int) -> None:
+def _draw_buffer(figure: Figure, episode: Episode, left: int, top: int) -> None:
+    run = episode.run
     grid = _buffer_grid(run, RUN_TILE)
     figure.figimage(grid, left, HEIGHT - top - len(grid), origin="upper")  # pixel by pixel: small images stay crisp
     classes, order = run.task.spec.num_classes, "by class"
@@ -203,6 +225,31 @@ def _draw_buffer(figure: Figure, run: DistillationRun, left: int, top: int) -> N
     _write(figure, left, top - 10, head, _NORMAL, fontweight="bold")
 
 
+def _draw_maps(figure: Figure, episode: Episode, left: int, top: int, width: int = 542) -> None:
+    """Images, teacher's maps and student's maps, and what the colours mean."""
+    run, height = episode.run, round(figure.bbox.size[1])
+    picture = triptych(run, MAP_COLUMNS, (width - MAP_COLUMNS * GAP) // MAP_COLUMNS)
+    figure.figimage(picture, left, height - top - len(picture), origin="upper")
+
+    def write(x: float, y: float, text: str, size: float, **style: Any) -> None:
+        figure.text(x / float(figure.bbox.size[0]), 1 - y / height, text, fontsize=size, **({"color": _INK} | style))
+
+    for row, name in enumerate(ROWS):
+        write(left - 7, top + (row + 0.5) * len(picture) / len(ROWS), name, _TINY, ha="right", va="center", rotation=90)
+    head = f"Buffer: {len(run.buffer)} images, hardest for the student first"
+    write(left, top - 10, head, _NORMAL, fontweight="bold")
+    draw_legend(figure, class_names(episode.task.spec), left, top + len(picture) + 8, width, _TINY)
+
+
+def _draw_class_iou(axes: Axes, class_iou: Sequence[float]) -> None:
+    """Draw a bar for each class in its colour; a class that occurs nowhere has none."""
+    axes.bar(np.arange(len(class_iou)), np.nan_to_num(class_iou), width=0.8, color=palette(len(class_iou)) / 255)
+    axes.set_xlim(-0.6, len(class_iou) - 0.4)
+    axes.set_ylim(0, 1)
+    _ticks(axes, np.arange(0, len(class_iou), _step(len(class_iou) - 1, MOST_NAMES)), (0, 0.5, 1))
+    _label(axes, "IoU of each class", "class")
+
+
 def _draw_curve(axes: Axes, episode: Episode) -> None:
     budget = episode.task.spec.budget
     end, foot, place = (1, "share of the work", "progress") if budget.work else (budget.rounds, "round", "round")
@@ -212,8 +259,10 @@ def _draw_curve(axes: Axes, episode: Episode) -> None:
     _ticks(axes, marks, (0, 0.25, 0.5, 0.75, 1))
     axes.grid(color=_FAINT, alpha=0.5, linewidth=0.6)
     _label(axes, "", foot)
+    # Of dense predictions the mean IoU is what counts, and there is room for one.
+    hidden = "accuracy" if "mean_iou" in episode.curve[0] else ""
     for key, name, color, side in _CURVES:
-        if key in episode.curve[0]:
+        if key in episode.curve[0] and key != hidden:
             values = [point[key] for point in episode.curve]
             done = [point.get(place, index) for index, point in enumerate(episode.curve)]  # older files lack it
             axes.plot(

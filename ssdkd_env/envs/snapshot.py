@@ -20,12 +20,19 @@ class Snapshot:
         accuracy: the student's on real evaluation data, to be reported (of the pixels, for dense prediction); None
             without such data. Never observed.
         mean_iou: likewise, for dense prediction; see `SegmentationScores`.
+        class_iou: of each class; empty but for dense prediction, NaN where a class occurs nowhere.
     """
 
     report: RoundReport
     probe: ProbeScore
     accuracy: float | None
     mean_iou: float | None = None
+    class_iou: tuple[float, ...] = ()
+
+    @property
+    def on_real_data(self) -> dict[str, Any]:
+        """What is known of the student on real evaluation data, by the names of the attributes."""
+        return {name: getattr(self, name) for name in ("accuracy", "mean_iou", "class_iou")}
 
     def numbers(self) -> dict[str, Any]:
         """The round's numbers (see `RoundReport`), flat; 0 in place of what a diverged student made NaN."""
@@ -64,11 +71,9 @@ class Snapshot:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as plain values."""
-        real = {"accuracy": self.accuracy, "mean_iou": self.mean_iou}
-        return {"report": asdict(self.report), "probe": asdict(self.probe), **real}
+        return {"report": asdict(self.report), "probe": asdict(self.probe), "real": self.on_real_data}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Snapshot:
         """The snapshot that `state_dict()` describes."""
-        real = {name: state[name] for name in ("accuracy", "mean_iou")}
-        return cls(RoundReport(**state["report"]), ProbeScore(**state["probe"]), **real)
+        return cls(RoundReport(**state["report"]), ProbeScore(**state["probe"]), **state["real"])

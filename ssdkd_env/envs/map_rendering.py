@@ -1,0 +1,99 @@
+"""Pictures of dense predictions: synthetic image, teacher's map and student's map, as in the paper's figure 5. Ours."""
+
+from __future__ import annotations
+
+import colorsys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssdkd_env.distillation import DistillationRun
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.distillation.forward import logits_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: What stands beside the rows.
+ROWS = ("image", "teacher", "student")
+#: Pixels between images, and their shade.
+GAP, PAPER = 2, 255
+#: Width of a legend's entry and height of its row, in pixels; the square in it.
+ENTRY, LINE, SQUARE = 110, 16, 9
+#: Turn of the hue from class to class, which keeps neighbours far apart: the golden ratio's.
+_TURN = 0.618034
+
+
+def palette(num_classes: int) -> NDArray[np.uint8]:
+    """A colour for each class, (num_classes, 3) uint8, light and dark in turns."""
+    shades = ((0.62, 0.95), (0.80, 0.62), (0.38, 0.80))
+    colors = [colorsys.hsv_to_rgb((index * _TURN) % 1.0, *shades[index % len(shades)]) for index in range(num_classes)]
+    return (np.array(colors) * 255).round().astype(np.uint8)
+
+
+@torch.no_grad()
+def triptych(run: DistillationRun, columns: int, width: int) -> NDArray[np.uint8]:
+    """Images of the buffer on which the student is furthest from the teacher, and what both see: three rows.
+
+    Args:
+        run: with images in its buffer. It goes on as if not asked.
+        columns: images, at most.
+        width: of each in the picture, in pixels; the height follows.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    spec, residents = run.task.spec, run.buffer.residents
+    hardest = residents.discrepancy.nan_to_num(nan=0.0).argsort(descending=True, stable=True)[:columns]
+    images = residents.images[hardest]
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        teacher = logits_of(run.teacher, images, Normalize(spec.mean, spec.std, run.device))
+    colors = torch.from_numpy(palette(spec.num_classes))
+    maps = [colors[logits.argmax(dim=1).cpu()].permute(0, 3, 1, 2) for logits in (teacher, run.student_logits(images))]
+    size = (max(round(width * images.shape[2] / images.shape[3]), 1), width)
+    shown = F.interpolate(images.cpu().float(), size, mode="area").round().to(torch.uint8).expand(-1, 3, -1, -1)
+    rows = [shown, *(F.interpolate(each.float(), size, mode="nearest").to(torch.uint8) for each in maps)]
+    return _grid(rows, columns)
+
+
+def _grid(rows: list[Tensor], columns: int) -> NDArray[np.uint8]:
+    """Rows of (N, 3, H, W) as one picture; free places stay white."""
+    height, width = rows[0].shape[2:]
+    picture = torch.full((3, len(rows) * (height + GAP) - GAP, columns * (width + GAP) - GAP), PAPER, dtype=torch.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            top, left = row * (height + GAP), column * (width + GAP)
+            picture[:, top : top + height, left : left + width] = image
+    return picture.permute(1, 2, 0).numpy().copy()
+
+
+def draw_legend(figure: Figure, names: tuple[str, ...], left: int, top: int, width: int, size: float) -> int:
+    """Draw a square and a name for each class, row by row.
+
+    Args:
+        figure: whose pixels are counted from the upper left corner.
+        names: of the classes.
+        left: of the first square, in pixels.
+        top: of it.
+        width: that the rows may take.
+        size: of the letters, in points.
+
+    Returns:
+        Height that it took, in pixels.
+    """
+    from matplotlib.patches import Rectangle
+
+    full, height = (float(length) for length in figure.bbox.size)
+    columns, colors = max(width // ENTRY, 1), palette(len(names)) / 255
+    for index, name in enumerate(names):
+        x, y = left + index % columns * ENTRY, top + index // columns * LINE
+        place = (x / full, 1 - (y + SQUARE) / height)
+        figure.add_artist(
+            Rectangle(place, SQUARE / full, SQUARE / height, color=tuple(colors[index]), transform=figure.transFigure)
+        )
+        figure.text((x + SQUARE + 4) / full, 1 - (y + SQUARE / 2) / height, name, fontsize=size, va="center")
+    return -(-len(names) // columns) * LINE
