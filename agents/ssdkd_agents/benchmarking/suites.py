@@ -311,7 +311,8 @@ def _parse_group(sampler: str) -> tuple[str, tuple[str, ...]]:
     name, equals, members = sampler.partition("=")
     if not equals or not re.fullmatch(r"[\w.+-]+", name) or Path(sampler).exists():
         return sampler, (sampler,)
-    runs = tuple(run for run in members.split(",") if run)
+    # Not inside brackets: a member may be given by its numbers, such as schedule:[0,0,1,1].
+    runs = tuple(run for run in re.split(r",(?![^\[]*\])", members) if run)
     if not runs:
         raise InvalidInputError(f"samplers: {sampler!r} names no run; give such as ppo=runs/ppo-0,runs/ppo-1")
     return name, runs

@@ -36,6 +36,14 @@ def test_path_with_an_equals_sign_is_no_group(tmp_path: Path, monkeypatch: pytes
     assert sampler_runs(["lr=1", "runs/lr=2"]) == {"lr=1": ("lr=1",), "runs/lr=2": ("runs/lr=2",)}
 
 
+def test_numbers_of_a_member_are_not_torn_apart() -> None:
+    members = ("schedule:[0,0,1,1]", "constant:[0.5, -1]", "runs/a")
+    assert sampler_runs([f"plans={','.join(members)}", "constant:[1,2]"]) == {
+        "plans": members,
+        "constant:[1,2]": ("constant:[1,2]",),
+    }
+
+
 @pytest.mark.parametrize(
     ("samplers", "match"),
     [
