@@ -18,6 +18,8 @@ _ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "Digits1Percent": {"task": "digits", "buffer_scale": 0.01},
     "CIFAR10": {"task": "cifar10"},
     "CIFAR100": {"task": "cifar100"},
+    "CamVid": {"task": "camvid"},
+    "NYUv2": {"task": "nyuv2"},
 }
 for _name, _arguments in _ENVIRONMENTS.items():
     register(

@@ -12,6 +12,7 @@ EXTRAS = {
     "PIL": ("images", "pillow"),
     "cma": ("search", "cma"),
     "datasets": ("hub", "datasets"),
+    "h5py": ("segmentation", "h5py"),
     "matplotlib": ("plot", "matplotlib"),
     "optuna": ("tune", "optuna"),
     "sb3_contrib": ("contrib", "sb3-contrib"),

@@ -36,25 +36,28 @@ def palette(num_classes: int) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
-def triptych(run: DistillationRun, columns: int, width: int) -> NDArray[np.uint8]:
+def triptych(run: DistillationRun, width: int, height: int) -> NDArray[np.uint8]:
     """Images of the buffer on which the student is furthest from the teacher, and what both see: three rows.
 
     Args:
         run: with images in its buffer. It goes on as if not asked.
-        columns: images, at most.
-        width: of each in the picture, in pixels; the height follows.
+        width: of the picture, in pixels, at most; as many images as it holds are shown, at most all.
+        height: likewise, which their size follows from.
 
     Returns:
         (H, W, 3) uint8.
     """
     spec, residents = run.task.spec, run.buffer.residents
+    tall = max((height + GAP) // len(ROWS) - GAP, 1)
+    wide = min(max(round(tall * spec.image_shape[2] / spec.image_shape[1]), 1), width)
+    columns = min((width + GAP) // (wide + GAP), len(residents))
     hardest = residents.discrepancy.nan_to_num(nan=0.0).argsort(descending=True, stable=True)[:columns]
     images = residents.images[hardest]
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         teacher = logits_of(run.teacher, images, Normalize(spec.mean, spec.std, run.device))
     colors = torch.from_numpy(palette(spec.num_classes))
     maps = [colors[logits.argmax(dim=1).cpu()].permute(0, 3, 1, 2) for logits in (teacher, run.student_logits(images))]
-    size = (max(round(width * images.shape[2] / images.shape[3]), 1), width)
+    size = tall, wide
     shown = F.interpolate(images.cpu().float(), size, mode="area").round().to(torch.uint8).expand(-1, 3, -1, -1)
     rows = [shown, *(F.interpolate(each.float(), size, mode="nearest").to(torch.uint8) for each in maps)]
     return _grid(rows, columns)

@@ -48,8 +48,7 @@ _CURVES: tuple[tuple[str, str, str, Literal["left", "right"]], ...] = (
     ("accuracy", "real accuracy", _ORANGE, "right"),
     ("mean_iou", "real mIoU", _GREEN, "right"),
 )
-#: Images of the buffer beside whose maps a picture shows them, and the size of the picture of these alone, in pixels.
-MAP_COLUMNS = 4
+#: Size of the picture of label maps alone, in pixels.
 MAPS_WIDTH, MAPS_HEIGHT = 640, 480
 _TINY, _SMALL, _MEDIUM, _NORMAL, _LARGE = 7.0, 8.0, 9.0, 9.5, 13.0
 
@@ -98,7 +97,7 @@ def draw_buffer(episode: Episode) -> Picture:
 
     figure = Figure(figsize=(MAPS_WIDTH / 100, MAPS_HEIGHT / 100), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    _draw_maps(figure, episode, left=34, top=30, width=MAPS_WIDTH - 40)
+    _draw_maps(figure, episode, left=34, top=30, width=MAPS_WIDTH - 40, room=MAPS_HEIGHT - 110)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.array(canvas.buffer_rgba())[:, :, :3].copy()  # type: ignore[no-untyped-call]
 
@@ -225,10 +224,19 @@ def _draw_buffer(figure: Figure, episode: Episode, left: int, top: int) -> None:
     _write(figure, left, top - 10, head, _NORMAL, fontweight="bold")
 
 
-def _draw_maps(figure: Figure, episode: Episode, left: int, top: int, width: int = 542) -> None:
-    """Images, teacher's maps and student's maps, and what the colours mean."""
+def _draw_maps(figure: Figure, episode: Episode, left: int, top: int, width: int = 542, room: int = 304) -> None:
+    """Images, teacher's maps and student's maps, and what the colours mean.
+
+    Args:
+        figure: to draw on.
+        episode: whose buffer.
+        left: of the pictures, in pixels.
+        top: likewise.
+        width: that they may take.
+        room: height that they may take, without the legend below.
+    """
     run, height = episode.run, round(figure.bbox.size[1])
-    picture = triptych(run, MAP_COLUMNS, (width - MAP_COLUMNS * GAP) // MAP_COLUMNS)
+    picture = triptych(run, width, room)
     figure.figimage(picture, left, height - top - len(picture), origin="upper")
 
     def write(x: float, y: float, text: str, size: float, **style: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import save_tensors
-from ssdkd_env.networks.conversion import translations
+from ssdkd_env.networks.conversion import translations, used
 
 #: Keys under which training scripts keep the state dict beside an epoch, an accuracy or an optimiser's state.
 CONTAINERS = ("state_dict", "model", "net", "model_state_dict")
@@ -72,8 +72,9 @@ def load_weights(argument: str, path: str | Path, network: nn.Module) -> None:
         InvalidInputError: as `read_weights`; also when names or shapes do not fit the network, or a weight is
             not finite.
     """
-    weights = read_weights(argument, path)
     own = network.state_dict()
+    weights = read_weights(argument, path)
+    weights = {name: weights[name] for name in used(weights, own)}
     # The first reading that fits; failing that, the one that comes nearest explains best what is wrong.
     misfits = [_Misfit(own, weights, naming, mapping) for naming, mapping in translations(weights)]
     best = min(misfits, key=lambda misfit: misfit.count)

@@ -3,7 +3,8 @@
 Only names are translated, by the table `NAMINGS`; a file is accepted when afterwards every name and shape fits.
 
 - `ours`: nothing is renamed, but for the prefixes of wrappers (`PREFIXES`). The ResNets of kuangliu, akamaster and
-  DAFL; the VGG-11 and WRNs of RepDistiller and the data-free repositories; the WRNs of xternalz and ZSKT.
+  DAFL; the VGG-11 and WRNs of RepDistiller and the data-free repositories; the WRNs of xternalz and ZSKT;
+  torchvision's DeepLabv3, whose auxiliary classifier is left out (`UNUSED`).
 - `torchvision`: `fc` → `linear`, `downsample` → `shortcut`. torchvision and timm ResNets with a 3×3 stem; the small
   ResNets of chenyaofo and RepDistiller.
 - `weiaicunzai`: `conv1.{0,1}` → `conv1, bn1`; `conv{2..5}_x` → `layer{1..4}`; `residual_function.{0,1,3,4}` →
@@ -23,10 +24,13 @@ Names and shapes are the same, so they load, but ours has no max-pooling: measur
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 #: What DataParallel and torch.compile put before every name.
 PREFIXES = ("module.", "_orig_mod.")
+
+#: Parts of published networks that only their training uses; ours lack them.
+UNUSED = ("aux_classifier.",)
 
 #: Naming → rules (pattern in the foreign name, replacement), all applied to each name in this order.
 NAMINGS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -65,6 +69,18 @@ def translations(names: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
         mapping = {name: _rename(short, rules) for name, short in zip(names, bare, strict=True)}
         if len(set(mapping.values())) == len(names):
             yield naming, mapping
+
+
+def used(names: Iterable[str], own: Collection[str]) -> list[str]:
+    """The file's names without those of the parts in `UNUSED`, unless the network itself has such a name.
+
+    Args:
+        names: the names in the file.
+        own: the network's.
+    """
+    names = list(names)
+    pairs = zip(names, strip_prefixes(names), strict=True)
+    return [name for name, bare in pairs if name in own or bare in own or not bare.startswith(UNUSED)]
 
 
 def strip_prefixes(names: list[str]) -> list[str]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
+from ssdkd_env.networks.head import ExactPixelwise
+
 #: Largest difference of the logits, relative to the largest logit, that still counts as rounding in float64.
 TOLERANCE = 1e-6
 
@@ -84,11 +86,11 @@ def _folded_double(network: nn.Module, images: Tensor) -> nn.Module | None:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into no module without convolutions, which may then depend on the size of its input."""
+    """Looks into no module without convolutions, which may then depend on the size of its input, nor into a head."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         looks_into = any(isinstance(part, (nn.Conv2d, nn.BatchNorm2d)) for part in m.modules())
-        return super().is_leaf_module(m, module_qualified_name) or not looks_into
+        return super().is_leaf_module(m, module_qualified_name) or not looks_into or isinstance(m, ExactPixelwise)
 
 
 def _fold(traced: fx.GraphModule) -> list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]]:

@@ -1,4 +1,4 @@
-"""The last linear layer of a classifier, whose products make the logits."""
+"""The last layer of a classifier, whose products make the logits."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ class ExactLinear(nn.Linear):
             return super().forward(inputs.to(self.weight.dtype))
 
 
+class ExactPixelwise(nn.Conv2d):
+    """The same for the 1×1 convolution that answers for each pixel."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H, W), in the type of the weights."""
+        with exact(inputs):
+            return super().forward(inputs.to(self.weight.dtype))
+
+
 def exact(inputs: Tensor) -> torch.autocast:
     """Autocast switched off, on the inputs' device."""
     return torch.autocast(inputs.device.type, enabled=False)
@@ -31,14 +40,30 @@ def last_linear(network: nn.Module) -> tuple[str, nn.Linear] | None:
 
 
 def with_exact_head(network: nn.Module) -> nn.Module:
-    """The network, whose last linear layer is from now on an `ExactLinear` with the same weights.
+    """The network, whose last layer is from now on an exact one with the same weights.
 
-    A linear layer of a class of its own, and a network that is nothing but one, stay as they are.
+    That is its last linear layer, or, where it has none, its last convolution if that is a 1×1 one. A layer of a class
+    of its own, and a network that is nothing but one, stay as they are.
     """
-    found = last_linear(network)
-    if found is not None and type(found[1]) is nn.Linear and found[0]:
-        name, layer = found
+    found: tuple[str, nn.Module] | None = last_linear(network) or _last_pixelwise(network)
+    if found is None or not found[0]:
+        return network
+    name, layer = found
+    head: ExactLinear | ExactPixelwise
+    if type(layer) is nn.Linear:
         head = ExactLinear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-        head.weight, head.bias = layer.weight, layer.bias
-        network.set_submodule(name, head.train(layer.training))
+    elif type(layer) is nn.Conv2d:
+        head = ExactPixelwise(layer.in_channels, layer.out_channels, 1, bias=layer.bias is not None, device="meta")
+    else:
+        return network
+    head.weight, head.bias = layer.weight, layer.bias
+    network.set_submodule(name, head.train(layer.training))
     return network
+
+
+def _last_pixelwise(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
+    """Name and module of the last convolution, if it is a plain 1×1 one."""
+    convolutions = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    name, last = convolutions[-1] if convolutions else ("", None)
+    plain = last is not None and last.kernel_size == last.stride == (1, 1) and last.padding == (0, 0)
+    return (name, last) if last is not None and plain and last.groups == 1 else None

@@ -11,6 +11,8 @@ from torch import nn
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.dcgan import DCGANGenerator
+from ssdkd_env.networks.deeplab import DEEPLABS
 from ssdkd_env.networks.generators import Generator
 from ssdkd_env.networks.resnet import RESNETS
 from ssdkd_env.networks.vgg import VGG11
@@ -20,7 +22,16 @@ from ssdkd_env.registry import Registry
 #: First widths of the small classifiers by name.
 CONVNET_WIDTHS = (6, 8, 10, 12, 16, 24)
 
-#: Name → constructor. All but the generators are classifiers and take `num_classes` and `in_channels`.
+#: Name → constructor of a generator; takes `latent_dim` and `image_shape`.
+GENERATORS: dict[str, Callable[..., nn.Module]] = {
+    "generator": Generator,
+    "generator_small": partial(Generator, channels=32),  # a quarter of the standard width, for a CPU
+    "dcgan": DCGANGenerator,
+    "dcgan_small": partial(DCGANGenerator, channels=128),
+}
+
+#: Name → constructor. All but the generators take `num_classes` and `in_channels`; they are classifiers of images, and
+#: `DEEPLABS` of pixels.
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
     "network",
     None,
@@ -28,11 +39,11 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
         "convnet": ConvNet,
         # Channels w, 2w and 4w.
         **{f"convnet{width}": partial(ConvNet, channels=(width, 2 * width, 4 * width)) for width in CONVNET_WIDTHS},
-        "generator": Generator,
-        "generator_small": partial(Generator, channels=32),  # a quarter of the standard width, for a CPU
+        **GENERATORS,
         **RESNETS,
         **WIDE_RESNETS,
         "vgg11": VGG11,
+        **DEEPLABS,
     },
 )
 

@@ -20,11 +20,15 @@ from ssdkd_env.registry import Registry
 from ssdkd_env.settings import with_overrides
 from ssdkd_env.tasks.cards import with_card
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
-from ssdkd_env.tasks.data import find_dataset, load_split
+from ssdkd_env.tasks.data import find_dataset
+from ssdkd_env.tasks.data.readers import read_split
 from ssdkd_env.tasks.digits import DIGITS
+from ssdkd_env.tasks.scenes import CAMVID, NYUV2
 from ssdkd_env.tasks.task import LabelledImages, Task, TaskSpec, build_teacher, check_methods
 
-TASKS: Registry[TaskSpec] = Registry("task", TaskSpec, {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100)})
+TASKS: Registry[TaskSpec] = Registry(
+    "task", TaskSpec, {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100, CAMVID, NYUV2)}
+)
 
 #: The largest `work_scale`.
 MOST_WORK = 1_000_000
@@ -53,12 +57,12 @@ def with_real_data(spec: TaskSpec, data_root: str | Path | None) -> TaskSpec:
         return spec
     if source is None:
         return spec
-    test = partial(load_split, "data_root", source, "test", spec.image_shape[0])
-    return replace(spec, evaluation=test, teacher_data=partial(_both_splits, source, spec.image_shape[0]))
+    test = partial(read_split, "data_root", source, "test", spec)
+    return replace(spec, evaluation=test, teacher_data=partial(_both_splits, source, spec))
 
 
-def _both_splits(source: Path, channels: int) -> tuple[LabelledImages, LabelledImages]:
-    return load_split("data_root", source, "train", channels), load_split("data_root", source, "test", channels)
+def _both_splits(source: Path, spec: TaskSpec) -> tuple[LabelledImages, LabelledImages]:
+    return read_split("data_root", source, "train", spec), read_split("data_root", source, "test", spec)
 
 
 def load_task(
@@ -117,7 +121,7 @@ def load_task(
         probe=with_overrides(spec.probe, "probe", probe),
     )
     if evaluation is not None:
-        spec = replace(spec, evaluation=partial(load_split, "evaluation", evaluation, "test", spec.image_shape[0]))
+        spec = replace(spec, evaluation=partial(read_split, "evaluation", evaluation, "test", spec))
     if not spec.teacher_weights:
         raise InvalidInputError(
             f"task {spec.name!r} ships no teacher; give teacher='path/to/weights.safetensors', or train one: "

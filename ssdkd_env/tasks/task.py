@@ -22,7 +22,7 @@ from ssdkd_env.networks.folding import fold_batch_norm
 from ssdkd_env.networks.head import with_exact_head
 from ssdkd_env.networks.registry import build_network
 from ssdkd_env.tasks.probe_settings import ProbeSettings
-from ssdkd_env.tasks.void import VOID, to_classes
+from ssdkd_env.tasks.void import VOID
 
 #: Real images (N, C, H, W) uint8 and labels (N,) int64, or label maps (N, H, W) uint8 with `VOID` for no class.
 LabelledImages = tuple[Tensor, Tensor]
@@ -55,7 +55,8 @@ class TaskSpec:
         training_set_size: images of the original data set, of which a buffer's scale is a share (for digits all 1,797,
             held-out ones included; for CIFAR the training images).
         classes: names of the classes, for pictures and tables; empty for numbers.
-        void: of label maps, the number that the data have for pixels without a class; see `void.to_classes`.
+        dense: the networks answer for each pixel, so that files hold label maps.
+        void: the number that label maps of files have for pixels without a class; see `void.to_classes`.
         dataset: name of the real data set under the user's data folder, such as `"cifar10"`; it gives `evaluation`
             and `teacher_data` where it is found.
         evaluation: loads the real evaluation data, which serve to report accuracy and nothing else; None when
@@ -86,6 +87,7 @@ class TaskSpec:
     budgets: dict[str, dict[str, int]] = field(default_factory=dict)
     training_set_size: int = 0
     classes: tuple[str, ...] = ()
+    dense: bool = False
     void: int | None = None
     dataset: str = ""
     evaluation: Callable[[], LabelledImages] | None = None
@@ -112,6 +114,11 @@ class Task:
         self._real: tuple[LabelledImages, LabelledImages] | None = None
         self._pass_costs: PassCosts | None = None  # before they are asked for
         self._output_dims = check_classifier("teacher", teacher, spec)
+        if spec.dense and not self.dense:
+            raise InvalidInputError(
+                f"teacher_arch={spec.teacher_arch!r} answers once an image, task {spec.name!r} is dense; give one that "
+                "answers (N, classes, H, W), or leave dense out of the task"
+            )
 
     @property
     def dense(self) -> bool:
@@ -210,7 +217,8 @@ class Task:
         if self.spec.evaluation is None:
             return None
         if device not in self._evaluations:
-            images, labels = take_images("evaluation data", self.spec.evaluation(), self.spec, self._output_dims - 1)
+            images, labels = self.spec.evaluation()
+            check_images("evaluation data", images, labels, self.spec, self._output_dims - 1)
             self._evaluations[device] = images.to(device), labels.to(device)
         return self._evaluations[device]
 
@@ -241,10 +249,9 @@ class Task:
                 + remedy
             )
         if self._real is None:
-            train, test = (
-                take_images(name, data, self.spec, self._output_dims - 1)
-                for name, data in zip(("training data", "test data"), self.spec.teacher_data(), strict=True)
-            )
+            train, test = self.spec.teacher_data()
+            for name, (images, labels) in (("training data", train), ("test data", test)):
+                check_images(name, images, labels, self.spec, self._output_dims - 1)
             self._real = train, test
         return self._real
 
@@ -272,31 +279,12 @@ def share_right(logits: Tensor, labels: Tensor) -> float:
     return float((right & valid).sum() / valid.sum().clamp_min(1))
 
 
-def take_images(argument: str, data: LabelledImages, spec: TaskSpec, label_dims: int = 1) -> LabelledImages:
-    """Real images as they come → checked, and with label maps of classes and `VOID`.
-
-    Raises:
-        InvalidInputError: as `check_images` and `void.to_classes`.
-    """
-    images, labels = data
-    _check_shapes(argument, images, labels, spec, label_dims)
-    if label_dims == 3:
-        return images, to_classes(argument, labels, spec.num_classes, spec.void)
-    _check_classes(argument, labels, spec)
-    return data
-
-
 def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec, label_dims: int = 1) -> None:
     """Check real images against the task; labels have 1 dimension, or are label maps of classes and `VOID`.
 
     Raises:
         InvalidInputError: when there are none, or shape, type or labels do not fit.
     """
-    _check_shapes(argument, images, labels, spec, label_dims)
-    _check_classes(argument, labels if label_dims == 1 else labels[labels != VOID], spec)
-
-
-def _check_shapes(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec, label_dims: int) -> None:
     if len(images) == 0:
         raise InvalidInputError(f"{argument}: there are no images; give a file with at least one")
     if tuple(images.shape[1:]) != spec.image_shape or images.dtype != torch.uint8:
@@ -312,12 +300,10 @@ def _check_shapes(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec,
         )
     if len(labels) != len(images):
         raise InvalidInputError(f"{argument}: {len(images)} images but {len(labels)} labels; give one label an image")
-
-
-def _check_classes(argument: str, labels: Tensor, spec: TaskSpec) -> None:
-    if labels.numel() and (labels.min() < 0 or labels.max() >= spec.num_classes):
+    known = labels if label_dims == 1 else labels[labels != VOID]
+    if known.numel() and (known.min() < 0 or known.max() >= spec.num_classes):
         raise InvalidInputError(
-            f"{argument}: labels run from {int(labels.min())} to {int(labels.max())}, task {spec.name!r} has classes 0 "
+            f"{argument}: labels run from {int(known.min())} to {int(known.max())}, task {spec.name!r} has classes 0 "
             f"to {spec.num_classes - 1}"
         )
 

@@ -71,7 +71,7 @@ def test_images_have_no_mean_iou() -> None:
 def test_number_beyond_the_classes_is_refused_at_once_unless_it_is_called_void(teacher: str, tmp_path: Path) -> None:
     images, labels = np.zeros((4, 3, 8, 8), dtype=np.uint8), np.full((4, 8, 8), 255, dtype=np.uint8)
     np.savez(tmp_path / "maps.npz", images=images, labels=labels)
-    with pytest.raises(InvalidInputError, match=r"evaluation data: label maps have the values 255.* give it as void="):
+    with pytest.raises(InvalidInputError, match=r"evaluation: label maps have the values 255.* give it as void="):
         make(teacher, evaluation=str(tmp_path / "maps.npz"))
 
 

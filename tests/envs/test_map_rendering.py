@@ -39,7 +39,7 @@ def env(tmp_path: Path) -> SSDKDEnv:
 
 def test_rows_are_image_teachers_map_and_students_map(env: SSDKDEnv) -> None:
     assert env.run is not None
-    picture = triptych(env.run, columns=3, width=8)
+    picture = triptych(env.run, width=3 * 8 + 2 * GAP + 7, height=3 * 8 + 2 * GAP)
     assert picture.shape == (3 * 8 + 2 * GAP, 3 * 8 + 2 * GAP, 3)
     residents, colors = env.run.buffer.residents, palette(4)
     hardest = residents.discrepancy.argsort(descending=True, stable=True)[:3]

@@ -11,8 +11,10 @@ from torch import nn
 
 from ssdkd_env.distillation.batch_norm import BatchNormStatistics, batch_norm_layers
 from ssdkd_env.networks import NETWORKS, build_network
+from ssdkd_env.networks.deeplab import DEEPLABS
+from ssdkd_env.networks.registry import GENERATORS
 
-CLASSIFIERS = sorted(name for name in NETWORKS if not name.startswith("generator"))
+CLASSIFIERS = sorted(set(NETWORKS) - set(GENERATORS) - set(DEEPLABS))
 #: One network of each family, the smallest.
 FAMILIES = ["resnet8", "resnet18", "wrn16_1", "vgg11"]
 

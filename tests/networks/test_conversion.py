@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssdkd_env.networks.checkpoints import load_weights, save_weights
-from ssdkd_env.networks.conversion import NAMINGS, strip_prefixes, translations
+from ssdkd_env.networks.conversion import NAMINGS, strip_prefixes, translations, used
 from tests.networks.test_checkpoints import refused, same_weights
 from tests.networks.test_classifiers import build, images
 
@@ -241,6 +241,14 @@ def test_rules_apply_to_whole_layers_only() -> None:
     names = ["efc.weight", "layer1.fc.weight", "downsample.weight", "x.downsamples.0", "conv12_x.weight"]
     for _, mapping in translations(names):
         assert mapping == {name: name for name in names}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_an_auxiliary_classifier_is_used_only_by_a_network_that_has_one(prefix: str) -> None:
+    names = [prefix + "aux_classifier.4.bias", prefix + "classifier.4.bias", prefix + "layer.aux_classifier.bias"]
+    assert used(names, {"classifier.4.bias"}) == names[1:]
+    assert used(names, {"aux_classifier.4.bias"}) == names
+    assert used(names, {prefix + "aux_classifier.4.bias"}) == names
 
 
 def test_prefixes_are_stripped_when_all_names_share_them() -> None:

@@ -9,7 +9,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ssdkd_env.networks import folding
 from ssdkd_env.networks.folding import FoldedTwin, fold_batch_norm
-from ssdkd_env.networks.registry import NETWORKS, build_network
+from ssdkd_env.networks.registry import build_network
+from tests.networks.test_classifiers import CLASSIFIERS
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -32,7 +33,7 @@ def batch_norms(network: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-@pytest.mark.parametrize("arch", sorted(name for name in NETWORKS if not name.startswith("generator")))
+@pytest.mark.parametrize("arch", CLASSIFIERS)
 def test_the_folded_network_answers_the_same_with_fewer_layers(arch: str) -> None:
     network = trained(arch)
     before, answers = batch_norms(network), network(IMAGES)

@@ -27,6 +27,8 @@ _GENERATOR: dict[str, Any] = {"latent_dim": LATENT[0], "image_shape": (2, 8, 8)}
 REGISTERED: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "convnet": ("convnet", _CLASSIFIER | {"channels": (6, 8, 10)}, IMAGE),
     "convnet without BatchNorm": ("convnet", _CLASSIFIER | {"channels": (5, 6), "batch_norm": False}, IMAGE),
+    "dcgan": ("dcgan", _GENERATOR | {"image_shape": (2, 33, 40), "channels": 32}, LATENT),
+    "deeplab_small12": ("deeplab_small12", _CLASSIFIER, (3, 16, 24)),
     "generator": ("generator", _GENERATOR, LATENT),
     "generator_small": ("generator_small", _GENERATOR, LATENT),
     "resnet8": ("resnet8", _CLASSIFIER, IMAGE),

@@ -11,6 +11,8 @@ from torch import nn
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks import NETWORKS, build_network
 from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.deeplab import DEEPLABS
+from ssdkd_env.networks.registry import GENERATORS
 from ssdkd_env.registry import resolve_import_path
 from tests.own_networks import NUMBER, DenseNet
 
@@ -92,7 +94,11 @@ def test_a_factory_that_returns_no_module_is_refused() -> None:
 
 
 @pytest.mark.parametrize("arch", sorted(NETWORKS))
-def test_every_registered_network_takes_the_options_of_its_role(arch: str) -> None:
-    options = {"latent_dim": 4, "image_shape": (2, 8, 8)} if arch.startswith("generator") else OPTIONS
+def test_every_registered_network_takes_the_options_of_its_role_and_answers_in_its_shape(arch: str) -> None:
+    images, latents = (2, 2, 16, 16), (2, 4)
+    generator = arch in GENERATORS
     with torch.device("meta"):
-        assert isinstance(NETWORKS[arch](**options), nn.Module)
+        network = NETWORKS[arch](latent_dim=4, image_shape=images[1:]) if generator else NETWORKS[arch](**OPTIONS)
+        assert isinstance(network, nn.Module)
+        shape = tuple(network.eval()(torch.zeros(latents if generator else images)).shape)
+    assert shape == (images if generator else (2, 3, 16, 16) if arch in DEEPLABS else (2, 3))

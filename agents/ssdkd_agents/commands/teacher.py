@@ -30,14 +30,14 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.teachers import CARD, WEIGHTS, RealData, TeacherRun
 from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.tasks.data import load_split
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
+from ssdkd_env.tasks.data.readers import read_split
 from ssdkd_env.tasks.registry import TASKS, with_real_data
 from ssdkd_env.tasks.task import (
     TaskSpec,
     build_teacher,
     check_classifier,
-    take_images,
+    check_images,
 )
 from ssdkd_env.tasks.teacher import TeacherSettings, TeacherTraining
 
@@ -100,12 +100,10 @@ def main(args: Arguments, words: Sequence[str] | None = None) -> None:
         spec = replace(spec, teacher_arch=args.teacher_arch, teacher_options={})
     data = _real_data(args, spec)
     label_dims = check_classifier("teacher", build_teacher(spec, seed=0).eval(), spec) - 1
-    train, test = (
-        take_images(argument, part, spec, label_dims)
-        for argument, part in (("--data", data.train), ("--test-data", data.test))
-    )
-    train = with_imbalance(train, args.imbalance, spec.num_classes, "--imbalance.profile")
-    data = replace(data, train=train, test=test, imbalance=args.imbalance)
+    check_images("--data", *data.train, spec, label_dims)
+    check_images("--test-data", *data.test, spec, label_dims)
+    train = with_imbalance(data.train, args.imbalance, spec.num_classes, "--imbalance.profile")
+    data = replace(data, train=train, imbalance=args.imbalance)
     training = TeacherTraining(spec, data.train, args.settings, select_device(args.device))
     folder = folder or RunFolder(args.out, _config(args, data))
     run = TeacherRun(
@@ -138,8 +136,7 @@ def _real_data(args: Arguments, spec: TaskSpec) -> RealData:
             raise InvalidInputError("--data and --data-root both say what to train on; give one of them")
         source = Path(args.data).resolve().name if Path(args.data).exists() else args.data
         test = ("--data", args.data) if args.test_data is None else ("--test-data", args.test_data)
-        channels = spec.image_shape[0]
-        return RealData(source, load_split("--data", args.data, "train", channels), load_split(*test, "test", channels))
+        return RealData(source, read_split("--data", args.data, "train", spec), read_split(*test, "test", spec))
     if args.test_data is not None:
         raise InvalidInputError("--test-data without --data: top-1 of a teacher is measured on the same data set")
     if args.data_root is not None and not spec.dataset:

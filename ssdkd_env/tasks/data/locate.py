@@ -15,12 +15,20 @@ DATA_VARIABLE = "SSDKD_DATA"
 #: Endings of an archive's name, in the order in which they are looked for.
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
+#: Data sets of label maps, and what tells a folder of theirs.
+OF_MAPS = {
+    "camvid": ("train.txt", "train/images", "trainannot", "train_labels", "701_StillsRaw_full"),
+    "nyuv2": ("nyu_depth_v2_labeled.mat", "labels13", "train_labels_13", "test_labels_13", "seg13", "train/images"),
+}
+
 
 def find_dataset(name: str, data_root: str | Path | None) -> Path | None:
     """Find the data set `name` in `data_root`, else in the folder that `SSDKD_DATA` names.
 
     Looked for, in this order:
 
+    0. `camvid` and `nyuv2`: a folder of the name, an archive whose name begins with it, or `data_root` itself, when it
+       is such a folder (`nyu_depth_v2_labeled.mat` may lie in either);
     1. `cifar10` and `cifar100` only: the original python batches, as a folder (`cifar-10-batches-py`,
        `cifar-100-python`) or as the archive downloaded (`cifar-10-python.tar.gz`, `cifar-100-python.tar.gz`);
     2. an image folder, `<name>/{train,test}/<class>/*.{png,jpg,jpeg}`;
@@ -47,15 +55,28 @@ def find_dataset(name: str, data_root: str | Path | None) -> Path | None:
     if not os.path.isdir(root):
         problem = "is a file, expected a folder" if os.path.isfile(root) else "does not exist"
         raise InvalidInputError(f"{where} {problem}; give the folder in which to look for the data set {name!r}")
-    for path, matches in _candidates(name, root):
+    for path, matches in _maps(name, root) if name in OF_MAPS else _candidates(name, root):
         if matches:
             return path
+    if name in OF_MAPS:
+        raise InvalidInputError(
+            f"{where} holds no data set {name!r}; looked for {name}/, {name}*.tar*, {', '.join(OF_MAPS[name])}: put "
+            "one of them there or give another folder"
+        )
     layout = BATCH_LAYOUTS.get(name)
     originals = f"{layout.folder}/, {layout.archive}, " if layout else ""
     raise InvalidInputError(
         f"{where} holds no data set {name!r}; looked for {originals}{name}/{{train,test}}/<class>/, {name}.tar*, "
         f"{name}-jpeg.tar* and {name}/{{train,test}}.npz: put one of them there or give another folder"
     )
+
+
+def _maps(name: str, root: Path) -> Iterator[tuple[Path, bool]]:
+    """Every place where a data set of label maps may be, in order, and whether it is there."""
+    yield root / name, os.path.isdir(root / name)
+    for path in sorted(root.glob(f"{name}*.tar*")):
+        yield path, os.path.isfile(path)
+    yield root, any(os.path.exists(root / mark) for mark in OF_MAPS[name])
 
 
 def _candidates(name: str, root: Path) -> Iterator[tuple[Path, bool]]:

@@ -1,0 +1,49 @@
+"""Reading the data of a task from whatever the user names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from ssdkd_env.tasks.data.camvid import load_camvid
+from ssdkd_env.tasks.data.hub import HUB_PREFIX
+from ssdkd_env.tasks.data.label_maps import Layout, MapForm, load_maps
+from ssdkd_env.tasks.data.nyuv2 import load_nyuv2
+from ssdkd_env.tasks.data.splits import load_split
+from ssdkd_env.tasks.task import LabelledImages, TaskSpec
+from ssdkd_env.tasks.void import VOID, to_classes
+
+#: Where images and label maps of the user's own lie.
+_LAYOUTS = (("{split}/images", "{split}/labels"), ("images", "labels"))
+
+
+def read_split(argument: str, source: str | Path, split: Literal["train", "test"], spec: TaskSpec) -> LabelledImages:
+    """Read one split for a task: images with a class each, or with label maps where the task is `dense`.
+
+    Label maps are resized to the task's images, and have its number of `void`. They lie in one of the forms of
+    `load_camvid` and `load_nyuv2`, for tasks of these data sets, else as PNGs of class numbers in `{split}/images` and
+    `{split}/labels`, or in `images` and `labels` with files `{split}.txt`; or in an `.npz`.
+
+    Args:
+        argument: name of the user's argument, for error messages.
+        source: see `load_split`.
+        split: which.
+        spec: of the task.
+
+    Raises:
+        InvalidInputError: as `load_split`, `load_maps` and `to_classes`.
+    """
+    path = os.fspath(source)
+    arrays = path.endswith(".npz") or os.path.isfile(os.path.join(path, f"{split}.npz")) or path.startswith(HUB_PREFIX)
+    if not spec.dense or arrays:
+        images, labels = load_split(argument, source, split, spec.image_shape[0])
+        return images, to_classes(argument, labels, spec.num_classes, spec.void) if labels.dim() == 3 else labels
+    size = spec.image_shape[1:]
+    if spec.dataset == "camvid":
+        return load_camvid(argument, source, split, size)
+    if spec.dataset == "nyuv2":
+        return load_nyuv2(argument, source, split, size)
+    layouts = tuple(Layout(images, labels, VOID) for images, labels in _LAYOUTS)
+    form = MapForm(spec.name, spec.num_classes, {"train": 0, "test": 0}, layouts)
+    return load_maps(argument, source, split, form, size, spec.void)
