@@ -87,7 +87,9 @@ def main(args: Arguments) -> None:
     if info["diverged"]:
         print("the student diverged (NaN): its weights are useless; try a smaller --student.lr")
     if "accuracy" in info:
-        print(f"accuracy on real images: {info['accuracy']:.4f}")
+        print(f"accuracy on real {'pixels' if 'mean_iou' in info else 'images'}: {info['accuracy']:.4f}")
+    if "mean_iou" in info:
+        print(f"mean IoU on real images: {info['mean_iou']:.4f}")
     print(f"agreement with the teacher on the probe set: {info['probe_agreement']:.4f}")
     print(f"student: {folder.path / 'student.safetensors'}\npicture: {picture}")
 
