@@ -28,7 +28,7 @@ from ssdkd_env.distillation.losses import (
 )
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.priority import class_share, confidence, modulation, target_probability
-from ssdkd_env.networks.head import last_linear
+from ssdkd_env.networks.head import last_layer
 
 
 class Objective:
@@ -84,8 +84,8 @@ class Objective:
         self._priors = method.image_priors or (
             (method.bn_weight > 0 and not self._matches) or (method.contrastive_weight > 0 and not compares)
         )
-        head = last_linear(teacher) if method.activation_weight else None
-        self._last_linear = head and head[1]
+        head = last_layer(teacher) if method.activation_weight else None
+        self._head = head and head[1]
         self._contrastive: ContrastiveLoss | None = None
         if compares:
             features = sum(layer.num_features for layer in self.statistics.layers)
@@ -120,7 +120,7 @@ class Objective:
         emphases = emphases or [Emphasis.of(method)] * self.runs
         inputs = self._normalize(random_crop_flip(images, self._padding, self._flip, *self._random))
         captures = self._matches or self._contrastive is not None
-        with self.statistics.capture(captures), _captured_input(self._last_linear) as features, ranges.part("teacher"):
+        with self.statistics.capture(captures), _captured_input(self._head) as features, ranges.part("teacher"):
             logits = self.teacher(inputs)
         if not method.drawn_targets or logits.dim() == 4:
             targets = logits.argmax(dim=1)  # dense prediction has no drawn target: sharpen what the teacher sees

@@ -45,7 +45,7 @@ def with_exact_head(network: nn.Module) -> nn.Module:
     That is its last linear layer, or, where it has none, its last convolution if that is a 1×1 one. A layer of a class
     of its own, and a network that is nothing but one, stay as they are.
     """
-    found: tuple[str, nn.Module] | None = last_linear(network) or _last_pixelwise(network)
+    found = last_layer(network)
     if found is None or not found[0]:
         return network
     name, layer = found
@@ -59,6 +59,11 @@ def with_exact_head(network: nn.Module) -> nn.Module:
     head.weight, head.bias = layer.weight, layer.bias
     network.set_submodule(name, head.train(layer.training))
     return network
+
+
+def last_layer(network: nn.Module) -> tuple[str, nn.Module] | None:
+    """Name and module of the layer that gives the logits: the last linear one, or a last 1×1 convolution; else None."""
+    return last_linear(network) or _last_pixelwise(network)
 
 
 def _last_pixelwise(network: nn.Module) -> tuple[str, nn.Conv2d] | None:

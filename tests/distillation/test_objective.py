@@ -350,8 +350,20 @@ def test_the_activation_is_that_before_the_last_linear_layer() -> None:
     torch.testing.assert_close(activation_part(teacher, images), -hidden.abs().mean())
 
 
-def test_without_a_linear_layer_the_activation_is_that_of_the_logits() -> None:
-    teacher, images = frozen_teacher(dense=True), make_images()
+def pixel_teacher(last: int) -> nn.Sequential:
+    """Its last convolution is of that size."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(SHAPE[0], 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+    return nn.Sequential(*layers, nn.Conv2d(6, CLASSES, last, padding=last // 2)).eval().requires_grad_(False)
+
+
+def test_of_pixels_the_activation_is_that_before_the_last_convolution() -> None:
+    teacher, images = pixel_teacher(last=1), make_images()
+    torch.testing.assert_close(activation_part(teacher, images), -teacher[:3](as_inputs(images)).abs().mean())
+
+
+def test_without_such_a_layer_the_activation_is_that_of_the_logits() -> None:
+    teacher, images = pixel_teacher(last=3), make_images()
     torch.testing.assert_close(activation_part(teacher, images), -teacher(as_inputs(images)).abs().mean())
 
 
