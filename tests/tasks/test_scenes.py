@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import ssdkd_env  # noqa: F401 (registers the ids)
+from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks import load_task
@@ -83,6 +84,23 @@ def test_camvid_is_an_environment_with_mean_iou(data: Path, teacher: str) -> Non
         _, _, ended, _, info = env.step(env.paper_action)  # type: ignore[attr-defined]
     assert 0.0 <= info["mean_iou"] <= 1.0 and 0.0 <= info["accuracy"] <= 1.0
     assert env.task.dense and len(env.episode.snapshot.class_iou) == 11  # type: ignore[attr-defined]
+
+
+def test_real_images_are_distilled_on_as_the_upper_reference(data: Path, teacher: str) -> None:
+    env = SSDKDEnv(
+        "camvid",
+        "vanilla_kd",
+        teacher=teacher,
+        teacher_arch="deeplab_small12",
+        data_root=str(data),
+        method_options={"real_share": 1.0},
+        budget={"preset": "tiny"},
+        probe={"generators": 1, "batches": 1, "kept": 1, "batch_size": 4, "steps": 1},
+    )
+    env.reset(seed=0)
+    assert env.run is not None and len(env.run.buffer) == 4
+    _, _, _, _, info = env.step(env.paper_action)
+    assert info["synthesized"] == 0 and not info["diverged"]
 
 
 def test_tasks_name_their_classes_and_their_void() -> None:

@@ -156,6 +156,18 @@ CIFAR_CPU_PARTS_SUITE = (
 CIFAR_CPU_SHORT = CIFAR_CPU | {"budget": {"preset": "cpu"}, "evaluate_every_rounds": 36}
 
 
+#: Teachers and budget are the task's; few evaluations.
+_SCENES: dict[str, Any] = {"evaluate_every_rounds": 10}
+
+SCENES_SUITE = (
+    Entry("SSD-KD", env_kwargs=_SCENES),
+    Entry("SSD-KD, uniform", sampler="uniform", env_kwargs=_SCENES),
+    Entry("Fast-5", "fast5", env_kwargs=_SCENES),
+    Entry("DFAD", "dfad", env_kwargs=_SCENES),
+    Entry("KD, 100 % real", "vanilla_kd", {"real_share": 1.0}, env_kwargs=_SCENES),
+)
+
+
 def _precision(env_kwargs: Mapping[str, Any]) -> tuple[Entry, ...]:
     """SSD-KD in both precisions; the table's differences are bfloat16's loss or gain."""
     return tuple(Entry(name, env_kwargs={**env_kwargs, "precision": name}) for name in ("float32", "bfloat16"))
@@ -244,6 +256,7 @@ SUITES = {
     "cifar-cpu-parts": Suite(
         "the same for parts of SSD-KD, dearer methods and real images", CIFAR_CPU_PARTS_SUITE, "SSDKD/CIFAR10-v2"
     ),
+    "scenes": Suite("segmentation: SSD-KD, Fast, DFAD and KD on real images", SCENES_SUITE, "SSDKD/CamVid-v2"),
     "precision": Suite("SSD-KD in float32 and in bfloat16", _precision({})),
     "cifar-cpu-precision": Suite(
         "the same on CIFAR-10, a quarter as long as cifar-cpu", _precision(CIFAR_CPU_SHORT), "SSDKD/CIFAR10-v2"
