@@ -6,7 +6,8 @@ Examples:
 
 All searches play equally many episodes, on seeds that agents train on; the candidates of a generation share theirs.
 Then what each has found plays the same held-out seeds, beside the paper's sampler, uniform sampling and the middle of
-the box. Differences are from the best constant plan, seed by seed, with 95 % bootstrap intervals.
+the box. Differences are from the best constant plan, seed by seed, with 95 % bootstrap intervals. There is headroom
+where one of them is at least 0.01 in held-out accuracy, with its interval above 0: otherwise no agent can win.
 
   constant  the best single plan
   oracle    the best constant plan of each instance of a set, searched on that instance alone
@@ -18,12 +19,13 @@ Give the same command again to go on: searches and episodes that are there stay 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from laboratory.common import check_least
+from ssdkd_agents.analysis.statistics import bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.commands.command_line import Plugins, launch
@@ -46,6 +48,9 @@ ORACLE = "oracle"
 Rows = dict[str, dict[int | None, SearchConfig]]
 #: Rows that are searched for nothing.
 CONTROLS = ("paper", "uniform")
+#: Rows that an agent could learn from, and the least gain in held-out accuracy that is worth an agent.
+SEARCHED = (*(family for family in FAMILIES if family != REFERENCE), ORACLE)
+LEAST_GAIN = 0.01
 
 
 @dataclass
@@ -136,9 +141,29 @@ def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
         for (label, _, _), line in tqdm(played, total=len(wanted), unit="episode"):
             lines.append(line | {"label": label} | ({"sampler": ORACLE} if label == ORACLE else {}))
             append_line(path, lines[-1])
-    table = make_sampler_table(lines, against=REFERENCE)
+    table = f"{make_sampler_table(lines, against=REFERENCE)}\n\n{verdict(lines)}"
     write_atomically(args.out / "table.md", lambda temporary: temporary.write_text(table + "\n"))
     print(table)
+
+
+def verdict(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Which rows show headroom, in words.
+
+    Args:
+        lines: results of episodes, those of `REFERENCE` among them.
+    """
+    reached: dict[str, dict[int, float]] = {}
+    for line in lines:
+        if line["label"] not in CONTROLS and "held_out_accuracy" in line:
+            reached.setdefault(line["label"], {})[line["seed"]] = line["held_out_accuracy"]
+    reference = reached.pop(REFERENCE, {})
+    gains = {row: paired_differences(values, reference) for row, values in reached.items() if row in SEARCHED}
+    found = {row: bootstrap_mean(values) for row, values in gains.items() if values}
+    if not found:
+        return "Headroom: not known, without held-out accuracy of anything but the best constant plan."
+    rows = [row for row, gain in found.items() if gain.mean >= LEAST_GAIN and gain.low > 0]
+    said = ", ".join(f"{row} {gain}" for row, gain in found.items())
+    return f"Headroom over the best constant plan (at least {LEAST_GAIN}): {' and '.join(rows) or 'none'}; {said}."
 
 
 def _missing(args: Arguments, samplers: dict[str, str], lines: list[dict[str, Any]]) -> list[tuple[str, int, str]]:

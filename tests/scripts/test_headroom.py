@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from headroom import verdict
 from ssdkd_agents.runs import read_lines
 
 from tests.scripts.commands import assert_refused, contents, in_this_process
@@ -27,6 +28,7 @@ def test_searches_are_compared_and_go_on_where_they_were(tmp_path: Path) -> None
         (label, seed) for label in labels for seed in (1_000_000, 1_000_001)
     }
     assert "− constant" in result.stdout
+    assert "Headroom over the best constant plan (at least 0.01): " in result.stdout
     assert (out / "table.md").read_text() in result.stdout
     before = contents(out)
     again = in_this_process("headroom", *arguments)
@@ -52,6 +54,31 @@ def test_the_oracle_plays_each_instance_with_its_own_plan(tmp_path: Path) -> Non
         assert line["sampler"] == "oracle"
         assert line["final"]["instance"] == instances[seed]
         assert line["actions"][0] == pytest.approx(found["action"])
+
+
+def lines_of(**accuracies: list[float]) -> list[dict[str, object]]:
+    return [
+        {"label": label, "seed": seed, "held_out_accuracy": value}
+        for label, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_headroom_is_a_gain_that_is_large_enough_and_sure() -> None:
+    """Of two gains in the mean, one whose interval reaches below 0, and one that is too small."""
+    constant = [0.90, 0.80, 0.85, 0.95]
+    lines = lines_of(
+        constant=constant,
+        schedule=[value + 0.02 for value in constant],
+        linear=[0.98, 0.78, 0.92, 0.93],
+        oracle=[value + 0.005 for value in constant],
+        paper=[1.0] * 4,
+    )
+    said = verdict(lines)
+    assert said.startswith("Headroom over the best constant plan (at least 0.01): schedule; schedule 0.0200 [0.02")
+    assert "oracle 0.0050 [0.0050, 0.0050]" in said and "paper" not in said
+    assert "none; oracle" in verdict(lines_of(constant=constant, oracle=constant))
+    assert "not known" in verdict(lines_of(constant=constant))
 
 
 @pytest.mark.parametrize(
