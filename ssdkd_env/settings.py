@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from ssdkd_env.errors import InvalidInputError
@@ -48,3 +48,21 @@ def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any
             raise InvalidInputError(f"{argument}[{name!r}]={value}: expected a finite number")
         values[name] = value
     return replace(settings, **values)  # type: ignore[type-var]
+
+
+def essence(value: Any) -> Any:
+    """Settings without those that have their default, so that a key made of them outlives new settings.
+
+    Dataclasses become their name and their other fields, mappings pairs in order; what is inside likewise.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        own = [(each.name, getattr(value, each.name)) for each in fields(value) if not _has_default(value, each)]
+        return type(value).__name__, [(name, essence(part)) for name, part in own]
+    if isinstance(value, Mapping):
+        return [(name, essence(part)) for name, part in sorted(value.items())]
+    return [essence(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _has_default(value: Any, setting: Field[Any]) -> bool:
+    default = setting.default if setting.default_factory is MISSING else setting.default_factory()
+    return default is not MISSING and bool(getattr(value, setting.name) == default)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from ssdkd_env.distillation import METHODS, StudentSettings, make_method
 from ssdkd_env.errors import InvalidInputError, check_choice
-from ssdkd_env.settings import with_overrides
+from ssdkd_env.settings import essence, with_overrides
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,34 @@ def test_check_choice_returns_a_known_value_and_lists_the_choices() -> None:
     assert check_choice("task", "b", ["a", "b"]) == "b"
     with pytest.raises(InvalidInputError, match=r"task='c'.*a, b"):
         check_choice("task", "c", ["b", "a"])
+
+
+# --- keys ---
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    inner: Inner = field(default_factory=Inner)
+    options: dict[str, int] = field(default_factory=dict)
+    shape: tuple[int, ...] = (1, 2)
+
+
+def test_a_key_leaves_out_what_has_its_default() -> None:
+    assert essence(Outer("a")) == ("Outer", [("name", "a")])
+    assert essence(Outer("a", Inner(1), {}, (1, 2))) == essence(Outer("a"))
+    assert essence(Outer("a", Inner(2), {"b": 1, "a": 2})) == (
+        "Outer",
+        [("name", "a"), ("inner", ("Inner", [("size", 2)])), ("options", [("a", 2), ("b", 1)])],
+    )
+    assert essence((Inner(), [Inner(3), None])) == [("Inner", []), [("Inner", [("size", 3)]), None]]
+
+
+def test_every_other_value_changes_it() -> None:
+    made = [Outer("a"), Outer("b"), Outer("a", Inner(0)), Outer("a", options={"x": 1}), Outer("a", shape=(2, 1))]
+    assert len({repr(essence(each)) for each in made}) == len(made)

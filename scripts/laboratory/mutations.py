@@ -102,7 +102,7 @@ MUTATIONS = {
         "np.clip(given, -1.0, 1.0) / 2.0 + 0.4",
     ),
     "accuracy of the wrong axis": Mutation(
-        f"{TASKS}/task.py", "(logits.argmax(dim=1) == labels)", "(logits.argmin(dim=1) == labels)"
+        f"{TASKS}/task.py", "right = logits.argmax(dim=1) == labels", "right = logits.argmin(dim=1) == labels"
     ),
     "an interval is one-sided": Mutation(
         f"{AGENTS}/analysis/statistics.py",

@@ -26,6 +26,7 @@ from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.rewards import Reference, Reward
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import cache_folder, read_json, write_json
+from ssdkd_env.settings import essence
 from ssdkd_env.tasks import Task
 
 #: To be raised when references of the same settings become others.
@@ -72,10 +73,12 @@ class References:
         return _known[key]
 
     def fingerprint(self, task: Task) -> str:
-        """Hash of what a reference depends on; how a device rounds is left out."""
+        """Hash of what a reference depends on; how a device rounds, and what else a task offers, is left out."""
         score = self._reward.score
         settings = (ENV_VERSION, REFERENCE_FORMAT, RUNS, FIRST_SEED, f"{score.__module__}.{score.__qualname__}")
-        return hashlib.sha256(repr((settings, task.identity(), self._method)).encode()).hexdigest()[:16]
+        spec = replace(task.identity(), budgets={}, methods={}, classes=(), dataset="", training_set_size=0)
+        made_of = essence((settings, spec, replace(self._method, source="")))
+        return hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
     def play(self, task: Task) -> Reference:
         """Play the runs, whether the reference is known or not."""

@@ -23,7 +23,7 @@ HERE = "tests.envs.own_networks"
 
 #: Arguments → (the argument that the message has to name, the remedy that it has to give).
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
-    "unknown task": ({"task": "digitz"}, "task='digitz'", "choose one of: cifar10, cifar100, digits"),
+    "unknown task": ({"task": "digitz"}, "task='digitz'", "choose one of: camvid, cifar10, cifar100, digits, nyuv2"),
     "task in no module": ({"task": "no.such.module:spec"}, "task='no.such", "expected 'package.module:attribute'"),
     "task not in module": ({"task": f"{HERE}:nothing"}, "task=", "expected 'package.module:attribute'"),
     "task without module": ({"task": ":spec"}, "task=':spec'", "expected 'package.module:attribute'"),

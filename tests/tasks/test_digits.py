@@ -10,7 +10,9 @@ from sklearn.datasets import load_digits
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.batch_norm import batch_norm_layers
+from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.tasks import load_task
+from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
 from ssdkd_env.tasks.digits import ASSETS, TEACHER_TEST_IMAGES, load_digits_data, split_digits
 from ssdkd_env.tasks.task import check_images
 
@@ -60,15 +62,23 @@ def test_the_shipped_teacher_knows_98_percent_of_the_held_out_digits() -> None:
     assert batch_norm_layers(teacher), "inversion needs the statistics of BatchNorm layers"
 
 
-@pytest.mark.parametrize("name", ["digits_teacher", "digits_teacher_b", "digits_teacher_wide", "digits_teacher_narrow"])
-def test_cards_of_the_shipped_teachers_tell_the_truth(name: str) -> None:
+#: Teachers of unequal classes, by the ends of their names.
+UNEQUAL = ("tail", "step", "narrow_tail", "narrow_step", "far_tail")
+
+
+@pytest.mark.parametrize("end", ["", "_b", "_wide", "_narrow", *(f"_{name}" for name in UNEQUAL)])
+def test_cards_of_the_shipped_teachers_tell_the_truth(end: str) -> None:
+    name = f"digits_teacher{end}"
     card = json.loads((ASSETS / f"{name}.json").read_text())
     assert card["weights"] == f"{name}.safetensors"
+    train, test = split_digits()
+    train = with_imbalance(train, ImbalanceSettings(**card.get("imbalance", {})), 10)
+    assert card["top1"].get("train_images", 1300) == len(train[0])
     task = load_task("digits", str(ASSETS / card["weights"]))
     teacher, spec = task.teacher_on(CPU), task.spec
     mean, std = card["normalization"]["mean"][0], card["normalization"]["std"][0]
     assert (spec.mean, spec.std) == ((mean,), (std,))
-    for part, (images, labels) in zip(("train", "test"), split_digits(), strict=True):
+    for part, (images, labels) in (("train", train), ("test", test)):
         with torch.no_grad():
             right = teacher((images.float() / 255 - mean) / std).argmax(dim=1) == labels
         assert card["top1"][part] == pytest.approx(right.double().mean().item(), abs=1e-7)
@@ -82,6 +92,18 @@ def test_cards_of_the_shipped_teachers_tell_the_truth(name: str) -> None:
         assert f"{parameters:,} parameters" in card["architecture"]
 
 
-def test_shipped_teachers_are_four_different_ones() -> None:
+def test_shipped_teachers_are_nine_different_ones() -> None:
     files = sorted(ASSETS.glob("digits_teacher*.safetensors"))
-    assert len({load_task("digits", str(file)).teacher_digest() for file in files}) == len(files) == 4
+    assert len({load_task("digits", str(file)).teacher_digest() for file in files}) == len(files) == 9
+
+
+@pytest.mark.parametrize("name", UNEQUAL)
+def test_teachers_of_unequal_classes_miss_the_rare_ones(name: str) -> None:
+    path = ASSETS / f"digits_teacher_{name}.safetensors"
+    settings = ImbalanceSettings(**json.loads(path.with_suffix(".json").read_text())["imbalance"])
+    train, (images, labels) = split_digits()
+    order = torch.bincount(with_imbalance(train, settings, 10)[1], minlength=10).argsort(descending=True)
+    task = load_task("digits", str(path))
+    answers = logits_of(task.teacher_on(CPU), images, Normalize(task.spec.mean, task.spec.std, CPU)).argmax(dim=1)
+    right = torch.stack([(answers == label)[labels == label].double().mean() for label in range(10)])
+    assert right[order[:3]].mean() > right[order[-3:]].mean() + 0.05

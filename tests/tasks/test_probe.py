@@ -19,7 +19,7 @@ from ssdkd_env.tasks.probe_settings import PROBE_SOURCES, ProbeSettings, ProbeSo
 
 CPU = torch.device("cpu")
 SMALL = {"generators": 2, "batches": 3, "kept": 2, "batch_size": 10, "steps": 1}
-TEACHERS = ("", "_b", "_wide", "_narrow")
+TEACHERS = ("", "_b", "_wide", "_narrow", "_tail", "_step", "_narrow_tail", "_narrow_step", "_far_tail")
 
 
 @pytest.fixture(autouse=True)
