@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssdkd_env.tasks.data.label_maps import VOID, Layout, MapForm, Size, load_maps
+from ssdkd_env.tasks.data.label_maps import Layout, MapForm, Size, load_maps
 from ssdkd_env.tasks.task import LabelledImages
+from ssdkd_env.tasks.void import VOID
 
 #: The classes of SegNet (Badrinarayanan, Kendall & Cipolla 2017), by number.
 CAMVID_CLASSES = (
@@ -15,8 +16,7 @@ CAMVID_CLASSES = (
 #: The number that SegNet's index maps have for no class.
 _UNLABELLED = 11
 #: Original class → its colour in the label images (the data set's `label_colors.txt`) and the class that it is part of,
-#: as published by MathWorks "following SegNet" and by others. SegNet's own index maps are not quite these: against the
-#: counts published with the parts they have 9 % fewer pixels of Pedestrian, 4 % fewer of Pavement, 1 % more of Road.
+#: as published by MathWorks "following SegNet" and by others. SegNet's own index maps are not quite these.
 CAMVID_COLOURS: Mapping[str, tuple[tuple[int, int, int], str]] = {
     "Animal": ((64, 128, 64), "Pedestrian"),
     "Archway": ((192, 0, 128), "Building"),
