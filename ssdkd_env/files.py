@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,22 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_if_possible(write: Callable[[], object], otherwise: str) -> None:
+    """Write into the cache folder, or warn where that cannot be done: what is kept there can be made anew.
+
+    Args:
+        write: does it.
+        otherwise: what then happens in every process.
+    """
+    try:
+        write()
+    except InvalidInputError as error:
+        warnings.warn(
+            f"{otherwise} in every process: {error} (set SSDKD_CACHE to such a folder)",
+            stacklevel=3,
+        )
 
 
 def _umask() -> int:

@@ -50,6 +50,11 @@ def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any
     return replace(settings, **values)  # type: ignore[type-var]
 
 
+def is_finite_number(value: Any) -> bool:
+    """Whether what a file gives is a number that one can calculate with."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def essence(value: Any) -> Any:
     """Settings without those that have their default, so that a key made of them outlives new settings.
 

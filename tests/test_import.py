@@ -36,7 +36,7 @@ ROOMS = (
     ("ssdkd_env.envs",),
     ("ssdkd_agents",),
     ("ssdkd_agents.seeds", "ssdkd_agents.stopping", "ssdkd_agents.machine", "ssdkd_agents.archives"),
-    ("ssdkd_agents.families",),
+    ("ssdkd_agents.families", "ssdkd_agents.evolution"),
     ("ssdkd_agents.vec_env", "ssdkd_agents.samplers", "ssdkd_agents.playing", "ssdkd_agents.runs"),
     ("ssdkd_agents.environments",),
     ("ssdkd_agents.workers", "ssdkd_agents.policies", "ssdkd_agents.analysis", "ssdkd_agents.teachers"),

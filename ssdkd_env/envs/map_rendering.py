@@ -74,7 +74,7 @@ def _grid(rows: list[Tensor], columns: int) -> NDArray[np.uint8]:
     return picture.permute(1, 2, 0).numpy().copy()
 
 
-def draw_legend(figure: Figure, names: tuple[str, ...], left: int, top: int, width: int, size: float) -> int:
+def draw_legend(figure: Figure, names: tuple[str, ...], left: int, top: int, width: int, size: float) -> None:
     """Draw a square and a name for each class, row by row.
 
     Args:
@@ -84,9 +84,6 @@ def draw_legend(figure: Figure, names: tuple[str, ...], left: int, top: int, wid
         top: of it.
         width: that the rows may take.
         size: of the letters, in points.
-
-    Returns:
-        Height that it took, in pixels.
     """
     from matplotlib.patches import Rectangle
 
@@ -99,4 +96,3 @@ def draw_legend(figure: Figure, names: tuple[str, ...], left: int, top: int, wid
             Rectangle(place, SQUARE / full, SQUARE / height, color=tuple(colors[index]), transform=figure.transFigure)
         )
         figure.text((x + SQUARE + 4) / full, 1 - (y + SQUARE / 2) / height, name, fontsize=size, va="center")
-    return -(-len(names) // columns) * LINE

@@ -7,8 +7,6 @@ folder, so that every process of a machine does and only the first one plays the
 from __future__ import annotations
 
 import hashlib
-import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -25,8 +23,8 @@ from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.rewards import Reference, Reward
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import cache_folder, read_json, write_json
-from ssdkd_env.settings import essence
+from ssdkd_env.files import cache_folder, keep_if_possible, read_json, write_json
+from ssdkd_env.settings import essence, is_finite_number
 from ssdkd_env.tasks import Task
 
 #: To be raised when references of the same settings become others.
@@ -104,14 +102,7 @@ class References:
 
     def _made(self, task: Task, key: str) -> Reference:
         made = self.play(task)
-        try:
-            write_json(_path(key), asdict(made))
-        except InvalidInputError as error:
-            warnings.warn(
-                f"the reference of the reward is played anew in every process: {error} (set SSDKD_CACHE to such a "
-                "folder)",
-                stacklevel=2,
-            )
+        keep_if_possible(lambda: write_json(_path(key), asdict(made)), "the reference of the reward is played anew")
         return made
 
 
@@ -152,11 +143,7 @@ def _reference(values: Any) -> Reference | None:
         return None
     progress, scores, deviation = values["progress"], values["scores"], values["deviation"]
     lists = isinstance(progress, list) and isinstance(scores, list) and len(progress) == len(scores) >= 2
-    if not lists or not all(_is_finite(value) for value in (*progress, *scores, deviation)):
+    if not lists or not all(is_finite_number(value) for value in (*progress, *scores, deviation)):
         return None
     ascending = all(a < b for a, b in pairwise(progress))
     return Reference(tuple(progress), tuple(scores), deviation) if ascending and deviation >= 0 else None
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -150,8 +150,7 @@ class SmallBackbone(nn.Module):
     4 times `width` channels; the second and third halve the map, the last is dilated by 2.
 
     The shortcuts are of option A, without parameters. Those of option B would be 1×1 convolutions with stride 2, whose
-    gradient in channels_last is wrong on a CPU, or ends the process, with fewer than 16 channels: oneDNN then writes
-    outside its memory (its issue 6035, open as of PyTorch 2.13).
+    gradient in channels_last is not to be relied on below 16 channels on a CPU (oneDNN's issue 6035).
 
     State-dict names: `conv1, bn1, layer{1..4}.0.{conv1,bn1,conv2,bn2}`.
 

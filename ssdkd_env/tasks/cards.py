@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json
 from ssdkd_env.networks.registry import NETWORKS
+from ssdkd_env.settings import is_finite_number
 from ssdkd_env.tasks.task import TaskSpec
 
 
@@ -59,9 +59,7 @@ def _part(path: Path, card: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _channels(path: Path, name: str, values: Any, spec: TaskSpec) -> tuple[float, ...]:
     """A mean or standard deviation of each channel."""
-    numbers = isinstance(values, list) and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
-    )
+    numbers = isinstance(values, list) and all(map(is_finite_number, values))
     if not numbers or len(values) != spec.image_shape[0] or (name == "std" and min(values) <= 0):
         expected = f"{spec.image_shape[0]} finite numbers{' above 0' if name == 'std' else ''}, one a channel"
         raise InvalidInputError(f"{path}: normalization {name!r} is {values!r}, expected {expected}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ssdkd_env.distillation.augmentation import Normalize, to_uint8
 from ssdkd_env.distillation.forward import logits_of
 from ssdkd_env.distillation.inversion import Inversion
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import cache_folder, load_state, save_state
+from ssdkd_env.files import cache_folder, keep_if_possible, load_state, save_state
 from ssdkd_env.tasks.probe_settings import PROBE_SOURCES, ProbeSource
 from ssdkd_env.tasks.task import Task
 
@@ -58,14 +57,8 @@ class ProbeSet:
         images = _read(Path(task.spec.probe_sets) / file_name(task), task) if task.spec.probe_sets else None
         images = _read(made_here, task) if images is None else images
         if images is None:
-            images = synthesize(task, device)
-            try:
-                save_state(made_here, {"images": images})
-            except InvalidInputError as error:
-                warnings.warn(
-                    f"the probe set is made anew in every process: {error} (set SSDKD_CACHE to such a folder)",
-                    stacklevel=2,
-                )
+            images = made = synthesize(task, device)
+            keep_if_possible(lambda: save_state(made_here, {"images": made}), "the probe set is made anew")
         self.images: Tensor = images.to(device)
         self._normalize = normalize
         self._teacher_logits = logits_of(self.teacher, self.images, normalize)

@@ -7,6 +7,8 @@ paper's does. CamVid, and the small networks for it, are ours, for a CPU.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.tasks.data.camvid import CAMVID_CLASSES
@@ -14,9 +16,6 @@ from ssdkd_env.tasks.data.nyuv2_classes import NYUV2_CLASSES
 from ssdkd_env.tasks.probe_settings import ProbeSettings
 from ssdkd_env.tasks.task import TaskSpec
 from ssdkd_env.tasks.void import VOID
-
-#: What DFAD's authors do where each pixel has an answer.
-_DENSE_METHODS = {"dfad": {"adversarial_distance": "log_l1"}}
 
 CAMVID = TaskSpec(
     name="camvid",
@@ -55,23 +54,19 @@ CAMVID = TaskSpec(
         },
     },
     student=StudentSettings(lr=0.05, momentum=0.9, weight_decay=5e-4, temperature=2.0),
-    methods=_DENSE_METHODS,
+    # What DFAD's authors do where each pixel has an answer.
+    methods={"dfad": {"adversarial_distance": "log_l1"}},
     probe=ProbeSettings(batches=12, kept=2, batch_size=8, steps=10),
     dataset="camvid",
     training_set_size=367,
 )
 
-NYUV2 = TaskSpec(
+NYUV2 = replace(
+    CAMVID,
     name="nyuv2",
     image_shape=(3, 128, 128),
     num_classes=len(NYUV2_CLASSES),
     classes=NYUV2_CLASSES,
-    dense=True,
-    void=VOID,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    padding=8,
-    flip=True,
     teacher_arch="deeplabv3_resnet50",
     student_arch="deeplabv3_mobilenet_v2",
     generator_arch="dcgan",
@@ -85,9 +80,8 @@ NYUV2 = TaskSpec(
         batch_size=64,
         buffer_capacity=1600,
     ),
-    budgets={"tiny": CAMVID.budgets["tiny"]},
     student=StudentSettings(lr=0.1, momentum=0.9, weight_decay=1e-4, temperature=2.0),
-    methods=_DENSE_METHODS,
+    probe=ProbeSettings(),
     dataset="nyuv2",
     training_set_size=795,
 )

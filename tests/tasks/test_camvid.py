@@ -11,7 +11,7 @@ import torch
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data.camvid import CAMVID_CLASSES, CAMVID_COLOURS, load_camvid
-from ssdkd_env.tasks.data.label_maps import VOID
+from ssdkd_env.tasks.void import VOID
 from tests.tasks.data_forms import Files, encoded, random_images, write_files
 from tests.tasks.test_label_maps import png
 

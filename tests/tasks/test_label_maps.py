@@ -15,7 +15,8 @@ from PIL import Image
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import label_maps
-from ssdkd_env.tasks.data.label_maps import VOID, Layout, MapForm, load_maps, nearest, to_classes
+from ssdkd_env.tasks.data.label_maps import Layout, MapForm, load_maps, nearest
+from ssdkd_env.tasks.void import VOID, to_classes
 from tests.tasks.data_forms import Files, Pixels, encoded, random_images, write_files, write_tar
 
 LAYOUTS = (("{split}/images", "{split}/labels"), ("{split}", "{split}annot"), ("images", "labels"))

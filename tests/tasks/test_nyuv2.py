@@ -16,9 +16,10 @@ import torch
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import nyuv2
-from ssdkd_env.tasks.data.label_maps import VOID, nearest
+from ssdkd_env.tasks.data.label_maps import nearest
 from ssdkd_env.tasks.data.nyuv2 import LABELLED_FILE, NYUV2_CLASSES, NYUV2_CLASSES_40, load_nyuv2
 from ssdkd_env.tasks.data.nyuv2_classes import KNOWN_NAMES, NUM_NAMES, class_table, official_split
+from ssdkd_env.tasks.void import VOID
 from tests.tasks.data_forms import Files, Pixels, encoded, random_images, write_files, write_tar
 from tests.tasks.test_label_maps import png
 

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
@@ -75,6 +76,17 @@ class Arguments(Plugins):
     """Arguments of the environment."""
 
 
+def training_of(args: Any) -> TrainingConfig:
+    """The training that options of these names ask for; what a command has no option for has its default."""
+    same = {each.name: getattr(args, each.name) for each in fields(TrainingConfig) if hasattr(args, each.name)}
+    parsed = {
+        "algorithm": args.algo,
+        "env_kwargs": args.env.settings(),
+        "hyperparameters": parse_settings("hyperparameters", args.hyperparameters),
+    }
+    return TrainingConfig(**same | parsed)
+
+
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.resume:
@@ -82,22 +94,7 @@ def main(args: Arguments) -> None:
         config = config_of_run(folder)
         config = replace(config, timesteps=args.timesteps or config.timesteps)
     else:
-        config = TrainingConfig(
-            env_id=args.env_id,
-            algorithm=args.algo,
-            seed=args.seed,
-            timesteps=args.timesteps,
-            env_kwargs=args.env.settings(),
-            hyperparameters=parse_settings("hyperparameters", args.hyperparameters),
-            checkpoint_every_steps=args.checkpoint_every_steps,
-            evaluate_every_steps=args.evaluate_every_steps,
-            evaluation_episodes=args.evaluation_episodes,
-            patience=args.patience,
-            image_every_episodes=args.image_every_episodes,
-            vectorization=args.vectorization,
-            start=args.start,
-            common_random_numbers=args.common_random_numbers,
-        )
+        config = training_of(args)
         check_settings(config)
         folder = RunFolder(args.out, asdict(config))
     print(f"curves: tensorboard --logdir {folder.path}")

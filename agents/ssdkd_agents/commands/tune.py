@@ -22,9 +22,8 @@ from pathlib import Path
 
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
-from ssdkd_agents.commands.given import parse_settings
+from ssdkd_agents.commands.train import training_of
 from ssdkd_agents.runs import RunFolder
-from ssdkd_agents.training.config import TrainingConfig
 from ssdkd_agents.tuning.study import BEST_TRIAL_FILE, StudyConfig, check_study, config_of_study, play_study
 from ssdkd_env.files import read_json
 
@@ -73,20 +72,7 @@ def main(args: Arguments) -> None:
         folder = RunFolder(args.out, None)
         config = config_of_study(folder)
     else:
-        training = TrainingConfig(
-            env_id=args.env_id,
-            algorithm=args.algo,
-            seed=args.seed,
-            timesteps=args.timesteps,
-            env_kwargs=args.env.settings(),
-            hyperparameters=parse_settings("hyperparameters", args.hyperparameters),
-            evaluate_every_steps=args.evaluate_every_steps,
-            evaluation_episodes=args.evaluation_episodes,
-            vectorization=args.vectorization,
-            start=args.start,
-            common_random_numbers=args.common_random_numbers,
-        )
-        config = StudyConfig(training, args.trials, args.pruner, args.startup, args.seed)
+        config = StudyConfig(training_of(args), args.trials, args.pruner, args.startup, args.seed)
         check_study(config)
         folder = RunFolder(args.out, asdict(config))
     print(f"curves: tensorboard --logdir {folder.path}")

@@ -10,6 +10,7 @@ import torch
 from sb3_contrib.common.vec_env.async_eval import AsyncEval
 from stable_baselines3.common.callbacks import BaseCallback
 
+from ssdkd_agents.evolution import make_strategy
 from ssdkd_agents.policies.ars import VectorARS
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.extras import load_extra
@@ -40,7 +41,7 @@ class CMAES(VectorARS):
     def __init__(
         self, policy: Any, env: Any, population: int = 16, sigma: float = 0.05, diagonal: bool = True, **options: Any
     ) -> None:
-        self._cma = load_extra("cma", "algo='cma_es'")
+        load_extra("cma", "algo='cma_es'")  # at once, not in the first generation
         for name in sorted(OF_ARS & options.keys()):
             raise InvalidInputError(
                 f"hyperparameters[{name!r}]={options[name]!r}: cma_es has none; it adapts its own, from sigma on"
@@ -72,16 +73,8 @@ class CMAES(VectorARS):
 
     def _make_strategy(self, first: torch.Tensor) -> Any:
         random = np.random.default_rng(self.seed)
-        options = {
-            "popsize": self.population,
-            "CMA_diagonal": self.diagonal,
-            "randn": lambda *shape: random.standard_normal(shape),
-            "seed": np.nan,  # leave numpy's global generator as it is
-            "verbose": -10,  # -9 would read `cma_signals.in` from the working directory
-            "verb_disp": 0,
-            "verb_log": 0,
-        }
-        return self._cma.CMAEvolutionStrategy(first.double().numpy(), self.sigma, options)
+        options = {"CMA_diagonal": self.diagonal}
+        return make_strategy("algo='cma_es'", first.double().numpy(), self.sigma, self.population, random, **options)
 
     def _tell(self, samples: list[Any], returns: list[float]) -> None:
         self._strategy.tell(samples, [-value for value in returns])

@@ -22,10 +22,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ssdkd_agents.evolution import make_strategy
 from ssdkd_agents.families import is_unit_box
 from ssdkd_agents.seeds import VALIDATION_SEED
 from ssdkd_env.errors import InvalidInputError, check_choice
-from ssdkd_env.extras import load_extra
 
 #: An action of a `Box(-1, 1)`, (parts,) float32, or a number of a `Discrete` space.
 Action = NDArray[np.float32] | int
@@ -175,18 +175,9 @@ class EvolutionStrategy(Searcher):
         seeds: Iterator[int],
         random: np.random.Generator,
     ) -> None:
-        cma = load_extra("cma", "searcher='cma'")  # a second that random search does not need
         super().__init__()
-        options = {
-            "bounds": [-1.0, 1.0],  # by a smooth transformation of the box, `BoundTransform`
-            "popsize": population,
-            "randn": lambda *shape: random.standard_normal(shape),
-            "seed": np.nan,  # leave numpy's global generator as it is
-            "verbose": -10,  # -9 would read `cma_signals.in` from the working directory
-            "verb_disp": 0,
-            "verb_log": 0,
-        }
-        self._strategy = cma.CMAEvolutionStrategy(start.astype(np.float64), FIRST_SIGMA, options)
+        # The bounds are kept by a smooth transformation of the box, `BoundTransform`.
+        self._strategy = make_strategy("searcher='cma'", start, FIRST_SIGMA, population, random, bounds=[-1.0, 1.0])
         self._mean = start.astype(np.float32)
         self._generation, self._plays = population * plays, plays
         self._left, self._seeds = episodes, seeds

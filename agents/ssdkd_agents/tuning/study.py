@@ -104,8 +104,8 @@ def check_study(config: StudyConfig) -> None:
     load_extra("optuna", "ssdkd tune")
     training = config.training
     space_of(training.algorithm, training.hyperparameters)
-    steps = int(check_settings(training)["n_timesteps"])
-    steps = training.timesteps or steps
+    hyperparameters = check_settings(training)
+    steps = training.timesteps or hyperparameters["n_timesteps"]
     if training.evaluate_every_steps > steps:
         raise InvalidInputError(
             f"evaluate_every_steps={training.evaluate_every_steps}: a trial has {steps} steps, and none would be "

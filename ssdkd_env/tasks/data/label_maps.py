@@ -29,8 +29,6 @@ from ssdkd_env.tasks.data.tar import Parts, read_members
 from ssdkd_env.tasks.task import LabelledImages
 from ssdkd_env.tasks.void import VOID, to_classes
 
-__all__ = ["VOID", "Layout", "MapForm", "check_size", "keep", "load_maps", "nearest", "resized", "to_classes"]
-
 #: Height and width in pixels, or None for those of the files.
 Size = tuple[int, int] | None
 #: What the pixels of a label map are in Pillow's modes.
