@@ -6,7 +6,7 @@ Examples:
 
 Pieces, in this order:
   correctness  the parts of a round on the device beside the CPU, in float64; nothing else is measured until they agree
-  peak         a round beside the fastest convolution and the bandwidth, with hot loops as they are and compiled, and
+  peak         a round beside the fastest convolution, with hot loops as they are and compiled, and
                how long the first round takes (capture and compilation)
   runs         many digits environments, each way of stepping them
   profile      where the time of a round goes, and a trace

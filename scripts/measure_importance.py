@@ -1,16 +1,15 @@
 """Which entries of the observation carry information for a sampler.
 
-Each entry's values change places between episodes at the same step (those of `progress`: between steps): how much
-does the sampler's action change? Then the episodes are played again while a group of entries is shown as it was in
-another episode at the same step (`progress`: half an episode away): what does the sampler lose? An entry that it reads
-may be worth nothing. After permutation importance (Breiman 2001, sec. 10).
+Each entry's values change places between the steps of all episodes: how much does the sampler's action change? Then the
+episodes are played again while a group of entries is shown as it was in another episode at the same step (`progress`:
+half an episode away): what does the sampler lose? An entry that it reads may be worth nothing. After permutation
+importance (Breiman 2001, sec. 10).
 
 Example: python scripts/measure_importance.py --sampler runs/ppo --out runs/importance.jsonl --seeds 20
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +17,14 @@ from pathlib import Path
 from laboratory.common import about, check_least
 from laboratory.importance import (
     UNDISTURBED,
-    Change,
     Recording,
-    changes_of,
     differences_of,
-    group_of,
+    entries_read,
     play_all,
     refuse_drawing,
 )
 from laboratory.plots import plot_importance
 from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.benchmarking.experiments import sampler_digest
 from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
@@ -79,39 +75,18 @@ def main(args: Arguments) -> None:
     print(f"environments: {pool.count}, {pool.choice}")
     with closing(pool):
         episodes = play_all(pool, sampler, range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds), args.out)
-    changes = changes_of(sampler, env, Recording.of(episodes[UNDISTURBED]))
-    for kind, by_name in changes.items():
-        for name, change in by_name.items():
-            append_line(args.out, {"permuted": name, "kind": kind} | change.line())
+    read = entries_read(sampler, env, Recording.of(episodes[UNDISTURBED]))
     differences = differences_of(episodes)
     settings = {name: value for name, value in as_settings(args).items() if name != "out"}
     summary = {score: {group: vars(value) for group, value in row.items()} for score, row in differences.items()}
-    facts = {"differences": summary, "backend": str(pool.choice)} | about(env.device)
+    facts = {"read": read, "differences": summary, "backend": str(pool.choice)} | about(env.device)
     append_line(args.out, {"settings": settings, "sampler_digest": sampler_digest(args.sampler)} | facts)
-    report(changes["entry"], changes["group"], differences, args.out)
-
-
-def report(
-    entries: Mapping[str, Change],
-    groups: Mapping[str, Change],
-    differences: Mapping[str, Mapping[str, Interval]],
-    out: Path,
-) -> None:
-    """Print the tables and draw the picture."""
-    discrete = next(iter(entries.values())).discrete
-    unit = "share of steps with another choice" if discrete else "change of the action, of 2"
-    ranked = sorted(entries, key=lambda name: -float(entries[name].mean.mean()))
-    permuted_alone = [[name, str(bootstrap_mean(entries[name].mean)), entries[name].said] for name in ranked]
-    print(markdown_table(["entry permuted", unit, "part that changes most"], permuted_alone))
-    columns = ["group", f"permuted: {unit}", "part that changes most"]
-    columns += [f"from another episode: difference of {score}" for score in differences]
-    rows = [
-        [name, str(bootstrap_mean(change.mean)), change.said, *(str(row[name]) for row in differences.values())]
-        for name, change in groups.items()
-    ]
+    ranked = sorted(read, key=lambda name: -read[name])
+    print(markdown_table(["entry permuted", "change of the action"], [[name, f"{read[name]:.4f}"] for name in ranked]))
+    columns = ["entries of another episode", *(f"difference of {score}" for score in differences)]
+    rows = [[group, *(str(row[group]) for row in differences.values())] for group in next(iter(differences.values()))]
     print("\n" + markdown_table(columns, rows))
-    shown = {name: (group_of(name), bootstrap_mean(change.mean)) for name, change in entries.items()}
-    plot_importance(shown, differences, out.with_suffix(".png"), unit)
+    plot_importance({name: read[name] for name in ranked}, differences, args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ Fixed plans (baselines, and plans drawn uniformly from the action space) × seed
 images. Says the share of the variance of the final accuracy, and of each reward's return, that the plan explains, and
 the rank correlation of plan means between each return and the accuracy.
 
-Examples:
-  python scripts/measure_plans.py --out runs/digits-plans-full.jsonl --action full --plans 20 --seeds 10
-  python scripts/measure_plans.py --out runs/digits-plans-full.jsonl --again
+Example: python scripts/measure_plans.py --out runs/digits-plans-full.jsonl --action full --plans 20 --seeds 10
 """
 
 from __future__ import annotations
@@ -19,16 +17,15 @@ from typing import Any
 import numpy as np
 from laboratory.common import about, check_least
 from laboratory.plans import REWARDS, fixed_plans, play_plans
-from laboratory.plots import plot_plans, plot_validity
+from laboratory.plots import plot_plans
 from laboratory.statistics import better_half, rank_correlation, share_interval
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
-from ssdkd_agents.archives import ENDING
 from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
-from ssdkd_agents.runs import append_line, read_lines
+from ssdkd_agents.runs import append_line
 from ssdkd_agents.seeds import MEASUREMENT_SEED
 from tqdm import tqdm
 
@@ -41,9 +38,7 @@ class Arguments(Plugins):
     """Command line of measure_plans."""
 
     out: Path
-    """JSON-lines file to write; must not exist, unless --again, which reads .jsonl.gz too."""
-    again: bool = False
-    """Play nothing: tables and pictures anew, from the episodes that --out has."""
+    """JSON-lines file to write; must not exist."""
     action: str = "exponents"
     """Action scheme."""
     plans: int = 20
@@ -61,11 +56,7 @@ class Arguments(Plugins):
 
 
 def main(args: Arguments) -> None:
-    """Play the plans, or read what was played, and report."""
-    if args.again:
-        lines = played_lines(args.out)
-        report(lines, summarize(lines), args.out)
-        return
+    """Play the plans and report."""
     check_lines_file("out", args.out)
     check_least(args, plans=0, seeds=2, num_envs=1)
     use_one_thread()
@@ -94,21 +85,6 @@ def main(args: Arguments) -> None:
     summary = summarize(lines)
     append_line(args.out, {"settings": settings, **summary, "backend": str(pool.choice)} | about(env.device))
     report(lines, summary, args.out)
-
-
-def played_lines(path: Path) -> list[dict[str, Any]]:
-    """The episodes of a measurement that was finished.
-
-    Raises:
-        InvalidInputError: when the file holds no such thing.
-    """
-    *lines, last = read_lines(path) or [{}]
-    plans, seeds = ({line.get(name) for line in lines} for name in ("label", "seed"))
-    finished = "settings" in last and len(seeds) == last["settings"].get("seeds")
-    scored = all(line.get("gains", {}).keys() >= {*REWARDS} and "accuracy" in line.get("final", {}) for line in lines)
-    if not finished or not scored or len(lines) != len(plans) * len(seeds):
-        raise InvalidInputError(f"--out {path} holds no finished measurement; measure anew into another file")
-    return lines
 
 
 def by_plan(lines: list[dict[str, Any]], name: str) -> dict[str, list[float]]:
@@ -154,9 +130,7 @@ def report(lines: list[dict[str, Any]], summary: dict[str, Any], out: Path) -> N
     ):
         facts += [[f"{what}, {name}", *_shown(summary[name], key)] for name in REWARDS]
     print("\n" + markdown_table(["", "all plans", "better half"], facts))
-    out = out.with_suffix("") if out.suffix == ENDING else out
     plot_plans(accuracy, out.with_suffix(".png"))
-    plot_validity(accuracy, gains, out.with_name(f"{out.stem}-validity.png"))
 
 
 def _shown(summary: dict[str, Any], name: str) -> list[str]:

@@ -1,10 +1,10 @@
-"""What a round costs as the buffer, the candidates, the classes and the student grow, with the fitted growth.
+"""What a round's buffer costs as its images, the candidates and the classes grow, with the fitted growth.
 
 Examples:
   python scripts/measure_scaling.py --out runs/scaling.jsonl
   python scripts/measure_scaling.py --out runs/scaling.jsonl --sweeps buffer --largest 50000
 
-Appends JSON lines to a new file, writes a picture of the same name and prints Markdown tables. Times are of one process
+Appends JSON lines to a new file and prints Markdown tables. Times are of one process
 with one torch thread: let the machine do nothing else. A buffer of a million images takes 3 GiB of memory.
 """
 
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from laboratory.common import about, check_least
-from laboratory.plots import plot_growth
 from laboratory.scaling import (
     CPU,
     MOST_LINEAR,
@@ -40,57 +39,46 @@ class Arguments(Plugins):
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    sweeps: tuple[Literal["buffer", "candidates", "classes", "student"], ...] = (
-        "buffer",
-        "candidates",
-        "classes",
-        "student",
-    )
+    sweeps: tuple[Literal["buffer", "candidates", "classes"], ...] = ("buffer", "candidates", "classes")
     """What grows."""
     largest: int = 1_000_000
     """Images of the largest buffer; the larger ones of 180 to 1,000,000 are left out."""
     repeats: int = 15
     """Rounds that are timed at each size, after one that is not; at least 3, for a median."""
-    batch_size: int = 64
-    """Images a student minibatch; at least 2, for BatchNorm."""
 
 
 def main(args: Arguments) -> None:
     """Measure one sweep after another."""
     check_lines_file("out", args.out)
-    check_least(args, repeats=3, batch_size=2)
+    check_least(args, repeats=3)
     if not args.sweeps:
-        raise InvalidInputError("--sweeps: expected at least one of buffer, candidates, classes, student")
+        raise InvalidInputError("--sweeps: expected at least one of buffer, candidates, classes")
     use_one_thread()
     every_sweep = make_sweeps(args.largest)
     sweeps = {name: every_sweep[name] for name in dict.fromkeys(args.sweeps)}
     for name, sweep in sweeps.items():
         check_memory(name, sweep)
-    points: list[dict[str, Any]] = []
-    fits: list[dict[str, Any]] = []
     faster: list[str] = []
     bending: list[str] = []
     for name, sweep in sweeps.items():
         measured = []
         for point in tqdm(sweep.points, desc=name, unit="size"):
-            measured.append({"sweep": name} | measure_point(point, args.repeats, args.batch_size))
+            measured.append({"sweep": name} | measure_point(point, args.repeats))
             append_line(args.out, measured[-1])
         growths = {part: fit_growth({m["point"]["size"]: m["cpu"][part] for m in measured}) for part in sweep.parts}
         for part, growth in growths.items():
-            fits.append({"sweep": name, "unit": sweep.unit, "part": part, "linear": growth.linear} | asdict(growth))
-            append_line(args.out, fits[-1])
+            facts = {"sweep": name, "unit": sweep.unit, "part": part, "linear": growth.linear}
+            append_line(args.out, facts | asdict(growth))
             if not growth.linear:
                 faster.append(f"{part} {growth.verdict} with the {sweep.unit}: {power(growth.exponent)}")
             if growth.last_exponent.low > MOST_LINEAR:
                 bending.append(f"{part} with the {sweep.unit}: {power(growth.last_exponent)}")
-        points += measured
         print(f"{table_of(sweep, measured, growths)}\n")
-    append_line(args.out, {"batch_size": args.batch_size} | about(CPU))
+    append_line(args.out, about(CPU))
     print(f"Linear: the interval of the exponent over the larger half of the sizes ends at {MOST_LINEAR} or below.")
     print("\n".join(faster) if faster else "Every part grows no faster than linearly.")
     if bending:
         print(f"From the last but one size to the last alone it is more than {MOST_LINEAR}: {'; '.join(bending)}.")
-    plot_growth(points, fits, args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ import torch
 from laboratory.common import Environments, about, memory_mib, timed
 from laboratory.plots import plot_runs
 from laboratory.speed import (
+    CONVOLUTIONS,
     GATE_TOLERANCE,
     ROUND_TURNS,
+    convolution_rate,
     cost_of_round,
     grouped_error,
-    measure_roofline,
     play_in_checkout,
     sides,
 )
@@ -82,10 +83,10 @@ class Versions(Plugins):
 
 @dataclass
 class Peak(Plugins):
-    """Share of the device's measured rate of convolutions, and of its bandwidth, that a round reaches.
+    """Share of the device's rate of convolutions that a round reaches.
 
-    Both are measured in the same command: the fastest of some convolutions, and a large copy. The buffer should be
-    full: give as many warm-up rounds as that takes.
+    That of the fastest of some convolutions, measured in the same command. The buffer should be full: give as many
+    warm-up rounds as that takes.
     """
 
     out: Path
@@ -179,15 +180,14 @@ def measure_peak(args: Peak) -> None:
     started = time.perf_counter()
     run.step(SamplingPlan())
     first_round = time.perf_counter() - started
-    cost, limits = cost_of_round(run, reference), measure_roofline(env.device, dtype)
+    cost = cost_of_round(run, reference)
+    fastest = max(convolution_rate(*shape, env.device, dtype) for shape in CONVOLUTIONS)
     cost["peak_memory_mib"] = peak_device_memory_mib(env.device) or peak_memory_mib()
-    rates = {"flops": cost["flops"] / cost["seconds"], "bandwidth": cost["nbytes"] / cost["seconds"]}
-    shares = {name: rate / limits[name] for name, rate in rates.items()}
-    line = {"cost": cost, "roofline": limits, "shares": shares, "first_round_seconds": first_round}
+    rate = cost["flops"] / cost["seconds"]
+    line = {"cost": cost, "convolution": fastest, "share": rate / fastest, "first_round_seconds": first_round}
     append_line(args.out, line | {"env_id": args.env_id, "env_kwargs": args.env.settings()} | about(env.device))
-    print("| | a round | device | share |\n|---|---|---|---|")
-    for name, unit in (("flops", "GFLOP/s, convolutions"), ("bandwidth", "GB/s, unfused")):
-        print(f"| {unit} | {rates[name] / 1e9:.1f} | {limits[name] / 1e9:.1f} | {shares[name]:.0%} |")
+    print("| GFLOP/s of a round | of the fastest convolution | share |\n|---|---|---|")
+    print(f"| {rate / 1e9:.1f} | {fastest / 1e9:.1f} | {rate / fastest:.0%} |")
     memory = f"{cost['peak_memory_mib']:.0f} MiB at most"
     print(f"\n{cost['seconds']:.3f} s a round; warm-up and first round took {first_round:.1f} s; {memory}")
 

@@ -1,8 +1,8 @@
 """Which entries of the observation matter to a sampler: permuted in what it saw, and replaced while it acts.
 
-After permutation importance (Breiman 2001, sec. 10), in two forms. `permuted_change` asks the sampler again about
-recorded observations: what would it have answered? `play` with a `Replacement` plays the episodes again: what is the
-information worth? An entry that the sampler reads may be worth nothing.
+After permutation importance (Breiman 2001, sec. 10), in two forms. `entries_read` asks the sampler again about recorded
+observations: what would it have answered? `play` with a `Replacement` plays the episodes again: what is the information
+worth? An entry that the sampler reads may be worth nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier as Dummy
+from sklearn.inspection import permutation_importance
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
 from ssdkd_agents.runs import append_line
-from ssdkd_agents.samplers import PlanningSampler, Sampler, State
+from ssdkd_agents.samplers import PlanningSampler, Sampler
 from tqdm import tqdm
 
 from ssdkd_env.envs import SSDKDEnv
@@ -43,7 +45,7 @@ PROGRESS, EVERYTHING = "progress", "everything"
 UNDISTURBED = "none"
 #: Random observations that a sampler is asked about twice.
 TRIED = 32
-#: Permutations of each entry: an entry's values come from so many other episodes, or steps, at the most.
+#: Permutations of each entry.
 PERMUTATIONS = 10
 
 
@@ -145,119 +147,11 @@ def play(
         first += len(batch)
 
 
-class Change(NamedTuple):
-    """How much a sampler's answers change when entries are permuted.
-
-    Attributes:
-        names: parts of the action, or its choices.
-        parts: (episodes, parts) absolute change of each part, which lies in [−1, 1], as a mean over steps and
-            permutations; of a choice, the share of steps in which it is newly made or no longer made.
-        discrete: whether the action is one of the names.
-    """
-
-    names: tuple[str, ...]
-    parts: Values
-    discrete: bool
-
-    @property
-    def mean(self) -> Values:
-        """(episodes,) mean over the parts; of a discrete action, the share of steps with another choice."""
-        # Where the choice is another one, two of them change: one is newly made, one no longer.
-        mean: Values = self.parts.sum(axis=1) / 2 if self.discrete else self.parts.mean(axis=1)
-        return mean
-
-    @property
-    def most(self) -> int | None:
-        """Number of the part that changes most; None where none does."""
-        means = self.parts.mean(axis=0)
-        return int(means.argmax()) if means.max() > 0 else None
-
-    @property
-    def said(self) -> str:
-        """The part that changes most, and by how much."""
-        return "none" if self.most is None else f"{self.names[self.most]}: {bootstrap_mean(self.parts[:, self.most])}"
-
-    def line(self) -> dict[str, Any]:
-        """As JSON: its interval, the part that changes most, and the mean of each."""
-        parts = dict(zip(self.names, self.parts.mean(axis=0).tolist(), strict=True))
-        most = None if self.most is None else self.names[self.most]
-        return {"change": vars(bootstrap_mean(self.mean)), "most": most, "parts": parts, "episodes": self.mean.tolist()}
-
-
-def permuted_change(
-    sampler: Sampler, env: SSDKDEnv, recording: Recording, columns: Sequence[int], across_steps: bool
-) -> Change:
-    """How a sampler's answers to recorded observations change when some entries are permuted.
-
-    Values change places between episodes at the same step, so that what is usual at that time stays usual; by
-    cyclic shifts, which take each episode's values whole, so that trends in time stay trends.
-
-    Args:
-        sampler: answers deterministically.
-        env: whose names and action space it is used to.
-        recording: at least two episodes.
-        columns: entries that are permuted together.
-        across_steps: shift the steps of each episode instead.
-    """
-    seen, lengths = recording.observations, recording.lengths
-    alive = np.arange(seen.shape[1]) < lengths[:, None]
-    most = (int(lengths.max()) if across_steps else len(seen)) - 1
-    shifts = np.unique(np.linspace(min(1, most), most, min(PERMUTATIONS, max(most, 1))).round().astype(int))
-    shuffled = np.concatenate([_shifted(seen, lengths, columns, int(shift), across_steps) for shift in shifts])
-    # Asked as many at once, because a network's rounding may depend on how many rows it is given.
-    before = answers(sampler, env, np.tile(seen, (len(shifts), 1, 1)))
-    moved = np.abs(_ask(sampler, env, shuffled) - before).reshape(len(shifts), *alive.shape, -1).mean(axis=0)
-    parts = (moved * alive[..., None]).sum(axis=1) / lengths[:, None]
-    return Change(env.action_names, parts, isinstance(env.action_space, spaces.Discrete))
-
-
-def _shifted(
-    seen: FloatArray, lengths: NDArray[np.int64], columns: Sequence[int], shift: int, across_steps: bool
-) -> FloatArray:
-    """A copy of (episodes, steps, entries) whose columns come from `shift` steps or episodes further on."""
-    shuffled = seen.copy()
-    if across_steps:
-        for index, length in enumerate(lengths):
-            moved = np.roll(seen[index, :length], -_within(shift, length), axis=0)
-            shuffled[index, :length, columns] = moved[:, columns].T
-        return shuffled
-    for step_index in range(seen.shape[1]):
-        here = np.flatnonzero(lengths > step_index)
-        source = np.roll(here, -_within(shift, len(here)))
-        shuffled[here[:, None], step_index, columns] = seen[source[:, None], step_index, columns]
-    return shuffled
-
-
-def _within(shift: int, count: int) -> int:
-    """A shift of `count` places that leaves none where it is, if there is one."""
-    return 1 + (shift - 1) % (count - 1) if count > 1 else 0
-
-
 def answers(sampler: Sampler, env: SSDKDEnv, observations: FloatArray) -> Values:
-    """What a sampler answers to (episodes, steps, entries): (episodes, steps, parts), one-hot of discrete choices.
-
-    Raises:
-        InvalidInputError: when it draws its answers, which then change whatever it sees.
-    """
-    given = _ask(sampler, env, observations)
-    if not np.array_equal(given, _ask(sampler, env, observations)):
-        raise InvalidInputError(
-            "sampler: it answers the same observations in another way the second time; what it reads can only be "
-            "measured of a deterministic one, such as a trained sampler"
-        )
-    return given
-
-
-def _ask(sampler: Sampler, env: SSDKDEnv, observations: FloatArray) -> Values:
-    state: State = None
-    given = []
-    for step_index in range(observations.shape[1]):
-        begins = np.full(len(observations), step_index == 0)
-        actions, state = sampler.predict(observations[:, step_index], state, begins, deterministic=True)
-        given.append(actions)
-    stacked = np.stack(given, axis=1)
+    """What a sampler answers to (n, entries), each as the first of an episode: (n, parts), one-hot of choices."""
+    actions, _ = sampler.predict(observations, None, np.ones(len(observations), dtype=bool), deterministic=True)
     discrete = isinstance(env.action_space, spaces.Discrete)
-    parts: Values = np.eye(len(env.action_names))[stacked] if discrete else stacked.clip(-1.0, 1.0).astype(np.float64)
+    parts: Values = np.eye(len(env.action_names))[actions] if discrete else actions.clip(-1.0, 1.0).astype(np.float64)
     return parts
 
 
@@ -268,20 +162,27 @@ def refuse_drawing(sampler: Sampler, env: SSDKDEnv) -> None:
         InvalidInputError: when the answers differ.
     """
     env.observation_space.seed(0)
-    answers(sampler, env, np.stack([env.observation_space.sample() for _ in range(TRIED)])[None])
+    seen = np.stack([env.observation_space.sample() for _ in range(TRIED)])
+    if not np.array_equal(answers(sampler, env, seen), answers(sampler, env, seen)):
+        raise InvalidInputError(
+            "sampler: it answers the same observations in another way the second time; what it reads can only be "
+            "measured of a deterministic one, such as a trained sampler"
+        )
 
 
-def changes_of(sampler: Sampler, env: SSDKDEnv, recording: Recording) -> dict[str, dict[str, Change]]:
-    """`entry` and `group` → name → change when it is permuted; `progress` alone across steps."""
-    names = env.observation_names
-    columns = {"entry": {name: [column] for column, name in enumerate(names)}, "group": groups_of(names)}
-    return {
-        kind: {
-            name: permuted_change(sampler, env, recording, of, all(group_of(names[i]) == PROGRESS for i in of))
-            for name, of in wanted.items()
-        }
-        for kind, wanted in columns.items()
-    }
+def entries_read(sampler: Sampler, env: SSDKDEnv, recording: Recording) -> dict[str, float]:
+    """Entry → mean absolute change of the action's parts when its values change places between all steps.
+
+    Parts lie in [−1, 1]; those of a choice are one-hot. A sampler with a memory is asked without it.
+    """
+    seen = np.concatenate([shown[:length] for shown, length in zip(*recording, strict=True)])
+
+    def unchanged(asked: Dummy, shown: FloatArray, before: Values) -> float:
+        return -float(np.abs(answers(sampler, env, shown) - before).mean())
+
+    options = {"scoring": unchanged, "n_repeats": PERMUTATIONS, "random_state": 0}
+    found = permutation_importance(Dummy(), seen, answers(sampler, env, seen), **options)
+    return dict(zip(env.observation_names, found.importances_mean.tolist(), strict=True))
 
 
 def play_all(

@@ -1,4 +1,4 @@
-"""How the seconds and the memory of a round grow with the buffer, the candidates, the classes and the student."""
+"""How the seconds and the memory of a round's buffer grow with its images, the candidates and the classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,21 +14,16 @@ import psutil
 import torch
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import Interval
-from ssdkd_agents.machine import MIB, forget_peak_memory, peak_memory_mib
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from ssdkd_agents.machine import MIB
 
 from laboratory.statistics import Values, bootstrap_interval
 from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.allowance import NOTHING, Allowance
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
-from ssdkd_env.distillation.methods import METHODS
 from ssdkd_env.distillation.report import Distillation, RoundClock, Synthesis, make_report
 from ssdkd_env.distillation.sampling import log_weights, replacement_keys
-from ssdkd_env.distillation.updates import FastUpdate
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.cifar import CIFAR10
-from ssdkd_env.tasks.task import Task, build_teacher
 
 CPU = torch.device("cpu")
 IMAGE_SHAPE = CIFAR10.image_shape
@@ -36,9 +31,8 @@ IMAGE_SHAPE = CIFAR10.image_shape
 BUFFERS = (180, 1000, 5000, 20_000, 50_000, 200_000, 1_000_000)
 CANDIDATES = (16, 32, 64, 128, 256, 512, 1024)
 CLASSES = (10, 100, 1000, 3000, 10_000)
-STUDENTS = ("resnet8", "resnet20", "resnet32", "resnet56")
-#: Student minibatches whose images are drawn in one call, as in the protocol of CIFAR-10.
-MINIBATCHES = CIFAR10.budget.student_steps
+#: Images that are drawn in one call: minibatches as in the protocol of CIFAR-10, of 64 images.
+DRAWS = CIFAR10.budget.student_steps * 64
 #: Images that are gathered from the buffer at once, about as many as the teacher answers for in one pass.
 GATHERED = 512
 #: A report wants to know of one.
@@ -60,14 +54,12 @@ class Point:
     Attributes:
         size: of what grows.
         images, candidates, classes: of the buffer's round.
-        student: architecture, where a student's step is measured in place of a buffer's round.
     """
 
     size: int
     images: int = 5000
     candidates: int = 256
     classes: int = 10
-    student: str = ""
 
     @property
     def image_bytes(self) -> int:
@@ -84,23 +76,21 @@ class Sweep(NamedTuple):
 
 
 class Stopwatch:
-    """Collects the seconds of named parts, of the process and on the clock."""
+    """Collects the processor's seconds of named parts."""
 
     def __init__(self) -> None:
         self.cpu: dict[str, list[float]] = {}
-        self.wall: dict[str, list[float]] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Time what is inside."""
-        wall, cpu = time.perf_counter(), time.process_time()
+        started = time.process_time()
         yield
-        self.cpu.setdefault(name, []).append(time.process_time() - cpu)
-        self.wall.setdefault(name, []).append(time.perf_counter() - wall)
+        self.cpu.setdefault(name, []).append(time.process_time() - started)
 
 
 def make_sweeps(largest: int) -> dict[str, Sweep]:
-    """The four sweeps by name; buffers of more than `largest` images are left out.
+    """The three sweeps by name; buffers of more than `largest` images are left out.
 
     Raises:
         InvalidInputError: when too few buffers are left to fit a growth to.
@@ -111,13 +101,11 @@ def make_sweeps(largest: int) -> dict[str, Sweep]:
             "there to fit the growth to"
         )
     buffers = tuple(Point(size, images=size) for size in BUFFERS if size <= largest)
-    students = tuple(Point(multiply_adds(_student(arch)), student=arch) for arch in STUDENTS)
     every = ("weigh", "update", "probabilities", "draw", "gather", "report")
     return {
         "buffer": Sweep("images in the buffer", every, buffers),
         "candidates": Sweep("candidates", every[:2], tuple(Point(size, candidates=size) for size in CANDIDATES)),
         "classes": Sweep("classes", (*every[:2], "report"), tuple(Point(size, classes=size) for size in CLASSES)),
-        "student": Sweep("multiply-adds of the student", ("step",), students),
     }
 
 
@@ -131,38 +119,28 @@ def check_memory(name: str, sweep: Sweep) -> None:
     point = max(sweep.points, key=lambda point: point.images * point.image_bytes)
     needed = math.ceil(point.images * (point.image_bytes * (1 + 1 / FILLS) + ROUND_BYTES)) + SPARE_BYTES
     if needed > available:
-        short = (
-            f"needs {needed / 2**30:.1f} GiB of memory with room to spare, {available / 2**30:.1f} GiB are available"
+        raise InvalidInputError(
+            f"--sweeps {name}: {point.size} need {needed / 2**30:.1f} GiB of memory with room to spare, "
+            f"{available / 2**30:.1f} GiB are available; give a smaller --largest, or leave it out of --sweeps"
         )
-        if name == "buffer":
-            raise InvalidInputError(f"--largest {point.size} {short}; give a smaller --largest")
-        raise InvalidInputError(f"--sweeps {name} {short}; leave it out of --sweeps")
 
 
-def measure_point(point: Point, repeats: int, batch_size: int) -> dict[str, Any]:
-    """Time the parts of a round, or a student's step, at one size.
+def measure_point(point: Point, repeats: int) -> dict[str, Any]:
+    """Time the parts of a round at one size.
 
     Args:
         point: the sizes.
         repeats: of the timed parts, after one that is not kept.
-        batch_size: images a student minibatch.
 
     Returns:
-        `point`; `cpu` and `wall`, part → seconds of each repeat, of this process on the processor and on the clock;
-        `nbytes` of the buffer, or of a student's parameters, gradients and momenta, and `expected_bytes` by
-        arithmetic; `peak_memory_mib` of the process meanwhile, and `grown_mib`, by which that is more than before.
+        `point`; `cpu`, part → seconds of each repeat; `nbytes` of the buffer, and `expected_bytes` by arithmetic.
     """
-    forget_peak_memory(CPU)
-    before = peak_memory_mib()
-    sample = StudentSteps(point, batch_size) if point.student else BufferRounds(point, batch_size)
+    sample = BufferRounds(point)
     sample.once(Stopwatch())
-    forget_peak_memory(CPU)
     watch = Stopwatch()
     for _ in range(repeats):
         sample.once(watch)
-    peak = peak_memory_mib()
-    nbytes = {"nbytes": sample.nbytes, "expected_bytes": sample.expected_bytes}
-    return {"point": asdict(point), **vars(watch), **nbytes, "peak_memory_mib": peak, "grown_mib": peak - before}
+    return {"point": asdict(point), "cpu": watch.cpu, "nbytes": sample.nbytes, "expected_bytes": sample.expected_bytes}
 
 
 class BufferRounds:
@@ -175,9 +153,8 @@ class BufferRounds:
         nbytes, expected_bytes: of the buffer, as it is and by arithmetic.
     """
 
-    def __init__(self, point: Point, batch_size: int) -> None:
+    def __init__(self, point: Point) -> None:
         self._random = torch.Generator().manual_seed(0)
-        self._batch_size = batch_size
         self._candidates = self._noise(point.candidates, point.classes)
         self.buffer = ReplayBuffer(point.images, IMAGE_SHAPE, point.classes, CPU)
         some = self._noise(math.ceil(point.images / FILLS), point.classes)
@@ -213,7 +190,7 @@ class BufferRounds:
             probabilities = priority.sampling_probabilities(weights[update.rows])
             residents.importance_weight.copy_(priority.importance_weights(probabilities, plan.importance_exponent))
         with watch.part("draw"):
-            draws = priority.draw_with_replacement(probabilities, MINIBATCHES * self._batch_size, self._random)
+            draws = priority.draw_with_replacement(probabilities, DRAWS, self._random)
         with watch.part("gather"):
             chunk = draws[:GATHERED]
             _ = residents.images.index_select(0, chunk), residents.importance_weight[chunk]
@@ -224,58 +201,13 @@ class BufferRounds:
             make_report(0, buffer, synthesis, distillation, 0, ROUNDS, RoundClock(CPU), 0.0, NOTHING)
 
 
-class StudentSteps:
-    """The student's step of the fast backend on one minibatch, without the teacher's answer and the augmentation.
-
-    Attributes:
-        expected_bytes: of parameters, gradients and momenta by arithmetic.
-    """
-
-    def __init__(self, point: Point, batch_size: int) -> None:
-        settings, method = CIFAR10.student, METHODS["ssdkd"]
-        self._student = _student(point.student).train()
-        self._update = FastUpdate(
-            self._student, settings.momentum, settings.weight_decay, settings.temperature, method.distance
-        )
-        self._update.lr = 1e-3  # noise teaches nothing: stay where numbers are finite
-        random = torch.Generator().manual_seed(0)
-        inputs = torch.randn(batch_size, *IMAGE_SHAPE, generator=random)
-        self._minibatch = inputs, torch.randn(batch_size, point.classes, generator=random), torch.ones(batch_size)
-        self.expected_bytes = 3 * 4 * sum(parameter.numel() for parameter in self._student.parameters())
-
-    @property
-    def nbytes(self) -> int:
-        """Of parameters, gradients and momenta as they are."""
-        parameters = [*self._student.parameters()]
-        tensors = [*parameters, *(p.grad for p in parameters), *self._update.state_dict()["momenta"]]
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-    def once(self, watch: Stopwatch) -> None:
-        """One `step`."""
-        with watch.part("step"):
-            self._update(*self._minibatch)
-
-
-def _student(arch: str) -> nn.Module:
-    spec = replace(CIFAR10, teacher_arch="resnet8", student_arch=arch)
-    return Task(spec, build_teacher(spec, seed=0)).build_student(seed=0)
-
-
-def multiply_adds(network: nn.Module) -> int:
-    """Multiply-adds of a network's convolutions and matrix products on one image of `IMAGE_SHAPE`."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, *IMAGE_SHAPE))
-    return int(counter.get_total_flops()) // 2
-
-
 @dataclass(frozen=True)
 class Growth:
-    """Power law ``seconds = scale · size^exponent`` over the larger sizes, with intervals from resampled repeats.
+    """Exponent of ``seconds ∝ size^exponent`` over the larger sizes, with intervals from resampled repeats.
 
     `last_exponent` is that between the two largest sizes alone: a fit through a curve that bends upwards hides its end.
     """
 
-    scale: float
     exponent: Interval
     last_exponent: Interval
     sizes: tuple[int, ...]
@@ -305,17 +237,12 @@ def fit_growth(seconds: Mapping[int, Sequence[float]]) -> Growth:
     sizes = sorted(seconds)[-max(FEWEST_SIZES, math.ceil(len(seconds) / 2)) :]
     repeats = [np.array(seconds[size]) for size in sizes]
 
-    def fit(*repeats: Values, axis: int = -1) -> Values:
-        """Exponent and logarithm of the scale, of the largest sizes."""
+    def slope(*repeats: Values, axis: int = -1) -> Values:
         y = np.log([np.maximum(np.median(each, axis=axis), 1e-9) for each in repeats])  # a coarse clock can say 0
-        line: Values = np.polyfit(np.log(sizes[-len(y) :]), y.reshape(len(y), -1), 1).reshape(2, *y.shape[1:])
-        return line
+        slopes: Values = np.polyfit(np.log(sizes[-len(y) :]), y.reshape(len(y), -1), 1)[0].reshape(y.shape[1:])
+        return slopes
 
-    exponent, last = (
-        bootstrap_interval(some, lambda *values, axis=-1: fit(*values, axis=axis)[0])
-        for some in (repeats, repeats[-2:])
-    )
-    return Growth(float(np.exp(fit(*repeats)[1])), exponent, last, tuple(sizes))
+    return Growth(bootstrap_interval(repeats, slope), bootstrap_interval(repeats[-2:], slope), tuple(sizes))
 
 
 def power(exponent: Interval) -> str:
@@ -325,16 +252,12 @@ def power(exponent: Interval) -> str:
 
 def table_of(sweep: Sweep, measured: Sequence[Mapping[str, Any]], growths: Mapping[str, Growth]) -> str:
     """Markdown: a row a size with median milliseconds of processor time, and the growth of each part below."""
-    head = [sweep.unit, *(f"{part} ms" for part in sweep.parts), "clock / processor"]
-    head += ["MiB", "MiB by arithmetic", "process grew by MiB"]
+    head = [sweep.unit, *(f"{part} ms" for part in sweep.parts), "MiB", "MiB by arithmetic"]
     rows: list[list[str]] = []
     for line in measured:
-        clock, processor = (np.median(np.sum([line[by][p] for p in sweep.parts], axis=0)) for by in ("wall", "cpu"))
-        size, student = line["point"]["size"], line["point"]["student"]
-        cells = [f"{size:,} ({student})" if student else f"{size:,}"]
+        cells = [f"{line['point']['size']:,}"]
         cells += [f"{1000 * float(np.median(line['cpu'][part])):.3g}" for part in sweep.parts]
-        cells += [f"{clock / max(processor, 1e-9):.2f}", f"{line['nbytes'] / MIB:,.2f}"]
-        rows.append([*cells, f"{line['expected_bytes'] / MIB:,.2f}", f"{line['grown_mib']:,.0f}"])
+        rows.append([*cells, *(f"{line[name] / MIB:,.2f}" for name in ("nbytes", "expected_bytes"))])
     for name, attribute in (("growth", "exponent"), ("from the last but one", "last_exponent")):
-        rows.append([name, *(power(getattr(growths[part], attribute)) for part in sweep.parts), *[""] * 4])
+        rows.append([name, *(power(getattr(growths[part], attribute)) for part in sweep.parts), "", ""])
     return markdown_table(head, rows)

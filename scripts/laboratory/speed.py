@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from laboratory.common import timed
@@ -30,9 +27,6 @@ from ssdkd_env.tasks import Task
 
 #: Largest difference in float64 between a run in a group and the same run alone that is still rounding.
 GATE_TOLERANCE = 1e-6
-#: Side of the square matrices whose product measures the peak, and numbers that are copied to measure bandwidth.
-PRODUCT_SIDE = {"cpu": 1536, "cuda": 8192}
-COPIED_NUMBERS = {"cpu": 2**26, "cuda": 2**29}
 #: Channels and side of the maps of the convolutions that are tried.
 CONVOLUTIONS = ((16, 32), (64, 32), (128, 16), (256, 8))
 #: Turns of each measurement of a device, and of a round, of which the fastest counts.
@@ -127,43 +121,6 @@ def play_in_checkout(checkout: Path, seeds: Sequence[int]) -> list[dict[str, Any
     return [json.loads(line) for line in done.stdout.splitlines()][1:]
 
 
-class TrafficCounter(TorchDispatchMode):
-    """Adds up in `nbytes` what each operation reads and writes, as if none was fused with the next."""
-
-    #: Operations that move no data: they look at the same memory in another way, or leave it as it is.
-    FREE = (
-        *("view", "reshape", "permute", "transpose", "t.default", "expand", "slice", "select", "split", "unflatten"),
-        *("unsqueeze", "squeeze", "detach", "as_strided", "alias", "empty"),
-    )
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.nbytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count it."""
-        outputs = func(*args, **(kwargs or {}))
-        if not any(name in str(func) for name in self.FREE):
-            self.nbytes += sum(x.nbytes for x in tree_leaves((args, kwargs, outputs)) if isinstance(x, Tensor))
-        return outputs
-
-
-def measure_roofline(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """A device's measured limits in a type.
-
-    Returns:
-        `product` and `flops`, FLOP a second of a large matrix product and of the fastest of `CONVOLUTIONS`, and
-        `bandwidth` of a copy in bytes a second.
-    """
-    side, numbers = PRODUCT_SIDE[device.type], COPIED_NUMBERS[device.type]
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    source = torch.zeros(numbers, device=device)
-    target = torch.ones_like(source)
-    product, copied = fastest(lambda: left @ right, device), fastest(lambda: target.copy_(source), device)
-    convolution = max(convolution_rate(*shape, device, dtype) for shape in CONVOLUTIONS)
-    return {"product": 2 * side**3 / product, "flops": convolution, "bandwidth": 2 * source.nbytes / copied}
-
-
 def convolution_rate(channels: int, side: int, device: torch.device, dtype: torch.dtype) -> float:
     """FLOP a second of a 3×3 convolution of 64 maps in channels_last."""
     maps, weights = torch.randn(64, channels, side, side), torch.randn(channels, channels, 3, 3)
@@ -186,14 +143,11 @@ def cost_of_round(run: DistillationRun, reference: DistillationRun) -> dict[str,
         reference: the same run, whose operations are counted: not compiled, with the same precision.
 
     Returns:
-        `flops` of convolutions and products, all networks, forward and backward; `nbytes` read and written by all
-        operations, unfused; `seconds` of the fastest round.
+        `flops` of convolutions and products, all networks, forward and backward; `seconds` of the fastest round.
     """
     plan = SamplingPlan()
     reference.step(plan)
     with FlopCounterMode(display=False) as flops:
         reference.step(plan)
-    with TrafficCounter() as traffic:
-        reference.step(plan)
     seconds = fastest(lambda: run.step(plan), run.device, turns=ROUND_TURNS)
-    return {"flops": flops.get_total_flops(), "nbytes": traffic.nbytes, "seconds": seconds}
+    return {"flops": flops.get_total_flops(), "seconds": seconds}

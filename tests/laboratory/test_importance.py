@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from laboratory.importance import (
     EVERYTHING,
-    PERMUTATIONS,
     Recording,
     Replacement,
-    answers,
+    entries_read,
     group_of,
     groups_of,
-    permuted_change,
     play,
+    refuse_drawing,
     scores_of,
 )
 from numpy.typing import NDArray
@@ -93,10 +92,6 @@ def column_of(env: SSDKDEnv, name: str) -> int:
     return env.observation_names.index(name)
 
 
-def change_of(sampler: Any, env: SSDKDEnv, recording: Recording, *columns: int) -> Any:
-    return permuted_change(sampler, env, recording, columns, across_steps=columns == (0,))
-
-
 # --- entries and groups ---
 
 
@@ -135,126 +130,51 @@ def test_group_is_that_of_the_name(entry: str, group: str) -> None:
 
 @pytest.mark.parametrize("name", ["progress", "buffer_agreement", "probe_discrepancy", "last_action_replaced_share"])
 def test_only_the_entry_that_is_read_matters(name: str, env: SSDKDEnv) -> None:
-    read, recording = column_of(env, name), recording_of(env)
+    read = column_of(env, name)
+    found = entries_read(Reader(lambda seen: seen[:, read]), env, recording_of(env))
+    assert list(found) == list(env.observation_names)
+    assert {entry for entry, change in found.items() if change > 0} == {name}
+
+
+def test_change_is_the_mean_distance_of_two_values_over_the_parts(env: SSDKDEnv) -> None:
+    read, recording = column_of(env, "probe_agreement"), recording_of(env, episodes=60)
+    values = recording.observations[:, :, read].ravel().astype(np.float64)
+    apart = np.abs(values[:, None] - values[None]).mean()
+    found = entries_read(Reader(lambda seen: seen[:, read]), env, recording)
+    assert found["probe_agreement"] == pytest.approx(apart / 5, rel=0.03)
+
+
+def test_what_comes_after_an_episodes_end_does_not_count(env: SSDKDEnv) -> None:
+    read, recording = column_of(env, "probe_agreement"), recording_of(env, lengths=[6, 3, 4, 6])
     sampler = Reader(lambda seen: seen[:, read])
-    for column in range(len(env.observation_names)):
-        change = change_of(sampler, env, recording, column)
-        if column != read:
-            np.testing.assert_array_equal(change.parts, 0.0)
-            assert change.most is None
-        else:
-            assert change.mean.min() > 0.01
-            assert change.names[change.most] == env.action_names[1]
-            np.testing.assert_array_equal(np.delete(change.parts, 1, axis=1), 0.0)
-
-
-def test_change_is_the_mean_distance_to_the_other_episodes(env: SSDKDEnv) -> None:
-    read, recording = column_of(env, "probe_agreement"), recording_of(env)
-    values = recording.observations[:, :, read].astype(np.float64)
-    apart = np.abs(values[:, None] - values[None]).mean(axis=2)  # (episodes, episodes)
-    change = change_of(Reader(lambda seen: seen[:, read]), env, recording, read)
-    np.testing.assert_allclose(change.parts[:, 1], apart.sum(axis=1) / (len(values) - 1), rtol=1e-6)
-    np.testing.assert_allclose(change.mean, change.parts[:, 1] / 5)
-
-
-def test_change_of_progress_is_the_mean_distance_to_the_other_rounds(env: SSDKDEnv) -> None:
-    recording = recording_of(env)
-    values = recording.observations[:, :, 0].astype(np.float64)
-    apart = np.abs(values[:, :, None] - values[:, None]).sum(axis=2).mean(axis=1) / (values.shape[1] - 1)
-    change = change_of(Reader(lambda seen: seen[:, 0]), env, recording, 0)
-    np.testing.assert_allclose(change.parts[:, 1], apart, rtol=1e-6)
-
-
-def test_large_samples_have_a_part_of_the_permutations(env: SSDKDEnv) -> None:
-    recording, read = recording_of(env, episodes=3 * PERMUTATIONS), column_of(env, "probe_agreement")
-    sampler = Reader(lambda seen: seen[:, read])
-    assert change_of(sampler, env, recording, read).mean.mean() == pytest.approx(1 / 3 / 5, rel=0.1)
-    assert max(len(shown) for shown in sampler.shown) == 3 * PERMUTATIONS * PERMUTATIONS
-
-
-def test_values_stay_in_their_round(env: SSDKDEnv) -> None:
-    """What is alike in all episodes at a round changes nothing, however it changes with the rounds."""
-    read, recording = column_of(env, "buffer_mean_age"), recording_of(env)
-    recording.observations[:, :, read] = np.linspace(0, 1, 6) ** 2
-    np.testing.assert_array_equal(change_of(Reader(lambda seen: seen[:, read]), env, recording, read).parts, 0.0)
-
-
-def test_columns_are_permuted_together(env: SSDKDEnv) -> None:
-    """A difference of two entries that are the same stays 0 when both come from the same episode."""
-    one, other = column_of(env, "probe_agreement"), column_of(env, "candidate_agreement")
-    recording = recording_of(env)
-    recording.observations[:, :, one] = recording.observations[:, :, other]
-    sampler = Reader(lambda seen: seen[:, one] - seen[:, other])
-    assert change_of(sampler, env, recording, one).mean.min() > 0
-    np.testing.assert_array_equal(change_of(sampler, env, recording, one, other).parts, 0.0)
-
-
-@pytest.mark.parametrize("name", ["progress", "probe_agreement"])
-def test_what_comes_after_an_episodes_end_does_not_count(name: str, env: SSDKDEnv) -> None:
-    read, lengths = column_of(env, name), [6, 3, 4, 6]
-    recording = recording_of(env, lengths=lengths)
-    sampler = Reader(lambda seen: seen[:, read])
-    change = change_of(sampler, env, recording, read)
-    for episode, length in enumerate(lengths):
+    before = entries_read(sampler, env, recording)
+    for episode, length in enumerate(recording.lengths):
         recording.observations[episode, length:] = -0.9
-    np.testing.assert_allclose(change_of(sampler, env, recording, read).parts, change.parts, rtol=1e-6)
-    assert change.mean.min() > 0.01
+    assert entries_read(sampler, env, recording) == before
 
 
-def test_shorter_episode_is_compared_with_those_that_last(env: SSDKDEnv) -> None:
-    """With all three at first, then with the other long one."""
-    read, recording = column_of(env, "probe_agreement"), recording_of(env, episodes=3, rounds=3, lengths=[3, 1, 3])
-    values = recording.observations[:, :, read].astype(np.float64)
-    apart = np.abs(values[:, None] - values[None])  # (episodes, episodes, rounds)
-    first, later = apart[:, :, 0].sum(axis=1) / 2, apart[0, 2, 1:].sum()
-    expected = [(first[0] + later) / 3, first[1], (first[2] + later) / 3]
-    change = change_of(Reader(lambda seen: seen[:, read]), env, recording, read)
-    np.testing.assert_allclose(change.parts[:, 1], expected, rtol=1e-6)
-    # What a recurrent sampler answers after the end is of no account: the short episode is at its first answer.
-    assert change_of(Rememberer(read), env, recording, read).mean[1] == 0.0
-
-
-def test_constant_sampler_reads_nothing(env: SSDKDEnv) -> None:
-    recording = recording_of(env)
-    for columns in groups_of(env.observation_names).values():
-        np.testing.assert_array_equal(change_of(ConstantSampler(env.paper_action), env, recording, *columns).parts, 0.0)
-
-
-def test_recurrent_sampler_is_asked_round_by_round(env: SSDKDEnv) -> None:
-    read, recording = column_of(env, "probe_agreement"), recording_of(env)
-    values = recording.observations[:, :-1, read].astype(np.float64)  # the last is never answered
-    apart = np.abs(values[:, None] - values[None]).sum(axis=2) / 6
-    change = change_of(Rememberer(read), env, recording, read)
-    np.testing.assert_allclose(change.mean, apart.sum(axis=1) / 3, rtol=1e-6)
-    np.testing.assert_array_equal(change_of(Rememberer(read), env, recording, read + 1).parts, 0.0)
-
-
-def test_change_of_choices_is_the_share_of_rounds_with_another_one() -> None:
+def test_choices_change_in_two_parts() -> None:
     env = make(action="plans", observation="unscaled")
-    read, recording = column_of(env, "probe_agreement"), recording_of(env)
-    values = recording.observations[:, :, read] > 0.5
-    other = (values[:, None] != values[None]).mean(axis=2).sum(axis=1) / 3
-    change = change_of(Reader(lambda seen: np.where(seen[:, read] > 0.5, 7, 2), ()), env, recording, read)
-    np.testing.assert_allclose(change.mean, other)
-    np.testing.assert_allclose(change.parts[:, [2, 7]], np.stack([other, other], axis=1))
-    np.testing.assert_array_equal(np.delete(change.parts, [2, 7], axis=1), 0.0)
+    read, recording = column_of(env, "probe_agreement"), recording_of(env, episodes=60)
+    share = (recording.observations[:, :, read] > 0.5).mean()
+    found = entries_read(Reader(lambda seen: np.where(seen[:, read] > 0.5, 7, 2), ()), env, recording)
+    assert found["probe_agreement"] == pytest.approx(2 * 2 * share * (1 - share) / len(env.action_names), rel=0.05)
 
 
 def test_actions_outside_their_range_are_what_the_environment_takes_them_for(env: SSDKDEnv) -> None:
-    read, recording = column_of(env, "probe_agreement"), recording_of(env)
-    change = change_of(Reader(lambda seen: 2.0 + seen[:, read]), env, recording, read)
-    np.testing.assert_array_equal(change.parts, 0.0)
+    read = column_of(env, "probe_agreement")
+    found = entries_read(Reader(lambda seen: 2.0 + seen[:, read]), env, recording_of(env))
+    assert set(found.values()) == {0.0}
 
 
-def test_single_round_has_no_other_round(env: SSDKDEnv) -> None:
-    np.testing.assert_array_equal(
-        change_of(Reader(lambda seen: seen[:, 0]), env, recording_of(env, rounds=1), 0).parts, 0.0
-    )
+def test_memory_is_left_out(env: SSDKDEnv) -> None:
+    assert set(entries_read(Rememberer(column_of(env, "probe_agreement")), env, recording_of(env)).values()) == {0.0}
 
 
 def test_sampler_that_draws_is_refused(env: SSDKDEnv) -> None:
     with pytest.raises(InvalidInputError, match="answers the same observations in another way the second time"):
-        answers(RandomSampler(env.action_space), env, recording_of(env).observations)
+        refuse_drawing(RandomSampler(env.action_space), env)
+    refuse_drawing(ConstantSampler(env.paper_action), env)
 
 
 # --- played ---

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from laboratory.plans import NAMED, fixed_plans, play_plans, scores_of
-from laboratory.plots import plot_validity
 from laboratory.statistics import better_half, rank_correlation
-from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 from scipy.stats import spearmanr
-from ssdkd_agents.plotting.plots import save_figure
 from ssdkd_agents.samplers import read_decision
 
 from ssdkd_env.envs import SSDKDEnv
@@ -155,33 +150,3 @@ def test_better_half_has_the_higher_accuracies(count: int, half: int) -> None:
 
 
 # --- the picture ---
-
-
-def test_picture_of_validity_shows_every_plan_and_names_the_controls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    figures: list[Figure] = []
-
-    def kept(figure: Figure, path: str | Path) -> None:
-        figures.append(figure)
-        save_figure(figure, path)
-
-    monkeypatch.setattr("laboratory.plots.save_figure", kept)
-    accuracies = {"paper": [0.9, 0.8], "uniform": [0.7, 0.8], "random 0": [0.2, 0.3], "random 1": [0.1, 0.1]}
-    gains = {"a": accuracies, "b": {plan: [-value for value in values] for plan, values in accuracies.items()}}
-    plot_validity(accuracies, gains, tmp_path / "v.png")
-    (figure,) = figures
-    assert [len(axes.containers) for axes in figure.axes] == [4, 4, 2, 2]
-    assert [axes.get_title() for axes in figure.axes[:2]] == [
-        "all plans, rank correlation 1.00",
-        "all plans, rank correlation -1.00",
-    ]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["paper", "uniform", "random plans"]
-    drawn = [container for container in figure.axes[1].containers if isinstance(container, ErrorbarContainer)]
-    points = {
-        tuple(round(float(np.asarray(part).item()), 6) for part in container.lines[0].get_data())
-        for container in drawn
-        if container.lines[0]
-    }
-    assert points == {(-0.85, 0.85), (-0.75, 0.75), (-0.25, 0.25), (-0.1, 0.1)}
-    assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")

@@ -46,7 +46,7 @@ NAMES = (
 )
 #: Scripts with subcommands, whose arguments are a class each.
 SUBCOMMANDS = {
-    "measure": ("Episode", "Budgets", "Observations", "Overhead"),
+    "measure": ("Observations", "Overhead"),
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
 #: The option that must be given, where it is not --out.

@@ -70,16 +70,12 @@ def table_of(text: str, first: str) -> dict[str, list[str]]:
 
 def test_only_the_entry_that_is_read_changes_the_action(measured: tuple[Path, Result]) -> None:
     names = make(action="full").observation_names
-    lines = {line["permuted"]: line for line in read_lines(measured[0]) if line.get("kind") == "entry"}
-    assert list(lines) == list(names)
-    assert {name for name, line in lines.items() if line["change"]["mean"] > 0} == {READ}
+    read = read_lines(measured[0])[-1]["read"]
+    assert {name for name, change in read.items() if change > 0} == {READ}
     rows = table_of(measured[1].stdout, "entry permuted")
     assert set(rows) == set(names)
     assert next(iter(rows)) == READ
-    assert rows[READ][0] == str(bootstrap_mean(lines[READ]["episodes"]))
-    assert lines[READ]["most"] == max(lines[READ]["parts"], key=lines[READ]["parts"].get)
-    assert rows[READ][1].startswith(f"{lines[READ]['most']}: ")
-    assert rows["progress"] == ["0.0000 [0.0000, 0.0000]", "none"]
+    assert rows[READ] == [f"{read[READ]:.4f}"]
 
 
 def test_only_its_group_changes_the_episodes(measured: tuple[Path, Result]) -> None:
@@ -91,14 +87,14 @@ def test_only_its_group_changes_the_episodes(measured: tuple[Path, Result]) -> N
         scores.setdefault(line["replaced"], []).append((line["scores"], line["final"]["probe_discrepancy"]))
     assert {group for group in GROUPS if scores[group] != scores["none"]} == {"probe", "everything"}
     last = read_lines(measured[0])[-1]
-    rows = table_of(measured[1].stdout, "group")
+    rows = table_of(measured[1].stdout, "entries of another episode")
     assert tuple(rows) == GROUPS
     for index, score in enumerate(last["differences"]):
         differences = [
             one[score] - calm[score] for (one, _), (calm, _) in zip(scores["probe"], scores["none"], strict=True)
         ]
-        assert rows["probe"][2 + index] == str(bootstrap_mean(differences))
-        assert rows["buffer"][2 + index] == "0.0000 [0.0000, 0.0000]"
+        assert rows["probe"][index] == str(bootstrap_mean(differences))
+        assert rows["buffer"][index] == "0.0000 [0.0000, 0.0000]"
     assert {"return", "accuracy"} <= set(last["differences"])
 
 
@@ -116,9 +112,7 @@ def test_control_reads_nothing(arguments: tuple[str, ...], tmp_path: Path) -> No
     out = tmp_path / "importance.jsonl"
     result = measure(arguments[0], out, *arguments[1:])
     assert result.code == 0, result.stderr
-    for line in read_lines(out):
-        if "permuted" in line:
-            assert line["change"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert set(read_lines(out)[-1]["read"].values()) == {0.0}
     for groups in read_lines(out)[-1]["differences"].values():
         assert all(value == {"mean": 0.0, "low": 0.0, "high": 0.0} for value in groups.values())
 

@@ -71,9 +71,7 @@ def test_versions_play_in_their_own_code(tmp_path: Path, monkeypatch: pytest.Mon
     assert "before over now: " in result.stdout
 
 
-def test_peak_tells_shares_of_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laboratory.speed.PRODUCT_SIDE", {"cpu": 64})
-    monkeypatch.setattr("laboratory.speed.COPIED_NUMBERS", {"cpu": 4096})
+def test_peak_tells_its_share_of_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "peak.jsonl"
     result = in_this_process("measure_speed", "peak", "--out", out, *ENV_BUDGET)
     assert_refused(result, "--env.budget.rounds 3: expected at least 5")
@@ -82,10 +80,9 @@ def test_peak_tells_shares_of_what_it_measured(tmp_path: Path, monkeypatch: pyte
     result = in_this_process("measure_speed", "peak", "--out", out, *more)
     assert result.code == 0, result.stderr
     (line,) = lines_of(out)
-    share = line["cost"]["flops"] / line["cost"]["seconds"] / line["roofline"]["flops"]
-    assert line["shares"]["flops"] == pytest.approx(share)
+    assert line["share"] == pytest.approx(line["cost"]["flops"] / line["cost"]["seconds"] / line["convolution"])
     assert line["cost"]["peak_memory_mib"] > 100
-    assert "| GFLOP/s, convolutions |" in result.stdout
+    assert "| GFLOP/s of a round |" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["runs", "versions", "peak"])
