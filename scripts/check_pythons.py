@@ -3,6 +3,7 @@
 Examples:
   python scripts/check_pythons.py --out runs/pythons
   python scripts/check_pythons.py --out runs/pythons --pip-flags "--extra-index-url https://download.pytorch.org/whl/cpu"
+  python scripts/check_pythons.py --out runs/pythons --torch "torch==2.13.0"  # gigabytes where only CUDA builds are had
   python scripts/check_pythons.py --out runs/pythons --torch "torch>=2.5" --pythons ~/python3.14/bin/python
 
 Builds source distribution and wheel, and makes one virtual environment for each Python. Where the index has the PyTorch
@@ -26,12 +27,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from laboratory.builds import Built, CommandError, Environment, build, run, weigh
+from laboratory.common import about
 from packaging.requirements import Requirement
 from ssdkd_agents.commands.command_line import Plugins, launch, refuse_existing
+from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError
@@ -115,6 +119,9 @@ def main(args: Arguments) -> None:
     table = "\n".join([HEAD, *(row.line() for row in rows)])
     summary = f"{weigh(built)}\nThe code needs at least Python {lowest}; declared: {', '.join(declared(built))}."
     (out / "pythons.md").write_text(f"{table}\n\n{summary}\n")
+    for row in rows:
+        append_line(out / "pythons.jsonl", asdict(row))
+    append_line(out / "pythons.jsonl", asdict(weigh(built)) | about(torch.device("cpu")))
     print(f"{table}\n\n{summary}")
     faults = [f"{row.version}: {row.fault or 'not found'}" for row in rows if row.fault or row.installed == "not found"]
     if not declared(built):
