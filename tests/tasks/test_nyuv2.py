@@ -13,12 +13,14 @@ import numpy.typing as npt
 import pytest
 import scipy.io
 import torch
+from laboratory.nyuv2 import official_names
+from laboratory.nyuv2 import write_labelled as write_file
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import nyuv2
 from ssdkd_env.tasks.data.label_maps import nearest
 from ssdkd_env.tasks.data.nyuv2 import LABELLED_FILE, NYUV2_CLASSES, NYUV2_CLASSES_40, load_nyuv2
-from ssdkd_env.tasks.data.nyuv2_classes import KNOWN_NAMES, NUM_NAMES, class_table, official_split
+from ssdkd_env.tasks.data.nyuv2_classes import KNOWN_NAMES, class_table, official_split
 from ssdkd_env.tasks.void import VOID
 from tests.tasks.data_forms import Files, Pixels, encoded, random_images, write_files, write_tar
 from tests.tasks.test_label_maps import png
@@ -32,11 +34,6 @@ def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSDKD_CACHE", str(tmp_path / "cache"))
 
 
-def official_names() -> list[str]:
-    known = {number: name for name, number in KNOWN_NAMES.items()}
-    return [known.get(number, f"thing {number}") for number in range(1, NUM_NAMES + 1)]
-
-
 def write_labelled(
     folder: Path,
     images: Pixels,
@@ -48,17 +45,9 @@ def write_labelled(
     """The labelled file: images (N, 3, H, W) and labels (N, H, W), as MATLAB 7.3 saves them, and its splits."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LABELLED_FILE
-    with h5py.File(path, "w", userblock_size=512) as file:
-        for name, array in (("images", images), ("labels", labels)):
-            reverse = np.swapaxes(array, -1, -2)  # MATLAB's (row, column, …) is (…, column, row) in HDF5
-            file.create_dataset(name, data=reverse, chunks=(chunks, *reverse.shape[1:]), compression="gzip")
-        cells = official_names() if names is None else names
-        table = file.create_dataset("names", (1, len(cells)), h5py.ref_dtype)
-        for index, name in enumerate(cells):
-            text = np.array([[ord(letter)] for letter in name], dtype=np.uint16)
-            table[0, index] = file.create_dataset(f"#refs#/{index}", data=text).ref
-    with open(path, "r+b") as start:
-        start.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: a day HDF5 schema 1.00 .".ljust(512))
+    cells = official_names() if names is None else names
+    size = images.shape[2], images.shape[3]
+    write_file(path, zip(images, labels, strict=True), len(images), size, (chunks, 1), cells)
     if splits is None:
         splits = {"trainNdxs": np.arange(len(images), 0, -1)[:, None], "testNdxs": [[2]]}
     if splits:
