@@ -20,10 +20,12 @@ from ssdkd_env.distillation.sources import MetaGenerator, TrainedGenerator, add_
 from ssdkd_env.distillation.updates import FastUpdate
 from ssdkd_env.distillation.work import LogitsWork, SynthesisWork, TrainingWork, Work, helped_by
 from ssdkd_env.networks.grouping import NetworkGroup, can_group
+from ssdkd_env.threads import one_at_a_time
 
 ResultT = TypeVar("ResultT")
 
 
+@one_at_a_time
 class GroupedRuns:
     """Does the work of several runs of one method, which may be at different rounds.
 

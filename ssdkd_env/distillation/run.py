@@ -27,8 +27,10 @@ from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.work import LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.folding import FoldedTwin
+from ssdkd_env.threads import one_at_a_time
 
 
+@one_at_a_time
 class DistillationRun:
     """SSD-KD, or another method of the same engine, from an untrained student to the end of the budget.
 

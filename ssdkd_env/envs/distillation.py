@@ -28,6 +28,7 @@ from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task
+from ssdkd_env.threads import one_at_a_time
 
 #: An action of the scheme, or the plan itself.
 Action = FloatArray | np.int64 | SamplingPlan
@@ -37,6 +38,7 @@ ResetResult = tuple[FloatArray, dict[str, Any]]
 StepResult = tuple[FloatArray, float, bool, bool, dict[str, Any]]
 
 
+@one_at_a_time
 class SSDKDEnv(gym.Env[FloatArray, Any]):
     """Data-free knowledge distillation with a sampler to control.
 

@@ -24,8 +24,10 @@ from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.rewards import Reference, Reward
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import cache_folder, keep_if_possible, read_json, write_json
+from ssdkd_env.recent import Recent
 from ssdkd_env.settings import essence, is_finite_number
 from ssdkd_env.tasks import Task
+from ssdkd_env.threads import one_at_a_time
 
 #: To be raised when references of the same settings become others.
 REFERENCE_FORMAT = 1
@@ -35,10 +37,11 @@ RUNS, FIRST_SEED = 8, 5_000_000
 NEVER = 10**9
 #: Of a task's folder `probe_sets`.
 SHIPPED = "references.json"
-#: Made or read in this process, by fingerprint.
-_known: dict[str, Reference] = {}
+#: Made or read in this process, by fingerprint; they are small, and sets of instances are smaller than that.
+_known: Recent[str, Reference] = Recent(1024)
 
 
+@one_at_a_time
 class References:
     """Looks references up, and plays those that are missing.
 
@@ -66,9 +69,7 @@ class References:
         if not self.compares:
             return None
         key = self.fingerprint(task)
-        if key not in _known:
-            _known[key] = _shipped(task, key) or _kept(key) or self._made(task, key)
-        return _known[key]
+        return _known.get(key, lambda: _shipped(task, key) or _kept(key) or self._made(task, key))
 
     def fingerprint(self, task: Task) -> str:
         """Hash of what a reference depends on; how a device rounds, and what else a task offers, is left out."""

@@ -12,6 +12,7 @@ import torch
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.grouped import GroupedRuns
+from ssdkd_env.threads import one_at_a_time
 
 if TYPE_CHECKING:
     from ssdkd_env.envs.distillation import SSDKDEnv
@@ -68,6 +69,7 @@ def choose_by_size(env: SSDKDEnv, count: int, cores: int, processes: int | None)
     return Choice("grouped", processes, f"{size} leave a core idle one by one")
 
 
+@one_at_a_time
 def choose(env: SSDKDEnv, count: int, cores: int, processes: int | None) -> Choice:
     """Time short rounds of a few runs, one by one against together, and divide them among the cores.
 

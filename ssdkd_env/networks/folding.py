@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -87,6 +90,18 @@ def _folded_double(network: nn.Module, images: Tensor) -> nn.Module | None:
 
 class _Tracer(fx.Tracer):
     """Looks into no module without convolutions, which may then depend on the size of its input, nor into a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What a module gives; of other threads, such as an agent's policy, tracing sees all calls and records none."""
+        if get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         looks_into = any(isinstance(part, (nn.Conv2d, nn.BatchNorm2d)) for part in m.modules())

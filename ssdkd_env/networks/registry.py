@@ -18,6 +18,7 @@ from ssdkd_env.networks.resnet import RESNETS
 from ssdkd_env.networks.vgg import VGG11
 from ssdkd_env.networks.wide_resnet import WIDE_RESNETS
 from ssdkd_env.registry import Registry
+from ssdkd_env.threads import one_at_a_time
 
 #: First widths of the small classifiers by name.
 CONVNET_WIDTHS = (6, 8, 10, 12, 16, 24)
@@ -48,6 +49,7 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
 )
 
 
+@one_at_a_time
 def build_network(argument: str, arch: str, options: Mapping[str, Any], seed: int) -> nn.Module:
     """Build a network with initial weights that depend on `seed` alone.
 

@@ -17,6 +17,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import cache_folder, keep_if_possible, load_state, save_state
 from ssdkd_env.tasks.probe_settings import PROBE_SOURCES, ProbeSource
 from ssdkd_env.tasks.task import Task
+from ssdkd_env.threads import one_at_a_time
 
 #: To be raised when the engine makes other images of the same settings, so that no cache judges by the old ones.
 PROBE_FORMAT = 3
@@ -37,6 +38,7 @@ class ProbeScore:
     discrepancy: float
 
 
+@one_at_a_time
 class ProbeSet:
     """Images from the teacher alone, made before any student exists and never trained on.
 
@@ -143,13 +145,6 @@ def _generate(task: Task, device: torch.device, source: ProbeSource, seed: int) 
     return torch.cat([to_uint8(images) for images in made[-settings.kept :]])
 
 
-#: By task object and device: made once a process.
-_probe_sets: dict[tuple[int, str], tuple[Task, ProbeSet]] = {}
-
-
 def probe_set(task: Task, device: torch.device) -> ProbeSet:
-    """The task's probe set on `device`; made once a process."""
-    key = (id(task), str(device))
-    if key not in _probe_sets:
-        _probe_sets[key] = (task, ProbeSet(task, device))  # holding the task keeps its id from being reused
-    return _probe_sets[key][1]
+    """The task's probe set on `device`; made once, whatever the budget."""
+    return task.once(("probe set", device), lambda: ProbeSet(task, device))

@@ -1,4 +1,4 @@
-"""Tasks by name, loaded once a process."""
+"""Tasks by name, and what is kept of them in memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.checkpoints import load_weights
+from ssdkd_env.recent import Recent
 from ssdkd_env.registry import Registry
 from ssdkd_env.settings import with_overrides
 from ssdkd_env.tasks.cards import with_card
@@ -25,6 +26,7 @@ from ssdkd_env.tasks.data.readers import read_split
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.scenes import CAMVID, NYUV2
 from ssdkd_env.tasks.task import LabelledImages, Task, TaskSpec, build_teacher, check_methods
+from ssdkd_env.threads import one_at_a_time
 
 TASKS: Registry[TaskSpec] = Registry(
     "task", TaskSpec, {spec.name: spec for spec in (DIGITS, CIFAR10, CIFAR100, CAMVID, NYUV2)}
@@ -32,9 +34,12 @@ TASKS: Registry[TaskSpec] = Registry(
 
 #: The largest `work_scale`.
 MOST_WORK = 1_000_000
-_loaded: dict[str, Task] = {}
+#: Tasks that stay in memory though nobody uses them. Each may hold a data set; a set of instances is in use.
+KEPT_TASKS = 8
+#: Tasks with the budgets of their specs: those of other budgets share what these have in memory.
+_loaded: Recent[str, Task] = Recent(KEPT_TASKS)
 #: The first task of each teacher: later ones share it, as the instances of a set do.
-_taught: dict[str, Task] = {}
+_taught: Recent[str, Task] = Recent(KEPT_TASKS)
 
 
 def with_real_data(spec: TaskSpec, data_root: str | Path | None) -> TaskSpec:
@@ -53,7 +58,8 @@ def with_real_data(spec: TaskSpec, data_root: str | Path | None) -> TaskSpec:
     except InvalidInputError as error:
         if data_root is not None:
             raise
-        warnings.warn(f"no accuracy on real images will be reported: {error}", stacklevel=3)
+        # The line that calls `load_task`, behind its decorator.
+        warnings.warn(f"no accuracy on real images will be reported: {error}", stacklevel=4)
         return spec
     if source is None:
         return spec
@@ -65,6 +71,7 @@ def _both_splits(source: Path, spec: TaskSpec) -> tuple[LabelledImages, Labelled
     return read_split("data_root", source, "train", spec), read_split("data_root", source, "test", spec)
 
 
+@one_at_a_time
 def load_task(
     task: str,
     teacher: str | None = None,
@@ -79,7 +86,10 @@ def load_task(
     data_root: str | None = None,
     probe: Mapping[str, Any] | None = None,
 ) -> Task:
-    """Load a task and its teacher; equal arguments give the same object as long as the teacher's file is unchanged.
+    """Load a task and its teacher.
+
+    As long as somebody holds it, and for a while after that, its networks and data are not loaded again: tasks whose
+    arguments are equal but for the budget share them, and those of one teacher share that, until its file is changed.
 
     Args:
         task: name in `TASKS`, or import path of a `TaskSpec`.
@@ -113,10 +123,10 @@ def load_task(
         spec = replace(spec, student_arch=student_arch, student_options={})
     if generator_arch is not None:
         spec = replace(spec, generator_arch=generator_arch, generator_options={})
+    wanted = _budget(spec, budget, buffer_scale)
     spec = replace(
         with_real_data(spec, data_root),
         teacher_weights=teacher if teacher is not None else spec.teacher_weights,
-        budget=_budget(spec, budget, buffer_scale),
         student=with_overrides(spec.student, "student", student),
         probe=with_overrides(spec.probe, "probe", probe),
     )
@@ -130,25 +140,34 @@ def load_task(
     _check_work_scale(work_scale, budget)
     path = Path(spec.teacher_weights)
     stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
-    own = None if work_scale is None else _budget(TASKS.find(task), _preset(budget), None)
-    key = repr((spec, work_scale, own, stamps))
-    if key not in _loaded:
-        network_key = (spec.teacher_arch, spec.teacher_options, spec.image_shape, spec.num_classes)
-        teacher_key = repr((network_key, path, stamps))
-        if teacher_key not in _taught:
-            network = build_teacher(spec, seed=0)
-            load_weights("teacher", path, network)
-            _taught[teacher_key] = Task(spec, network)
-        loaded = _taught[teacher_key].with_spec(spec)
-        loaded.build_student(seed=0)  # refuses what does not fit here, not at the first reset
-        loaded.build_generator(seed=0)
-        if evaluation is not None:
-            loaded.evaluation(torch.device("cpu"))
-        if work_scale is not None and own is not None:
-            work = max(round(work_scale * work_of(loaded, own)), 1)
-            loaded = loaded.with_budget(replace(spec.budget, work=work))
-        _loaded[key] = loaded
-    return _loaded[key]
+    loaded = _loaded.get(repr((spec, stamps)), lambda: _load(spec, path, stamps)).with_budget(wanted)
+    if evaluation is not None:
+        loaded.evaluation(torch.device("cpu"))  # refuses what does not fit here, as `_load` does
+    if work_scale is None:
+        return loaded
+    own = _budget(TASKS.find(task), _preset(budget), None)
+    return loaded.with_budget(replace(wanted, work=max(round(work_scale * work_of(loaded, own)), 1)))
+
+
+def _load(spec: TaskSpec, path: Path, stamps: list[int]) -> Task:
+    """A task that has been checked.
+
+    Args:
+        spec: the description.
+        path: of the teacher's weights.
+        stamps: of the files, which tell a changed one from the one that was read.
+    """
+
+    def teach() -> Task:
+        network = build_teacher(spec, seed=0)
+        load_weights("teacher", path, network)
+        return Task(spec, network)
+
+    network_key = (spec.teacher_arch, spec.teacher_options, spec.image_shape, spec.num_classes)
+    task = _taught.get(repr((network_key, path, stamps)), teach).with_spec(spec)
+    task.build_student(seed=0)  # refuses what does not fit at once, not at the first reset
+    task.build_generator(seed=0)
+    return task
 
 
 def work_of(task: Task, budget: Budget) -> int:

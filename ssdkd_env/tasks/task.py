@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from ssdkd_env.networks.head import with_exact_head
 from ssdkd_env.networks.registry import build_network
 from ssdkd_env.tasks.probe_settings import ProbeSettings
 from ssdkd_env.tasks.void import VOID
+from ssdkd_env.threads import one_at_a_time
+
+ThingT = TypeVar("ThingT")
 
 #: Real images (N, C, H, W) uint8 and labels (N,) int64, or label maps (N, H, W) uint8 with `VOID` for no class.
 LabelledImages = tuple[Tensor, Tensor]
@@ -94,6 +97,7 @@ class TaskSpec:
     teacher_data: Callable[[], tuple[LabelledImages, LabelledImages]] | None = None
 
 
+@one_at_a_time
 class Task:
     """A `TaskSpec` with its frozen teacher in memory.
 
@@ -110,9 +114,8 @@ class Task:
         teacher = _channels_last(with_exact_head(teacher.eval()).requires_grad_(False))
         self._teachers: dict[torch.device, nn.Module] = {torch.device("cpu"): teacher}
         self._folded: dict[torch.device, nn.Module] = {}
-        self._evaluations: dict[torch.device, LabelledImages] = {}
-        self._real: tuple[LabelledImages, LabelledImages] | None = None
-        self._pass_costs: PassCosts | None = None  # before they are asked for
+        self._things: dict[Hashable, Any] = {}  # what `once` has made, of all tasks that differ in the budget alone
+        self._like: Task | None = None  # which this was made of: held, so that the registry still finds it
         self._output_dims = check_classifier("teacher", teacher, spec)
         if spec.dense and not self.dense:
             raise InvalidInputError(
@@ -134,17 +137,28 @@ class Task:
         return make_method(name, options, self.spec.methods)
 
     def with_budget(self, budget: Budget) -> Task:
-        """The same task, networks and data with another budget."""
+        """The same task with another budget; both share what is in memory, or will be: networks, data, probe set."""
         task = copy.copy(self)
-        task.spec = replace(self.spec, budget=budget)
+        task.spec, task._like = replace(self.spec, budget=budget), self
         return task
 
     def with_spec(self, spec: TaskSpec) -> Task:
         """Another task with the same teacher, which both then share, on every device."""
         task = copy.copy(self)
-        task.spec = spec
-        task._evaluations, task._real, task._pass_costs = {}, None, None
+        task.spec, task._things, task._like = spec, {}, self
         return task
+
+    def once(self, key: Hashable, make: Callable[[], ThingT]) -> ThingT:
+        """A thing that does not depend on the budget, made when it is first asked for, then kept as long as the task.
+
+        Args:
+            key: of the thing.
+            make: makes it; what it raises is raised, and nothing is kept then.
+        """
+        if key not in self._things:
+            self._things[key] = make()
+        thing: ThingT = self._things[key]
+        return thing
 
     def teacher_on(self, device: torch.device, folded: bool = False) -> nn.Module:
         """The frozen teacher on `device`; moved once, then shared by all runs of the process.
@@ -205,22 +219,23 @@ class Task:
     @property
     def pass_costs(self) -> PassCosts:
         """Multiply-adds of one image's forward pass through teacher, student and generator."""
-        if self._pass_costs is None:
-            images, latents = torch.zeros(2, *self.spec.image_shape), torch.zeros(2, self.spec.latent_dim)
-            networks = self.teacher_on(torch.device("cpu")), self.build_student(0), self.build_generator(0)
-            pairs = zip(networks, (images, images, latents), strict=True)
-            self._pass_costs = PassCosts(*(multiply_adds(network, inputs) for network, inputs in pairs))
-        return self._pass_costs
+        return self.once("pass costs", self._count_pass_costs)
+
+    def _count_pass_costs(self) -> PassCosts:
+        images, latents = torch.zeros(2, *self.spec.image_shape), torch.zeros(2, self.spec.latent_dim)
+        networks = self.teacher_on(torch.device("cpu")), self.build_student(0), self.build_generator(0)
+        pairs = zip(networks, (images, images, latents), strict=True)
+        return PassCosts(*(multiply_adds(network, inputs) for network, inputs in pairs))
 
     def evaluation(self, device: torch.device) -> LabelledImages | None:
         """Real images and labels on `device`, or None. For reported accuracy only: never for training."""
-        if self.spec.evaluation is None:
-            return None
-        if device not in self._evaluations:
-            images, labels = self.spec.evaluation()
-            check_images("evaluation data", images, labels, self.spec, self._output_dims - 1)
-            self._evaluations[device] = images.to(device), labels.to(device)
-        return self._evaluations[device]
+        load = self.spec.evaluation
+        return None if load is None else self.once(("evaluation", device), lambda: self._evaluation_on(device, load))
+
+    def _evaluation_on(self, device: torch.device, load: Callable[[], LabelledImages]) -> LabelledImages:
+        images, labels = load()
+        check_images("evaluation data", images, labels, self.spec, self._output_dims - 1)
+        return images.to(device), labels.to(device)
 
     def training_images(self) -> Tensor:
         """Real training images (N, C, H, W) uint8 on the CPU, for the upper reference `vanilla_kd` alone.
@@ -238,7 +253,8 @@ class Task:
         return top1_accuracy(network, (images.to(device), labels.to(device)), self.spec)
 
     def _real_data(self) -> tuple[LabelledImages, LabelledImages]:
-        if self.spec.teacher_data is None:
+        load = self.spec.teacher_data
+        if load is None:
             remedy = (
                 f"data_root='folder with {self.spec.dataset}' (or set SSDKD_DATA)"
                 if self.spec.dataset
@@ -248,12 +264,12 @@ class Task:
                 f"task {self.spec.name!r} has no real training images, on which method 'vanilla_kd' distils; give "
                 + remedy
             )
-        if self._real is None:
-            train, test = self.spec.teacher_data()
-            for name, (images, labels) in (("training data", train), ("test data", test)):
-                check_images(name, images, labels, self.spec, self._output_dims - 1)
-            self._real = train, test
-        return self._real
+        return self.once("real data", lambda: self._checked(*load()))
+
+    def _checked(self, train: LabelledImages, test: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+        for name, (images, labels) in (("training data", train), ("test data", test)):
+            check_images(name, images, labels, self.spec, self._output_dims - 1)
+        return train, test
 
     def accuracy(self, network: nn.Module, device: torch.device | str) -> float | None:
         """Accuracy of `network` on the real evaluation data; None without such data."""

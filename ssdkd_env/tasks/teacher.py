@@ -18,6 +18,7 @@ from ssdkd_env.distillation.optimizers import load_optimizer_state
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
 from ssdkd_env.tasks.void import VOID
+from ssdkd_env.threads import one_at_a_time
 
 SCHEDULES = ("cosine", "step")
 
@@ -121,6 +122,7 @@ def learning_rate(settings: TeacherSettings, step: int, batches: int) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
+@one_at_a_time
 class TeacherTraining:
     """The training of a teacher as a resumable state machine: `epoch()` does one epoch, or a part of it.
 

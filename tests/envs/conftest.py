@@ -9,7 +9,8 @@ import pytest
 
 from ssdkd_env.envs import references
 from ssdkd_env.networks.checkpoints import save_weights
-from ssdkd_env.tasks import probe, registry
+from ssdkd_env.recent import Recent
+from ssdkd_env.tasks import registry
 from ssdkd_env.tasks.task import build_teacher
 from tests.envs.own_networks import TINY
 
@@ -19,9 +20,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep these tests' probe sets apart, and forget them afterwards."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSDKD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(probe, "_probe_sets", {})
-        patch.setattr(references, "_known", {})
+        patch.setattr(registry, "_loaded", Recent(registry.KEPT_TASKS))
+        patch.setattr(references, "_known", Recent(10))
         yield
+
+
+def forget_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And their teachers and probe sets, as a process that begins."""
+    for cache in ("_loaded", "_taught"):
+        monkeypatch.setattr(registry, cache, Recent(registry.KEPT_TASKS))
 
 
 @pytest.fixture
@@ -29,10 +36,8 @@ def empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Forget tasks, probe sets and references, as a first process on a new machine; returns the cache folder."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SSDKD_CACHE", str(folder))
-    monkeypatch.setattr(probe, "_probe_sets", {})
-    monkeypatch.setattr(references, "_known", {})
-    monkeypatch.setattr(registry, "_loaded", {})
-    monkeypatch.setattr(registry, "_taught", {})
+    forget_tasks(monkeypatch)
+    monkeypatch.setattr(references, "_known", Recent(10))
     return folder
 
 

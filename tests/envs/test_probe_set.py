@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.tasks import probe as probe_module
 from ssdkd_env.tasks.probe import probe_set
+from tests.envs.conftest import forget_tasks
 from tests.envs.episodes import actions_of, assert_same, episode, make, reset
 
 DROPOUT = "tests.envs.own_networks:dropout_generator"
@@ -37,7 +37,7 @@ def test_another_process_finds_it(empty_caches: Path, monkeypatch: pytest.Monkey
     first = episode(make(), 3, actions_of(5))
     (file,) = empty_caches.iterdir()
     written = file.stat().st_mtime_ns
-    monkeypatch.setattr(probe_module, "_probe_sets", {})  # as a fresh process has it
+    forget_tasks(monkeypatch)
     assert_same(first, episode(make(), 3, actions_of(5)))
     assert file.stat().st_mtime_ns == written
 
@@ -52,7 +52,7 @@ def test_without_a_folder_to_keep_it_there_is_a_warning_and_the_same_episode(
     empty_caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = episode(make(), 3, actions_of(5))
-    monkeypatch.setattr(probe_module, "_probe_sets", {})
+    forget_tasks(monkeypatch)
     (empty_caches / "file").write_text("")
     monkeypatch.setenv("SSDKD_CACHE", str(empty_caches / "file" / "folder"))
     with pytest.warns(UserWarning, match="SSDKD_CACHE"):
@@ -63,7 +63,7 @@ def test_file_that_was_cut_short_is_made_anew(empty_caches: Path, monkeypatch: p
     first = episode(make(), 3, actions_of(5))
     (file,) = empty_caches.iterdir()
     file.write_bytes(file.read_bytes()[:50])
-    monkeypatch.setattr(probe_module, "_probe_sets", {})
+    forget_tasks(monkeypatch)
     assert_same(first, episode(make(), 3, actions_of(5)))
 
 
@@ -72,7 +72,7 @@ def test_it_does_not_depend_on_the_global_generator(empty_caches: Path, monkeypa
     made = []
     for seed in (1, 2):
         monkeypatch.setenv("SSDKD_CACHE", str(empty_caches / str(seed)))
-        monkeypatch.setattr(probe_module, "_probe_sets", {})
+        forget_tasks(monkeypatch)
         env = make(generator_arch=DROPOUT)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -20,6 +20,7 @@ from ssdkd_env.envs.references import FIRST_SEED, RUNS, References
 from ssdkd_env.envs.rewards import REWARDS, SMALLEST_DEVIATION, Reference, Reward, probe_agreement
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_json
+from ssdkd_env.recent import Recent
 from ssdkd_env.tasks.probe import probe_set
 from tests.envs.episodes import ROUNDS, actions_of, assert_same, episode, make, reset, steps
 
@@ -115,7 +116,7 @@ def test_reward_of_ones_own_may_compare() -> None:
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a process that begins."""
-    monkeypatch.setattr(references, "_known", {})
+    monkeypatch.setattr(references, "_known", Recent(10))
 
 
 def refuse_to_play(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +206,7 @@ def test_saved_episode_goes_on_with_its_own_reference(empty_caches: Path, tmp_pa
     before = [reset(env, 3), *steps(env, actions_of(5)[:1])]
     env.save(tmp_path / "saved")
     other = relative()
-    references._known[other.references.fingerprint(other.task)] = Reference((0.0, 1.0), (0.0, 0.9), 0.2)
+    references._known.get(other.references.fingerprint(other.task), lambda: Reference((0.0, 1.0), (0.0, 0.9), 0.2))
     other.load(tmp_path / "saved")
     assert_same(whole, [*before, *steps(other, actions_of(5)[1:])])
 

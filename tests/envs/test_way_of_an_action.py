@@ -14,9 +14,9 @@ INNER = ("<lambda>", "<genexpr>", "<listcomp>", "<dictcomp>")
 
 
 def is_room(frame: FrameType) -> bool:
-    """Whether it is in a file of ours; a profiler's ranges, opened around calls everywhere, are no place on the way."""
+    """Whether it is in a file of ours; what is opened around calls everywhere is no place on the way."""
     file = frame.f_code.co_filename
-    return OURS in file and not file.endswith("/ranges.py")
+    return OURS in file and not file.endswith(("/ranges.py", "/threads.py"))
 
 
 def caller_of(frame: FrameType) -> FrameType | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Thread
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -126,3 +129,38 @@ def test_gradients_pass_a_twin_to_its_inputs_and_leave_none_on_what_was_folded()
     folded = {id(parameter) for parameter in twin.network.parameters()} - {id(p) for p in network.parameters()}
     assert folded
     assert not any(p.requires_grad for p in twin.network.parameters() if id(p) in folded)
+
+
+class Telephone(nn.Module):
+    """While it works, another thread calls a network of its own."""
+
+    def __init__(self, other: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.call: Callable[[], Tensor] = lambda: other(torch.ones(1, 2))
+        self.heard: list[object] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        def listen() -> None:
+            try:
+                self.heard.append(self.call())
+            except Exception as error:
+                self.heard.append(error)
+
+        thread = Thread(target=listen)
+        thread.start()
+        thread.join()
+        answer: Tensor = self.norm(self.conv(images)).mean(dim=(2, 3))
+        return answer
+
+
+def test_tracing_leaves_the_networks_of_other_threads_alone() -> None:
+    """It replaces `nn.Module.__call__` for all threads: an agent's policy may act while an environment is reset."""
+    policy = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    network = Telephone(policy).eval()
+    twin = FoldedTwin(network, IMAGES)
+    assert batch_norms(twin.network) == 0, "it was traced"
+    assert network.heard
+    for answer in network.heard:
+        assert isinstance(answer, Tensor), answer
+        torch.testing.assert_close(answer, policy(torch.ones(1, 2)))

@@ -103,8 +103,8 @@ def test_a_task_takes_evaluation_data_of_the_users_own(tmp_path: Path) -> None:
     assert data is not None
     assert data[0].shape == (4, 1, 8, 8)
     assert task.accuracy(task.teacher_on(torch.device("cpu")), "cpu") in (0.0, 1.0)
-    assert load_task("digits", evaluation=str(path)) is task
-    assert load_task("digits") is not task
+    assert load_task("digits", evaluation=str(path)).evaluation(torch.device("cpu")) is data
+    assert load_task("digits").evaluation(torch.device("cpu")) is not data
 
 
 def test_evaluation_data_of_another_size_are_refused(tmp_path: Path) -> None:

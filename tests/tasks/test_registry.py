@@ -19,7 +19,9 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.registry import build_network
-from ssdkd_env.tasks import TASKS, Budget, load_task
+from ssdkd_env.recent import Recent
+from ssdkd_env.tasks import TASKS, Budget, Task, load_task
+from ssdkd_env.tasks import registry as registry_module
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import build_teacher
@@ -55,22 +57,73 @@ def digits_weights(tmp_path: Path) -> Path:
 # --- caching ---
 
 
-def test_equal_arguments_give_the_same_task() -> None:
-    assert load_task("digits") is load_task("digits")
-    assert load_task("digits", budget={"rounds": 2}) is load_task("digits", budget={"rounds": 2})
-    assert load_task("digits", budget={}) is load_task("digits")
+def thing_of(task: Task) -> object:
+    """Something that a task keeps: the same object where it is shared."""
+    return task.once("a thing of a test", object)
 
 
-def test_other_arguments_give_another_task() -> None:
+def test_tasks_of_equal_arguments_share_what_is_in_memory() -> None:
     base = load_task("digits")
-    assert load_task("digits", budget={"rounds": base.spec.budget.rounds + 1}) is not base
-    assert load_task("digits", student={"lr": 0.123}) is not base
-    assert load_task("digits", student_arch="convnet") is not base
+    for again in (load_task("digits"), load_task("digits", budget={}), load_task("digits", student={})):
+        assert again.spec == base.spec
+        assert again.teacher_on(CPU) is base.teacher_on(CPU)
+        assert thing_of(again) is thing_of(base)
+
+
+def test_tasks_of_other_budgets_share_it_too() -> None:
+    base = load_task("digits")
+    rounds = base.spec.budget.rounds + 1
+    for arguments in ({"budget": {"rounds": rounds}}, {"buffer_scale": 0.05}, {"work_scale": 0.5}):
+        other = load_task("digits", **arguments)
+        assert other.spec.budget != base.spec.budget
+        assert thing_of(other) is thing_of(base)
+        assert other.teacher_on(CPU, folded=True) is base.teacher_on(CPU, folded=True)
+    assert base.spec.budget == DIGITS.budget
+
+
+def test_tasks_of_other_networks_or_settings_share_the_teacher_alone() -> None:
+    base = load_task("digits")
+    for arguments in ({"student": {"lr": 0.123}}, {"student_arch": "convnet"}, {"probe": {"steps": 2}}):
+        other = load_task("digits", **arguments)
+        assert thing_of(other) is not thing_of(base)
+        assert other.teacher_on(CPU) is base.teacher_on(CPU)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Recent[str, Task]:
+    """The tasks in memory, none at first."""
+    monkeypatch.setattr(registry_module, "_taught", Recent(registry_module.KEPT_TASKS))
+    tasks: Recent[str, Task] = Recent(registry_module.KEPT_TASKS)
+    monkeypatch.setattr(registry_module, "_loaded", tasks)
+    return tasks
+
+
+def test_changing_budgets_leave_nothing_behind(counted: Recent[str, Task]) -> None:
+    for rounds in range(1, 30):
+        load_task("digits", budget={"rounds": rounds}, buffer_scale=rounds / 100)
+    assert len(counted) == 1
+
+
+def test_changing_settings_leave_the_last_few_tasks_behind(counted: Recent[str, Task]) -> None:
+    for number in range(20):
+        load_task("digits", student={"lr": 0.1 + number / 100})
+    assert len(counted) == registry_module.KEPT_TASKS
+
+
+def test_what_is_in_use_is_found_whatever_else_was_loaded(counted: Recent[str, Task]) -> None:
+    """Runs are done together where their teachers are the same object."""
+    used = load_task("digits", budget={"rounds": 2})
+    teacher, thing = used.teacher_on(CPU), thing_of(used)
+    for number in range(20):
+        load_task("digits", student={"lr": 0.1 + number / 100})
+    again = load_task("digits", budget={"rounds": 3})
+    assert again.teacher_on(CPU) is teacher
+    assert thing_of(again) is thing
 
 
 def test_a_teacher_file_that_changed_is_read_again(digits_weights: Path) -> None:
     first = load_task("digits", teacher=str(digits_weights))
-    assert load_task("digits", teacher=str(digits_weights)) is first
+    assert load_task("digits", teacher=str(digits_weights)).teacher_on(CPU) is first.teacher_on(CPU)
     changed = build_teacher(TASKS["digits"], seed=0)
     with torch.no_grad():
         changed.get_parameter("classifier.bias").fill_(3.0)
@@ -78,7 +131,7 @@ def test_a_teacher_file_that_changed_is_read_again(digits_weights: Path) -> None
     stamp = digits_weights.stat().st_mtime_ns + 1_000_000
     os.utime(digits_weights, ns=(stamp, stamp))
     second = load_task("digits", teacher=str(digits_weights))
-    assert second is not first
+    assert second.teacher_on(CPU) is not first.teacher_on(CPU)
     assert second.teacher_on(CPU).state_dict()["classifier.bias"].tolist() == [3.0] * 10
 
 
@@ -268,7 +321,6 @@ def test_a_named_budget_replaces_the_settings_it_has() -> None:
     small = replace(DIGITS.budget, rounds=2, candidates=5, buffer_capacity=20)
     options = {"preset": "small"}
     assert load_task("mine", budget=options).spec.budget == small
-    assert load_task("mine", budget=options) is load_task("mine", budget={"preset": "small"})
     assert options == {"preset": "small"}, "the caller's mapping was changed"
     assert load_task("mine").spec.budget == DIGITS.budget
 
@@ -364,7 +416,7 @@ def test_real_data_come_from_data_root(data: Path) -> None:
     assert task.training_images().tolist() == images_of(data, "train")
     teacher = task.teacher_on(CPU)
     assert task.held_out_accuracy(teacher, CPU) == task.accuracy(teacher, CPU)
-    assert load_task("mine", data_root=str(data)) is task
+    assert load_task("mine", data_root=str(data)).evaluation(CPU) is evaluation
 
 
 @pytest.mark.usefixtures("with_dataset")

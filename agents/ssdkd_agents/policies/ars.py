@@ -63,8 +63,7 @@ class VectorARS(ARS):
                 policies[place].load_from_vector(candidate_weights[candidate].cpu().numpy())
 
         if not self._last_episode_starts.all():
-            with torch.enable_grad():
-                self._last_obs = env.reset()  # type: ignore[assignment]
+            self._last_obs = env.reset()  # type: ignore[assignment]
         for place in range(env.num_envs):
             take_next(place)
         while any(candidate is not None for candidate in playing):
@@ -72,8 +71,7 @@ class VectorARS(ARS):
             actions = np.concatenate(
                 [policy.predict(observations[place : place + 1])[0] for place, policy in enumerate(policies)]
             )
-            with torch.enable_grad():  # which ARS has switched off, and students are trained in this step
-                self._last_obs, rewards, dones, infos = env.step(actions)  # type: ignore[assignment]
+            self._last_obs, rewards, dones, infos = env.step(actions)  # type: ignore[assignment]
             self._last_episode_starts = dones
             self.num_timesteps += env.num_envs
             self._update_info_buffer(infos, dones)
