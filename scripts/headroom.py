@@ -32,7 +32,8 @@ from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import FAMILIES
-from ssdkd_agents.runs import RunFolder, append_line, read_lines
+from ssdkd_agents.lines import append_line, read_lines
+from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, search
 from ssdkd_agents.seeds import HELD_OUT_SEED
 from tqdm import tqdm
@@ -137,8 +138,9 @@ def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
     samplers = {row: str(_folder(args.out, row, None)) for row in rows if row != ORACLE} | fixed
     while wanted := _missing(args, samplers, lines):
         configs = [EpisodeConfig(args.env_id, sampler, seed, kwargs) for _, seed, sampler in wanted]
-        played = zip(wanted, run_episodes(configs, args.processes), strict=True)
-        for (label, _, _), line in tqdm(played, total=len(wanted), unit="episode"):
+        labels = {(sampler, seed): label for label, seed, sampler in wanted}
+        for line in tqdm(run_episodes(configs, args.processes), total=len(wanted), unit="episode"):
+            label = labels[line["sampler"], line["seed"]]
             lines.append(line | {"label": label} | ({"sampler": ORACLE} if label == ORACLE else {}))
             append_line(path, lines[-1])
     table = f"{make_sampler_table(lines, against=REFERENCE)}\n\n{verdict(lines)}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +11,6 @@ import ssdkd_env  # noqa: F401 (registers the environments)
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
-from ssdkd_env.registry import trust
 
 
 def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
@@ -51,19 +48,6 @@ def env_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the `SSDKDEnv` that an id means, those of the id included."""
     spec = make_env(env_id, env_kwargs).spec  # which knows ids with a module before them, or without a version
     return {**(spec.kwargs if spec else {}), **env_kwargs}
-
-
-def start_worker(modules: Sequence[str] = ()) -> None:
-    """Prepare a process that works beside others: one torch thread, and Ctrl-C is left to its parent.
-
-    Ctrl-C reaches the whole process group; the parent saves what there is and then ends its workers.
-
-    Args:
-        modules: that the user has named (`registry.trusted` of the parent); they may register what is asked for.
-    """
-    trust(modules)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    use_one_thread()
 
 
 def use_one_thread() -> None:

@@ -74,7 +74,11 @@ class DistillationVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Observations, rewards, dones and infos of the step."""
+        """Observations, rewards, dones and infos of the step.
+
+        Raises:
+            WorkerDied: when a process of the environments has died; all that is left is to `close` them.
+        """
         results = self._environments.step(dict(enumerate(one_each("actions", self._actions, self.num_envs))))
         observations = [results[index][0] for index in range(self.num_envs)]
         rewards = np.array([results[index][1] for index in range(self.num_envs)], dtype=np.float32)

@@ -1,23 +1,25 @@
-"""Jobs side by side in processes, where a failure or a dead process costs one job and no more."""
+"""Jobs side by side in processes, where a failure or a dead process costs one job and no more.
+
+Libraries were tried, with a job that kills its process, and with a parent that is killed. The executors of the standard
+library and of loky then fail every job that is not done. `multiprocessing.Pool` waits for the lost one for ever.
+Pebble's pool loses one job as this one does, but its processes outlive their parent for as long as a job takes, and
+its jobs cannot be asked to stop where they are. The processes of `ssdkd_env.processes` are needed for environments in
+any case; what is left for this module is whose turn it is.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import threading
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnContext
-from multiprocessing.synchronize import Event
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from ssdkd_agents.environments import start_worker
-from ssdkd_agents.stopping import Stopper
+from tqdm import tqdm
+
 from ssdkd_env.errors import one_line
-from ssdkd_env.registry import trusted
+from ssdkd_env.processes import Worker, WorkerDied, ready
 
 JobT = TypeVar("JobT")
 #: Does a job; the second argument says whether to stop. None: it stopped before the end.
@@ -25,6 +27,8 @@ Work = Callable[[JobT, Callable[[], bool]], dict[str, Any] | None]
 
 #: Seconds between two looks at the clock and at Ctrl-C while processes work.
 POLL = 0.2
+#: What to do when the process of a job has died.
+REMEDY = "Was there enough memory? Use fewer processes"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Outcome(Generic[JobT]):
         job: which one.
         result: what it returned.
         error: one line, of a job that failed.
-        details: its traceback.
+        details: its traceback; empty where its process has died.
     """
 
     job: JobT
@@ -44,8 +48,13 @@ class Outcome(Generic[JobT]):
     details: str = ""
 
 
-def run_jobs(work: Work[JobT], jobs: Sequence[JobT], processes: int, stop: Stopper) -> Iterator[Outcome[JobT]]:
+def run_jobs(
+    work: Work[JobT], jobs: Sequence[JobT], processes: int, stop: Callable[[], bool]
+) -> Iterator[Outcome[JobT]]:
     """Do jobs in their order, in this process or side by side in spawned ones of one torch thread each.
+
+    A job whose process dies is done once more, in a new one, which a line on stderr says. When that dies too, it has
+    failed. A process that dies between two jobs costs nothing.
 
     Args:
         work: picklable function that does one job.
@@ -69,87 +78,81 @@ def _attempt(work: Work[JobT], job: JobT, stop: Callable[[], bool]) -> Outcome[J
     try:
         return Outcome(job, work(job, stop))
     except Exception as error:  # whatever it is, it is this job's and must not lose the others
-        return Outcome(job, error=f"{type(error).__name__}: {one_line(error)}", details=traceback.format_exc())
+        return _failure(job, error)
 
 
-class _Worker(Generic[JobT]):
-    """A process that does one job after another."""
-
-    def __init__(self, context: SpawnContext, work: Work[JobT], stop: Event) -> None:
-        self.connection, theirs = context.Pipe()
-        # A daemon, because its parent must be able to end at once at a second Ctrl-C.
-        self.process = context.Process(target=_serve, args=(work, theirs, stop, trusted()), daemon=True)
-        with _ignored_interrupts():
-            self.process.start()
-        theirs.close()
-        self.job: JobT | None = None
-
-    def begin(self, job: JobT) -> None:
-        self.job = job
-        with suppress(OSError):  # it has died since its last job: `outcome` will find out
-            self.connection.send(job)
-
-    def outcome(self) -> Outcome[JobT]:
-        """What came of the job; the process may have died of it."""
-        job, self.job = self.job, None
-        assert job is not None
-        try:
-            outcome: Outcome[JobT] = self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            code = self.process.exitcode
-            return Outcome(job, error=f"its process died (exit code {code}); was there enough memory?")
-        return outcome
-
-    def end(self) -> None:
-        self.connection.close()
-        self.process.join()
+def _failure(job: JobT, error: Exception) -> Outcome[JobT]:
+    details = "".join(traceback.format_exception(error))
+    return Outcome(job, error=f"{type(error).__name__}: {one_line(error)}", details=details)
 
 
-@contextmanager
-def _ignored_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches the whole group; a process started in here ignores it from its first moment on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@dataclass(frozen=True)
+class _Turn(Generic[JobT]):
+    """A job to be done.
+
+    Attributes:
+        job: which one.
+        died: whether a process that did it has died.
+    """
+
+    job: JobT
+    died: bool = False
+
+
+def _run_in_processes(
+    work: Work[JobT], jobs: Sequence[JobT], processes: int, stop: Callable[[], bool]
+) -> Iterator[Outcome[JobT]]:
+    waiting = [_Turn(job) for job in reversed(jobs)]
+    idle: list[Worker] = []
+    busy: dict[Worker, _Turn[JobT]] = {}
     try:
-        yield
+        while waiting or busy:
+            if stop():
+                waiting.clear()
+                for worker in busy:
+                    worker.leave()
+            while waiting and len(busy) < processes:
+                idle = [worker for worker in idle if worker.is_alive]
+                worker = idle.pop() if idle else Worker(partial(_attempt, work), "of a job", REMEDY)
+                busy[worker] = waiting.pop()
+                worker.ask(busy[worker].job)
+            for worker in ready(busy, POLL):
+                turn = busy.pop(worker)
+                try:
+                    outcome = _outcome(worker, turn.job)
+                except WorkerDied as death:
+                    worker.close()
+                    if not turn.died and not stop():
+                        tqdm.write(f"a job is done once more: {death}", file=sys.stderr)
+                        waiting.append(_Turn(turn.job, died=True))
+                        continue
+                    outcome = Outcome(turn.job, error=f"{'for the second time: ' if turn.died else ''}{death}")
+                else:
+                    if outcome.error:  # what has failed once may be unusable, after an error of the GPU for one
+                        worker.leave()
+                        worker.close()
+                    else:
+                        idle.append(worker)
+                yield outcome
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for worker in (*idle, *busy):
+            worker.leave()  # all of them first: a process takes a second to end
+        for worker in idle:
+            worker.close()
+        for worker in busy:  # there are some only after an error, such as a second Ctrl-C
+            worker.close(patience=0)
 
 
-def _serve(work: Work[JobT], connection: Connection, stop: Event, modules: tuple[str, ...]) -> None:
-    start_worker(modules)
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        connection.send(_attempt(work, job, stop.is_set))
+def _outcome(worker: Worker, job: JobT) -> Outcome[JobT]:
+    """What came of a job.
 
-
-def _run_in_processes(work: Work[JobT], jobs: Sequence[JobT], processes: int, stop: Stopper) -> Iterator[Outcome[JobT]]:
-    context = multiprocessing.get_context("spawn")
-    stop_event = context.Event()
-    waiting = list(reversed(jobs))
-    idle: list[_Worker[JobT]] = []
-    busy: dict[Any, _Worker[JobT]] = {}
-    while waiting or busy:
-        if stop():
-            stop_event.set()
-            waiting.clear()
-        while waiting and len(busy) < processes:
-            worker = idle.pop() if idle else _Worker(context, work, stop_event)
-            worker.begin(waiting.pop())
-            busy[worker.connection] = worker
-        for connection in wait(list(busy), timeout=POLL):
-            worker = busy.pop(connection)
-            outcome = worker.outcome()
-            if outcome.error:
-                worker.end()  # a process that has failed once may be unusable, after an error of the GPU for one
-            else:
-                idle.append(worker)
-            yield outcome
-    for worker in idle:
-        worker.end()
+    Raises:
+        WorkerDied: when its process has died.
+    """
+    try:
+        outcome: Outcome[JobT] = worker.take()
+    except WorkerDied:
+        raise
+    except Exception as error:  # such as a result that cannot be sent
+        return _failure(job, error)
+    return outcome

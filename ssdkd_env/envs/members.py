@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Protocol
-
-import torch
 
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.exponent_actions import FloatArray
-from ssdkd_env.registry import trust, trusted
+from ssdkd_env.processes import Worker
 
-#: Seconds that a worker process has to end by itself.
-PATIENCE = 10.0
+#: What to do when a process of environments has died.
+REMEDY = (
+    "Was there enough memory? Go on from what was saved (commands: --resume), or use fewer environments or "
+    "vectorization='loop'"
+)
 
 
 class Members(Protocol):
@@ -64,8 +60,7 @@ class LocalMembers:
     def end(self) -> dict[int, Any]:
         """Do what was asked for."""
         method, arguments = self._asked
-        with torch.enable_grad():  # whatever the agent is doing: ARS plays its episodes without gradients
-            done: dict[int, Any] = getattr(self, method)(arguments)
+        done: dict[int, Any] = getattr(self, method)(arguments)
         return done
 
     def reset(self, arguments: Mapping[int, Mapping[str, Any]]) -> dict[int, ResetResult]:
@@ -112,7 +107,7 @@ class LocalMembers:
             env.close()
 
 
-class RemoteMembers:
+class RemoteMembers(Worker):
     """Environments in a process of their own, with one torch thread.
 
     Args:
@@ -120,66 +115,37 @@ class RemoteMembers:
     """
 
     def __init__(self, kwargs: Mapping[str, Any], count: int, grouped: bool) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch, and CUDA's state
-        self._connection, theirs = context.Pipe()
-        arguments = theirs, dict(kwargs), count, grouped, trusted()
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
-        theirs.close()
-        self._question = 0
+        purpose = "of one environment" if count == 1 else f"of {count} environments"
+        super().__init__(_Answers(dict(kwargs), count, grouped), purpose, REMEDY)
 
     def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
         """Send the question."""
-        self._question += 1
-        with suppress(OSError):  # a process that has died is reported by `end`
-            self._connection.send((self._question, method, dict(arguments)))
+        self.ask((method, dict(arguments)))
 
     def end(self) -> dict[int, Any]:
         """Wait for the answer.
 
         Raises:
-            RuntimeError: when the process has died.
+            WorkerDied: when the process has died.
             Exception: whatever the environment raised.
         """
-        number = None
-        try:
-            while number != self._question:  # Ctrl-C may have left the answer to an earlier one
-                number, results, error, trace = self._connection.recv()
-        except (EOFError, OSError) as gone:
-            self._process.join(PATIENCE)
-            raise RuntimeError(
-                f"a process of the vector environment has died (exit code {self._process.exitcode}). Was there enough "
-                'memory, and does the script make its environments under `if __name__ == "__main__":`? Else use fewer '
-                "environments, or processes=1"
-            ) from gone
-        if error is not None:
-            raise error from RuntimeError(f"in a process of the vector environment:\n{trace}")
-        answers: dict[int, Any] = results
+        answers: dict[int, Any] = self.take()
         return answers
 
-    def leave(self) -> None:
-        """Let the process end."""
-        self._connection.close()
 
-    def close(self) -> None:
-        """Wait for the process to end."""
-        self._process.join(PATIENCE)
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join()
+@dataclass
+class _Answers:
+    """What is asked of environments, which the first question makes: their process can report what is wrong then."""
 
+    kwargs: dict[str, Any]
+    count: int
+    grouped: bool
 
-def _serve(connection: Connection, kwargs: dict[str, Any], count: int, grouped: bool, modules: tuple[str, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes
-    torch.set_num_threads(1)
-    members: LocalMembers | None = None
-    with suppress(EOFError, OSError):  # the other end is closed
-        while True:
-            number, method, arguments = connection.recv()
-            try:
-                trust(modules)  # which may register what the arguments name
-                members = members or LocalMembers(kwargs, count, grouped)
-                answer = ForkingPickler.dumps((number, getattr(members, method)(arguments), None, ""))
-            except Exception as error:  # whatever it is, it is raised again where the user can see it
-                answer = ForkingPickler.dumps((number, None, error, traceback.format_exc()))
-            connection.send_bytes(answer)
+    @cached_property
+    def _members(self) -> LocalMembers:
+        return LocalMembers(self.kwargs, self.count, self.grouped)
+
+    def __call__(self, question: tuple[str, dict[int, Any]], stop: Callable[[], bool]) -> dict[int, Any]:
+        method, arguments = question
+        answers: dict[int, Any] = getattr(self._members, method)(arguments)
+        return answers

@@ -25,6 +25,9 @@ class SubEnvironments:
     Member i gives what it would give alone: bit-identically on the CPU with `"loop"`, with `"process"` what it would
     give alone with one torch thread, and with `"grouped"` but for rounding.
 
+    When a process of theirs dies, whatever needs its members raises `WorkerDied`, one line with its exit code and the
+    remedy, and `close` ends the others. When this process ends, however it does, so do they.
+
     Args:
         count: how many.
         kwargs: arguments of each `SSDKDEnv`.

@@ -129,6 +129,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
 
         Raises:
             InvalidInputError: when an action is unusable; no environment has moved then.
+            WorkerDied: when a process of the environments has died; all that is left is to `close` them.
             ResetNeeded: before the first reset, and after an episode's end with `"Disabled"`.
         """
         if not self._begun.all():

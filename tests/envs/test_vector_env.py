@@ -19,12 +19,15 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers.vector import DictInfoToList, NormalizeObservation, RecordEpisodeStatistics
 
+from ssdkd_env import processes
 from ssdkd_env.distillation.grouped import GroupedRuns
-from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv, members, sub_environments, tuning
+from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv, sub_environments, tuning
 from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.processes import WorkerDied
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, make
+from tests.parents import outliving
 
 ID = "SSDKD/Digits-v2"
 MODES = list(AutoresetMode)
@@ -520,38 +523,47 @@ def test_interrupted_step_leaves_no_answer_behind(
     assert_same([reset(envs, 11), step(envs, 0)], expected)
 
 
+@pytest.mark.parametrize("when", ["idle", "computing"])
 def test_death_of_a_process_is_reported_and_the_rest_can_be_closed(
-    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    when: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(members, "PATIENCE", 60.0)
-    envs = make_vec(2, vectorization="process", processes=2, **arguments)
-    parts = [part for part in envs._environments._parts if isinstance(part, RemoteMembers)]
-    processes = [part._process for part in parts]
-    assert all(process in multiprocessing.active_children() for process in processes)
-    assert processes[0].pid
-    os.kill(processes[0].pid, signal.SIGKILL)
+    monkeypatch.setattr(processes, "PATIENCE", 60.0)
+    longer = {"budget": BUDGET | {"inversion_steps": 10**9}} if when == "computing" else {}
+    envs = make_vec(2, vectorization="process", processes=2, **arguments | longer)
+    first, second = (part._process for part in envs._environments._parts if isinstance(part, RemoteMembers))
+    assert {first, second} <= set(multiprocessing.active_children())
+    assert envs.get_attr("clock") == (False, False)
+    assert first.pid
+    if when == "idle":
+        os.kill(first.pid, signal.SIGKILL)
+    else:
+        threading.Timer(1.0, os.kill, (first.pid, signal.SIGKILL)).start()
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"has died \(exit code -9\).*memory.*__main__.*processes=1") as caught:
-            envs.reset(seed=0)
-        assert "\n" not in str(caught.value)
+        with pytest.raises(WorkerDied) as caught:
+            envs.reset(seed=0, options={"reset_mask": np.array([True, False])})
+        assert str(caught.value) == (
+            f"process {first.pid} of one environment has died (exit code -9: Killed). Was there enough memory? Go on "
+            "from what was saved (commands: --resume), or use fewer environments or vectorization='loop'"
+        )
     assert envs._environments.get([1], "clock") == [False]
     envs.close()
-    assert not any(process.is_alive() for process in processes)
-    assert processes[1].exitcode == 0, "it ended by itself"
+    assert not first.is_alive() and not second.is_alive()
+    assert second.exitcode == 0, "it ended by itself"
     envs.close()
     envs._environments.close()
     with pytest.raises(gym.error.ClosedEnvironmentError, match="have been closed; make them again"):
         envs.reset()
 
 
-def test_process_that_does_not_end_by_itself_is_ended(
-    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(members, "PATIENCE", 0.01)
-    part = RemoteMembers(arguments, 1, grouped=False)
-    part.leave()  # while it is still starting
-    part.close()
-    assert part._process.exitcode == -signal.SIGTERM
+@pytest.mark.parametrize("doing", ["envs.close", "envs.reset(seed=0)"], ids=["idle", "computing"])
+def test_processes_end_soon_after_their_parent_was_killed(doing: str, arguments: dict[str, Any]) -> None:
+    longer = {"budget": BUDGET | {"inversion_steps": 10**9}}
+    code = (
+        "import time; from ssdkd_env.envs import SSDKDVectorEnv\n"
+        f"envs = SSDKDVectorEnv(2, vectorization='process', processes=2, **{arguments | longer})\n"
+        f"envs.get_attr('clock'); print('there', flush=True); {doing}; time.sleep(600)"
+    )
+    assert outliving(code, processes=2, computing_for=1.0) == []
 
 
 def test_processes_leave_ctrl_c_to_their_parent(
@@ -565,38 +577,6 @@ def test_processes_leave_ctrl_c_to_their_parent(
         assert part._process.pid
         os.kill(part._process.pid, signal.SIGINT)
     assert_same(reset(envs, 11), expected)
-
-
-def test_process_has_one_thread_and_serves_until_the_other_end_is_closed(arguments: dict[str, Any]) -> None:
-    """Run here, where its threads can be seen."""
-    ours, theirs = multiprocessing.Pipe()
-    answers: list[Any] = []
-
-    def ask() -> None:
-        for number, method in ((1, "reset"), (2, "no_such_method")):
-            ours.send((number, method, {0: {"seed": 5}}))
-            answers.append(ours.recv())
-        ours.close()
-
-    asking = threading.Thread(target=ask)
-    handler = signal.getsignal(signal.SIGINT)
-    torch.set_num_threads(3)
-    try:
-        asking.start()
-        members._serve(theirs, arguments, 1, grouped=False, modules=())
-        assert torch.get_num_threads() == 1
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    finally:
-        torch.set_num_threads(1)
-        signal.signal(signal.SIGINT, handler)
-        asking.join()
-    (first, results, *none), (second, nothing, error, trace) = answers
-    assert (first, second) == (1, 2)
-    assert_same(results[0], make(**arguments).reset(seed=5))
-    assert none == [None, ""]
-    assert nothing is None
-    assert isinstance(error, AttributeError)
-    assert "no_such_method" in trace
 
 
 # --- how it is done, and what else it offers ---

@@ -67,7 +67,9 @@ def test_every_methods_own_rounds_are_a_point_of_the_scheme(method: str, action:
     """Bit for bit: the same learning rates, draws and images as where rounds are counted."""
     rounds = make(method=method)
     work = make(method=method, action=action, budget={"work": costs_of(rounds).whole(rounds.budget)})
-    expected, found = play(rounds, rounds.own_action), play(work, work.own_action)
+    # Actions are float32, and so are the exponents that `work` reads off them; `division` has the method's own.
+    own = rounds.own_action if action == "work" else rounds.method.own_plan
+    expected, found = play(rounds, own), play(work, work.own_action)
     assert len(found) == len(expected) == BUDGET["rounds"] + 1
     for name, value in student_of(rounds).items():
         assert torch.equal(student_of(work)[name], value), name

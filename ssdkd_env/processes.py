@@ -1,0 +1,176 @@
+"""Processes that answer questions: one way of starting, watching and ending them, for environments and for jobs.
+
+A process ends soon after its parent has, however that ended, even in the middle of a long computation. It learns of
+that from a thread of its own that waits for the parent (`multiprocessing.parent_process`). The end of the pipe would
+be noticed between two questions only, and Linux's `PR_SET_PDEATHSIG` comes from the end of the parent's *thread* that
+started the process, too, and is Linux's alone.
+
+A process that dies tells nobody. So nothing is shared between processes that a dead one could hold on to: each has a
+pipe of its own, and there is no lock, queue or event.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import torch
+
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.registry import trust, trusted
+
+#: Answers a question; the second argument says whether the parent wants no more than an early end.
+Answer = Callable[[Any, Callable[[], bool]], Any]
+
+#: Seconds that a process has to end by itself.
+PATIENCE = 10.0
+
+
+class WorkerDied(InvalidInputError):
+    """A process has ended before its answer; one line says which, how, and what to do."""
+
+
+class Worker:
+    """A spawned process of one torch thread that answers one question after another.
+
+    Ctrl-C, which reaches the whole process group, is left to its parent.
+
+    Args:
+        answer: picklable; called in the process.
+        purpose: what the process is for, in the words of an error message: "of two environments".
+        remedy: what to do when it has died, as a sentence.
+    """
+
+    def __init__(self, answer: Answer, purpose: str, remedy: str) -> None:
+        self._purpose, self._remedy = purpose, remedy
+        context = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch, and CUDA's state
+        self._connection, theirs = context.Pipe()
+        # A daemon, because its parent must be able to end at once at a second Ctrl-C.
+        self._process = context.Process(target=serve, args=(answer, theirs, trusted()), daemon=True)
+        with _ignored_interrupts():
+            self._process.start()
+        theirs.close()  # else the pipe would have no end when the process dies
+        self._question = 0
+        self._has_answered = self._left = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    def ask(self, question: Any) -> None:
+        """Send a question. What is asked and not taken before something else is asked is lost."""
+        self._question += 1
+        with suppress(OSError):  # a process that has died is reported by `take`
+            self._connection.send((self._question, question))
+
+    def take(self) -> Any:
+        """Wait for the answer to the last question.
+
+        Raises:
+            WorkerDied: when the process has died.
+            Exception: whatever the answer raised.
+        """
+        number = None
+        while number != self._question:  # Ctrl-C may have left the answer to an earlier one
+            number, answer, error, trace = self._receive()
+        if error is not None:
+            raise error from RuntimeError(f"in another process:\n{trace}")
+        return answer
+
+    def _receive(self) -> Any:
+        with suppress(EOFError, OSError):  # what a pipe gives whose other end has died
+            received = self._connection.recv()
+            self._has_answered = True
+            return received
+        raise WorkerDied(self._death())
+
+    def _death(self) -> str:
+        self._process.join(PATIENCE)  # whose pipe ends a moment before it does
+        code = self._process.exitcode
+        ended = f"exit code {code}" if code is None or code >= 0 else f"exit code {code}: {signal.strsignal(-code)}"
+        guard = ""
+        if code and code > 0 and not self._has_answered:  # it may have failed to import the main file
+            guard = ' Is what the script does under `if __name__ == "__main__":`?'
+        return f"process {self._process.pid} {self._purpose} has died ({ended}).{guard} {self._remedy}"
+
+    def leave(self) -> None:
+        """Let the process end, after the answer in progress, which is told to come early."""
+        if not self._left:
+            self._left = True
+            with suppress(OSError):  # it has died, or been closed
+                self._connection.send(None)
+
+    def close(self, patience: float | None = None) -> None:
+        """Wait for the process to end, and make it.
+
+        Args:
+            patience: seconds that it has to end by itself; `PATIENCE` where None.
+        """
+        self._connection.close()
+        self._process.join(PATIENCE if patience is None else patience)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+
+def ready(workers: Collection[Worker], timeout: float) -> list[Worker]:
+    """Those that have answered or died, as soon as there is one; none after `timeout` seconds."""
+    by_connection: dict[Any, Worker] = {worker._connection: worker for worker in workers}
+    return [by_connection[connection] for connection in wait(list(by_connection), timeout)]
+
+
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """A process started in here ignores Ctrl-C from its first moment on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def serve(answer: Answer, connection: Connection, modules: tuple[str, ...]) -> None:
+    """Answer questions until there are no more, or the parent is gone: what a `Worker`'s process does.
+
+    Args:
+        answer: of the `Worker`.
+        connection: this end of the pipe.
+        modules: that the user has named (`registry.trusted` of the parent); they may register what is asked for.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    torch.set_num_threads(1)  # side by side, more threads only wait for each other
+    with suppress(EOFError, OSError):  # the other end is closed
+        while (asked := connection.recv()) is not None:
+            number, question = asked
+            try:
+                trust(modules)
+                # What can be read before the answer is there is either the end or a later question.
+                reply = ForkingPickler.dumps((number, answer(question, connection.poll), None, ""))
+            except Exception as error:  # whatever it is, it is raised again where the user can see it
+                reply = ForkingPickler.dumps((number, None, error, traceback.format_exc()))
+            connection.send_bytes(reply)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # from a thread nothing else ends a process, and nobody is left to be told anything
+
+    threading.Thread(target=watch, daemon=True).start()
