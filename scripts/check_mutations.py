@@ -25,7 +25,7 @@ from pathlib import Path
 from laboratory.mutations import MUTATIONS, Mutation
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError

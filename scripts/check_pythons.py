@@ -35,7 +35,7 @@ from laboratory.builds import Built, CommandError, Environment, build, run, weig
 from laboratory.common import about
 from packaging.requirements import Requirement
 from ssdkd_agents.commands.command_line import Plugins, launch, refuse_existing
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError

@@ -35,7 +35,7 @@ from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 from tqdm import tqdm
 
 from ssdkd_env.devices import select_device

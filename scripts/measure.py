@@ -22,7 +22,7 @@ from laboratory.common import about, check_least, in_turn
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import make_env, use_one_thread
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 from ssdkd_agents.seeds import MEASUREMENT_SEED
 from tqdm import tqdm
 

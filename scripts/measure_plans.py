@@ -25,7 +25,7 @@ from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 from ssdkd_agents.seeds import MEASUREMENT_SEED
 from tqdm import tqdm
 

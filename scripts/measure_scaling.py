@@ -27,7 +27,7 @@ from laboratory.scaling import (
 )
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError

@@ -37,8 +37,8 @@ from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
+from ssdkd_agents.lines import append_line
 from ssdkd_agents.machine import peak_device_memory_mib, peak_memory_mib
-from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan

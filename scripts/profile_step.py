@@ -30,8 +30,8 @@ from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, ref
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, use_one_thread
+from ssdkd_agents.lines import append_line
 from ssdkd_agents.machine import MIB
-from ssdkd_agents.runs import append_line
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError

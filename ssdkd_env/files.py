@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -19,8 +20,26 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "ssdkd_env"
 
 
+#: What the names of temporary files begin with; a process that is killed leaves them.
+_TEMPORARY = ".ssdkd-"
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one of `write_atomically` that was not finished."""
+    return path.name.startswith(_TEMPORARY)
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Delete what killed processes have left half written in a folder and below it, where nobody else may write."""
+    for path in folder.rglob(f"{_TEMPORARY}*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename: readers never see half a file.
+
+    The content is on the disk before the name is: a machine that loses its power leaves the old file or the new one.
 
     Raises:
         InvalidInputError: when the folder cannot be written.
@@ -28,7 +47,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_TEMPORARY}{path.name}.", suffix=path.suffix)
         os.close(handle)
     except OSError as error:
         raise InvalidInputError(f"cannot write {path}: {error.strerror}; choose a folder that you may write") from error
@@ -36,13 +55,26 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     try:
         write(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
+        _synchronize(temporary)
         os.replace(temporary, path)
+        _synchronize(path.parent)
     except OSError as error:
         raise InvalidInputError(
             f"cannot write {path}: {error.strerror or error}; free or choose another disk"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _synchronize(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # a folder cannot be opened there, and its names are written with the file
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def keep_if_possible(write: Callable[[], object], otherwise: str) -> None:
@@ -93,40 +125,64 @@ def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Any] = {}
     structure = json.dumps(_flatten(state, tensors))
-    save_tensors(path, tensors, {"structure": structure})
+    copies = _contiguous(tensors)
+    _write_tensors(path, copies, {"structure": structure, "sha256": _digest(structure, copies)})
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
-    """Write named tensors as a safetensors file, atomically.
+def save_tensors(path: str | Path, tensors: Mapping[str, Any]) -> None:
+    """Write named tensors as a safetensors file, atomically."""
+    _write_tensors(path, _contiguous(tensors), None)
 
-    Each is copied first, because safetensors refuses tensors that share memory or are not contiguous.
-    """
-    import torch
+
+def _write_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str] | None) -> None:
     from safetensors.torch import save
 
-    copies = {
+    content = save(tensors, metadata)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _contiguous(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies on the CPU: safetensors refuses tensors that share memory or are not contiguous."""
+    import torch
+
+    return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    content = save(copies, metadata)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _digest(structure: str, tensors: Mapping[str, Any]) -> str:
+    """SHA-256 of what a state file holds: its structure, and each tensor's name, type, shape and numbers."""
+    import torch
+
+    digest = hashlib.sha256(structure.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_state(path: str | Path) -> Any:
     """Load what `save_state` wrote; tensors arrive on the CPU, tuples as tuples.
 
     Raises:
-        InvalidInputError: when the file is missing, cut short, or was not written by `save_state`.
+        InvalidInputError: when the file is missing, cut short or changed since, or was not written by `save_state`.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            structure = (file.metadata() or {}).get("structure")
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iteration protocol)
     except (OSError, SafetensorError) as error:
         raise InvalidInputError(f"cannot read {path}: {error}; was it cut short?") from error
-    if structure is None:
-        raise InvalidInputError(f"{path} holds tensors but no saved state; expected a file written by save_state")
+    structure, digest = metadata.get("structure"), metadata.get("sha256")
+    if structure is None or digest is None:
+        raise InvalidInputError(
+            f"{path} holds tensors but no saved state of this version; expected a file that save_state wrote"
+        )
+    if digest != _digest(structure, tensors):
+        raise InvalidInputError(f"{path} was damaged since it was written; make it anew, or fetch another copy")
     try:
         return _unflatten(json.loads(structure), tensors)
     except (ValueError, KeyError, TypeError) as error:

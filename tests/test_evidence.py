@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 
 from tests.test_documents import DOCUMENTS, RESULTS, ROOT
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from check_pythons import EPISODE, TRAIN, declared, minor
 from laboratory.builds import Built, Environment, build, damaged_files, run, weigh
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 
 from ssdkd_env import __version__
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import shlex
 import sys
-from collections.abc import Collection
+import uuid
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,9 +15,10 @@ from typing import Any
 
 import ssdkd_agents
 import ssdkd_env
-from ssdkd_agents.archives import read_content
+from ssdkd_agents.lines import append_line
+from ssdkd_agents.ownership import LOCK, own, release
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import read_json, write_atomically, write_json
+from ssdkd_env.files import is_temporary, read_json, write_atomically, write_json
 from ssdkd_env.registry import refuse_imports
 
 PACKAGES = ("ssdkd-env", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "cma", "numpy")
@@ -29,6 +29,8 @@ EPISODES_FILE, EVALUATIONS_FILE = "episodes.jsonl", "evaluations.jsonl"
 BEST_FILE = "best.safetensors"
 #: Mean return of the last episodes in TensorBoard, as Stable-Baselines3 calls it.
 RETURN_TAG = "rollout/ep_rew_mean"
+#: In `config.json`, beside the settings: what tells the run from every other.
+_IDENTITY = "run"
 #: A plan found by a search.
 CONSTANT_FILE = "constant.json"
 
@@ -57,72 +59,88 @@ def source_digest() -> str:
 
 
 class RunFolder:
-    """A folder with `config.json`, `command.txt` and `results.jsonl`.
+    """A folder with `config.json`, `command.txt` and `results.jsonl`, which one process writes.
 
     Args:
         path: the folder.
-        config: JSON-able settings of the run; None opens the folder of an earlier run.
+        config: JSON-able settings of a new run, whose folder is this process's own from then on; None opens the folder
+            of an earlier run to read it.
 
     Raises:
-        InvalidInputError: when a new run would go into a folder that holds one, an earlier run is missing, or the
-            folder cannot be written.
+        InvalidInputError: when a new run would go into a folder that holds one or that another process owns, an earlier
+            run is missing, or the folder cannot be written.
+
+    Attributes:
+        path: the folder.
+        config: of the run; of an earlier one with its `versions`.
+        identity: tells the run from every other; "" of runs of earlier versions.
     """
 
     def __init__(self, path: str | Path, config: dict[str, Any] | None) -> None:
         self.path = Path(path)
         if config is None:
             if not (self.path / "config.json").is_file():
-                raise InvalidInputError(f"{self.path} holds no run (no config.json); give the folder of a run")
+                begun = (self.path / LOCK).is_file()
+                remedy = (
+                    "it ended before it began: give its first command again" if begun else "give the folder of a run"
+                )
+                raise InvalidInputError(f"{self.path} holds no run (no config.json); {remedy}")
             self.config: dict[str, Any] = read_json(self.path / "config.json")
             if not isinstance(self.config, dict):
                 raise InvalidInputError(f"{self.path / 'config.json'} holds no settings; give the folder of a run")
             refuse_imports(self.path / "config.json", self.config)
+            self.identity = str(self.config.pop(_IDENTITY, ""))
             return
-        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
-            raise InvalidInputError(f"out={str(self.path)!r} is not empty; choose another folder, or delete it first")
-        self.config = config
-        write_json(self.path / "config.json", config | {"versions": versions()})
+        refuse_content(self.path)
+        own(self.path)
+        try:
+            refuse_content(self.path)  # which another process may have put there meanwhile
+        except InvalidInputError:
+            self.close()
+            raise
+        self.config, self.identity = config, uuid.uuid4().hex
         program = Path(sys.argv[0])
         words = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
         command = shlex.join([*words, *sys.argv[1:]])
         write_atomically(self.path / "command.txt", lambda temporary: temporary.write_text(command + "\n"))
+        # Last: where it is, the run has begun and can be resumed.
+        self._write_config(config | {"versions": versions()})
+
+    @classmethod
+    def resume(cls, path: str | Path) -> RunFolder:
+        """Open the folder of an earlier run to go on with it, as its owner.
+
+        Raises:
+            InvalidInputError: when it holds no run, or another process owns it.
+        """
+        cls(path, None)
+        own(path)
+        return cls(path, None)  # once more: the owner before may have changed it
+
+    def change(self, **settings: Any) -> None:
+        """Change settings of the run in `config.json`."""
+        self.config |= settings
+        self._write_config(self.config)
+
+    def close(self) -> None:
+        """Let another process own the folder."""
+        release(self.path)
+
+    def _write_config(self, config: dict[str, Any]) -> None:
+        write_json(self.path / "config.json", config | {_IDENTITY: self.identity})
 
     def append(self, result: dict[str, Any], file: str = "results.jsonl") -> None:
         """Add one line to a JSON-lines file of the run."""
         append_line(self.path / file, result)
 
 
-def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append one JSON line, written in a single call so that an interrupt cannot leave half of it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps(value) + "\n")
-    except OSError as error:
-        raise InvalidInputError(f"cannot write {path}: {error.strerror}; choose a folder that you may write") from error
-
-
-def read_lines(path: str | Path, keys: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Read a JSON-lines file, compressed (`.jsonl.gz`) or plain.
-
-    Args:
-        path: the file.
-        keys: what every line must have.
+def refuse_content(folder: Path, remedy: str = "choose another folder, or delete it first") -> None:
+    """Keep a new run out of a folder that holds something, beside what a run leaves that ended before it began.
 
     Raises:
-        InvalidInputError: when it is missing or damaged, or a line is no JSON object with these keys.
+        InvalidInputError: when it does; with the remedy.
     """
-    return parse_lines(read_content(path), path, keys)
-
-
-def parse_lines(content: bytes, path: str | Path, keys: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The JSON objects that a file's content holds, one a line; errors name `path`, as those of `read_lines`."""
-    try:
-        lines = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path} is no text ({error}); give a .jsonl or .jsonl.gz file of lines") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{path} holds a line that is not JSON ({error}); delete that line") from error
-    if not all(isinstance(line, dict) and set(keys) <= line.keys() for line in lines):
-        raise InvalidInputError(f"{path} holds a line that is no JSON object with {', '.join(keys) or 'names'}")
-    return lines
+    left_over = {LOCK, "command.txt"} if (folder / LOCK).is_file() else set()
+    content = folder.iterdir() if folder.is_dir() else ()
+    if folder.is_file() or any(not (entry.name in left_over or is_temporary(entry)) for entry in content):
+        raise InvalidInputError(f"out={str(folder)!r} is not empty; {remedy}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from contextlib import closing
@@ -14,10 +13,12 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ssdkd_agents.runs import RunFolder, read_lines, versions
+from ssdkd_agents.lines import drop_lines
+from ssdkd_agents.manifests import load_newest, previous, save_beside_previous
+from ssdkd_agents.runs import RunFolder, versions
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import load_state, save_state, write_atomically, write_json
+from ssdkd_env.files import write_json
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings
 from ssdkd_env.tasks.scores import class_names, real_scores, segmentation_scores
@@ -88,28 +89,26 @@ class TeacherRun:
         self._started = time.perf_counter()
 
     def load(self) -> None:
-        """Continue from the checkpoint; measurements made after it are forgotten, for they will be made again.
+        """Continue from the newest sound checkpoint, from the beginning where there is none yet.
+
+        Measurements made after it are forgotten, for they will be made again.
 
         Raises:
-            InvalidInputError: when there is no checkpoint, or it belongs to other data or settings.
+            InvalidInputError: when no checkpoint is sound, or it belongs to other data or settings.
         """
-        if not self.checkpoint.is_file():
-            raise InvalidInputError(
-                f"--resume: {self._folder.path} holds no {CHECKPOINT}; start anew in another folder, or delete this "
-                "one first"
-            )
         for part, digest in self._data.digests().items():
             if digest != self._folder.config["digests"][part]:
                 raise InvalidInputError(f"--resume: the {part} images are not those of the run; give the same data")
+        saved = load_newest(self.checkpoint)
+        if saved is None:
+            print(f"{self._folder.path} has no checkpoint yet: it begins anew")
+        else:
+            self._training.load_state_dict(saved["training"])
+            self._started -= saved["seconds"]
         self._resumed = True
-        saved = load_state(self.checkpoint)
-        self._training.load_state_dict(saved["training"])
-        self._started -= saved["seconds"]
-        results = self._folder.path / RESULTS
-        if results.is_file():
-            lines = [line for line in read_lines(results, ("epoch",)) if line["epoch"] <= self._training.epochs_done]
-            text = "".join(json.dumps(line) + "\n" for line in lines)
-            write_atomically(results, lambda temporary: temporary.write_text(text))
+        # The last epoch's line comes after the last checkpoint.
+        kept = min(self._training.epochs_done, self._training.settings.epochs - 1)
+        drop_lines(self._folder.path / RESULTS, lambda line: line["epoch"] <= kept, ("epoch",))
 
     def train(self, stop: Stopper) -> bool:
         """Train to the end, or until `stop` says so with a checkpoint; returns whether this is the end."""
@@ -166,7 +165,7 @@ class TeacherRun:
         return time.perf_counter() - self._started
 
     def _save_checkpoint(self) -> None:
-        save_state(self.checkpoint, {"training": self._training.state_dict(), "seconds": self._seconds()})
+        save_beside_previous(self.checkpoint, {"training": self._training.state_dict(), "seconds": self._seconds()})
 
     def _finish(self, curves: SummaryWriter) -> None:
         """Write weights, card and the last line of results; a finished run needs its checkpoint no more."""
@@ -180,7 +179,8 @@ class TeacherRun:
         save_weights(path / WEIGHTS, training.network)
         self._folder.append(result)
         write_json(path / CARD, self._card(result))
-        self.checkpoint.unlink()
+        for file in (self.checkpoint, previous(self.checkpoint)):
+            file.unlink(missing_ok=True)
         score, shown = next((name, shown) for name, shown in REPORTED.items() if f"test_{name}" in result)
         print(f"{shown} on {result['test_images']} held-out images: {result[f'test_{score}']:.4f}")
         print(f"weights: {path / WEIGHTS}; card: {path / CARD}")

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier as Dummy
 from sklearn.inspection import permutation_importance
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
+from ssdkd_agents.lines import append_line
 from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
-from ssdkd_agents.runs import append_line
 from ssdkd_agents.samplers import PlanningSampler, Sampler
 from tqdm import tqdm
 

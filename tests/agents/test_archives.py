@@ -12,7 +12,7 @@ import ssdkd_agents.archives as archives
 from hypothesis import given
 from hypothesis import strategies as st
 from ssdkd_agents.archives import compress, read_content
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 
 from ssdkd_env.errors import InvalidInputError
 
@@ -112,7 +112,7 @@ def test_what_is_no_text_is_refused(ending: str, tmp_path: Path) -> None:
 
 def test_lines_nested_without_end_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl.gz").write_bytes(compress(b'{"x": ' + b"[" * 10**6))
-    with pytest.raises(InvalidInputError, match=r"x\.jsonl\.gz holds a line that is not JSON"):
+    with pytest.raises(InvalidInputError, match=r"x\.jsonl\.gz, line 1 is not JSON"):
         read_lines(tmp_path / "x.jsonl.gz")
 
 

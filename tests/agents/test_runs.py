@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssdkd_agents.runs import PACKAGES, RunFolder, append_line, read_lines, versions
+from ssdkd_agents.ownership import LOCK
+from ssdkd_agents.runs import PACKAGES, RunFolder, versions
 
 from ssdkd_env.errors import InvalidInputError
 
@@ -25,8 +26,8 @@ def test_new_run_leaves_its_configuration_with_versions(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "a" / "run", CONFIG)
     assert run.config == CONFIG
     written = json.loads((run.path / "config.json").read_text())
-    assert written == CONFIG | {"versions": versions()}
-    assert set(contents(run.path)) == {"config.json", "command.txt"}
+    assert written == CONFIG | {"versions": versions(), "run": run.identity}
+    assert set(contents(run.path)) == {"config.json", "command.txt", LOCK}
 
 
 def test_versions_are_those_of_this_process() -> None:
@@ -101,11 +102,37 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_earlier_run_is_opened_without_writing(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run", CONFIG)
-    before = contents(tmp_path)
+    made = RunFolder(tmp_path / "run", CONFIG)
+    before = contents(tmp_path / "run")
     run = RunFolder(tmp_path / "run", None)
-    assert {name: value for name, value in run.config.items() if name != "versions"} == CONFIG
-    assert contents(tmp_path) == before
+    assert run.config == CONFIG | {"versions": versions()}
+    assert run.identity == made.identity != RunFolder(tmp_path / "other", CONFIG).identity
+    assert contents(tmp_path / "run") == before
+
+
+def test_changed_settings_are_the_runs_from_then_on(tmp_path: Path) -> None:
+    made = RunFolder(tmp_path / "run", CONFIG)
+    RunFolder.resume(tmp_path / "run").change(seed=4)
+    again = RunFolder(tmp_path / "run", None)
+    assert again.config == CONFIG | {"seed": 4, "versions": versions()}
+    assert again.identity == made.identity
+
+
+def test_run_that_ended_before_it_began_can_begin_again(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    RunFolder(path, CONFIG).close()
+    (path / "config.json").rename(path / ".ssdkd-config.json.abc.json")  # killed while it was written
+    with pytest.raises(InvalidInputError, match="ended before it began: give its first command again"):
+        RunFolder.resume(path)
+    assert RunFolder(path, CONFIG).path == path
+    assert set(contents(path)) == {"config.json", "command.txt", LOCK}
+
+
+def test_own_file_of_a_users_is_no_left_over(tmp_path: Path) -> None:
+    (tmp_path / "command.txt").write_text("mine")
+    with pytest.raises(InvalidInputError, match="is not empty"):
+        RunFolder(tmp_path, CONFIG)
+    assert contents(tmp_path) == {"command.txt": b"mine"}
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["missing", "empty", "file"])
@@ -121,66 +148,3 @@ def test_run_whose_configuration_is_damaged_is_refused(tmp_path: Path, text: str
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InvalidInputError, match=r"config\.json"):
         RunFolder(tmp_path, None)
-
-
-# --- JSON lines ---
-
-
-def test_lines_come_back_in_order(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run", CONFIG)
-    lines = [{"return": 0.1, "final": {"accuracy": 0.5}}, {"return": -1e-9, "text": "ψ\nline\u2028"}, {}]
-    for line in lines:
-        run.append(line)
-    run.append({"other": 1}, file="episodes.jsonl")
-    assert read_lines(run.path / "results.jsonl") == lines
-    assert read_lines(run.path / "episodes.jsonl") == [{"other": 1}]
-    assert (run.path / "results.jsonl").read_text().count("\n") == 3
-
-
-def test_numbers_survive_exactly(tmp_path: Path) -> None:
-    values = [0.1 + 0.2, 1 / 3, 5e-324, 1.7976931348623157e308, 2**53 + 1]
-    append_line(tmp_path / "x.jsonl", {"values": values})
-    assert read_lines(tmp_path / "x.jsonl") == [{"values": values}]
-
-
-def test_folders_of_a_line_are_made(tmp_path: Path) -> None:
-    append_line(tmp_path / "a" / "b.jsonl", {"x": 1})
-    assert read_lines(str(tmp_path / "a" / "b.jsonl")) == [{"x": 1}]
-
-
-def test_line_that_is_no_json_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    append_line(path, {"x": 1})
-    with pytest.raises(TypeError):
-        append_line(path, {"x": 2, "object": object()})
-    assert read_lines(path) == [{"x": 1}]
-
-
-def test_empty_file_and_blank_lines_hold_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_text("")
-    assert read_lines(path) == []
-    path.write_text('\n{"x": 1}\n\n')
-    assert read_lines(path) == [{"x": 1}]
-
-
-def test_line_in_an_unwritable_place_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "x.jsonl", tmp_path):
-        with pytest.raises(InvalidInputError, match="cannot write"):
-            append_line(path, {})
-
-
-def test_missing_lines_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"cannot read .*none\.jsonl"):
-        read_lines(tmp_path / "none.jsonl")
-    with pytest.raises(InvalidInputError, match="cannot read"):
-        read_lines(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b'{"x": 1}\n{"x": ', b"text", b"\xff\xfe\x00", b"3\n", b"[1]\n"])
-def test_file_with_other_lines_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x.jsonl").write_bytes(content)
-    with pytest.raises(InvalidInputError, match=r"x\.jsonl") as caught:
-        read_lines(tmp_path / "x.jsonl")
-    assert "\n" not in str(caught.value)

@@ -19,6 +19,7 @@ from ssdkd_env.envs import SSDKDEnv
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 
 ROUNDS = BUDGET["rounds"]
+ENDINGS = ("safetensors", "state.safetensors", "episodes", "manifest.json")
 PPO = TrainingConfig(
     env_id="SSDKD/Digits-v2",
     algorithm="ppo",
@@ -42,14 +43,14 @@ def run(path: Path, config: TrainingConfig = PPO) -> tuple[RunFolder, str]:
 
 
 def go_on(path: Path, config: TrainingConfig) -> str:
-    return train(config, RunFolder(path, None), resume=True, progress_bar=False)
+    return train(config, RunFolder.resume(path), resume=True, progress_bar=False)
 
 
 def checkpoints(path: Path) -> list[int]:
     """Steps of the checkpoints, each of which must be whole; any other file there fails."""
     names = {file.name for file in (path / "checkpoints").iterdir()}
     steps = sorted(int(name.partition(".")[0]) for name in names if name.endswith(".episodes"))
-    assert names == {f"{step}.{end}" for step in steps for end in ("safetensors", "state.safetensors", "episodes")}
+    assert names == {f"{step}.{end}" for step in steps for end in ENDINGS}
     return steps
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+from ssdkd_agents.ownership import LOCK
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 SIZES = {
@@ -148,4 +150,5 @@ def assert_refused(result: Result, match: str) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)  # which names its last owner
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

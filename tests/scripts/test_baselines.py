@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ssdkd_agents.benchmarking.experiments import sampler_digest
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 
 from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
 

@@ -10,7 +10,7 @@ import pytest
 from ssdkd_agents.benchmarking.benchmark import Benchmark
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, play, run_episode
 from ssdkd_agents.benchmarking.report import make_table
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from tests.agents.benchmarking.test_experiments import timeless
@@ -26,7 +26,7 @@ from tests.scripts.commands import (
 )
 
 REPORT = {"table.md", "curves.md", "accuracy-seconds.png", "distributions.png"}
-RECORD = {"config.json", "command.txt", "results.jsonl"}
+RECORD = {"config.json", "command.txt", "results.jsonl", ".lock"}
 
 
 def benchmark(out: Path, *arguments: object) -> Result:

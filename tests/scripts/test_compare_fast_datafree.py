@@ -12,7 +12,7 @@ import pytest
 import torch
 from laboratory.equal_work import OurSide, Round, Seconds
 from laboratory.fast_datafree import FILES
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 
 from tests.scripts.commands import SCRIPTS, assert_refused, in_process_of_its_own, in_this_process
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 
 from tests.agents.benchmarking.test_sampler_report import line
 from tests.scripts.commands import Result, assert_refused, contents, in_this_process

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from ssdkd_agents.archives import compress
-from ssdkd_agents.runs import EPISODES_FILE, RunFolder, append_line
+from ssdkd_agents.lines import append_line
+from ssdkd_agents.runs import EPISODES_FILE, RunFolder
 
 from tests.scripts.commands import ENV_BUDGET, assert_refused, contents, in_this_process
 

@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import image
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
+from ssdkd_agents.runs import RunFolder
 
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks import load_task
+from tests.agents.trainings import interrupt_after
 from tests.scripts.bad_files import BAD_DATA, BAD_TEACHERS, SHIPPED_TEACHER, marker, real_images
 from tests.scripts.commands import (
     BUDGET,
     SIZES,
     Result,
     assert_refused,
+    assert_resumes,
     contents,
     in_process_of_its_own,
     in_this_process,
@@ -41,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 
 def test_folder_holds_student_picture_results_and_settings(finished: tuple[Path, Result]) -> None:
     out, result = finished
-    names = {"student.safetensors", "picture.png", "results.jsonl", "config.json", "command.txt"}
+    names = {"student.safetensors", "picture.png", "results.jsonl", "config.json", "command.txt", ".lock"}
     assert {path.name for path in out.iterdir()} == names
     assert str(out / "student.safetensors") in result.stdout
     assert str(out / "picture.png") in result.stdout
@@ -101,6 +104,43 @@ def test_same_seed_gives_the_same_student(finished: tuple[Path, Result], tmp_pat
     student = (finished[0] / "student.safetensors").read_bytes()
     assert (tmp_path / "again" / "student.safetensors").read_bytes() == student
     assert (tmp_path / "other" / "student.safetensors").read_bytes() != student
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_interrupted_run_goes_on_to_the_same_student(
+    rounds: int, finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with interrupt_after(rounds):
+        result = distill(out, "--seed", 5)
+    assert result.code == 130, result.stderr
+    assert f"stopped after {rounds + 1} rounds" in result.stdout
+    assert_resumes(result, "distill", out)
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "command.txt", "checkpoint.json", f"checkpoint.{rounds + 1}.safetensors", ".lock",
+    }  # fmt: skip
+    result = in_this_process("distill", "--out", out, "--resume")
+    assert result.code == 0, result.stderr
+    assert {path.name for path in out.iterdir()} == {path.name for path in finished[0].iterdir()}
+    for name in ("student.safetensors", "picture.png"):
+        assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
+    lines = [read_lines(folder / "results.jsonl")[0] for folder in (out, finished[0])]
+    assert lines[0]["final"] == lines[1]["final"] and lines[0]["actions"] == lines[1]["actions"]
+
+
+def test_finished_run_stays_as_it_is(finished: tuple[Path, Result]) -> None:
+    before = {name: content for name, content in contents(finished[0]).items() if name != ".lock"}
+    result = in_this_process("distill", "--out", finished[0], "--resume")
+    assert result.code == 0, result.stderr
+    assert f"this run is finished; student: {finished[0] / 'student.safetensors'}" in result.stdout
+    assert {name: content for name, content in contents(finished[0]).items() if name != ".lock"} == before
+
+
+def test_folder_of_another_command_is_not_resumed(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", {"sampler": "paper", "seed": 0})
+    result = in_this_process("distill", "--out", tmp_path / "run", "--resume")
+    assert_refused(result, "was not made by ssdkd distill")
+    assert_refused(in_this_process("distill", "--out", tmp_path / "none", "--resume"), "holds no run")
 
 
 def test_own_teacher_and_evaluation_data(finished: tuple[Path, Result], tmp_path: Path) -> None:

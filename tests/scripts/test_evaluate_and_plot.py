@@ -12,8 +12,8 @@ from matplotlib import image
 from matplotlib.figure import Figure
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.plotting import plots
-from ssdkd_agents.runs import read_lines
 from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from tests.scripts.commands import (
@@ -58,7 +58,7 @@ def evaluate(out: Path, *arguments: object) -> Result:
 
 def test_folder_holds_lines_table_and_settings(evaluated: tuple[Path, Result]) -> None:
     out, result = evaluated
-    assert {path.name for path in out.iterdir()} == {"config.json", "command.txt", "results.jsonl", "table.md"}
+    assert {path.name for path in out.iterdir()} == {"config.json", "command.txt", "results.jsonl", "table.md", ".lock"}
     table = make_sampler_table(read_lines(out / "results.jsonl"))
     assert table in result.stdout
     assert (out / "table.md").read_text().startswith(table)

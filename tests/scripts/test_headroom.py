@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from headroom import verdict
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 
 from tests.scripts.commands import assert_refused, contents, in_this_process
 

@@ -36,6 +36,7 @@ NAMES = (
     "measure_nyuv2",
     "measure_plans",
     "measure_scaling",
+    "measure_threads",
     "plot",
     "plot_policy",
     "profile_step",
@@ -48,6 +49,7 @@ NAMES = (
 #: Scripts with subcommands, whose arguments are a class each.
 SUBCOMMANDS = {
     "measure": ("Observations", "Overhead"),
+    "measure_durability": ("Kills", "Owners", "Bits", "Disk"),
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
 #: The option that must be given, where it is not --out.

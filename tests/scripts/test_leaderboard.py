@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssdkd_agents.analysis.results import read_results
 from ssdkd_agents.benchmarking.leaderboard import make_leaderboard
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 
 from tests.agents.benchmarking.test_sampler_report import line
 from tests.scripts.commands import ROOT, Result, assert_refused, contents, in_this_process

@@ -10,9 +10,9 @@ import torch
 from matplotlib import image
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.commands.given import as_words
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.storage import save_sampler
-from ssdkd_agents.runs import read_lines
 from ssdkd_agents.seeds import MEASUREMENT_SEED
 from ssdkd_agents.vec_env import DistillationVecEnv
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ssdkd_agents.benchmarking.experiments import run_episode
-from ssdkd_agents.runs import append_line
+from ssdkd_agents.lines import append_line
 
 from ssdkd_env import registry
 from tests.agents.benchmarking.test_experiments import CONFIG

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 
 from tests.scripts.commands import ENV_BUDGET, assert_refused, assert_resumes, contents, in_this_process, press_ctrl_c
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.storage import find_sampler_file, read_sampler
-from ssdkd_agents.runs import read_lines
 
 from tests.scripts.commands import (
     ENV_BUDGET,

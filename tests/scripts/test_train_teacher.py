@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from ssdkd_agents.runs import read_lines, versions
+from ssdkd_agents.lines import read_lines
+from ssdkd_agents.runs import versions
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from ssdkd_env.files import load_state
@@ -83,6 +85,7 @@ def test_teacher_is_trained_on_own_data(data: Path, tmp_path: Path) -> None:
         "command.txt",
         "results.jsonl",
         "tensorboard",
+        ".lock",
     }
     teacher = build_teacher(DIGITS, seed=1)
     load_weights("teacher", out / "teacher.safetensors", teacher)
@@ -329,14 +332,43 @@ def test_resuming_needs_the_same_images_not_the_same_path(data: Path, paused: Pa
     assert resume(tmp_path / "out", "--data", moved).code == 0
 
 
-def test_resuming_without_a_run_or_a_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
+def test_resuming_without_a_run_is_refused(tmp_path: Path) -> None:
     assert_refused(resume(tmp_path / "none"), "holds no run")
     assert not (tmp_path / "none").exists()
-    assert train(tmp_path / "out", data, data, "--settings.lr", "1e30").code == 2
-    assert_refused(resume(tmp_path / "out"), "holds no checkpoint.safetensors; start anew")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"algorithm": "ppo"}')
     assert_refused(resume(tmp_path / "other"), "was not made by ssdkd teacher")
+
+
+@pytest.mark.parametrize("how", ["none", "damaged", "finished"])
+def test_run_killed_anywhere_gives_the_teacher_of_one_that_was_not(how: str, data: Path, tmp_path: Path) -> None:
+    """Before the first checkpoint, while one was written, and between the last line of results and the card."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    options = ("--checkpoint-every-epochs", 1, "--evaluate-every-epochs", 1)
+    assert train(whole, data, data, *options).code == 0
+    assert train(out, data, data, *options, "--minutes", 1e-9).code == 0
+    checkpoint = out / "checkpoint.safetensors"
+    if how == "none":
+        checkpoint.unlink()
+        (out / "results.jsonl").write_bytes((whole / "results.jsonl").read_bytes()[:-9])
+        said: Any = pytest.warns(UserWarning, match="line 2 is cut short")
+    elif how == "damaged":
+        assert resume(out).code == 0
+        content = bytearray(checkpoint.read_bytes())
+        content[-5] ^= 1
+        checkpoint.write_bytes(content)
+        said = pytest.warns(UserWarning, match="was damaged since .*going on from the checkpoint before")
+    else:
+        (out / "results.jsonl").write_bytes((whole / "results.jsonl").read_bytes())
+        (out / "teacher.safetensors").touch()
+        said = nullcontext()
+    with said:
+        result = resume(out, "--minutes", 0)
+    assert result.code == 0, result.stderr
+    assert ("has no checkpoint yet: it begins anew" in result.stdout) == (how == "none")
+    assert (out / "teacher.safetensors").read_bytes() == (whole / "teacher.safetensors").read_bytes()
+    assert results(out) == results(whole)
+    assert not [*out.glob("checkpoint*")]
 
 
 # --- bad input ---

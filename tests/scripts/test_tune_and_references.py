@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.references import read_references

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.renamed import with_new_names
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ssdkd_agents.analysis.comparison import mean_score
 from ssdkd_agents.analysis.results import Result, is_paper, rows_of, runs_of
 from ssdkd_agents.analysis.statistics import Interval
-from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE, read_lines
+from ssdkd_agents.lines import read_lines
+from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json
 

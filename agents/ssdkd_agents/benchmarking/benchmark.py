@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, play, validate
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, forget, play, validate
 from ssdkd_agents.benchmarking.report import write_report
 from ssdkd_agents.benchmarking.suites import (
     DEFAULT_ENV,
@@ -19,13 +19,13 @@ from ssdkd_agents.benchmarking.suites import (
     sampler_entries,
     with_face,
 )
-from ssdkd_agents.runs import RunFolder, append_line
+from ssdkd_agents.lines import append_line, read_lines
+from ssdkd_agents.runs import RunFolder, refuse_content
 from ssdkd_agents.seeds import HELD_OUT_SEED
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import write_atomically, write_json
 
 DEFAULT_SEEDS = 5
 RESULTS, FAILURES, UNFINISHED = "results.jsonl", "failures.jsonl", "unfinished"
@@ -128,7 +128,7 @@ class Job:
     @property
     def checkpoint(self) -> Path:
         """Where it is kept when it is stopped."""
-        return Path(self.folder) / UNFINISHED / f"{self.index}-{self.config.seed}.safetensors"
+        return Path(self.folder) / UNFINISHED / f"{self.index}-{self.config.seed}.json"
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -192,7 +192,7 @@ class Benchmark:
         Raises:
             InvalidInputError: when an entry cannot be played, or the folder is not empty.
         """
-        _check_empty(folder)
+        refuse_content(folder, "continue it with --resume, or choose another folder")
         plan = make_plan(settings)
         validate([job.config for job in plan.jobs()])
         RunFolder(folder, {"settings": asdict(settings), "plan": asdict(plan)})
@@ -219,10 +219,11 @@ class Benchmark:
         Raises:
             InvalidInputError: when there is none, it was made with other settings, or an entry cannot be played.
         """
+        run = RunFolder.resume(folder)
         opened = cls.open(folder)
         opened.results()
         validate([job.config for job in opened.jobs])
-        return cls(folder, _extended(folder, opened.plan, RunFolder(folder, None).config, given))
+        return cls(folder, _extended(run, opened.plan, given))
 
     def results(self) -> list[dict[str, Any]]:
         """The result lines so far, in the order of the plan; half a last line does not count.
@@ -235,7 +236,7 @@ class Benchmark:
             return []
         planned = {job.key: json.loads(json.dumps(asdict(job.config))) for job in self.jobs}
         lines = {}
-        for line in _read_whole_lines(path):
+        for line in read_lines(path, ("label", "seed", "final", "seconds")):
             key = line["label"], line["seed"]
             if key not in planned:
                 raise InvalidInputError(f"{path} has a line of {key}, which is not in config.json; use another --out")
@@ -256,14 +257,12 @@ class Benchmark:
             An outcome for every episode that was begun.
         """
         done = {(line["label"], line["seed"]) for line in self.results()}
-        _drop_half_line(self.folder / RESULTS)
         (self.folder / FAILURES).unlink(missing_ok=True)
         missing = [job for job in self.jobs if job.key not in done]
         for outcome in run_jobs(play_job, missing, processes, stop):
             if outcome.result is not None:
                 append_line(self.folder / RESULTS, outcome.result)
-                for path in (outcome.job.checkpoint, outcome.job.checkpoint.with_suffix(".json")):
-                    path.unlink(missing_ok=True)
+                forget(outcome.job.checkpoint)
             if outcome.error:
                 label, seed = outcome.job.key
                 failure = {"label": label, "seed": seed, "error": outcome.error, "details": outcome.details}
@@ -294,13 +293,6 @@ def play_job(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
     return {"label": job.label} | ({"group": job.group} if job.group else {}) | result
 
 
-def _check_empty(folder: Path) -> None:
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InvalidInputError(
-            f"out={str(folder)!r} is not empty; continue it with --resume, or choose another folder"
-        )
-
-
 def _plan_from_json(value: dict[str, Any]) -> Plan:
     return Plan(**(value | {"entries": tuple(Entry(**entry) for entry in value["entries"])}))
 
@@ -310,13 +302,13 @@ def _settings_from_json(value: Mapping[str, Any]) -> Settings:
     return Settings(**{"env_id" if name == "env" else name: setting for name, setting in value.items()})
 
 
-def _extended(folder: Path, plan: Plan, config: dict[str, Any], given: Settings) -> Plan:
+def _extended(run: RunFolder, plan: Plan, given: Settings) -> Plan:
     """The folder's plan, with as many seeds as are asked for now.
 
     Raises:
         InvalidInputError: when anything else is asked for that is not the folder's.
     """
-    stored = config["settings"] | {
+    stored = run.config["settings"] | {
         "suite": plan.suite or None,
         "env_id": plan.env_id,
         "env_kwargs": plan.env_kwargs,
@@ -325,36 +317,15 @@ def _extended(folder: Path, plan: Plan, config: dict[str, Any], given: Settings)
     for name, value in json.loads(json.dumps(asdict(given))).items():
         if name != "seeds" and value is not None and value != stored[name]:
             raise InvalidInputError(
-                f"{name}={value!r}, but {folder} was made with {name}={stored[name]!r}; leave it out to continue that "
-                "one, or choose another --out"
+                f"{name}={value!r}, but {run.path} was made with {name}={stored[name]!r}; leave it out to continue "
+                "that one, or choose another --out"
             )
     if given.seeds is None or given.seeds == plan.seeds:
         return plan
     if given.seeds < plan.seeds:
         raise InvalidInputError(
-            f"seeds={given.seeds}, but {folder} was made with seeds={plan.seeds}; ask for as many or more"
+            f"seeds={given.seeds}, but {run.path} was made with seeds={plan.seeds}; ask for as many or more"
         )
     plan = replace(plan, seeds=given.seeds)
-    write_json(folder / "config.json", config | {"plan": asdict(plan)})
+    run.change(plan=asdict(plan))
     return plan
-
-
-def _read_whole_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON lines of a file whose last line may be half written: it ends without a line break."""
-    content = path.read_bytes()
-    try:
-        lines = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
-    except ValueError as error:
-        raise InvalidInputError(f"{path} holds a line that is not JSON ({error}); delete that line") from error
-    if not all(isinstance(line, dict) and {"label", "seed", "final", "seconds"} <= line.keys() for line in lines):
-        raise InvalidInputError(f"{path} holds a line that is no result of a benchmark; delete that line")
-    return lines
-
-
-def _drop_half_line(path: Path) -> None:
-    """Cut off what follows the last line break, so that the next line does not begin in the middle of another."""
-    if path.exists():
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            write_atomically(path, lambda temporary: temporary.write_bytes(whole))

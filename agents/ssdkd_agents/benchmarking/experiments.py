@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
-import multiprocessing
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,16 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssdkd_agents.environments import make_env, start_worker
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.lines import read_checked, write_checked
 from ssdkd_agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
 from ssdkd_agents.policies.storage import find_sampler_file, load_sampler
 from ssdkd_agents.runs import versions
 from ssdkd_agents.samplers import RANDOM_REPLACEMENT_PREFIX, Sampler, decide, names_baseline, write_decision
+from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
-from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import read_json, write_json
-from ssdkd_env.registry import trusted
+from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.tasks.probe import probe_set
 
 #: Seconds between two checkpoints of a long episode: what a killed process loses.
@@ -106,16 +107,20 @@ class ResumableEpisode:
     Args:
         config: which episode.
         sampler: who acts in place of the config's sampler.
+        env: that the config describes, with `clock`; made from the config where None.
+
+    Attributes:
+        info: of the last step.
 
     Raises:
         InvalidInputError: when the environment or the sampler cannot be made.
     """
 
-    def __init__(self, config: EpisodeConfig, sampler: Sampler | None = None) -> None:
+    def __init__(self, config: EpisodeConfig, sampler: Sampler | None = None, env: SSDKDEnv | None = None) -> None:
         self.config = config
         self.finished = False
         self.trace = Trace()
-        self._env = make_env(config.env_id, config.env_kwargs | {"clock": True})
+        self._env = env or make_env(config.env_id, config.env_kwargs | {"clock": True})
         self.device = self._env.device
         self._sampler = sampler or load_sampler(config.sampler, self._env, config.seed)
         self._sampler_digest = None if sampler else sampler_digest(config.sampler)
@@ -127,7 +132,7 @@ class ResumableEpisode:
     def start(self) -> None:
         """Reset the environment, which includes the warm-up."""
         started = _clocks()
-        self._observation, self._info = self._env.reset(seed=self.config.seed)
+        self._observation, self.info = self._env.reset(seed=self.config.seed)
         self._record(started)
 
     def advance(self) -> None:
@@ -135,7 +140,7 @@ class ResumableEpisode:
         started = _clocks()
         decision = self._ask(self._observation)
         self.trace.observations.append(self._observation.tolist())
-        self._observation, reward, terminated, truncated, self._info = self._env.step(decision)
+        self._observation, reward, terminated, truncated, self.info = self._env.step(decision)
         self.trace.actions.append(write_decision(self._env, decision))
         self.trace.rewards.append(reward)
         self.finished = terminated or truncated
@@ -149,7 +154,7 @@ class ResumableEpisode:
         return asdict(self.config) | {
             "sampler_digest": self._sampler_digest,
             "return": sum(trace.rewards),
-            "final": {key: value for key, value in self._info.items() if key != "seconds"},
+            "final": {key: value for key, value in self.info.items() if key != "seconds"},
             **({} if held_out is None else {"held_out_accuracy": held_out}),
             "actions": trace.actions,
             "curve": trace.curve,
@@ -169,9 +174,17 @@ class ResumableEpisode:
         }
 
     def save(self, path: Path) -> None:
-        """Write the environment's state to `path` and the trace beside it, as JSON."""
-        self._env.save(path)
-        write_json(path.with_suffix(".json"), {"config": asdict(self.config), "trace": asdict(self.trace)})
+        """Write the environment's state beside `path`, and to `path` the trace, as JSON that names the state's file.
+
+        A process that is killed meanwhile leaves the checkpoint before, or this one.
+        """
+        state = path.with_suffix(f".{len(self.trace.actions)}.safetensors")
+        self._env.save(state)
+        named = {"state": state.name, "sha256": _digest(state)}
+        write_checked(path, {"config": asdict(self.config), "trace": asdict(self.trace)} | named)
+        for older in _states(path):
+            if older != state:
+                older.unlink()
 
     def load(self, path: Path) -> None:
         """Continue the episode that `save` wrote.
@@ -180,14 +193,17 @@ class ResumableEpisode:
             InvalidInputError: when a file is missing, damaged or of another episode, or the sampler answers
                 otherwise than it did.
         """
-        saved = read_json(path.with_suffix(".json"))
-        if not isinstance(saved, dict) or saved.get("config") != json.loads(json.dumps(asdict(self.config))):
+        saved = read_checked(path)
+        if saved.get("config") != json.loads(json.dumps(asdict(self.config))):
             raise InvalidInputError(f"{path} belongs to another episode; delete it to start over")
-        self._observation, self._info = self._env.load(path)
+        state = path.with_name(Path(saved["state"]).name)
+        if not state.is_file() or _digest(state) != saved["sha256"]:
+            raise InvalidInputError(f"{state} is missing or was changed since; delete {path} to start over")
+        self._observation, self.info = self._env.load(state)
         self.trace = Trace(**saved["trace"])
         if self.trace.seconds.keys() != set(EPISODE_SECONDS):
             raise InvalidInputError(f"{path} is of another version, which took other times; delete it to start over")
-        if self._info["round"] != len(self.trace.actions) * self._env.rounds_per_step:
+        if self.info["round"] != len(self.trace.actions) * self._env.rounds_per_step:
             raise InvalidInputError(f"{path} and the trace beside it are of different rounds; delete both")
         for observation, action in zip(self.trace.observations, self.trace.actions, strict=True):
             again = self._ask(np.array(observation, dtype=np.float32))
@@ -204,17 +220,33 @@ class ResumableEpisode:
         trace, seconds = self.trace, self.trace.seconds
         for clock, start, now in zip(("wall", "processor"), started, _clocks(), strict=True):
             seconds[clock] += now - start
-        for part, value in self._info["seconds"].items():
+        for part, value in self.info["seconds"].items():
             seconds[part] += value
         for name in ("probe_agreement", "accuracy", "mean_iou", "progress", "synthesized"):
-            if name in self._info:
-                trace.curve.setdefault(name, []).append(self._info[name])
+            if name in self.info:
+                trace.curve.setdefault(name, []).append(self.info[name])
         for name, clock in CURVE_SECONDS.items():
             trace.curve.setdefault(name, []).append(seconds[clock])
         trace.peak_memory_mib = max(trace.peak_memory_mib, peak_memory_mib())
         on_device = peak_device_memory_mib(self._env.device)
         if on_device is not None:
             trace.peak_device_memory_mib = max(trace.peak_device_memory_mib or 0.0, on_device)
+
+
+def forget(checkpoint: Path) -> None:
+    """Delete what `ResumableEpisode.save` wrote."""
+    checkpoint.unlink(missing_ok=True)
+    for state in _states(checkpoint):
+        state.unlink()
+
+
+def _states(checkpoint: Path) -> list[Path]:
+    numbered = checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.*.safetensors")
+    return [path for path in numbered if path.name.split(".")[-2].isdigit()]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _clocks() -> tuple[float, float]:
@@ -257,8 +289,8 @@ def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool
 
     Args:
         config: which episode.
-        checkpoint: where to keep it every `SAVE_EVERY` seconds and when it is stopped (a JSON file lies beside it),
-            and where to continue from. One that does not fit is not used: the episode then starts over.
+        checkpoint: JSON file to keep it in every `SAVE_EVERY` seconds and when it is stopped (its state lies beside
+            it), and to continue from. One that does not fit is not used: the episode then starts over, with a warning.
         stop: asked after the warm-up and after every step.
 
     Returns:
@@ -278,14 +310,15 @@ def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool
     return episode.result()
 
 
-def begin(config: EpisodeConfig, checkpoint: Path | None) -> ResumableEpisode:
+def begin(config: EpisodeConfig, checkpoint: Path | None, env: SSDKDEnv | None = None) -> ResumableEpisode:
     """An episode as its checkpoint left it, or else after its warm-up."""
-    episode = ResumableEpisode(config)
+    episode = ResumableEpisode(config, env=env)
     if checkpoint is not None and checkpoint.exists():
         try:
             episode.load(checkpoint)
-        except (InvalidInputError, KeyError, TypeError, ValueError, RuntimeError):
-            episode = ResumableEpisode(config)
+        except (InvalidInputError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            warnings.warn(f"{one_line(error)}; the episode starts over", stacklevel=2)
+            episode = ResumableEpisode(config, env=env)
         else:
             return episode
     episode.start()
@@ -296,11 +329,34 @@ def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[d
     """Play episodes, in this process or side by side in `processes` of one torch thread each.
 
     Yields:
-        Result lines, in the order of `configs`.
+        Result lines, in the order of `configs`; of several processes without those of episodes that failed.
+
+    Raises:
+        InvalidInputError: after the last line, when episodes have failed in several processes. In this process the
+            first error, whatever it is, ends them all.
     """
     if processes <= 1:
         yield from map(run_episode, configs)
         return
-    # Spawned, because a forked process inherits torch's thread pools in an unknown state.
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=start_worker, initargs=(trusted(),)) as pool:
-        yield from pool.imap(run_episode, configs)
+    ended: dict[int, Outcome[tuple[int, EpisodeConfig]]] = {}
+    failed: list[Outcome[tuple[int, EpisodeConfig]]] = []
+    due = 0
+    for outcome in run_jobs(_play_numbered, list(enumerate(configs)), processes, lambda: False):
+        ended[outcome.job[0]] = outcome
+        while due in ended:
+            next_one = ended.pop(due)
+            due += 1
+            if next_one.result is None:
+                failed.append(next_one)
+            else:
+                yield next_one.result
+    if failed:
+        (_, config), first = failed[0].job, failed[0]
+        raise InvalidInputError(
+            f"{len(failed)} of {len(configs)} episodes failed, the others are done; the first is sampler "
+            f"{config.sampler!r}, seed {config.seed}: {first.error}"
+        ) from (RuntimeError(f"in another process:\n{first.details}") if first.details else None)
+
+
+def _play_numbered(job: tuple[int, EpisodeConfig], stop: Callable[[], bool]) -> dict[str, Any]:
+    return run_episode(job[1])

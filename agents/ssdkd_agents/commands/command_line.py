@@ -15,6 +15,7 @@ import tyro
 from ssdkd_agents.commands.endings import HELP, one_line_for_the_user, while_somebody_reads
 from ssdkd_agents.commands.given import Given, abridged
 from ssdkd_agents.commands.old_options import refuse_old_options
+from ssdkd_agents.ownership import release_all
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.registry import trust, trusted
 
@@ -46,7 +47,10 @@ def launch(
         with while_somebody_reads():
             parsed = tyro.cli(shown, description=description, prog=program, args=words)
         trust(parsed.plugins)
-        main(parsed)
+        try:
+            main(parsed)
+        finally:
+            release_all()
 
 
 @dataclass(kw_only=True)

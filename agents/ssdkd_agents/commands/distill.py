@@ -4,33 +4,41 @@ Examples:
   ssdkd distill --out runs/student
   ssdkd distill --out runs/mine --teacher my.safetensors --teacher-arch mypkg.nets:make --sampler uniform
   ssdkd distill --out runs/learnt --sampler runs/ppo
+  ssdkd distill --out runs/mine --resume
   ssdkd distill --out runs/long --budget.rounds 80 --student.lr 0.1 --method-options.adversarial-weight 1
 
-Writes student.safetensors, picture.png, results.jsonl, config.json and command.txt into the folder.
+Writes student.safetensors, picture.png, results.jsonl, config.json and command.txt into the folder. Ctrl-C leaves a
+checkpoint, and every two minutes there is one: --resume goes on from it.
 """
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from tqdm import tqdm
 
-from ssdkd_agents.commands.command_line import Plugins, launch
+from ssdkd_agents.benchmarking.experiments import SAVE_EVERY, EpisodeConfig, ResumableEpisode, begin, forget
+from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.commands.dialect import ARGUMENTS, make_env_options
 from ssdkd_agents.commands.given import Given
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.storage import face_of, load_sampler
 from ssdkd_agents.runs import RunFolder, versions
-from ssdkd_agents.samplers import decide, write_decision
+from ssdkd_agents.stopping import Stopper
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.extras import load_extra
 from ssdkd_env.files import write_atomically
 from ssdkd_env.networks.checkpoints import save_weights
 
+STUDENT, RESULTS, CHECKPOINT = "student.safetensors", "results.jsonl", "checkpoint.json"
 #: Of an environment's arguments all that matter to one run: nobody learns from its rewards.
 OPTIONS = make_env_options([name for name in ARGUMENTS if name not in ("reward", "clock", "render_mode")])
 
@@ -40,11 +48,13 @@ class Arguments(Plugins):
     """Command line of `ssdkd distill`."""
 
     out: Path
-    """Folder for the results; must be new or empty."""
+    """Folder for the results; must be new or empty, unless --resume."""
     sampler: str = "own"
     """own (the method's: the paper's for ssdkd), paper, uniform, …, or the file or run folder of a trained sampler."""
     seed: int = 0
     """Of everything in the run."""
+    resume: bool = False
+    """Continue the run in --out, with its own settings."""
     env: Annotated[Given, tyro.conf.arg(constructor=OPTIONS, name="")] = field(default_factory=OPTIONS)
     """What the run is made of, by the names that `SSDKDEnv` has for it."""
 
@@ -53,37 +63,39 @@ def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.seed < 0:
         raise InvalidInputError(f"--seed {args.seed}: expected a number of at least 0")
-    env = SSDKDEnv(**{**face_of(args.sampler), **args.env.settings()}, clock=True, render_mode="rgb_array")
     pictures = load_extra("matplotlib.image", "the picture of the run")  # before the hours, not after them
-    sampler = load_sampler(args.sampler, env, args.seed)
-    config = {"out": str(args.out), "sampler": args.sampler, "seed": args.seed} | asdict(env.settings)
-    folder = RunFolder(args.out, config)
+    if args.resume:
+        folder = RunFolder.resume(args.out)
+        given = _settings_of_run(folder)
+        sampler, seed = str(folder.config["sampler"]), int(folder.config["seed"])
+    else:
+        folder, sampler, seed = None, args.sampler, args.seed
+        given = {**face_of(sampler), **args.env.settings()}
+    env = SSDKDEnv(**given, clock=True, render_mode="rgb_array")
+    load_sampler(sampler, env, seed)  # refuses what is none, before the folder is made
+    config = {"out": str(args.out), "sampler": sampler, "seed": seed} | asdict(env.settings)
+    folder = folder or RunFolder(args.out, config)
+    if (folder.path / RESULTS).is_file() and read_lines(folder.path / RESULTS):
+        print(f"this run is finished; student: {folder.path / STUDENT}")
+        return
     print("making the probe set (once for a teacher) and filling the buffer …", flush=True)
-
-    observation, info = env.reset(seed=args.seed)
-    state = None
-    seconds = {"synthesis": info["seconds"]["synthesis"], "distillation": 0.0}
-    actions: list[Any] = []
-    finished = False
-    total, unit = (100, "%") if env.budget.work else (env.budget.rounds, "round")
-    with tqdm(total=total, unit=unit) as bar:
-        while not finished:
-            decision, state = decide(sampler, env, observation, state, begins=not actions)
-            observation, _, finished, _, info = env.step(decision)
-            actions.append(write_decision(env, decision))
-            for part, value in info.pop("seconds").items():
-                seconds[part] += value
-            shown = [key for key in ("probe_agreement", "accuracy", "mean_iou") if key in info]
-            bar.set_postfix({key: f"{info[key]:.3f}" for key in shown})
-            bar.update((round(100 * info["progress"]) if env.budget.work else info["round"]) - bar.n)
+    checkpoint = folder.path / CHECKPOINT
+    episode = begin(EpisodeConfig("", sampler, seed, asdict(env.settings)), checkpoint, env)
+    if not _play(episode, env, checkpoint):
+        print(f"stopped after {len(episode.trace.actions)} rounds; continue with: {resuming(folder.path)}")
+        sys.exit(130)
 
     assert env.run is not None
-    save_weights(folder.path / "student.safetensors", env.run.student)
-    frame = env.render()
+    save_weights(folder.path / STUDENT, env.run.student)
+    frame, info = env.render(), dict(episode.info)
     assert frame is not None
     picture = folder.path / "picture.png"
     write_atomically(picture, lambda temporary: pictures.imsave(temporary, frame))
-    folder.append(config | {"final": info, "seconds": seconds, "actions": actions, "versions": versions()})
+    del info["seconds"]
+    seconds = {part: episode.trace.seconds[part] for part in ("synthesis", "distillation")}
+    played = {"final": info, "seconds": seconds, "actions": episode.trace.actions, "versions": versions()}
+    folder.append(config | played)
+    forget(checkpoint)
     if info["diverged"]:
         print("the student diverged (NaN): its weights are useless; try a smaller --student.lr")
     if "accuracy" in info:
@@ -91,7 +103,39 @@ def main(args: Arguments) -> None:
     if "mean_iou" in info:
         print(f"mean IoU on real images: {info['mean_iou']:.4f}")
     print(f"agreement with the teacher on the probe set: {info['probe_agreement']:.4f}")
-    print(f"student: {folder.path / 'student.safetensors'}\npicture: {picture}")
+    print(f"student: {folder.path / STUDENT}\npicture: {picture}")
+
+
+def _settings_of_run(folder: RunFolder) -> dict[str, Any]:
+    """The arguments of an earlier run's environment.
+
+    Raises:
+        InvalidInputError: when the folder was made by another command.
+    """
+    names = {each.name for each in fields(EnvSettings)} - {"clock", "render_mode"}
+    if not names | {"sampler", "seed"} <= folder.config.keys():
+        raise InvalidInputError(f"{folder.path} was not made by ssdkd distill; give the folder of such a run")
+    return {name: folder.config[name] for name in names}
+
+
+def _play(episode: ResumableEpisode, env: SSDKDEnv, checkpoint: Path) -> bool:
+    """Play an episode to its end, with a checkpoint now and then; false where Ctrl-C, with one, came before."""
+    total, unit = (100, "%") if env.budget.work else (env.budget.rounds, "round")
+    saved = time.monotonic()
+    with Stopper() as stop, tqdm(total=total, unit=unit) as bar:
+        while not episode.finished:
+            if stop():
+                episode.save(checkpoint)
+                return False
+            episode.advance()
+            info = episode.info
+            shown = [key for key in ("probe_agreement", "accuracy", "mean_iou") if key in info]
+            bar.set_postfix({key: f"{info[key]:.3f}" for key in shown})
+            bar.update((round(100 * info["progress"]) if env.budget.work else info["round"]) - bar.n)
+            if not episode.finished and time.monotonic() - saved > SAVE_EVERY:
+                episode.save(checkpoint)
+                saved = time.monotonic()
+    return True
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

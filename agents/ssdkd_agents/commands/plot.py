@@ -19,9 +19,10 @@ from ssdkd_agents.analysis.results import read_results
 from ssdkd_agents.analysis.training_curves import TRAINING_SCORES, algorithm_of, in_rounds, read_training
 from ssdkd_agents.benchmarking.suites import sampler_runs
 from ssdkd_agents.commands.command_line import Plugins, launch
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.plotting.comparison_plots import plot_training_curves
 from ssdkd_agents.plotting.plots import SMOOTHING, plot_reward_curves
-from ssdkd_agents.runs import EPISODES_FILE, read_lines
+from ssdkd_agents.runs import EPISODES_FILE
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from ssdkd_agents.analysis.results import Result, check_result, row_name, under_new_names
 from ssdkd_agents.benchmarking.replay import Replayed, check_replayable, is_baseline, other_versions, replay
 from ssdkd_agents.commands.command_line import Plugins, launch
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.registry import refuse_imports
 

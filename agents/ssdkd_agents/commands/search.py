@@ -73,7 +73,7 @@ class Arguments(Plugins):
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.resume:
-        folder = RunFolder(args.out, None)
+        folder = RunFolder.resume(args.out)
         config = config_of_search(folder)
     else:
         config = SearchConfig(

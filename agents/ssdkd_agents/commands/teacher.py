@@ -86,7 +86,7 @@ def main(args: Arguments, words: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     folder = None
     if args.resume:
-        folder = RunFolder(args.out, None)
+        folder = RunFolder.resume(args.out)
         args = _arguments_of_run(folder, words)
         if (folder.path / CARD).is_file():
             print(f"this run is finished; weights: {folder.path / WEIGHTS}")

@@ -90,7 +90,7 @@ def training_of(args: Any) -> TrainingConfig:
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.resume:
-        folder = RunFolder(args.out, None)
+        folder = RunFolder.resume(args.out)
         config = config_of_run(folder)
         config = replace(config, timesteps=args.timesteps or config.timesteps)
     else:

@@ -69,7 +69,7 @@ class Arguments(Plugins):
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.resume:
-        folder = RunFolder(args.out, None)
+        folder = RunFolder.resume(args.out)
         config = config_of_study(folder)
     else:
         config = StudyConfig(training_of(args), args.trials, args.pruner, args.startup, args.seed)

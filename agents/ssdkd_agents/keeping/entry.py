@@ -19,7 +19,7 @@ from ssdkd_agents.keeping.manifest import (
     read_manifest,
     write_manifest,
 )
-from ssdkd_agents.runs import parse_lines
+from ssdkd_agents.lines import parse_lines
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import read_json, write_atomically
 

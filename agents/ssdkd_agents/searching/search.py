@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.families import FAMILIES, Constants, make_family
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.playing import FloatArray, PlayedEpisode, play_side_by_side
-from ssdkd_agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RETURN_TAG, RunFolder, read_lines
+from ssdkd_agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RETURN_TAG, RunFolder
 from ssdkd_agents.searching.searchers import (
     SEARCHERS,
     SMALLEST_POPULATION,

@@ -6,45 +6,48 @@
 | `<steps>.state.safetensors`  | random streams and the loop's own state (`training.loop_state`)            |
 | `<steps>.episodes/`          | the environments' episodes, in the middle of which the checkpoint may fall |
 
-The sampler is written last and deleted first: where it is, the others are.
+A manifest (`manifests`) is written last and deleted first: where it is, the others are.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from ssdkd_agents.policies.storage import find_sampler_file, read_sampler, save_sampler
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import drop_lines
+from ssdkd_agents.manifests import forget_old, newest_sound, write_manifest
+from ssdkd_agents.policies.storage import read_sampler, save_sampler
+from ssdkd_agents.runs import BEST_FILE, EPISODES_FILE, EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.training.loop_state import loop_state
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import load_state, save_state, write_atomically
+from ssdkd_env.files import load_state, save_state
 
 FORMAT = "ssdkd training 1"
 #: Numbered checkpoints that are kept: replay buffers and episodes are large.
 KEPT = 2
+FOLDER = "checkpoints"
 
 
-def save_checkpoint(run: Path, model: BaseAlgorithm, config: dict[str, Any], progress: dict[str, Any]) -> None:
+def save_checkpoint(run: RunFolder, model: BaseAlgorithm, config: dict[str, Any], progress: dict[str, Any]) -> None:
     """Write a checkpoint between two iterations, and delete those before the last `KEPT`.
 
     Args:
-        run: the run's folder.
+        run: the folder.
         model: the agent, on a `DistillationVecEnv` inside wrappers.
         config: of the sampler; see `save_sampler`.
         progress: JSON-able; what else the training has to remember.
     """
-    folder, steps = run / "checkpoints", model.num_timesteps
+    folder, steps = run.path / FOLDER, model.num_timesteps
     _members(model).save_episodes(folder / f"{steps}.episodes")
     state = {"format": FORMAT, "loop": loop_state(model), "progress": progress}
     save_state(folder / f"{steps}.state.safetensors", state)
     save_sampler(folder / f"{steps}.safetensors", model, config, with_replay=True)
-    _forget_old(folder)
+    write_manifest(folder, steps, run.identity)
+    forget_old(folder, KEPT)
 
 
 class Checkpoint(NamedTuple):
@@ -68,24 +71,29 @@ class Checkpoint(NamedTuple):
         return int(self.sampler["counters"]["num_timesteps"])
 
 
-def read_checkpoint(run: Path) -> Checkpoint:
-    """The last checkpoint of a run.
+def read_checkpoint(run: RunFolder) -> Checkpoint | None:
+    """The newest checkpoint of a run that is as it was written; None where there is none yet.
 
     Raises:
-        InvalidInputError: when there is none, or a part of it is missing or damaged.
+        InvalidInputError: when there are some and none is sound, or it is of another version.
     """
-    path = find_sampler_file(run)
-    sampler = read_sampler(path)
-    beside = path.with_suffix(".state.safetensors")
-    if not beside.is_file():
-        raise InvalidInputError(
-            f"{beside} is missing, without which a training cannot go on; delete {path.name} beside it to go on from "
-            "the checkpoint before, if there is one"
-        )
-    state = load_state(beside)
+    steps = newest_sound(run.path / FOLDER, run.identity)
+    if steps is None:
+        return None
+    path = run.path / FOLDER / f"{steps}.safetensors"
+    state = load_state(beside := path.with_suffix(".state.safetensors"))
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InvalidInputError(f"{beside} holds no state of a training; delete {path.name} beside it")
-    return Checkpoint(sampler, state["loop"], state["progress"], path.with_suffix(".episodes"))
+        raise InvalidInputError(f"{beside} holds no state of a training of this version; start anew in another folder")
+    return Checkpoint(read_sampler(path), state["loop"], state["progress"], path.with_suffix(".episodes"))
+
+
+def begin_anew(run: RunFolder) -> None:
+    """Delete what a training has left that ended before its first checkpoint: it will be written again."""
+    for pattern in (FOLDER, "tensorboard*"):
+        for folder in run.path.glob(pattern):
+            shutil.rmtree(folder)
+    for name in (EPISODES_FILE, EVALUATIONS_FILE, BEST_FILE):
+        (run.path / name).unlink(missing_ok=True)
 
 
 def load_episodes(model: BaseAlgorithm, folder: Path) -> None:
@@ -99,11 +107,7 @@ def load_episodes(model: BaseAlgorithm, folder: Path) -> None:
 
 def drop_lines_after(path: Path, steps: int) -> None:
     """Delete the lines of a JSON-lines file that come after a checkpoint: they will be written again."""
-    if not path.exists():
-        return
-    kept = [line for line in read_lines(path, ("timesteps",)) if line["timesteps"] <= steps]
-    text = "".join(json.dumps(line) + "\n" for line in kept)
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    drop_lines(path, lambda line: line["timesteps"] <= steps, ("timesteps",))
 
 
 def _members(model: BaseAlgorithm) -> DistillationVecEnv:
@@ -111,14 +115,3 @@ def _members(model: BaseAlgorithm) -> DistillationVecEnv:
     made = model.env.unwrapped
     assert isinstance(made, DistillationVecEnv)
     return made
-
-
-def _forget_old(folder: Path) -> None:
-    numbered = sorted((path for path in folder.glob("*.safetensors") if path.stem.isdigit()), key=lambda p: int(p.stem))
-    for path in numbered[:-KEPT]:
-        path.unlink()
-    kept = {path.stem for path in numbered[-KEPT:]}
-    for path in folder.iterdir():  # parts of deleted checkpoints, and of such as were cut short
-        number = path.name.partition(".")[0]
-        if number.isdigit() and number not in kept:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

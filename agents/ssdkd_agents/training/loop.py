@@ -131,7 +131,7 @@ class TrainingLoop:
     def save(self) -> None:
         """Write a checkpoint."""
         self.progress.seconds = self._log.seconds
-        save_checkpoint(self._folder.path, self._model, self._sampler_config, asdict(self.progress))
+        save_checkpoint(self._folder, self._model, self._sampler_config, asdict(self.progress))
         self._saved = self._model.num_timesteps
 
     def _go_on(self, state: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from ssdkd_agents.policies.storage import restore_model
 from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.training.callbacks import DistillationCallback
-from ssdkd_agents.training.checkpoints import Checkpoint, drop_lines_after, load_episodes, read_checkpoint
+from ssdkd_agents.training.checkpoints import Checkpoint, begin_anew, drop_lines_after, load_episodes, read_checkpoint
 from ssdkd_agents.training.config import TrainingConfig, check_settings, training_seed
 from ssdkd_agents.training.loop import GivesUp, PatienceEnds, Progress, TrainingLoop, TrainingStopped
 from ssdkd_agents.training.loop_state import before_each_iteration, prepare
@@ -53,7 +53,7 @@ def train(
     Args:
         config: what to train.
         folder: where everything goes.
-        resume: continue from the last checkpoint in `folder`.
+        resume: continue from the last sound checkpoint in `folder`, from the beginning where there is none yet.
         progress_bar: show one.
         gives_up: told what each validation gave; true ends the training early.
 
@@ -62,14 +62,20 @@ def train(
     """
     hyperparameters = check_settings(config)
     total = config.timesteps or hyperparameters["n_timesteps"]
-    checkpoint = read_checkpoint(folder.path) if resume else None
+    checkpoint = read_checkpoint(folder) if resume else None
+    if resume and checkpoint is None:
+        print(f"{folder.path} has no checkpoint yet: it begins anew")
+        begin_anew(folder)
     done = checkpoint.steps if checkpoint else 0
+    if checkpoint and done >= total and not (folder.path / OUTCOME_FILE).exists():  # ended after its last checkpoint
+        _write_outcome(folder.path, "finished", done, Progress(**checkpoint.progress))
+        return "finished"
     if done >= total:
         raise InvalidInputError(
             f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
         )
     use_one_thread()
-    env = make_training_env(config, hyperparameters, _recorded_choice(folder.path) if resume else None)
+    env = make_training_env(config, hyperparameters, _recorded_choice(folder.path) if checkpoint else None)
     made, recorder = env.unwrapped, unwrap_vec_wrapper(env, StepRecorder)
     assert isinstance(made, DistillationVecEnv)
     assert recorder is not None
@@ -96,15 +102,19 @@ def train(
         callbacks = CallbackList([log, DistillationCallback(shown, config.image_every_episodes), PatienceEnds(stop)])
         bar = ProgressBarCallback() if progress_bar else None
         with stop:
-            outcome = _learn(model, total - done, callbacks, bar, resume)
+            outcome = _learn(model, total - done, callbacks, bar, checkpoint is not None)
             if outcome == "finished":
                 loop.finish()
-        best = {"best_return": progress.best_return, "best_timesteps": progress.best_timesteps}
-        write_json(folder.path / OUTCOME_FILE, {"outcome": outcome, "timesteps": model.num_timesteps} | best)
+        _write_outcome(folder.path, outcome, model.num_timesteps, progress)
         return outcome
     finally:
         env.close()
         validation.close()
+
+
+def _write_outcome(run: Path, outcome: str, steps: int, progress: Progress) -> None:
+    best = {"best_return": progress.best_return, "best_timesteps": progress.best_timesteps}
+    write_json(run / OUTCOME_FILE, {"outcome": outcome, "timesteps": steps} | best)
 
 
 def _go_on(model: BaseAlgorithm, checkpoint: Checkpoint, run: Path) -> Progress:

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.algorithms import load_hyperparameters
-from ssdkd_agents.runs import EVALUATIONS_FILE, RunFolder, read_lines
+from ssdkd_agents.runs import EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import OUTCOME_FILE, train
 from ssdkd_agents.training.validation import Evaluation

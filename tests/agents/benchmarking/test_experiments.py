@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,15 +17,17 @@ from gymnasium import spaces
 from ssdkd_agents.benchmarking.experiments import (
     EpisodeConfig,
     ResumableEpisode,
+    forget,
     play,
     run_episode,
     run_episodes,
     validate,
 )
 from ssdkd_agents.environments import make_env
+from ssdkd_agents.lines import read_checked, write_checked
 from ssdkd_agents.machine import machine
 from ssdkd_agents.runs import versions
-from ssdkd_agents.samplers import SAMPLERS, RandomSampler
+from ssdkd_agents.samplers import SAMPLERS, RandomSampler, Sampler, make_sampler
 from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from ssdkd_env.envs import SSDKDEnv
@@ -204,9 +208,9 @@ def stop_after(rounds: int) -> Any:
 @pytest.mark.parametrize("rounds", range(BUDGET["rounds"]))
 def test_stopped_episode_ends_as_an_uninterrupted_one(rounds: int, sampler: str, tmp_path: Path) -> None:
     """From every round on; the random sampler has a generator of its own to bring along."""
-    config, path = replace(CONFIG, sampler=sampler), tmp_path / "kept" / "0.safetensors"
+    config, path = replace(CONFIG, sampler=sampler), tmp_path / "kept" / "0.json"
     assert play(config, path, stop_after(rounds)) is None
-    assert {file.name for file in path.parent.iterdir()} == {"0.safetensors", "0.json"}
+    assert {file.name for file in path.parent.iterdir()} == {"0.json", f"0.{rounds}.safetensors"}
     line = play(config, path, lambda: False)
     assert line is not None
     assert timeless(line) == timeless(run_episode(config))
@@ -228,7 +232,7 @@ def test_episode_with_several_rounds_a_step_goes_on_too(tmp_path: Path) -> None:
 
 
 def test_stopped_twice_is_no_different(tmp_path: Path) -> None:
-    path = tmp_path / "0.safetensors"
+    path = tmp_path / "0.json"
     for _ in range(2):
         assert play(CONFIG, path, stop_after(1)) is None
     line = play(CONFIG, path, lambda: False)
@@ -237,12 +241,12 @@ def test_stopped_twice_is_no_different(tmp_path: Path) -> None:
 
 
 def test_seconds_and_memory_go_on_from_where_they_were(tmp_path: Path) -> None:
-    path = tmp_path / "0.safetensors"
+    path = tmp_path / "0.json"
     play(CONFIG, path, stop_after(1))
-    kept = json.loads(path.with_suffix(".json").read_text())
+    kept = read_checked(path)
     kept["trace"]["seconds"] = {"synthesis": 1e3, "distillation": 2e3, "wall": 4e3, "processor": 5e3}
     kept["trace"]["peak_memory_mib"] = 1e6
-    path.with_suffix(".json").write_text(json.dumps(kept))
+    write_checked(path, kept)
     line = play(CONFIG, path, lambda: False)
     assert line is not None
     for part, before in (("synthesis", 1000), ("distillation", 2000), ("wall", 4000), ("processor", 5000)):
@@ -252,14 +256,15 @@ def test_seconds_and_memory_go_on_from_where_they_were(tmp_path: Path) -> None:
 
 
 def test_trace_of_a_version_with_fewer_clocks_is_not_continued(tmp_path: Path) -> None:
-    path = tmp_path / "0.safetensors"
+    path = tmp_path / "0.json"
     play(CONFIG, path, stop_after(1))
-    kept = json.loads(path.with_suffix(".json").read_text())
+    kept = read_checked(path)
     del kept["trace"]["seconds"]["processor"]
-    path.with_suffix(".json").write_text(json.dumps(kept))
+    write_checked(path, kept)
     with pytest.raises(InvalidInputError, match="another version"):
         ResumableEpisode(CONFIG).load(path)
-    line = play(CONFIG, path, lambda: False)
+    with pytest.warns(UserWarning, match="another version.*the episode starts over"):
+        line = play(CONFIG, path, lambda: False)
     assert line is not None
     assert timeless(line) == timeless(run_episode(CONFIG))
 
@@ -274,7 +279,7 @@ def test_recurrent_sampler_has_its_state_again(tmp_path: Path, monkeypatch: pyte
             return np.tanh(memory).astype(np.float32), (memory,)
 
     monkeypatch.setattr("ssdkd_agents.benchmarking.experiments.load_sampler", lambda name, env, seed: Counting())
-    path = tmp_path / "0.safetensors"
+    path = tmp_path / "0.json"
     play(CONFIG, path, stop_after(2))
     line = play(CONFIG, path, lambda: False)
     assert line is not None
@@ -291,23 +296,36 @@ def kept_episode(path: Path, config: EpisodeConfig = CONFIG) -> Path:
 
 
 def test_episode_of_another_config_is_refused(tmp_path: Path) -> None:
-    path = kept_episode(tmp_path / "0.safetensors")
+    path = kept_episode(tmp_path / "0.json")
     for other in (replace(CONFIG, seed=CONFIG.seed + 1), replace(CONFIG, sampler="uniform")):
         with pytest.raises(InvalidInputError, match="belongs to another episode"):
             ResumableEpisode(other).load(path)
 
 
-def test_state_and_trace_of_different_rounds_are_refused(tmp_path: Path) -> None:
-    path = kept_episode(tmp_path / "0.safetensors")
-    trace = path.with_suffix(".json").read_text()
+def test_state_of_another_round_is_refused(tmp_path: Path) -> None:
+    path = kept_episode(tmp_path / "0.json")
+    older = (tmp_path / "0.1.safetensors").read_bytes()
     play(CONFIG, path, stop_after(1))  # one round further
-    path.with_suffix(".json").write_text(trace)
-    with pytest.raises(InvalidInputError, match="different rounds"):
+    assert not (tmp_path / "0.1.safetensors").exists()
+    (tmp_path / "0.2.safetensors").write_bytes(older)
+    with pytest.raises(InvalidInputError, match=r"0\.2\.safetensors is missing or was changed"):
         ResumableEpisode(CONFIG).load(path)
 
 
+def test_process_killed_between_state_and_trace_has_the_checkpoint_before(tmp_path: Path) -> None:
+    path = kept_episode(tmp_path / "0.json")
+    (tmp_path / "0.2.safetensors").write_bytes(b"of the next round, whose trace was not written")
+    episode = ResumableEpisode(CONFIG)
+    episode.load(path)
+    assert len(episode.trace.actions) == 1
+    episode.save(path)
+    assert {file.name for file in tmp_path.iterdir()} == {"0.json", "0.1.safetensors"}
+    forget(path)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_sampler_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = kept_episode(tmp_path / "0.safetensors")
+    path = kept_episode(tmp_path / "0.json")
     monkeypatch.setattr(
         "ssdkd_agents.benchmarking.experiments.load_sampler",
         lambda name, env, seed: RandomSampler(spaces.Box(-1.0, 1.0, (5,)), seed),
@@ -316,23 +334,28 @@ def test_sampler_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest
         ResumableEpisode(CONFIG).load(path)
 
 
-@pytest.mark.parametrize("damage", ["state cut short", "trace cut short", "no trace", "other trace", "other round"])
+@pytest.mark.parametrize(
+    "damage", ["state cut short", "trace cut short", "no state", "one bit", "other trace", "other round"]
+)
 def test_checkpoint_that_cannot_be_used_starts_the_episode_over(damage: str, tmp_path: Path) -> None:
-    path = kept_episode(tmp_path / "0.safetensors")
-    trace = path.with_suffix(".json")
+    path = kept_episode(tmp_path / "0.json")
+    state = tmp_path / "0.1.safetensors"
     if damage == "state cut short":
-        path.write_bytes(path.read_bytes()[:-50])
+        state.write_bytes(state.read_bytes()[:-50])
     elif damage == "trace cut short":
-        trace.write_text(trace.read_text()[:-50])
-    elif damage == "no trace":
-        trace.unlink()
+        path.write_text(path.read_text()[:-50])
+    elif damage == "one bit":
+        path.write_text(path.read_text().replace("0.", "1.", 1))
+    elif damage == "no state":
+        state.unlink()
     elif damage == "other trace":
-        trace.write_text(json.dumps(json.loads(trace.read_text()) | {"trace": {"bogus": 1}}))
+        write_checked(path, read_checked(path) | {"trace": {"bogus": 1}})
     else:
-        kept = json.loads(trace.read_text())
+        kept = read_checked(path)
         kept["trace"]["actions"] *= 2
-        trace.write_text(json.dumps(kept))
-    line = play(CONFIG, path, lambda: False)
+        write_checked(path, kept)
+    with pytest.warns(UserWarning, match="the episode starts over"):
+        line = play(CONFIG, path, lambda: False)
     assert line is not None
     assert timeless(line) == timeless(run_episode(CONFIG))
 
@@ -352,6 +375,27 @@ def test_lines_come_as_they_are_made() -> None:
     lines = run_episodes([CONFIG, replace(CONFIG, sampler="no such sampler")], 1)
     assert next(lines)["sampler"] == "paper"
     with pytest.raises(InvalidInputError, match="no such sampler"):
+        next(lines)
+
+
+def deadly(env: SSDKDEnv, seed: int) -> Sampler:
+    """The paper's sampler, but that one seed kills the process."""
+    if seed == HELD_OUT_SEED + 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return make_sampler("paper", env, seed)
+
+
+def test_process_that_dies_costs_its_episode_and_one_line() -> None:
+    name = f"{deadly.__module__}:{deadly.__name__}"
+    configs = [replace(CONFIG, seed=HELD_OUT_SEED + index, sampler=name) for index in range(4)]
+    lines = run_episodes(configs, 2)
+    assert [next(lines)["seed"] for _ in range(3)] == [HELD_OUT_SEED, HELD_OUT_SEED + 2, HELD_OUT_SEED + 3]
+    expected = (
+        f"^1 of 4 episodes failed, the others are done; the first is sampler '{name}', seed {HELD_OUT_SEED + 1}: for "
+        r"the second time: process \d+ of a job has died \(exit code -9: Killed\)\. Was there enough memory\? Use "
+        "fewer processes$"
+    )
+    with pytest.raises(InvalidInputError, match=expected):
         next(lines)
 
 

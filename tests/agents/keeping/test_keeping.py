@@ -201,7 +201,7 @@ def test_nothing_is_overwritten_unasked(project: Path) -> None:
         ({"files": ("../run/table.md",)}, r"files='\.\./run/table\.md': expected names of files in .*run, each once"),
         ({"files": ("table.md", "table.md")}, r"files='table\.md': expected names of files"),
         ({"lines": "none.jsonl"}, r"cannot read .*none\.jsonl"),
-        ({"lines": "table.md"}, r"table\.md holds a line that is not JSON"),
+        ({"lines": "table.md"}, r"table\.md, line 1 is not JSON"),
         ({"lines": "empty.jsonl"}, r"empty\.jsonl holds no line; keep a run that has played something"),
     ],
 )

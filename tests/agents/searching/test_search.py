@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
 from ssdkd_agents.environments import make_env
-from ssdkd_agents.runs import RunFolder, read_lines
+from ssdkd_agents.lines import append_line, read_lines
+from ssdkd_agents.ownership import LOCK
+from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.searching import search as module
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 from ssdkd_agents.seeds import VALIDATION_SEED
@@ -83,7 +85,7 @@ def test_search_leaves_its_files(searcher: str, finished: dict[str, Path]) -> No
     path = finished[searcher]
     names = {str(file.relative_to(path)).split("/")[0] for file in path.rglob("*") if file.is_file()}
     assert names == {
-        "config.json", "command.txt", "episodes.jsonl", "evaluations.jsonl", "constant.json", "tensorboard"
+        "config.json", "command.txt", "episodes.jsonl", "evaluations.jsonl", "constant.json", "tensorboard", LOCK,
     }  # fmt: skip
     assert config_of_search(RunFolder(path, None)) == CONFIGS[searcher]
 
@@ -243,8 +245,9 @@ def test_episodes_of_another_search_are_refused(
 def test_more_episodes_than_the_budget_are_refused(finished: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "run"
     RunFolder(path, asdict(RANDOM))
-    text = (finished["random"] / "episodes.jsonl").read_text()
-    (path / "episodes.jsonl").write_text(text + text.splitlines(keepends=True)[-1])
+    for line in read_lines(finished["random"] / "episodes.jsonl"):
+        append_line(path / "episodes.jsonl", line)
+    append_line(path / "episodes.jsonl", line | {"seconds": 1e6})
     with pytest.raises(InvalidInputError, match="is not what this search plays in episode 10"):
         go_on(path)
 

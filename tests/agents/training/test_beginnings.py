@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ssdkd_agents.runs import read_lines
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.training.config import check_settings
 from ssdkd_agents.vec_env import DistillationVecEnv
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
-from ssdkd_agents.runs import read_lines
 from ssdkd_agents.training import loop
 from ssdkd_agents.training import train as training
 from ssdkd_agents.training.config import TrainingConfig

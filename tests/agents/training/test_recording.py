@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from sb3_contrib import ARS
-from ssdkd_agents.runs import RunFolder, read_lines
+from ssdkd_agents.lines import read_lines
+from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.training.callbacks import EPISODE_TAGS, ROUND_TAGS, DistillationCallback
 from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
 from ssdkd_agents.vec_env import DistillationVecEnv

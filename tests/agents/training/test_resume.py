@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from ssdkd_agents.lines import read_lines
+from ssdkd_agents.manifests import write_manifest
 from ssdkd_agents.policies.algorithms import ALGORITHMS
 from ssdkd_agents.policies.storage import find_sampler_file, read_sampler
-from ssdkd_agents.runs import RunFolder, read_lines
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
@@ -237,44 +239,62 @@ def test_run_that_is_done_is_not_resumed(uninterrupted: Any) -> None:
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
-def test_run_without_a_checkpoint_is_not_resumed(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run", asdict(PPO))
-    with pytest.raises(InvalidInputError, match="holds no checkpoint yet"):
+def test_run_that_was_killed_after_its_last_checkpoint_is_done(tmp_path: Path) -> None:
+    folder, _ = run(tmp_path / "run")
+    outcome = folder.path / "outcome.json"
+    said = outcome.read_bytes()
+    outcome.unlink()
+    assert go_on(folder.path, PPO) == "finished"
+    assert outcome.read_bytes() == said
+
+
+def test_run_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
+    """Whatever it has written before it was killed, also into TensorBoard."""
+    run(tmp_path / "whole")
+    folder, _ = run(tmp_path / "run")
+    shutil.rmtree(folder.path / "checkpoints")
+    (folder.path / "best.safetensors").touch()
+    assert go_on(folder.path, PPO) == "finished"
+    assert_same_run(folder.path, tmp_path / "whole")
+    assert not (folder.path / "best.safetensors").exists()
+
+
+PARTS = ("12.safetensors", "12.state.safetensors", "12.episodes/0.safetensors", "12.manifest.json")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("how", ["one bit", "half", "gone", "older"])
+def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(part: str, how: str, tmp_path: Path) -> None:
+    run(tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == [6, 12]
+    file = tmp_path / "run" / "checkpoints" / part
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = {"one bit": bytes(content), "half": bytes(content[: len(content) // 2])}
+    damaged["older"] = Path(str(file).replace("/12.", "/6.")).read_bytes()
+    file.unlink()
+    if how != "gone":
+        file.write_bytes(damaged[how])
+    said = r"12\..*going on from the checkpoint of 6 steps"
+    never_finished = how == "gone" and part.endswith("manifest.json")
+    with nullcontext() if never_finished else pytest.warns(UserWarning, match=said):
+        assert go_on(tmp_path / "run", PPO) == "finished"
+    run(tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_run_without_a_sound_checkpoint_is_not_resumed(tmp_path: Path) -> None:
+    run(tmp_path / "run", replace(PPO, timesteps=6))
+    for steps in checkpoints(tmp_path / "run"):
+        (tmp_path / "run" / "checkpoints" / f"{steps}.state.safetensors").write_bytes(b"half")
+    with pytest.raises(InvalidInputError, match=r"6\.state\.safetensors .*no other checkpoint is sound; start anew"):
         go_on(tmp_path / "run", PPO)
 
 
-@pytest.mark.parametrize(
-    ("damaged", "match"),
-    [
-        ("12.safetensors", r"12\.safetensors"),
-        ("12.state.safetensors", r"12\.state\.safetensors"),
-        ("12.episodes/0.safetensors", r"12\.episodes"),
-    ],
-)
-def test_damaged_checkpoint_is_not_resumed(damaged: str, match: str, tmp_path: Path) -> None:
-    run(tmp_path / "run")
-    for content in (b"half", None):
-        file = tmp_path / "run" / "checkpoints" / damaged
-        file.unlink()
-        if content is not None:
-            file.write_bytes(content)
-        elif damaged == "12.safetensors":
-            continue
-        with pytest.raises(InvalidInputError, match=match):
-            go_on(tmp_path / "run", replace(PPO, timesteps=18))
-
-
-def test_checkpoint_before_a_damaged_one_can_be_used(tmp_path: Path) -> None:
-    run(tmp_path / "run")
-    for file in ("12.safetensors", "12.state.safetensors"):
-        (tmp_path / "run" / "checkpoints" / file).unlink()
-    assert go_on(tmp_path / "run", PPO) == "finished"
-    assert checkpoints(tmp_path / "run") == [6, 12]
-
-
 def test_state_of_something_else_is_refused(tmp_path: Path) -> None:
-    run(tmp_path / "run", replace(PPO, timesteps=6))
-    save_state(tmp_path / "run" / "checkpoints" / "6.state.safetensors", {"format": "other"})
+    folder, _ = run(tmp_path / "run", replace(PPO, timesteps=6))
+    save_state(folder.path / "checkpoints" / "6.state.safetensors", {"format": "other"})
+    write_manifest(folder.path / "checkpoints", 6, folder.identity)
     with pytest.raises(InvalidInputError, match="holds no state of a training"):
         go_on(tmp_path / "run", PPO)
 

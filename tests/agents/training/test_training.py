@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
-from ssdkd_agents.runs import RunFolder, read_lines
+from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.seeds import VALIDATION_SEED
 from ssdkd_agents.training import train as training
 from ssdkd_agents.training.config import MOST_ENVIRONMENTS, TrainingConfig, check_settings, config_of_run, training_seed
@@ -40,13 +41,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_leaves_its_files(finished: Path) -> None:
     names = {str(path.relative_to(finished)).split("/")[0] for path in finished.rglob("*") if path.is_file()}
-    files = {"config.json", "command.txt", "machine.json", "outcome.json", "episodes.jsonl"}
+    files = {"config.json", "command.txt", "machine.json", "outcome.json", "episodes.jsonl", ".lock"}
     assert names == files | {"checkpoints", "tensorboard_1"}
 
 
 def test_configuration_is_enough_to_train_again(finished: Path) -> None:
     settings = json.loads((finished / "config.json").read_text())
     assert set(settings.pop("versions")) >= {"python", "torch", "stable-baselines3", "sb3-contrib", "cma"}
+    assert settings.pop("run") == RunFolder(finished, None).identity
     assert TrainingConfig(**settings) == PPO
     assert config_of_run(RunFolder(finished, None)) == PPO
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ssdkd_agents.runs import EVALUATIONS_FILE, RunFolder, append_line, read_lines
+from ssdkd_agents.lines import append_line, read_lines
+from ssdkd_agents.runs import EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.training.config import TrainingConfig
 from ssdkd_agents.training.train import OUTCOME_FILE
 from ssdkd_agents.training.validation import Evaluation
