@@ -126,7 +126,8 @@ def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, Any] = {}
     structure = json.dumps(_flatten(state, tensors))
     copies = _contiguous(tensors)
-    _write_tensors(path, copies, {"structure": structure, "sha256": _digest(structure, copies)})
+    # One entry, because the order of several in the file is another one in each process.
+    _write_tensors(path, copies, {"structure": f"{_digest(structure, copies)} {structure}"})
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Any]) -> None:
@@ -148,6 +149,10 @@ def _contiguous(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
+
+
+#: Hexadecimal digits of a digest.
+_DIGITS = 64
 
 
 def _digest(structure: str, tensors: Mapping[str, Any]) -> str:
@@ -176,8 +181,8 @@ def load_state(path: str | Path) -> Any:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iteration protocol)
     except (OSError, SafetensorError) as error:
         raise InvalidInputError(f"cannot read {path}: {error}; was it cut short?") from error
-    structure, digest = metadata.get("structure"), metadata.get("sha256")
-    if structure is None or digest is None:
+    digest, _, structure = metadata.get("structure", "").partition(" ")
+    if len(digest) != _DIGITS:
         raise InvalidInputError(
             f"{path} holds tensors but no saved state of this version; expected a file that save_state wrote"
         )
