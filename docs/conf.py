@@ -51,5 +51,6 @@ nitpick_ignore_regex = [
     ("py:.*", r"(torch|numpy|np|gymnasium|gym|spaces|stable_baselines3|collections|pathlib|typing|types|npt|nn)\b.*"),
     ("py:exc", "ResetNeeded"),
     ("py:class", r"(ssdkd_env\.registry\.EntryT|ssdkd_env\.distillation\.(buffer\.\w+|problem\.ProblemSpec)|Scorer)"),
+    ("py:class", r"ssdkd_env\.tasks\.task\.ThingT"),
     ("py:.*", r"(Tensor|NDArray|Path|Any|Callable|Mapping|Sequence|Iterable|Iterator|Literal|Generic|Protocol)"),
 ]

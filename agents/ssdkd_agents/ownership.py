@@ -32,8 +32,9 @@ def own(folder: str | Path) -> None:
         InvalidInputError: when another process owns it, or it cannot be written.
     """
     path = Path(os.path.realpath(folder))
-    if path in _owned:
+    if path in _owned and (path / LOCK).exists():
         return
+    release(path)  # of a folder that was deleted since
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK, timeout=0, thread_local=False)

@@ -7,6 +7,7 @@ import math
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +57,12 @@ def _digest(part: LabelledImages) -> str:
     for tensor in part:
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """Delete the checkpoints of a training that is finished and needs them no more."""
+    for file in (folder / CHECKPOINT, previous(folder / CHECKPOINT)):
+        file.unlink(missing_ok=True)
 
 
 class TeacherRun:
@@ -179,8 +186,7 @@ class TeacherRun:
         save_weights(path / WEIGHTS, training.network)
         self._folder.append(result)
         write_json(path / CARD, self._card(result))
-        for file in (self.checkpoint, previous(self.checkpoint)):
-            file.unlink(missing_ok=True)
+        forget_checkpoint(path)
         score, shown = next((name, shown) for name, shown in REPORTED.items() if f"test_{name}" in result)
         print(f"{shown} on {result['test_images']} held-out images: {result[f'test_{score}']:.4f}")
         print(f"weights: {path / WEIGHTS}; card: {path / CARD}")

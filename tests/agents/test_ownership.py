@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,16 @@ from ssdkd_agents.ownership import own
 own(sys.argv[1])
 print("owned", flush=True)
 sys.stdin.read()
+"""
+REFUSED = """
+import sys
+from ssdkd_agents.ownership import own
+from ssdkd_env.errors import InvalidInputError
+try:
+    own(sys.argv[1])
+    print("owned\\nwithout being refused")
+except InvalidInputError:
+    print("refused")
 """
 BEGIN = """
 import sys, time
@@ -85,6 +96,15 @@ def test_owner_may_ask_again_and_lets_go(tmp_path: Path) -> None:
         own(tmp_path / "a")
     process.communicate()
     release(tmp_path / "a")  # which this process does not own
+
+
+def test_folder_that_was_deleted_and_made_anew_is_owned_anew(tmp_path: Path) -> None:
+    own(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    own(tmp_path / "a")
+    process = start(REFUSED, tmp_path / "a")
+    assert process.communicate()[0] == ""
+    release(tmp_path / "a")
 
 
 def test_of_several_starts_at_once_one_succeeds(tmp_path: Path) -> None:

@@ -258,7 +258,12 @@ class Benchmark:
         """
         done = {(line["label"], line["seed"]) for line in self.results()}
         (self.folder / FAILURES).unlink(missing_ok=True)
-        missing = [job for job in self.jobs if job.key not in done]
+        missing = []
+        for job in self.jobs:
+            if job.key in done:
+                forget(job.checkpoint)  # of a process that was killed right before it did so
+            else:
+                missing.append(job)
         for outcome in run_jobs(play_job, missing, processes, stop):
             if outcome.result is not None:
                 append_line(self.folder / RESULTS, outcome.result)

@@ -75,11 +75,12 @@ def main(args: Arguments) -> None:
     load_sampler(sampler, env, seed)  # refuses what is none, before the folder is made
     config = {"out": str(args.out), "sampler": sampler, "seed": seed} | asdict(env.settings)
     folder = folder or RunFolder(args.out, config)
+    checkpoint = folder.path / CHECKPOINT
     if (folder.path / RESULTS).is_file() and read_lines(folder.path / RESULTS):
+        forget(checkpoint)  # of a process that was killed right before it did so
         print(f"this run is finished; student: {folder.path / STUDENT}")
         return
     print("making the probe set (once for a teacher) and filling the buffer …", flush=True)
-    checkpoint = folder.path / CHECKPOINT
     episode = begin(EpisodeConfig("", sampler, seed, asdict(env.settings)), checkpoint, env)
     if not _play(episode, env, checkpoint):
         print(f"stopped after {len(episode.trace.actions)} rounds; continue with: {resuming(folder.path)}")

@@ -27,7 +27,7 @@ import tyro
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.stopping import Stopper
-from ssdkd_agents.teachers import CARD, WEIGHTS, RealData, TeacherRun
+from ssdkd_agents.teachers import CARD, WEIGHTS, RealData, TeacherRun, forget_checkpoint
 from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
@@ -89,6 +89,7 @@ def main(args: Arguments, words: Sequence[str] | None = None) -> None:
         folder = RunFolder.resume(args.out)
         args = _arguments_of_run(folder, words)
         if (folder.path / CARD).is_file():
+            forget_checkpoint(folder.path)  # of a process that was killed right before it did so
             print(f"this run is finished; weights: {folder.path / WEIGHTS}")
             return
     for name, low in (("checkpoint_every_epochs", 1), ("evaluate_every_epochs", 0), ("minutes", 0)):

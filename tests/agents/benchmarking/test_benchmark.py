@@ -140,8 +140,13 @@ def test_what_is_finished_is_not_played_again(
 
     monkeypatch.setattr("ssdkd_agents.benchmarking.benchmark.play", refuse)
     before = (finished.folder / "results.jsonl").read_bytes()
+    left = finished.jobs[1].checkpoint  # of a process that was killed right after its line
+    left.parent.mkdir()
+    for path in (left, left.with_suffix(".2.safetensors")):
+        path.touch()
     assert play(Benchmark.resume(finished.folder, Settings())) == []
     assert (finished.folder / "results.jsonl").read_bytes() == before
+    assert not left.parent.exists()
 
 
 @pytest.mark.parametrize("cut", [2, 40, "to its first letter"])
