@@ -156,12 +156,12 @@ def bits(args: Bits, folder: Path) -> Iterator[Line]:
     _, expected, _ = undisturbed("train", folder)
     whole = folder.with_name("whole")
     shutil.copytree(folder, whole)
-    for part, kind, content in damaged(whole / "checkpoints"):
+    for number, (part, kind, content) in enumerate(damaged(whole / "checkpoints")):
         shutil.rmtree(folder)
         shutil.copytree(whole, folder)
         (folder / "outcome.json").unlink()
         (folder / "checkpoints" / part).write_bytes(content)
-        yield fate("train", kind, part, folder, expected, said="going on from the checkpoint of")
+        yield fate("train", kind, f"{number}: {part}", folder, expected, said="going on from the checkpoint of")
 
 
 def disk(args: Disk, folder: Path) -> Iterator[Line]:

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize, u
 
 from ssdkd_agents.environments import env_arguments, make_vec_env, use_one_thread
 from ssdkd_agents.machine import machine
+from ssdkd_agents.manifests import forget_old
 from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.normalization import normalization_options
 from ssdkd_agents.policies.starting import begin_at
@@ -19,7 +20,15 @@ from ssdkd_agents.policies.storage import restore_model
 from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.training.callbacks import DistillationCallback
-from ssdkd_agents.training.checkpoints import Checkpoint, begin_anew, drop_lines_after, load_episodes, read_checkpoint
+from ssdkd_agents.training.checkpoints import (
+    FOLDER,
+    KEPT,
+    Checkpoint,
+    begin_anew,
+    drop_lines_after,
+    load_episodes,
+    read_checkpoint,
+)
 from ssdkd_agents.training.config import TrainingConfig, check_settings, training_seed
 from ssdkd_agents.training.loop import GivesUp, PatienceEnds, Progress, TrainingLoop, TrainingStopped
 from ssdkd_agents.training.loop_state import before_each_iteration, prepare
@@ -68,6 +77,7 @@ def train(
         begin_anew(folder)
     done = checkpoint.steps if checkpoint else 0
     if checkpoint and done >= total and not (folder.path / OUTCOME_FILE).exists():  # ended after its last checkpoint
+        forget_old(folder.path / FOLDER, KEPT)
         _write_outcome(folder.path, "finished", done, Progress(**checkpoint.progress))
         return "finished"
     if done >= total:

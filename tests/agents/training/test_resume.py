@@ -244,8 +244,11 @@ def test_run_that_was_killed_after_its_last_checkpoint_is_done(tmp_path: Path) -
     outcome = folder.path / "outcome.json"
     said = outcome.read_bytes()
     outcome.unlink()
+    left_over = folder.path / "checkpoints" / "3.safetensors"  # of a checkpoint that was being forgotten
+    left_over.touch()
     assert go_on(folder.path, PPO) == "finished"
     assert outcome.read_bytes() == said
+    assert not left_over.exists()
 
 
 def test_run_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
