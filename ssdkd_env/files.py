@@ -118,6 +118,11 @@ def read_json(path: str | Path) -> Any:
         raise InvalidInputError(f"{path} is not valid JSON ({error}); was it cut short?") from error
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
     """Save nested dicts, lists and tuples of tensors and JSON values as one safetensors file, atomically.
 

@@ -68,15 +68,19 @@ def read_lines(path: str | Path, keys: Collection[str] = ()) -> list[dict[str, A
 
 def parse_lines(content: bytes, path: str | Path, keys: Collection[str] = ()) -> list[dict[str, Any]]:
     """The JSON objects that a file's content holds, one a line; errors name `path`, as those of `read_lines`."""
-    lines, seen = [], dict[bytes, int]()
+    return [value for _, value in _raws_and_values(content, path, keys)]
+
+
+def _raws_and_values(content: bytes, path: str | Path, keys: Collection[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each line as it is in the file, without its end, and what it says."""
+    seen: dict[bytes, int] = {}
     for number, raw in _whole(content, path):
         value = _decode(raw, f"{path}, line {number}")
         if not set(keys) <= value.keys():
             raise InvalidInputError(f"{path}, line {number} lacks {', '.join(sorted(set(keys) - value.keys()))}")
         if value.pop(CHECKSUM, None) is not None and seen.setdefault(raw, number) != number:
             raise InvalidInputError(f"{path}, line {number} is line {seen[raw]} once more; delete one of them")
-        lines.append(value)
-    return lines
+        yield raw, value
 
 
 def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], keys: Collection[str] = ()) -> None:
@@ -93,9 +97,7 @@ def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], keys: Collect
     if not path.exists():
         return
     content = path.read_bytes()
-    values = parse_lines(content, path, keys)
-    raws = [raw for _, raw in _whole(content, path)]
-    kept = b"".join(raw + b"\n" for raw, value in zip(raws, values, strict=True) if keep(value))
+    kept = b"".join(raw + b"\n" for raw, value in _raws_and_values(content, path, keys) if keep(value))
     if kept != content:
         write_atomically(path, lambda temporary: temporary.write_bytes(kept))
 

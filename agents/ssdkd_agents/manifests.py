@@ -11,7 +11,6 @@ several parts a manifest names the parts with their digests:
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import warnings
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import load_state, read_json, save_state, write_json
+from ssdkd_env.files import file_digest, load_state, read_json, save_state, write_json
 
 _ENDING = ".manifest.json"
 
@@ -62,7 +61,7 @@ def load_newest(path: Path) -> Any:
 
 def write_manifest(folder: Path, steps: int, run: str) -> None:
     """Finish a checkpoint, all of whose parts have been written under names that begin with `<steps>.`."""
-    parts = {str(path.relative_to(folder)): _digest(path) for path in _files(folder, steps)}
+    parts = {str(path.relative_to(folder)): file_digest(path) for path in _files(folder, steps)}
     write_json(folder / f"{steps}{_ENDING}", {"run": run, "steps": steps, "parts": parts})
 
 
@@ -119,7 +118,7 @@ def _fault(folder: Path, steps: int, run: str) -> str | None:
     if not isinstance(parts, dict) or parts.keys() != found.keys():
         missing = sorted(parts.keys() ^ found.keys()) if isinstance(parts, dict) else ["its parts"]
         return f"{path} names other parts than there are ({missing[0]})"
-    changed = [name for name, file in sorted(found.items()) if _digest(file) != parts[name]]
+    changed = [name for name, file in sorted(found.items()) if file_digest(file) != parts[name]]
     return f"{folder / changed[0]} was damaged or exchanged" if changed else None
 
 
@@ -127,7 +126,3 @@ def _files(folder: Path, steps: int) -> Iterator[Path]:
     for path in sorted(folder.glob(f"{steps}.*")):
         if path.name != f"{steps}{_ENDING}":
             yield from (file for file in sorted(path.rglob("*")) if file.is_file()) if path.is_dir() else (path,)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import time
 import warnings
@@ -26,6 +25,7 @@ from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.files import file_digest
 from ssdkd_env.tasks.probe import probe_set
 
 #: Seconds between two checkpoints of a long episode: what a killed process loses.
@@ -180,7 +180,7 @@ class ResumableEpisode:
         """
         state = path.with_suffix(f".{len(self.trace.actions)}.safetensors")
         self._env.save(state)
-        named = {"state": state.name, "sha256": _digest(state)}
+        named = {"state": state.name, "sha256": file_digest(state)}
         write_checked(path, {"config": asdict(self.config), "trace": asdict(self.trace)} | named)
         for older in _states(path):
             if older != state:
@@ -197,7 +197,7 @@ class ResumableEpisode:
         if saved.get("config") != json.loads(json.dumps(asdict(self.config))):
             raise InvalidInputError(f"{path} belongs to another episode; delete it to start over")
         state = path.with_name(Path(saved["state"]).name)
-        if not state.is_file() or _digest(state) != saved["sha256"]:
+        if not state.is_file() or file_digest(state) != saved["sha256"]:
             raise InvalidInputError(f"{state} is missing or was changed since; delete {path} to start over")
         self._observation, self.info = self._env.load(state)
         self.trace = Trace(**saved["trace"])
@@ -245,10 +245,6 @@ def _states(checkpoint: Path) -> list[Path]:
     return [path for path in numbered if path.name.split(".")[-2].isdigit()]
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _clocks() -> tuple[float, float]:
     """Wall seconds and this process's processor seconds, of all its threads, each since a time of its own."""
     return time.perf_counter(), time.process_time()
@@ -267,7 +263,7 @@ def sampler_file(name: str) -> Path | None:
 def sampler_digest(name: str) -> str | None:
     """SHA-256 of a trained sampler's file, which may be overwritten under its name; None for a baseline."""
     file = sampler_file(name)
-    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    return None if file is None else file_digest(file)
 
 
 def _load_shared(env: SSDKDEnv) -> None:
@@ -297,17 +293,35 @@ def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool
         The result line, or None when the episode was stopped and kept.
     """
     episode = begin(config, checkpoint)
+    return episode.result() if play_on(episode, checkpoint, stop) else None
+
+
+def play_on(
+    episode: ResumableEpisode,
+    checkpoint: Path | None,
+    stop: Callable[[], bool],
+    tell: Callable[[], None] = lambda: None,
+) -> bool:
+    """Play an episode that has begun to its end; false where `stop` said so before, and it was kept.
+
+    Args:
+        episode: which.
+        checkpoint: as of `play`.
+        stop: as of `play`.
+        tell: called after every step.
+    """
     saved = time.monotonic()
     while not episode.finished:
         if stop():
             if checkpoint is not None:
                 episode.save(checkpoint)
-            return None
+            return False
         episode.advance()
+        tell()
         if checkpoint is not None and not episode.finished and time.monotonic() - saved > SAVE_EVERY:
             episode.save(checkpoint)
             saved = time.monotonic()
-    return episode.result()
+    return True
 
 
 def begin(config: EpisodeConfig, checkpoint: Path | None, env: SSDKDEnv | None = None) -> ResumableEpisode:

@@ -14,7 +14,6 @@ checkpoint, and every two minutes there is one: --resume goes on from it.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from ssdkd_agents.benchmarking.experiments import SAVE_EVERY, EpisodeConfig, ResumableEpisode, begin, forget
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, ResumableEpisode, begin, forget, play_on
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.commands.dialect import ARGUMENTS, make_env_options
 from ssdkd_agents.commands.given import Given
@@ -122,21 +121,15 @@ def _settings_of_run(folder: RunFolder) -> dict[str, Any]:
 def _play(episode: ResumableEpisode, env: SSDKDEnv, checkpoint: Path) -> bool:
     """Play an episode to its end, with a checkpoint now and then; false where Ctrl-C, with one, came before."""
     total, unit = (100, "%") if env.budget.work else (env.budget.rounds, "round")
-    saved = time.monotonic()
     with Stopper() as stop, tqdm(total=total, unit=unit) as bar:
-        while not episode.finished:
-            if stop():
-                episode.save(checkpoint)
-                return False
-            episode.advance()
+
+        def show() -> None:
             info = episode.info
             shown = [key for key in ("probe_agreement", "accuracy", "mean_iou") if key in info]
             bar.set_postfix({key: f"{info[key]:.3f}" for key in shown})
             bar.update((round(100 * info["progress"]) if env.budget.work else info["round"]) - bar.n)
-            if not episode.finished and time.monotonic() - saved > SAVE_EVERY:
-                episode.save(checkpoint)
-                saved = time.monotonic()
-    return True
+
+        return play_on(episode, checkpoint, stop, show)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

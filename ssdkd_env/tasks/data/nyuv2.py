@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import math
 import os
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
+from ssdkd_env.files import file_digest
 from ssdkd_env.tasks.data.label_maps import Layout, MapForm, Size, check_size, keep, load_maps, nearest, resized
 from ssdkd_env.tasks.data.nyuv2_classes import (
     KNOWN_NAMES,
@@ -102,7 +102,7 @@ def load_nyuv2(
 def _numbers(where: str, path: Path, split: str) -> tuple[Sequence[int], str]:
     """Numbers of a split's images, from 1, and the digest of the file that gives them."""
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_digest(path)
     except FileNotFoundError:
         digest = SPLITS_DIGEST
     except OSError as error:
