@@ -17,7 +17,7 @@ import re
 import runpy
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -122,6 +122,13 @@ def parse(words: list[str]) -> None:
         start()
 
 
+def without(extra: tuple[str, ...], budget: Iterable[str]) -> tuple[str, ...]:
+    """What is put behind a command's words, less numbers of the budget and their values."""
+    options = {f"--env.budget.{name.replace('_', '-')}" for name in budget}
+    left_out = {place + after for place, word in enumerate(extra) if word in options for after in (0, 1)}
+    return tuple(word for place, word in enumerate(extra) if place not in left_out)
+
+
 def smaller(words: list[str]) -> list[str]:
     """The words of a command, and what makes it one of seconds."""
     if "--resume" in words:  # which takes the rest from the run's folder
@@ -130,9 +137,10 @@ def smaller(words: list[str]) -> list[str]:
     if words[1] == "train":
         algorithm = words[words.index("--algo") + 1] if "--algo" in words else "ppo"
         extra = (*extra, *SMALLER_ALGORITHM[algorithm])
-    if "--env.instances" in words:  # which choose rounds and buffer themselves
-        chosen = [extra.index(f"--env.budget.{name}") for name in ("rounds", "buffer-capacity")]
-        extra = tuple(word for place, word in enumerate(extra) if not {place, place - 1} & set(chosen))
+    if any(word.startswith(("relative_", "standardized_")) for word in words):
+        extra = without(extra, BUDGET)  # references are shipped for the sets' own
+    elif "--env.instances" in words:  # which choose these two themselves
+        extra = without(extra, ("rounds", "buffer_capacity"))
     return [*words, *extra]
 
 
