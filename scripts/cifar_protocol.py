@@ -27,8 +27,9 @@ from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import as_words, refuse_settings
 
 from ssdkd_env.errors import InvalidInputError, check_choice
-from ssdkd_env.files import read_json, write_json
+from ssdkd_env.files import write_json
 from ssdkd_env.networks.registry import NETWORKS
+from ssdkd_env.reading import read_json
 
 SCRIPTS = Path(__file__).parent
 #: Less time than this is not worth another start of Python and another look at the data, in minutes.

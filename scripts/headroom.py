@@ -34,6 +34,7 @@ from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import FAMILIES
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.schemas import ResultLine
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, search
 from ssdkd_agents.seeds import HELD_OUT_SEED
 from tqdm import tqdm
@@ -131,7 +132,7 @@ def _search(config: SearchConfig, path: Path) -> None:
 def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
     """Play the rows on the held-out seeds, and write the table."""
     path = args.out / "results.jsonl"
-    lines = read_lines(path, ("label", "seed", "final")) if path.is_file() else []
+    lines = read_lines(path, ResultLine) if path.is_file() else []
     # Twice: the oracle's plan depends on the instance, which the reference's episode of the seed tells.
     middle = [0.0] * len(make_env(args.env_id, kwargs).action_names)
     fixed = {name: name for name in CONTROLS} | {"middle of the box": f"constant:{middle}"}

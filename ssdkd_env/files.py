@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import check_regular
 
 
 def cache_folder() -> Path:
@@ -104,22 +105,9 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InvalidInputError: when it is missing or no JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text())
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidInputError(f"{path} is not valid JSON ({error}); was it cut short?") from error
-
-
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a regular file, in hexadecimal."""
+    check_regular(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -176,10 +164,12 @@ def load_state(path: str | Path) -> Any:
     """Load what `save_state` wrote; tensors arrive on the CPU, tuples as tuples.
 
     Raises:
-        InvalidInputError: when the file is missing, cut short or changed since, or was not written by `save_state`.
+        InvalidInputError: when the file is missing, none, cut short or changed since, or was not written by
+            `save_state`.
     """
     from safetensors import SafetensorError, safe_open
 
+    check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -195,8 +185,8 @@ def load_state(path: str | Path) -> Any:
         raise InvalidInputError(f"{path} was damaged since it was written; make it anew, or fetch another copy")
     try:
         return _unflatten(json.loads(structure), tensors)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(f"{path} holds no state that save_state wrote") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InvalidInputError(f"{path} holds no state that save_state wrote; get another copy") from error
 
 
 def _flatten(value: Any, tensors: dict[str, Any]) -> Any:

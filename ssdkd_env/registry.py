@@ -17,8 +17,12 @@ from ssdkd_env.errors import InvalidInputError
 EntryT = TypeVar("EntryT")
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-#: Modules that the user has named in this process.
-_trusted: set[str] = set()
+#: What else has a module before its colon, as ids of environments do; or a place where data are fetched from.
+_OUTSIDE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\S*")
+#: What names of data sets on the Hub begin with. They are fetched, not imported.
+HUB_PREFIX = "hub:"
+#: Modules and data sets of the Hub that the user has named in this process.
+_trusted: set[str] = {"ssdkd_env"}
 #: Beginnings of names that say how the name behind them is used; what stands before their colon is no module.
 _prefixes: set[str] = set()
 
@@ -47,6 +51,10 @@ class Registry(Mapping[str, EntryT], Generic[EntryT]):
     def __len__(self) -> int:
         """How many are registered."""
         return len(self._entries)
+
+    def is_ours(self, name: str) -> bool:
+        """Whether an entry comes with this package."""
+        return name in self._ours
 
     def register(self, name: str, entry: EntryT) -> EntryT:
         """Make an entry known by a name, in this process; returns it. An earlier one of yours is replaced.
@@ -133,10 +141,16 @@ def _inner(name: str) -> str:
 def trust(modules: Iterable[str]) -> None:
     """Import modules, which may register what they have; names out of files may lie in them from now on.
 
+    Args:
+        modules: by name. What begins with `HUB_PREFIX` is a data set, which files may then have fetched.
+
     Raises:
         InvalidInputError: when one cannot be imported.
     """
     for module in modules:
+        if module.startswith(HUB_PREFIX):
+            _trusted.add(module)
+            continue
         try:
             importlib.import_module(module)
         except (ImportError, ValueError, TypeError) as error:
@@ -147,12 +161,12 @@ def trust(modules: Iterable[str]) -> None:
 
 
 def trusted() -> tuple[str, ...]:
-    """The modules that the user has named in this process."""
-    return tuple(sorted(_trusted))
+    """The modules, and data sets of the Hub, that the user has named in this process."""
+    return tuple(sorted(_trusted - {"ssdkd_env"}))
 
 
 def refuse_imports(where: object, content: Any) -> None:
-    """Refuse a file whose content names something that would have to be imported, in a module not named by the user.
+    """Refuse a file whose content names something to be imported or fetched that the user has not named.
 
     Args:
         where: the file, for the error message.
@@ -167,10 +181,14 @@ def refuse_imports(where: object, content: Any) -> None:
     elif isinstance(content, list | tuple):
         for value in content:
             refuse_imports(where, value)
-    elif isinstance(content, str) and is_import_path(content):
-        module = _inner(content).partition(":")[0]
+    elif isinstance(content, str) and _OUTSIDE.fullmatch(_inner(content)):
+        name = _inner(content)
+        if name.startswith(HUB_PREFIX):
+            module, refusal = name, "names out of files fetch nothing; if you trust that data set"
+        else:
+            module, refusal = name.partition(":")[0], "names out of files import nothing; if you trust that module"
         if module not in _trusted:
             raise InvalidInputError(
-                f"{where} names {content!r}, and names out of files import nothing; if you trust that module, add "
-                f"--plugins {module} (in Python: ssdkd_env.registry.trust(['{module}']))"
+                f"{where} names {content!r}, and {refusal}, add --plugins {module} (in Python: "
+                f"ssdkd_env.registry.trust(['{module}']))"
             )

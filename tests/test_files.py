@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import load_state, read_json, save_state, write_atomically, write_json
+from ssdkd_env.files import load_state, save_state, write_atomically, write_json
+from ssdkd_env.reading import read_json
 
 
 def same(left: Any, right: Any) -> bool:

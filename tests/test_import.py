@@ -20,6 +20,7 @@ HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "sklearn", "scipy", "panda
 #: The rooms, from the lowest on: nothing in a room may import from one further down this list, at no place in a file.
 ROOMS = (
     ("ssdkd_env.errors",),
+    ("ssdkd_env.reading",),
     (
         "ssdkd_env.devices",
         "ssdkd_env.extras",
@@ -38,7 +39,10 @@ ROOMS = (
     ("ssdkd_env",),
     ("ssdkd_env.envs",),
     ("ssdkd_agents",),
-    ("ssdkd_agents.seeds", "ssdkd_agents.stopping", "ssdkd_agents.machine", "ssdkd_agents.archives"),
+    (
+        *("ssdkd_agents.seeds", "ssdkd_agents.stopping", "ssdkd_agents.machine", "ssdkd_agents.archives"),
+        "ssdkd_agents.schemas",
+    ),
     ("ssdkd_agents.families", "ssdkd_agents.evolution"),
     ("ssdkd_agents.lines", "ssdkd_agents.manifests", "ssdkd_agents.ownership"),
     ("ssdkd_agents.vec_env", "ssdkd_agents.samplers", "ssdkd_agents.playing", "ssdkd_agents.runs"),

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.reading import check_regular
 
 #: What the name of a compressed file ends in.
 ENDING = ".gz"
@@ -28,9 +29,10 @@ def read_content(path: str | Path) -> bytes:
     """The bytes of a file, unpacked where its name ends in `.gz`.
 
     Raises:
-        InvalidInputError: when it is missing, no whole archive, or unpacks to more than `MOST_BYTES`.
+        InvalidInputError: when it is missing, no regular file, no whole archive, or unpacks to more than `MOST_BYTES`.
     """
     path = Path(path)
+    check_regular(path)
     try:
         return _unpack(path) if path.suffix == ENDING else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from ssdkd_agents.archives import read_content
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
+from ssdkd_env.reading import conform
 
 #: Name of a line's checksum: eight hexadecimal digits, the last entry of the object.
 CHECKSUM = "crc32"
@@ -50,46 +51,45 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
         ) from error
 
 
-def read_lines(path: str | Path, keys: Collection[str] = ()) -> list[dict[str, Any]]:
+def read_lines(path: str | Path, schema: type = dict) -> list[dict[str, Any]]:
     """Read a JSON-lines file, compressed (`.jsonl.gz`) or plain.
 
     A last line that is cut short, as a killed process leaves it, is left out with a warning.
 
     Args:
         path: the file.
-        keys: what every line must have.
+        schema: of every line; see `schemas`.
 
     Raises:
-        InvalidInputError: when it is missing or damaged, or a line is no JSON object with these keys, was changed since
+        InvalidInputError: when it is missing or damaged, or a line is no JSON object of this schema, was changed since
             it was written, or is there twice.
     """
-    return parse_lines(read_content(path), path, keys)
+    return parse_lines(read_content(path), path, schema)
 
 
-def parse_lines(content: bytes, path: str | Path, keys: Collection[str] = ()) -> list[dict[str, Any]]:
+def parse_lines(content: bytes, path: str | Path, schema: type = dict) -> list[dict[str, Any]]:
     """The JSON objects that a file's content holds, one a line; errors name `path`, as those of `read_lines`."""
-    return [value for _, value in _raws_and_values(content, path, keys)]
+    return [value for _, value in _raws_and_values(content, path, schema)]
 
 
-def _raws_and_values(content: bytes, path: str | Path, keys: Collection[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _raws_and_values(content: bytes, path: str | Path, schema: type) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Each line as it is in the file, without its end, and what it says."""
     seen: dict[bytes, int] = {}
     for number, raw in _whole(content, path):
         value = _decode(raw, f"{path}, line {number}")
-        if not set(keys) <= value.keys():
-            raise InvalidInputError(f"{path}, line {number} lacks {', '.join(sorted(set(keys) - value.keys()))}")
+        conform(value, schema, f"{path}, line {number}", "delete that line, or get another copy")
         if value.pop(CHECKSUM, None) is not None and seen.setdefault(raw, number) != number:
             raise InvalidInputError(f"{path}, line {number} is line {seen[raw]} once more; delete one of them")
         yield raw, value
 
 
-def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], keys: Collection[str] = ()) -> None:
+def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], schema: type = dict) -> None:
     """Delete the lines of a file that are not to be kept, and half a line at its end; the others stay as they are.
 
     Args:
         path: a JSON-lines file; where there is none, nothing is done.
         keep: whether to keep a line.
-        keys: what every line must have.
+        schema: of every line.
 
     Raises:
         InvalidInputError: as `read_lines`.
@@ -97,7 +97,7 @@ def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], keys: Collect
     if not path.exists():
         return
     content = path.read_bytes()
-    kept = b"".join(raw + b"\n" for raw, value in _raws_and_values(content, path, keys) if keep(value))
+    kept = b"".join(raw + b"\n" for raw, value in _raws_and_values(content, path, schema) if keep(value))
     if kept != content:
         write_atomically(path, lambda temporary: temporary.write_bytes(kept))
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import file_digest, load_state, read_json, save_state, write_json
+from ssdkd_env.files import file_digest, load_state, save_state, write_json
+from ssdkd_env.reading import read_json
 
 _ENDING = ".manifest.json"
 

@@ -17,8 +17,10 @@ import ssdkd_agents
 import ssdkd_env
 from ssdkd_agents.lines import append_line
 from ssdkd_agents.ownership import LOCK, own, release
+from ssdkd_agents.schemas import RunConfig
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import is_temporary, read_json, write_atomically, write_json
+from ssdkd_env.files import is_temporary, write_atomically, write_json
+from ssdkd_env.reading import conform, read_json
 from ssdkd_env.registry import refuse_imports
 
 PACKAGES = ("ssdkd-env", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "cma", "numpy")
@@ -85,10 +87,10 @@ class RunFolder:
                     "it ended before it began: give its first command again" if begun else "give the folder of a run"
                 )
                 raise InvalidInputError(f"{self.path} holds no run (no config.json); {remedy}")
-            self.config: dict[str, Any] = read_json(self.path / "config.json")
-            if not isinstance(self.config, dict):
-                raise InvalidInputError(f"{self.path / 'config.json'} holds no settings; give the folder of a run")
-            refuse_imports(self.path / "config.json", self.config)
+            where = self.path / "config.json"
+            self.config: dict[str, Any] = read_json(where)
+            conform(self.config, RunConfig, f"{where} holds no settings", "give the folder of a run")
+            refuse_imports(where, self.config)
             self.identity = str(self.config.pop(_IDENTITY, ""))
             return
         refuse_content(self.path)

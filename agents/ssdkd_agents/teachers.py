@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ssdkd_agents.lines import drop_lines
 from ssdkd_agents.manifests import load_newest, previous, save_beside_previous
 from ssdkd_agents.runs import RunFolder, versions
+from ssdkd_agents.schemas import EpochLine
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_json
@@ -115,7 +116,7 @@ class TeacherRun:
         self._resumed = True
         # The last epoch's line comes after the last checkpoint.
         kept = min(self._training.epochs_done, self._training.settings.epochs - 1)
-        drop_lines(self._folder.path / RESULTS, lambda line: line["epoch"] <= kept, ("epoch",))
+        drop_lines(self._folder.path / RESULTS, lambda line: line["epoch"] <= kept, EpochLine)
 
     def train(self, stop: Stopper) -> bool:
         """Train to the end, or until `stop` says so with a checkpoint; returns whether this is the end."""

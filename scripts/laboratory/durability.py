@@ -9,23 +9,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from safetensors import safe_open
 from ssdkd_agents.commands.main import main as ssdkd
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.ownership import LOCK
+from tqdm import tqdm
 
+#: Of an episode that takes a moment.
 _BUDGET = {"rounds": 3, "warmup_rounds": 1, "candidates": 8, "inversion_steps": 1, "student_steps": 2, "batch_size": 8}
-_TINY = [word for name, value in _BUDGET.items() for word in (f"--env.budget.{name}", str(value))]
+TINY = [word for name, value in _BUDGET.items() for word in (f"--env.budget.{name}", str(value))]
 _STEPS = ["--evaluate-every-steps", "6", "--evaluation-episodes", "1", "--no-progress-bar"]
 _PPO = ["n_envs=1", "n_steps=4", "batch_size=4", "n_epochs=1"]
 #: Subcommand of `ssdkd` → the rest of a command that takes a second or two, but for --out.
 COMMANDS = {
-    "train": ["--timesteps", "12", "--checkpoint-every-steps", "4", *_STEPS, *_TINY, "--hyperparameters", *_PPO],
-    "search": ["--searcher", "random", "--episodes", "4", "--num-envs", "1", *_STEPS, *_TINY],
-    "benchmark": ["--methods", "ssdkd", "fast2", "--seeds", "2", "--processes", "1", *_TINY],
-    "distill": [word.replace("--env.", "--") for word in _TINY],
+    "train": ["--timesteps", "12", "--checkpoint-every-steps", "4", *_STEPS, *TINY, "--hyperparameters", *_PPO],
+    "search": ["--searcher", "random", "--episodes", "4", "--num-envs", "1", *_STEPS, *TINY],
+    "benchmark": ["--methods", "ssdkd", "fast2", "--seeds", "2", "--processes", "1", *TINY],
+    "distill": [word.replace("--env.", "--") for word in TINY],
     "teacher": [
         *("--task", "digits", "--settings.epochs", "3", "--settings.batch-size", "500", "--no-progress-bar"),
         *("--checkpoint-every-epochs", "1", "--evaluate-every-epochs", "1"),
@@ -53,6 +55,10 @@ _VOLATILE = {
 _ALWAYS = {LOCK, "command.txt"}
 
 
+#: Takes the name of an audited event and its arguments.
+AuditHook = Callable[[str, tuple[Any, ...]], None]
+
+
 class Ended(NamedTuple):
     """How a command ended: its exit code, or minus the signal; what it printed; the events that it had."""
 
@@ -75,7 +81,7 @@ class Command:
         self._log, self._counter = ((log or folder).with_suffix(f".{kind}") for kind in ("log", "events"))
         self.process = os.fork()
         if self.process == 0:
-            _become(words, folder, self._log, self._counter, at_event)
+            become(words, self._log, _counter(folder, self._counter, at_event))
 
     def wait(self) -> Ended:
         """Until it ends."""
@@ -94,15 +100,16 @@ def run(words: list[str], folder: Path, after: float | None = None, **options: A
     return command.wait()
 
 
-def _become(words: list[str], folder: Path, log: Path, counter: Path, at_event: int | None) -> None:
-    """In the child: count, run, end."""
+def become(words: list[str], log: Path, hook: AuditHook) -> NoReturn:
+    """In a forked child: be the command with these words, which prints into a file and whose events are audited."""
     code = 1
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(output, stream)
         sys.argv = ["ssdkd", *words]
-        sys.addaudithook(_counter(folder, counter, at_event))
+        tqdm._instances.clear()  # type: ignore[attr-defined]  # bars of the parent's, below which this one's would be
+        sys.addaudithook(hook)
         ssdkd(words)
         code = 0
     except SystemExit as ending:
@@ -114,7 +121,7 @@ def _become(words: list[str], folder: Path, log: Path, counter: Path, at_event: 
         os._exit(code)
 
 
-def _counter(folder: Path, counter: Path, at_event: int | None) -> Callable[[str, tuple[Any, ...]], None]:
+def _counter(folder: Path, counter: Path, at_event: int | None) -> AuditHook:
     """An audit hook that writes a byte for each event in the folder, and kills the process at one of them."""
     count, prefix = 0, str(folder)
     handle = os.open(counter, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.errors import InvalidInputError
 
+#: Settings of a budget that count images in memory at once, and the most that they can be: a file may name any number.
+OF_IMAGES, MOST_IMAGES = ("candidates", "batch_size", "buffer_capacity"), 10_000_000
+#: Rounds, and steps of a round.
+MOST_STEPS = 1_000_000_000
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -41,9 +46,11 @@ class Budget:
         if self.work < 0:
             raise InvalidInputError(f"budget['work']={self.work}: expected multiply-adds, or 0 to count rounds")
         for setting in fields(self):
-            if setting.name != "work" and getattr(self, setting.name) < 1:
+            most = MOST_IMAGES if setting.name in OF_IMAGES else MOST_STEPS
+            if setting.name != "work" and not 1 <= getattr(self, setting.name) <= most:
                 raise InvalidInputError(
-                    f"budget[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1"
+                    f"budget[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1 "
+                    f"and at most {most:,}"
                 )
 
 

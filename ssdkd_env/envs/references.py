@@ -23,7 +23,8 @@ from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.rewards import Reference, Reward
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import cache_folder, keep_if_possible, read_json, write_json
+from ssdkd_env.files import cache_folder, keep_if_possible, write_json
+from ssdkd_env.reading import read_json
 from ssdkd_env.recent import Recent
 from ssdkd_env.settings import essence, is_finite_number
 from ssdkd_env.tasks import Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
 
 from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_backend
 from ssdkd_env.envs.actions import ACTION_SCHEMES
@@ -30,6 +30,9 @@ OF_TASK = (
     "data_root",
     "probe",
 )
+
+#: Largest numbers of steps and rounds.
+MOST = {"history": 1_000, "rounds_per_step": 1_000_000, "evaluate_every_rounds": 1_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,10 @@ class EnvSettings:
     render_mode: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("history", "rounds_per_step", "evaluate_every_rounds"):
+        for name, most in MOST.items():
             count = getattr(self, name)
-            if not isinstance(count, int) or count < 1:
-                raise InvalidInputError(f"{name}={count!r}: expected a whole number of at least 1")
+            if not isinstance(count, int) or not 1 <= count <= most:
+                raise InvalidInputError(f"{name}={count!r}: expected a whole number of at least 1 and at most {most:,}")
         if self.render_mode is not None:
             check_choice("render_mode", self.render_mode, ("rgb_array",))
         choose_backend(self.backend)
@@ -147,3 +150,7 @@ class EnvSettings:
     def task_arguments(self) -> dict[str, Any]:
         """The arguments of `load_task`."""
         return {name: getattr(self, name) for name in OF_TASK}
+
+
+#: Schema of an environment's arguments in a file, any of which may be left out; see `ssdkd_env.reading`.
+EnvArguments = TypedDict("EnvArguments", get_type_hints(EnvSettings), total=False)  # type: ignore[misc]

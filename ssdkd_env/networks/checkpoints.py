@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import save_tensors
 from ssdkd_env.networks.conversion import translations, used
+from ssdkd_env.reading import check_regular, check_unpacked
 
 #: Keys under which training scripts keep the state dict beside an epoch, an accuracy or an optimiser's state.
 CONTAINERS = ("state_dict", "model", "net", "model_state_dict")
@@ -38,19 +40,27 @@ def read_weights(argument: str, path: str | Path) -> dict[str, Tensor]:
             wants to run code (it does not get to).
     """
     path = Path(path)
-    if not path.is_file():
-        raise InvalidInputError(f"{argument}={str(path)!r} does not exist; `ssdkd teacher` makes a teacher")
+    where = f"{argument}={str(path)!r}"
+    check_regular(path, where=where)
+    if not path.exists():
+        raise InvalidInputError(f"{where} does not exist; `ssdkd teacher` makes a teacher")
+    size = path.stat().st_size
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_unpacked(where, sum(e.file_size for e in archive.infolist()), size)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except InvalidInputError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InvalidInputError(
-            f"{argument}={str(path)!r} cannot be read: {one_line(error)}; the file is cut short or not a weights file"
+            f"{where} cannot be read: {one_line(error)}; the file is cut short or not a weights file"
         ) from error
     except pickle.UnpicklingError as error:
         raise InvalidInputError(
-            f"{argument}={str(path)!r} was refused: it is not a plain dictionary of tensors and might run code when "
+            f"{where} was refused: it is not a plain dictionary of tensors and might run code when "
             "loaded; save the state dict alone, best as .safetensors"
         ) from error
     if isinstance(weights, dict):
@@ -58,7 +68,7 @@ def read_weights(argument: str, path: str | Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
-        raise InvalidInputError(f"{argument}={str(path)!r} holds no state dict; save network.state_dict() alone")
+        raise InvalidInputError(f"{where} holds no state dict; save network.state_dict() alone")
     return weights
 
 

@@ -193,7 +193,7 @@ class Task:
     def build_student(self, seed: int) -> nn.Module:
         """A fresh student, on the CPU, with initial weights that depend on `seed` alone."""
         spec = self.spec
-        options = _classifier_options(spec, spec.student_options)
+        options = classifier_options(spec) | spec.student_options
         student = _channels_last(with_exact_head(build_network("student_arch", spec.student_arch, options, seed)))
         check_classifier("student", student.eval(), spec, self._output_dims)
         return student
@@ -340,8 +340,9 @@ def _failed_pass(network: str, inputs: str, error: RuntimeError) -> InvalidInput
     return InvalidInputError(f"{network} cannot take {inputs}: {message}")
 
 
-def _classifier_options(spec: TaskSpec, options: dict[str, Any]) -> dict[str, Any]:
-    return {"num_classes": spec.num_classes, "in_channels": spec.image_shape[0]} | options
+def classifier_options(spec: TaskSpec) -> dict[str, Any]:
+    """What every classifier of the task is made with."""
+    return {"num_classes": spec.num_classes, "in_channels": spec.image_shape[0]}
 
 
 def check_methods(spec: TaskSpec) -> None:
@@ -362,7 +363,7 @@ def check_methods(spec: TaskSpec) -> None:
 
 def build_teacher(spec: TaskSpec, seed: int) -> nn.Module:
     """An untrained teacher of the task's architecture, on the CPU."""
-    return build_network("teacher_arch", spec.teacher_arch, _classifier_options(spec, spec.teacher_options), seed)
+    return build_network("teacher_arch", spec.teacher_arch, classifier_options(spec) | spec.teacher_options, seed)
 
 
 def check_classifier(role: str, network: nn.Module, spec: TaskSpec, dims: int | None = None) -> int:

@@ -6,8 +6,10 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Annotated, TypedDict
 
 import pytest
+from msgspec import Meta
 from ssdkd_agents.lines import append_line, drop_lines, read_lines
 from ssdkd_agents.runs import RunFolder
 
@@ -130,9 +132,32 @@ def test_doubled_line_is_noticed(tmp_path: Path) -> None:
 def test_lines_without_a_checksum_are_read_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"x": 1}\n{"x": 1}\n')
-    assert read_lines(path, ("x",)) == [{"x": 1}, {"x": 1}]
-    with pytest.raises(InvalidInputError, match=r"x\.jsonl, line 1 lacks y"):
-        read_lines(path, ("x", "y"))
+    assert read_lines(path) == [{"x": 1}, {"x": 1}]
+
+
+class Numbered(TypedDict):
+    """A schema of lines."""
+
+    number: Annotated[int, Meta(ge=0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"other": 1}', "it lacks number"),
+        ('{"number": "one"}', "number: expected int, got str"),
+        ('{"number": -1}', "number: expected int >= 0"),
+        ('{"number": true}', "number: expected int, got bool"),
+    ],
+)
+def test_line_of_another_schema_is_refused_with_its_number(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(f'{{"number": 1, "more": [2]}}\n{line}\n')
+    for read in (lambda: read_lines(path, Numbered), lambda: drop_lines(path, lambda line: True, Numbered)):
+        with pytest.raises(InvalidInputError, match=rf"x\.jsonl, line 2: {said}; delete that line"):
+            read()
+    path.write_text('{"number": 1, "more": [2]}\n')
+    assert read_lines(path, Numbered) == [{"number": 1, "more": [2]}]
 
 
 def test_disk_that_fills_up_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +186,7 @@ def test_dropped_lines_leave_the_others_as_they_are(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(b'{"number": 9')
     with pytest.warns(UserWarning, match="line 4 is cut short"):
-        drop_lines(path, lambda line: line["number"] != 1, ("number",))
+        drop_lines(path, lambda line: line["number"] != 1, Numbered)
     assert path.read_bytes() == content[0] + content[2]
     drop_lines(tmp_path / "none.jsonl", lambda line: False)
     assert not (tmp_path / "none.jsonl").exists()

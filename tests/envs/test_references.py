@@ -19,7 +19,8 @@ from ssdkd_env.envs import SSDKDEnv, references
 from ssdkd_env.envs.references import FIRST_SEED, RUNS, References
 from ssdkd_env.envs.rewards import REWARDS, SMALLEST_DEVIATION, Reference, Reward, probe_agreement
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import read_json, write_json
+from ssdkd_env.files import write_json
+from ssdkd_env.reading import read_json
 from ssdkd_env.recent import Recent
 from ssdkd_env.tasks.probe import probe_set
 from tests.envs.episodes import ROUNDS, actions_of, assert_same, episode, make, reset, steps

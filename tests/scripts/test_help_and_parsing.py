@@ -36,6 +36,7 @@ NAMES = (
     "measure_nyuv2",
     "measure_plans",
     "measure_scaling",
+    "measure_strangers",
     "measure_threads",
     "plot",
     "plot_policy",

@@ -90,7 +90,7 @@ def test_a_sampler_named_by_a_line_imports_nothing(
 
 def test_what_cannot_be_replayed_is_refused(results: Path, tmp_path: Path) -> None:
     append_line(tmp_path / "training.jsonl", {"timesteps": 8, "return": 0.5, "accuracy": 0.5})
-    assert_refused(replay(tmp_path / "training.jsonl"), "line 0 is no result of an episode (no env_id)")
+    assert_refused(replay(tmp_path / "training.jsonl"), "line 0 is no result of an episode: it lacks env_id")
     (tmp_path / "empty.jsonl").touch()
     assert_refused(replay(tmp_path / "empty.jsonl"), "is empty")
     assert_refused(replay(tmp_path / "none.jsonl"), "none.jsonl")

@@ -10,7 +10,7 @@ from ssdkd_agents.lines import read_lines
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.references import read_references
-from ssdkd_env.files import read_json
+from ssdkd_env.reading import read_json
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 from tests.scripts.commands import Result, assert_refused, in_this_process
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.lines import read_lines
+from ssdkd_agents.schemas import ResultLine
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import conform
 from ssdkd_env.renamed import with_new_names
 
 Result = Mapping[str, Any]
 
-#: What every result line has, of whatever version.
-RESULT_KEYS = ("env_id", "sampler", "seed", "env_kwargs", "return", "final", "actions")
 #: Scores from the most telling on: key of a result line or of its `final`, and its name in tables and pictures.
 SCORES = {
     "mean_iou": "mean IoU",  # of dense predictions, on the task's evaluation images
@@ -51,14 +51,9 @@ def check_result(line: Mapping[str, Any], where: str) -> None:
     Raises:
         InvalidInputError: when it does not.
     """
-    missing = [key for key in RESULT_KEYS if key not in line]
-    kinds = {"env_id": str, "sampler": str, "seed": int, "env_kwargs": dict, "final": dict, "actions": list}
-    wrong = [key for key, kind in kinds.items() if key in line and not isinstance(line[key], kind)]
-    if missing or wrong:
-        raise InvalidInputError(
-            f"{where} is no result of an episode ({'no ' + missing[0] if missing else 'odd ' + wrong[0]}); give the "
-            "results.jsonl of ssdkd evaluate or ssdkd benchmark"
-        )
+    conform(
+        line, ResultLine, f"{where} is no result of an episode", "give the results.jsonl of ssdkd evaluate or benchmark"
+    )
 
 
 def score_of(line: Result, name: str) -> float:

@@ -15,8 +15,9 @@ from ssdkd_agents.analysis.results import Result, is_paper, rows_of, runs_of
 from ssdkd_agents.analysis.statistics import Interval
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE
+from ssdkd_agents.schemas import EpisodeLine, ValidationLine
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import read_json
+from ssdkd_env.reading import read_json
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Lines: TypeAlias = Sequence[Mapping[str, Any]]
@@ -49,11 +50,11 @@ def read_training(folder: Path) -> tuple[Lines, Lines]:
     Raises:
         InvalidInputError: when the folder holds no training, or none of its episodes is finished.
     """
-    episodes = read_lines(folder / EPISODES_FILE, ("timesteps", "return"))
+    episodes = read_lines(folder / EPISODES_FILE, EpisodeLine)
     if not episodes:
         raise InvalidInputError(f"{folder} holds no finished training episode to plot; let its training run for longer")
     file = folder / EVALUATIONS_FILE
-    evaluations = read_lines(file, ("timesteps", "returns")) if file.exists() else []
+    evaluations = read_lines(file, ValidationLine) if file.exists() else []
     return in_rounds(episodes, episodes, folder), in_rounds(evaluations, episodes, folder)
 
 

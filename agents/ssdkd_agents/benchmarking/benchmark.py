@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from ssdkd_agents.benchmarking.suites import (
 )
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.runs import RunFolder, refuse_content
+from ssdkd_agents.schemas import ResultLine, config_of
 from ssdkd_agents.seeds import HELD_OUT_SEED
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
 
-DEFAULT_SEEDS = 5
+DEFAULT_SEEDS, MOST_SEEDS = 5, 100_000
 RESULTS, FAILURES, UNFINISHED = "results.jsonl", "failures.jsonl", "unfinished"
 
 
@@ -75,8 +76,8 @@ class Plan:
     first_seed: int = HELD_OUT_SEED
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise InvalidInputError(f"seeds={self.seeds}: expected at least 1 episode of each entry")
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise InvalidInputError(f"seeds={self.seeds}: expected 1 to {MOST_SEEDS:,} episodes of each entry")
         if self.first_seed < 0:
             raise InvalidInputError(f"first_seed={self.first_seed}: expected a number of at least 0")
         labels = [entry.label for entry in self.entries]
@@ -206,11 +207,13 @@ class Benchmark:
             InvalidInputError: when there is none.
         """
         config = RunFolder(folder, None).config
-        try:
-            plan, _ = _plan_from_json(config["plan"]), _settings_from_json(config["settings"])
-        except (KeyError, TypeError) as error:
-            raise InvalidInputError(f"{folder / 'config.json'} is not that of a benchmark; give its folder") from error
-        return cls(folder, plan)
+        where, maker = folder / "config.json", "ssdkd benchmark"
+        if not isinstance(config.get("settings"), dict) or not isinstance(config.get("plan"), dict):
+            raise InvalidInputError(f"{where} is not that of a benchmark; give its folder")
+        # Whose environment earlier versions called `env`.
+        settings = {"env_id" if name == "env" else name: setting for name, setting in config["settings"].items()}
+        config_of(settings, Settings, where, maker)
+        return cls(folder, config_of(config["plan"], Plan, where, maker))
 
     @classmethod
     def resume(cls, folder: Path, given: Settings) -> Benchmark:
@@ -236,8 +239,8 @@ class Benchmark:
             return []
         planned = {job.key: json.loads(json.dumps(asdict(job.config))) for job in self.jobs}
         lines = {}
-        for line in read_lines(path, ("label", "seed", "final", "seconds")):
-            key = line["label"], line["seed"]
+        for line in read_lines(path, ResultLine):
+            key = line.get("label", ""), line["seed"]
             if key not in planned:
                 raise InvalidInputError(f"{path} has a line of {key}, which is not in config.json; use another --out")
             differing = [name for name, value in planned[key].items() if line.get(name) != value]
@@ -296,15 +299,6 @@ def play_job(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
     if result is None:
         return None
     return {"label": job.label} | ({"group": job.group} if job.group else {}) | result
-
-
-def _plan_from_json(value: dict[str, Any]) -> Plan:
-    return Plan(**(value | {"entries": tuple(Entry(**entry) for entry in value["entries"])}))
-
-
-def _settings_from_json(value: Mapping[str, Any]) -> Settings:
-    """Settings out of a folder, whose environment earlier versions called `env`."""
-    return Settings(**{"env_id" if name == "env" else name: setting for name, setting in value.items()})
 
 
 def _extended(run: RunFolder, plan: Plan, given: Settings) -> Plan:

@@ -14,7 +14,7 @@ from ssdkd_agents.analysis.comparison import (
     paired_probability_of_improvement,
     probability_of_improvement,
 )
-from ssdkd_agents.analysis.markdown import escaped, markdown_table
+from ssdkd_agents.analysis.markdown import Markup, escaped, markdown_table
 from ssdkd_agents.analysis.results import (
     ACCURACIES,
     SCORES,
@@ -85,7 +85,7 @@ def make_leaderboard(files: Mapping[str, Sequence[Result]]) -> str:
         paper = {
             file: [line for line in files[file] if _is_reference(line, environment, settings)] for file in sorted(files)
         }
-        title = f"## {environment}" + (f", `{settings}`" if settings != "{}" else "")
+        title = f"## {escaped(environment)}" + (f", `{escaped(settings)}`" if settings != "{}" else "")
         parts.append(f"{title}\n\n{_table(made, paper)}\n")
     return "\n".join(parts)
 
@@ -131,16 +131,16 @@ def _cells(row: _Row, score: str | None, paper: Mapping[str, Sequence[Result]]) 
         probabilities = (str(paired) if paired else EMPTY, str(probability_of_improvement(runs, against)))
     training_runs = f" × {len(runs)} runs" if len(runs) > 1 else ""
     return (
-        escaped(row.name),
+        row.name,
         row.action,
-        escaped(row.method),
+        row.method,
         str(interquartile_mean(runs)) if score else EMPTY,
         *probabilities,
         str(interquartile_mean(runs_of(row.lines, "return"))),
         f"{len({line['seed'] for line in row.lines})}{training_runs}",
         f"{np.median([wall_seconds(line) for line in row.lines]):.1f}",
         "; ".join(sorted({_versions(line) for line in row.lines})),
-        f"[{row.file}]({row.file})",
+        Markup(f"[{escaped(row.file)}]({escaped(row.file)})"),
     )
 
 

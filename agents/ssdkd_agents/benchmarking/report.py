@@ -125,7 +125,7 @@ def make_curve_table(results: Sequence[Result]) -> str:
             at = [(curve, round(quarter * (len(curve[score]) - 1))) for curve in curves]
             cost = (_median([curve[name][step] for curve, step in at if name in curve]) for name in CURVE_COSTS)
             reached = _mean([curve[score][step] for curve, step in at])
-            rows.append((escaped(label), f"{quarter:.0%}".replace("%", " %"), reached, *cost))
+            rows.append((label, f"{quarter:.0%}".replace("%", " %"), reached, *cost))
     reached_name = SCORES[score] if score == "mean_iou" else score
     return markdown_table(("entry", "steps", reached_name, *CURVE_COSTS.values()), rows) if rows else ""
 
@@ -146,14 +146,14 @@ def describe(results: Sequence[Result], planned: int, note: str = NOTE) -> str:
     }
     versions = {", ".join(f"{name} {version}" for name, version in result["versions"].items()) for result in results}
     notes.append(f"Measured on {_list(machines)}; {_list(versions)}.")
-    return "\n\n".join(notes)
+    return "\n\n".join(map(escaped, notes))
 
 
 def _row(label: str, lines: Sequence[Result], first: Mapping[int, float]) -> tuple[str, ...]:
     held_out = _held_out(lines)
     diverged = sum(line["final"]["diverged"] for line in lines)
     return (
-        escaped(label),
+        label,
         f"{len(lines)}" + (f" ({diverged} diverged)" if diverged else ""),
         _mean(list(held_out.values())),
         _mean(list(_accuracies(lines).values())),

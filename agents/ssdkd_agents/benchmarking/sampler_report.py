@@ -14,7 +14,7 @@ from ssdkd_agents.analysis.comparison import (
     paired_probability_of_improvement,
     probability_of_improvement,
 )
-from ssdkd_agents.analysis.markdown import escaped, markdown_table
+from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.results import (
     ACCURACIES,
     SCORES,
@@ -81,7 +81,7 @@ def make_sampler_table(results: Sequence[Result], against: str | None = None, sc
         reference = rows[against]
         if len(runs_of(reference, "return")) > 1:
             raise InvalidInputError(f"against={against!r} is several training runs; give a row of one sampler")
-    title = f"− {PAPER_COLUMN if against is None else escaped(against)}"
+    title = f"− {PAPER_COLUMN if against is None else against}"
     scores = scores_of(results) if score is None else {score: SCORES.get(score, score)}
     return "\n\n".join(_table(rows, reference, title, key, name) for key, name in scores.items())
 
@@ -96,8 +96,7 @@ def _table(
 ) -> str:
     columns = ("sampler", "episodes", f"{name}, IQM", "mean", difference, "P, same seeds", "P, all pairs", "s/episode")
     made = [
-        (escaped(row), _episodes(lines), *_score_cells(lines, score, reference), _seconds(lines))
-        for row, lines in rows.items()
+        (row, _episodes(lines), *_score_cells(lines, score, reference), _seconds(lines)) for row, lines in rows.items()
     ]
     return markdown_table(columns, made)
 

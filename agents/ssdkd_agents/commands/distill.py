@@ -29,13 +29,15 @@ from ssdkd_agents.commands.given import Given
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.storage import face_of, load_sampler
 from ssdkd_agents.runs import RunFolder, versions
+from ssdkd_agents.schemas import DistilledRun
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.settings import EnvSettings
+from ssdkd_env.envs.settings import EnvArguments, EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.extras import load_extra
 from ssdkd_env.files import write_atomically
 from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.reading import check_bounds, conform
 
 STUDENT, RESULTS, CHECKPOINT = "student.safetensors", "results.jsonl", "checkpoint.json"
 #: Of an environment's arguments all that matter to one run: nobody learns from its rewards.
@@ -66,7 +68,7 @@ def main(args: Arguments) -> None:
     if args.resume:
         folder = RunFolder.resume(args.out)
         given = _settings_of_run(folder)
-        sampler, seed = str(folder.config["sampler"]), int(folder.config["seed"])
+        sampler, seed = folder.config["sampler"], folder.config["seed"]
     else:
         folder, sampler, seed = None, args.sampler, args.seed
         given = {**face_of(sampler), **args.env.settings()}
@@ -112,10 +114,14 @@ def _settings_of_run(folder: RunFolder) -> dict[str, Any]:
     Raises:
         InvalidInputError: when the folder was made by another command.
     """
-    names = {each.name for each in fields(EnvSettings)} - {"clock", "render_mode"}
+    names = {each.name for each in fields(EnvSettings)}
     if not names | {"sampler", "seed"} <= folder.config.keys():
         raise InvalidInputError(f"{folder.path} was not made by ssdkd distill; give the folder of such a run")
-    return {name: folder.config[name] for name in names}
+    settings = {name: folder.config[name] for name in names - {"clock", "render_mode"}}
+    check_bounds(settings, folder.path)
+    for what, schema in ((settings, EnvArguments), (folder.config, DistilledRun)):
+        conform(what, schema, folder.path, "start anew in another folder")
+    return settings
 
 
 def _play(episode: ResumableEpisode, env: SSDKDEnv, checkpoint: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import printable
 
 #: Words that ask for help.
 HELP = ("-h", "--help")
@@ -19,7 +20,7 @@ def one_line_for_the_user() -> Iterator[None]:
     try:
         yield
     except InvalidInputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)  # which may quote a stranger's file
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

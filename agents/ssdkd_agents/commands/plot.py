@@ -23,6 +23,7 @@ from ssdkd_agents.lines import read_lines
 from ssdkd_agents.plotting.comparison_plots import plot_training_curves
 from ssdkd_agents.plotting.plots import SMOOTHING, plot_reward_curves
 from ssdkd_agents.runs import EPISODES_FILE
+from ssdkd_agents.schemas import EpisodeLine
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 
@@ -64,9 +65,9 @@ def plot_each(args: Arguments) -> None:
     labels = [folder.name if names.count(folder.name) == 1 else str(folder) for folder in folders]
     curves = {}
     for label, folder in zip(labels, folders, strict=True):
-        episodes = read_lines(folder / EPISODES_FILE, ("timesteps", "return"))
+        episodes = read_lines(folder / EPISODES_FILE, EpisodeLine)
         curves[label] = in_rounds(episodes, episodes, folder)
-    results = read_lines(args.results, ("sampler", "return")) if args.results else []
+    results = read_results(args.results) if args.results else []
     plot_reward_curves(curves, results, args.out, args.window)
 
 

@@ -16,6 +16,7 @@ from ssdkd_agents.analysis.policy_trace import read_traces
 from ssdkd_agents.analysis.results import read_results
 from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.plotting.policy_plots import plot_policy
+from ssdkd_env.registry import refuse_imports
 
 
 @dataclass
@@ -32,7 +33,9 @@ class Arguments(Plugins):
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
-    plot_policy(read_traces(read_results(args.results), args.samplers), args.out)
+    results = read_results(args.results)
+    refuse_imports(args.results, [[line["env_id"], line["env_kwargs"]] for line in results])  # they are made anew
+    plot_policy(read_traces(results, args.samplers), args.out)
     print(f"plot: {args.out}")
 
 

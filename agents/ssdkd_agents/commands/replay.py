@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ssdkd_agents.analysis.markdown import table_row
 from ssdkd_agents.analysis.results import Result, check_result, row_name, under_new_names
 from ssdkd_agents.benchmarking.replay import Replayed, check_replayable, is_baseline, other_versions, replay
 from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.lines import read_lines
+from ssdkd_agents.schemas import check_settings_of
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.registry import refuse_imports
 
 
 @dataclass
@@ -46,9 +47,10 @@ def main(args: Arguments) -> None:
     if not args.tolerance >= 0:
         raise InvalidInputError(f"--tolerance {args.tolerance}: expected a number of at least 0")
     chosen = choose(args, [under_new_names(line) for line in read_lines(args.results)])
-    refuse_imports(args.results, [[line.get("sampler"), line.get("env_kwargs")] for line in chosen.values()])
     for number, line in chosen.items():
         check_result(line, f"{args.results}, line {number}")
+        played = [line[name] for name in ("env_id", "env_kwargs", "sampler")]
+        check_settings_of(played, f"{args.results}, line {number}")
         check_replayable(line, f"{args.results}, line {number}", args.tolerance)
     print("| line | sampler | seed | actions from | return | return here | verdict |")
     print("|---|---|---|---|---|---|---|")
@@ -58,7 +60,7 @@ def main(args: Arguments) -> None:
             replayed = replay(line, source, args.tolerance)
             failed += bool(replayed.difference)
             cells = (number, row_name(line), line["seed"], source, f"{line['return']:.6f}", f"{replayed.value:.6f}")
-            print("| " + " | ".join(map(str, cells)) + f" | {verdict(line, replayed, args.tolerance)} |", flush=True)
+            print(table_row((*cells, verdict(line, replayed, args.tolerance))), flush=True)
     if failed:
         print(f"{failed} replays differ", file=sys.stderr)
         sys.exit(1)

@@ -25,7 +25,7 @@ from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
-from ssdkd_env.files import read_json
+from ssdkd_env.reading import read_json
 
 
 @dataclass

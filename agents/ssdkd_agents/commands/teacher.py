@@ -20,16 +20,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import tyro
 
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.schemas import config_of
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.teachers import CARD, WEIGHTS, RealData, TeacherRun, forget_checkpoint
 from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import Count, Text, check_bounds, conform
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
 from ssdkd_env.tasks.data.readers import read_split
 from ssdkd_env.tasks.registry import TASKS, with_real_data
@@ -162,6 +164,24 @@ def _config(args: Arguments, data: RealData) -> dict[str, Any]:
     return values | {"digests": data.digests()}
 
 
+class _Saved(TypedDict):
+    """`config.json` of a run, but for what is checked as `TeacherSettings` and `ImbalanceSettings`."""
+
+    task: Text
+    teacher_arch: Text | None
+    data: Text | None
+    test_data: Text | None
+    data_root: Text | None
+    device: Text
+    checkpoint_every_epochs: Count
+    evaluate_every_epochs: Count
+    minutes: float
+    progress_bar: bool
+    settings: dict[str, Any]
+    imbalance: dict[str, Any]
+    digests: dict[str, Text]
+
+
 def _arguments_of_run(folder: RunFolder, words: Sequence[str] | None) -> Arguments:
     """The arguments of an earlier run, except for those that this command gives anew.
 
@@ -173,9 +193,10 @@ def _arguments_of_run(folder: RunFolder, words: Sequence[str] | None) -> Argumen
     values = {name: value for name, value in config.items() if name in names}
     if set(config) != names | {"digests", "versions"}:
         raise InvalidInputError(f"--resume: {folder.path} was not made by ssdkd teacher; give the folder of such a run")
-    settings = values.pop("settings")
-    settings = TeacherSettings(**settings | {"milestones": tuple(settings["milestones"])})
-    imbalance = ImbalanceSettings(**values.pop("imbalance"))
+    check_bounds(config, folder.path)
+    conform(config, _Saved, folder.path, "start anew in another folder")
+    settings = config_of(values.pop("settings"), TeacherSettings, folder.path, "ssdkd teacher")
+    imbalance = config_of(values.pop("imbalance"), ImbalanceSettings, folder.path, "ssdkd teacher")
     saved = Arguments(out=folder.path, resume=True, settings=settings, imbalance=imbalance, **values)
     # Parsed again, so that what the command line does not name is the run's, not this script's default.
     given = tyro.cli(Arguments, default=saved, prog="ssdkd teacher", args=words)

@@ -25,7 +25,7 @@ from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.train import training_of
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.tuning.study import BEST_TRIAL_FILE, StudyConfig, check_study, config_of_study, play_study
-from ssdkd_env.files import read_json
+from ssdkd_env.reading import read_json
 
 
 @dataclass

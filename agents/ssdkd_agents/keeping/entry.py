@@ -21,7 +21,8 @@ from ssdkd_agents.keeping.manifest import (
 )
 from ssdkd_agents.lines import parse_lines
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import read_json, write_atomically
+from ssdkd_env.files import write_atomically
+from ssdkd_env.reading import read_json
 
 CONFIG, COMMAND, MACHINE, TABLE = "config.json", "command.txt", "machine.json", "table.md"
 MACHINE_KEYS = ("cpu", "cores", "system", "device", "torch_threads")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from ssdkd_agents.analysis.markdown import escaped, markdown_table
+from ssdkd_agents.analysis.markdown import Markup, escaped, markdown_table
 from ssdkd_agents.keeping.manifest import README, Experiment, Manifest, damages
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
@@ -89,7 +89,7 @@ def _text_of(folder: Path) -> str:
 def table(manifest: Manifest) -> str:
     """A row for each experiment, those of the latest environments first."""
     names = sorted(manifest, key=lambda name: (-_version(manifest[name]), name))
-    return markdown_table(COLUMNS, ([escaped(cell) for cell in _row(name, manifest[name])] for name in names))
+    return markdown_table(COLUMNS, (_row(name, manifest[name]) for name in names))
 
 
 def _version(experiment: Experiment) -> int:
@@ -109,7 +109,7 @@ def _row(name: str, experiment: Experiment) -> Sequence[str]:
         _joined(ranges(experiment.seeds or ())),
         _joined(dict.fromkeys(map(_machine, experiment.machines or ()))),
         str(experiment.lines),
-        _joined(f"[{path}](../{path})" for path in documents),
+        Markup(_joined(f"[{escaped(path)}](../{escaped(path)})" for path in documents)),
     )
 
 

@@ -6,14 +6,15 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.archives import ENDING, read_content
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import read_json, write_atomically
+from ssdkd_env.files import write_atomically
+from ssdkd_env.reading import conform, read_json
 
 MANIFEST, README = "manifest.json", "README.md"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -51,36 +52,6 @@ class Experiment:
 
 
 Manifest = Mapping[str, Experiment]
-
-
-def _text(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _list_of(kind: type) -> Callable[[Any], bool]:
-    return lambda value: value is None or (isinstance(value, list) and all(isinstance(item, kind) for item in value))
-
-
-def _files(value: Any) -> bool:
-    """Plain names, because files are deleted by them, each with the documents that show it."""
-    own = isinstance(value, dict) and all(Path(file).name == file not in (MANIFEST, README) for file in value)
-    return own and all(documents is not None and _list_of(str)(documents) for documents in value.values())
-
-
-#: What an entry holds → whether a value can be it.
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "about": _text,
-    "command": _text,
-    "commits": _list_of(str),
-    "sources": _list_of(str),
-    "environments": _list_of(str),
-    "seeds": _list_of(int),
-    "machines": _list_of(dict),
-    "lines": lambda value: isinstance(value, int),
-    "sha256": lambda value: isinstance(value, str),
-    "unfinished": lambda value: isinstance(value, bool),
-    "files": _files,
-}
 
 
 def check_name(argument: str, name: str) -> None:
@@ -123,12 +94,14 @@ def read_manifest(folder: Path) -> dict[str, Experiment]:
 def _experiment(name: str, value: Any, path: Path) -> Experiment:
     where = f"{path}, {name!r}"
     check_name(where, name)
-    if not isinstance(value, dict) or set(value) != set(_CHECKS):
-        raise InvalidInputError(f"{where}: expected {', '.join(_CHECKS)} and nothing else; mend it, or keep it anew")
-    for key, good in _CHECKS.items():
-        if not good(value[key]):
-            raise InvalidInputError(f"{where}: {key} cannot be {value[key]!r}; mend it, or keep the experiment anew")
-    return Experiment(**value)
+    names = {each.name for each in fields(Experiment)}
+    if not isinstance(value, dict) or set(value) != names:
+        raise InvalidInputError(f"{where}: expected {', '.join(sorted(names))} and nothing else; keep it anew")
+    made = conform(value, Experiment, where, "mend it, or keep the experiment anew")
+    for file in made.files:  # plain names, because files are deleted by them
+        if Path(file).name != file or file in (MANIFEST, README):
+            raise InvalidInputError(f"{where}: files cannot have {file!r}; mend it, or keep the experiment anew")
+    return made
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
@@ -31,14 +32,16 @@ ENTRY_SHAPES = ("o", "s", "^", "D", "v", "P")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, atomically."""
+    """Write a figure as PNG, atomically. Its text is text: names out of results may have a `$` in them."""
     FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
 
 
 def plot_reward_curves(
     curves: Mapping[str, Sequence[Mapping[str, Any]]],
-    results: Sequence[dict[str, Any]],
+    results: Sequence[Mapping[str, Any]],
     path: str | Path,
     window: int = SMOOTHING,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import zipfile
 import zlib
@@ -13,25 +12,18 @@ from typing import Any
 import torch
 
 from ssdkd_agents.runs import versions
+from ssdkd_agents.schemas import ExportedSettings, check_settings_of
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import save_tensors, write_json
-from ssdkd_env.registry import refuse_imports
+from ssdkd_env.reading import check_regular, check_unpacked, conform, read_json
 from ssdkd_env.renamed import with_new_names
 
 FORMAT = "ssdkd sampler folder 1"
 SETTINGS, POLICY = "sampler.json", "policy.safetensors"
 #: Bytes of settings, and of a policy in a Stable-Baselines3 archive, beyond which a file is no sampler's.
 MOST_SETTINGS, MOST_POLICY = 10**6, 10**9
-#: Kind of each entry of the settings.
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "algorithm": str,
-    "hyperparameters": dict,
-    "env_id": str,
-    "env_kwargs": dict,
-    "names": dict,
-    "face": dict,
-    "normalization": (dict, type(None)),
-}
+#: What of the settings is used.
+SETTINGS_PARTS = ("algorithm", "hyperparameters", "env_id", "env_kwargs", "face", "names")
 
 Tensors = dict[str, torch.Tensor]
 
@@ -67,13 +59,7 @@ def read_exported(folder: Path) -> dict[str, Any]:
     """
     settings = _read_settings(folder / SETTINGS)
     tensors = _read_tensors(folder / POLICY)
-    sizes = [size for tensor in tensors.values() for size in tensor.shape] + [len(tensors)]
-    asked = max(_whole_numbers(settings["hyperparameters"].get("policy_kwargs")), default=0)
-    if asked > max(sizes):  # before so large a network is built
-        raise InvalidInputError(
-            f"{folder / SETTINGS}: policy_kwargs ask for {asked}, but no tensor is so large; export it again"
-        )
-    refuse_imports(folder / SETTINGS, [settings["env_kwargs"], settings["face"]])
+    check_network(folder / SETTINGS, settings["hyperparameters"], tensors)
     config = {key: settings[key] for key in ("algorithm", "hyperparameters", "env_id", "env_kwargs")}
     return {
         "config": config | {"env_kwargs": with_new_names(config["env_kwargs"])},
@@ -101,6 +87,7 @@ def read_archive(path: Path) -> Tensors:
                     f"{path} has no policy.pth of at most {MOST_POLICY} bytes; expected what model.save of "
                     "Stable-Baselines3 wrote"
                 )
+            check_unpacked(path, entry.file_size, entry.compress_size)
             content = archive.read(entry)
     except InvalidInputError:
         raise
@@ -145,23 +132,26 @@ def check_tensors(what: str, own: Tensors, given: Tensors, remedy: str) -> None:
             raise InvalidInputError(f"{what}: {name!r} has NaN or infinity in it; train or copy it again")
 
 
+def check_network(where: Path, hyperparameters: dict[str, Any], tensors: Tensors) -> None:
+    """Refuse hyper-parameters of a network that is larger than the tensors that it is to hold, before it is built.
+
+    Raises:
+        InvalidInputError: when they ask for a larger layer than there is, or for more of them.
+    """
+    largest = max([size for tensor in tensors.values() for size in tensor.shape] + [len(tensors)])
+    asked = max(_sizes(hyperparameters.get("policy_kwargs")), default=0)
+    if asked > largest:
+        raise InvalidInputError(
+            f"{where}: policy_kwargs ask for {asked}, but no tensor is so large; get another copy, or export it again"
+        )
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_SETTINGS + 1)
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > MOST_SETTINGS:
-        raise InvalidInputError(f"{path} is larger than {MOST_SETTINGS} bytes; it is no sampler's")
-    try:
-        settings = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{path} is not valid JSON ({one_line(error)}); was it cut short?") from error
+    settings: Any = read_json(path, MOST_SETTINGS)
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise InvalidInputError(f"{path} is no sampler's ({FORMAT!r}); expected a folder that ssdkd export wrote")
-    for name, kind in KINDS.items():
-        if name not in settings or not isinstance(settings[name], kind):
-            raise InvalidInputError(f"{path} is damaged: {name!r} is missing or of the wrong type; export it again")
+    conform(settings, ExportedSettings, f"{path} is damaged", "export it again")
+    check_settings_of({name: value for name, value in settings.items() if name in SETTINGS_PARTS}, path)
     return settings
 
 
@@ -169,6 +159,7 @@ def _read_tensors(path: Path) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_regular(path)
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -198,11 +189,12 @@ def _with_tensors(path: Path, normalization: dict[str, Any] | None) -> dict[str,
     return result
 
 
-def _whole_numbers(value: Any) -> list[int]:
+def _sizes(value: Any) -> list[int]:
+    """Numbers in a value, and lengths of its lists."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        return [number for item in value for number in _whole_numbers(item)]
+        return [len(value), *(number for item in value for number in _sizes(item))]
     return [math.ceil(value)] if isinstance(value, int | float) and math.isfinite(value) else []
 
 

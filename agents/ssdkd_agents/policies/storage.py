@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import Constants
 from ssdkd_agents.policies.algorithms import build_model
-from ssdkd_agents.policies.exported import SETTINGS, check_tensors, read_exported
+from ssdkd_agents.policies.exported import SETTINGS, check_network, check_tensors, read_exported
 from ssdkd_agents.policies.normalization import frozen_normalization, load_normalization, normalization_state
 from ssdkd_agents.policies.resume import counters_state, load_counters, load_replay, replay_state
 from ssdkd_agents.runs import CONSTANT_FILE
@@ -37,11 +37,12 @@ from ssdkd_agents.samplers import (
     member_of,
     names_baseline,
 )
+from ssdkd_agents.schemas import FoundPlan, SamplerState, check_settings_of
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
-from ssdkd_env.files import load_state, read_json, save_state
-from ssdkd_env.registry import refuse_imports
+from ssdkd_env.files import load_state, save_state
+from ssdkd_env.reading import conform, read_json
 from ssdkd_env.renamed import with_new_names
 
 FloatArray = NDArray[np.float32]
@@ -88,12 +89,13 @@ def read_sampler(path: str | Path) -> dict[str, Any]:
     state = load_state(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InvalidInputError(f"{path} holds no trained sampler; expected a file that ssdkd train wrote")
-    parts = {"config", "names", "face", "counters", "parameters", "variables", "normalization", "replay"}
-    settings = {"algorithm", "hyperparameters", "env_id"}
-    if not parts <= state.keys() or not settings <= state["config"].keys():
-        raise InvalidInputError(f"{path} is damaged: a part of the sampler is missing; train or copy it again")
+    conform(state, SamplerState, f"{path} is damaged", "train or copy it again")
     config = state["config"]
-    refuse_imports(path, [config.get("env_kwargs"), state["face"]])
+    check_settings_of([config, state["face"], state["names"]], path)
+    policy = state["parameters"].get("policy")
+    if not isinstance(policy, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in policy.values()):
+        raise InvalidInputError(f"{path} is damaged: it has no tensors of a policy; train or copy it again")
+    check_network(Path(path), config["hyperparameters"], policy)
     config["env_kwargs"] = with_new_names(config.get("env_kwargs", {}))
     return state | {"face": with_new_names(state["face"])}
 
@@ -314,11 +316,9 @@ def load_constant(path: Path, env: SSDKDEnv) -> Sampler:
 
 
 def _read_constant(path: Path) -> dict[str, Any]:
-    plan = read_json(path)
-    parts = {"action", "action_names", "env_kwargs"}
-    if not isinstance(plan, dict) or not parts <= plan.keys() or not isinstance(plan["env_kwargs"], dict):
-        raise InvalidInputError(f"{path} holds no plan; expected a JSON object with {', '.join(sorted(parts))}")
-    refuse_imports(path, plan["env_kwargs"])
+    plan: dict[str, Any] = read_json(path)
+    conform(plan, FoundPlan, f"{path} holds no plan", "give what ssdkd search wrote")
+    check_settings_of(plan, path)
     # Earlier searches were of constant plans.
     return {"family": Constants.name} | plan | {"env_kwargs": with_new_names(plan["env_kwargs"])}
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +19,7 @@ from ssdkd_agents.families import FAMILIES, Constants, make_family
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.playing import FloatArray, PlayedEpisode, play_side_by_side
 from ssdkd_agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RETURN_TAG, RunFolder
+from ssdkd_agents.schemas import SearchLine, ValidatedPlan, config_of
 from ssdkd_agents.searching.searchers import (
     SEARCHERS,
     SMALLEST_POPULATION,
@@ -97,21 +98,19 @@ class SearchConfig:
             "evaluation_episodes": 1,
         }
         for name, low in lowest.items():
-            if getattr(self, name) < low:
-                raise InvalidInputError(f"{name}={getattr(self, name)}: expected a number of at least {low}")
+            if not low <= getattr(self, name) <= VALIDATION_SEED:
+                raise InvalidInputError(
+                    f"{name}={getattr(self, name)}: expected a number of at least {low} and at most {VALIDATION_SEED:,}"
+                )
 
 
 def config_of_search(folder: RunFolder) -> SearchConfig:
     """The settings of an earlier search.
 
     Raises:
-        InvalidInputError: when the folder was made by another command.
+        InvalidInputError: when the folder was made by another command, or a setting does not fit.
     """
-    settings = {name: value for name, value in folder.config.items() if name != "versions"}
-    known = {field.name for field in fields(SearchConfig)}
-    if not known - {"family", "plays", "start"} <= set(settings) <= known:  # earlier searches were of constant plans
-        raise InvalidInputError(f"{folder.path} was not made by ssdkd search; give the folder of a search")
-    return SearchConfig(**settings)
+    return config_of(folder.config, SearchConfig, folder.path, "ssdkd search")
 
 
 def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
@@ -239,7 +238,7 @@ class _Search:
     def _replay(self) -> None:
         """Tell the searcher what has been played; it then asks for what has not."""
         path = self._folder.path / EPISODES_FILE
-        lines = read_lines(path, ("timesteps", "return", "seconds", "action", "seed")) if path.is_file() else []
+        lines = read_lines(path, SearchLine) if path.is_file() else []
         for line in lines:
             trials = self._searcher.ask(1)
             if [(line["action"], line["seed"])] != [(plain(trial.action), trial.seed) for trial in trials]:
@@ -254,7 +253,7 @@ class _Search:
     def _last_evaluation(self) -> tuple[int, dict[str, Any] | None]:
         """Steps before the last evaluation, and its line."""
         path = self._folder.path / EVALUATIONS_FILE
-        lines = read_lines(path, ("timesteps", "action", "mean_return")) if path.is_file() else []
+        lines = read_lines(path, ValidatedPlan) if path.is_file() else []
         return (lines[-1]["timesteps"], lines[-1]) if lines else (0, None)
 
     def _is_finished(self) -> bool:

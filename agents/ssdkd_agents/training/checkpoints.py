@@ -21,6 +21,7 @@ from ssdkd_agents.lines import drop_lines
 from ssdkd_agents.manifests import forget_old, newest_sound, write_manifest
 from ssdkd_agents.policies.storage import read_sampler, save_sampler
 from ssdkd_agents.runs import BEST_FILE, EPISODES_FILE, EVALUATIONS_FILE, RunFolder
+from ssdkd_agents.schemas import StepsLine
 from ssdkd_agents.training.loop_state import loop_state
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.errors import InvalidInputError
@@ -107,7 +108,7 @@ def load_episodes(model: BaseAlgorithm, folder: Path) -> None:
 
 def drop_lines_after(path: Path, steps: int) -> None:
     """Delete the lines of a JSON-lines file that come after a checkpoint: they will be written again."""
-    drop_lines(path, lambda line: line["timesteps"] <= steps, ("timesteps",))
+    drop_lines(path, lambda line: line["timesteps"] <= steps, StepsLine)
 
 
 def _members(model: BaseAlgorithm) -> DistillationVecEnv:

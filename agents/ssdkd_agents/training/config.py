@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.algorithms import build_model, load_hyperparameters
 from ssdkd_agents.policies.starting import begin_at
 from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.schemas import config_of
 from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
 from ssdkd_env.envs.sub_environments import check_backend
 from ssdkd_env.errors import InvalidInputError
@@ -80,13 +81,9 @@ def config_of_run(folder: RunFolder) -> TrainingConfig:
     """The settings of an earlier training.
 
     Raises:
-        InvalidInputError: when the folder was made by another command.
+        InvalidInputError: when the folder was made by another command, or a setting does not fit.
     """
-    known = {field.name for field in fields(TrainingConfig)}
-    settings = {name: value for name, value in folder.config.items() if name != "versions"}
-    if not {"env_id", "algorithm"} <= set(settings) <= known:
-        raise InvalidInputError(f"{folder.path} was not made by ssdkd train; give the folder of a training")
-    return TrainingConfig(**settings)
+    return config_of(folder.config, TrainingConfig, folder.path, "ssdkd train")
 
 
 def check_settings(config: TrainingConfig) -> dict[str, Any]:

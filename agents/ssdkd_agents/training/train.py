@@ -36,7 +36,8 @@ from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
 from ssdkd_agents.training.validation import Validation
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import read_json, write_json
+from ssdkd_env.files import write_json
+from ssdkd_env.reading import read_json
 
 #: How the environments are stepped, and where: a grouped run's numbers depend on it by rounding.
 MACHINE_FILE = "machine.json"

@@ -10,20 +10,22 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.algorithms import load_hyperparameters
 from ssdkd_agents.runs import EVALUATIONS_FILE, RunFolder
+from ssdkd_agents.schemas import MeanLine, TrialLine, config_of
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import OUTCOME_FILE, train
 from ssdkd_agents.training.validation import Evaluation
 from ssdkd_agents.tuning.spaces import Choice, Space, chosen, nested, space_of
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
-from ssdkd_env.files import read_json, write_json
+from ssdkd_env.files import write_json
+from ssdkd_env.reading import read_json
 
 PRUNERS = ("median", "hyperband", "none")
 TRIALS_FILE, BEST_TRIAL_FILE = "trials.jsonl", "best.json"
@@ -64,12 +66,9 @@ def config_of_study(folder: RunFolder) -> StudyConfig:
     """The settings of an earlier study.
 
     Raises:
-        InvalidInputError: when the folder was made by another command.
+        InvalidInputError: when the folder was made by another command, or a setting does not fit.
     """
-    settings = {name: value for name, value in folder.config.items() if name != "versions"}
-    if set(settings) != {each.name for each in fields(StudyConfig)}:
-        raise InvalidInputError(f"{folder.path} was not made by ssdkd tune; give the folder of a study")
-    return StudyConfig(**settings | {"training": TrainingConfig(**settings["training"])})
+    return config_of(folder.config, StudyConfig, folder.path, "ssdkd tune")
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,6 @@ class Trial:
     params: dict[str, Any]
     values: dict[int, float] = field(default_factory=dict)
     error: str = ""
-
-
-_FIELDS = tuple(each.name for each in fields(Trial))
 
 
 def check_study(config: StudyConfig) -> None:
@@ -122,7 +118,7 @@ def play_study(config: StudyConfig, folder: RunFolder) -> str:
     """
     space = space_of(config.training.algorithm, config.training.hyperparameters)
     path = folder.path / TRIALS_FILE
-    done = [_trial(line) for line in read_lines(path, _FIELDS)] if path.exists() else []
+    done = [_trial(line) for line in read_lines(path, TrialLine)] if path.exists() else []
     for number in range(len(done), config.trials):
         trial = _play(config, folder, space, done, number)
         if trial is None:
@@ -187,7 +183,7 @@ def _given(config: StudyConfig, params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _validations(place: Path) -> dict[int, float]:
     path = place / EVALUATIONS_FILE
-    lines = read_lines(path, ("timesteps", "mean_return")) if path.exists() else []
+    lines = read_lines(path, MeanLine) if path.exists() else []
     return {line["timesteps"]: line["mean_return"] for line in lines}
 
 
@@ -236,8 +232,7 @@ def _distributions(space: Space) -> dict[str, Any]:
 
 
 def _trial(line: dict[str, Any]) -> Trial:
-    known = {name: line[name] for name in _FIELDS}
-    return Trial(**known | {"values": {int(steps): value for steps, value in line["values"].items()}})
+    return Trial(**line | {"values": {int(steps): value for steps, value in line["values"].items()}})
 
 
 def _shown(trial: Trial) -> str:

@@ -13,8 +13,6 @@ from ssdkd_env.extras import load_extra
 from ssdkd_env.tasks.data.images import ImageList
 from ssdkd_env.tasks.task import LabelledImages
 
-#: A source on the Hub starts so.
-HUB_PREFIX = "hub:"
 #: Names under which data sets keep images and labels, the preferred first: CIFAR-100 has fine labels and coarse ones.
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label", "coarse_label")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import check_regular, check_unpacked
 from ssdkd_env.tasks.task import LabelledImages
 
 
@@ -28,6 +32,7 @@ def load_npz(argument: str, path: str | Path) -> LabelledImages:
         InvalidInputError: when the file is missing, unreadable, lacks an array, or an array does not fit.
     """
     hint = "expected an .npz with images (N, C, H, W) and labels (N,)"
+    check_regular(path, where=f"{argument}={str(path)!r}")
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
@@ -35,7 +40,7 @@ def load_npz(argument: str, path: str | Path) -> LabelledImages:
         with loaded as file:
             if not {"images", "labels"} <= set(file.files):
                 raise InvalidInputError(f"{argument}={str(path)!r} lacks an array 'images' or 'labels'; {hint}")
-            images, labels = file["images"], file["labels"]
+            images, labels = (_array(f"{argument}={str(path)!r}", file, name) for name in ("images", "labels"))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InvalidInputError):
             raise
@@ -54,3 +59,20 @@ def load_npz(argument: str, path: str | Path) -> LabelledImages:
     if not np.issubdtype(labels.dtype, np.integer):
         raise InvalidInputError(f"{argument}={str(path)!r}: labels are {labels.dtype}; expected whole numbers")
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64))
+
+
+def _array(where: str, file: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[Any]:
+    """An array of the archive, which says what memory it needs before it has it."""
+    assert file.zip is not None  # the archive is open
+    entry = file.zip.getinfo(name if name in file.zip.namelist() else f"{name}.npy")
+    check_unpacked(where, entry.file_size, entry.compress_size)
+    with file.zip.open(entry) as content:
+        first = np.lib.format.read_magic(content) == (1, 0)  # later ones have more bytes for the header's length
+        read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(content)
+    declared = math.prod(shape) * dtype.itemsize
+    if declared > entry.file_size:
+        raise InvalidInputError(
+            f"{where}: {name} says that it has {declared:,} bytes, and has at most {entry.file_size:,}; make it anew"
+        )
+    return np.asarray(file[name])

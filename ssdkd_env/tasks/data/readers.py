@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from ssdkd_env.registry import HUB_PREFIX
 from ssdkd_env.tasks.data.camvid import load_camvid
-from ssdkd_env.tasks.data.hub import HUB_PREFIX
 from ssdkd_env.tasks.data.label_maps import Layout, MapForm, load_maps
 from ssdkd_env.tasks.data.nyuv2 import load_nyuv2
 from ssdkd_env.tasks.data.splits import load_split

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.registry import HUB_PREFIX, trust
 from ssdkd_env.tasks.data.archives import read_archive
 from ssdkd_env.tasks.data.batches import BATCH_LAYOUTS, read_batch_folder
 from ssdkd_env.tasks.data.cache import load_cached, save_cached
 from ssdkd_env.tasks.data.folders import SPLITS, ImageFolder
-from ssdkd_env.tasks.data.hub import HUB_PREFIX, read_hub
+from ssdkd_env.tasks.data.hub import read_hub
 from ssdkd_env.tasks.data.images import to_channels
 from ssdkd_env.tasks.data.locate import has_batches, image_splits, npz_splits
 from ssdkd_env.tasks.data.npz import load_npz
@@ -55,6 +56,7 @@ def load_split(argument: str, source: str | Path, split: Literal["train", "test"
     where = f"{argument}={text!r}"
     if text.startswith(HUB_PREFIX):
         name = text.removeprefix(HUB_PREFIX)
+        trust([text])  # the user has named it; what files name has been refused before
         data = _through_cache(text, split, channels, "", lambda: {split: read_hub(where, name, split, channels)})
     elif os.path.isfile(path := Path(os.path.abspath(os.path.expanduser(text)))):
         data = _load_file(argument, where, path, split, channels)

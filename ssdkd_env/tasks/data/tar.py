@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.reading import check_regular
 
 #: Largest file inside an archive that is read; CIFAR-100's training batch, the largest known, has 148 MiB.
 MAX_MEMBER_BYTES = 256 * 2**20
@@ -75,6 +76,7 @@ class _Tail:
 
 
 def _open(path: Path) -> IO[bytes]:
+    check_regular(path)
     with open(path, "rb") as file:
         magic = file.read(6)
     for start, opener in _OPENERS.items():

@@ -252,7 +252,7 @@ def test_nothing_to_report_is_refused(tmp_path: Path) -> None:
         (Settings(suite="nope"), "suite='nope' is unknown; choose one of: ablation"),
         (Settings(suite="ablation", methods=("ssdkd",)), "exclude each other"),
         (Settings(suite="ablation", samplers=("own",)), "exclude each other"),
-        (replace(SETTINGS, seeds=0), "seeds=0: expected at least 1"),
+        (replace(SETTINGS, seeds=0), "seeds=0: expected 1 to 100,000"),
         (replace(SETTINGS, first_seed=-1), "first_seed=-1"),
         (replace(SETTINGS, methods=("nope",)), "method='nope' is unknown"),
         (replace(SETTINGS, methods=("ssdkd", "ssdkd")), "'ssdkd' is given twice"),
@@ -319,7 +319,7 @@ def copied(finished: Benchmark, folder: Path, change: Callable[[dict[str, Any]],
         (lambda line: line.update(sampler="uniform"), "has another sampler than config.json"),
         (lambda line: line.update(label="foreign"), "has a line of .*foreign.* which is not in config.json"),
         (lambda line: line.update(seed=3), "which is not in config.json"),
-        (lambda line: line.clear(), "line 2 lacks final, label, seconds, seed"),
+        (lambda line: line.clear(), "line 2: it lacks env_id; delete that line"),
     ],
 )
 def test_lines_of_another_benchmark_are_refused(

@@ -80,22 +80,25 @@ def test_place_that_is_taken_is_refused(original: Path, folder: Path, tmp_path: 
 EDITS: dict[str, tuple[Callable[[Settings], object], str]] = {
     "format": (lambda s: s.update(format="x"), "no sampler's"),
     "algorithm unknown": (lambda s: s.update(algorithm="os.system"), "algo='os.system' is unknown"),
-    "algorithm of the wrong type": (lambda s: s.update(algorithm=["ppo"]), "'algorithm' is missing or of the wrong"),
+    "algorithm of the wrong type": (lambda s: s.update(algorithm=["ppo"]), "algorithm: expected str, got array"),
     "algorithm another": (lambda s: s.update(algorithm="sac"), "sac"),
-    "hyperparameters missing": (lambda s: s.pop("hyperparameters"), "'hyperparameters' is missing"),
-    "hyperparameters a list": (lambda s: s.update(hyperparameters=[1]), "'hyperparameters' is missing or of the wrong"),
+    "hyperparameters missing": (lambda s: s.pop("hyperparameters"), "it lacks hyperparameters"),
+    "hyperparameters a list": (lambda s: s.update(hyperparameters=[1]), "hyperparameters: expected object, got array"),
     "hyperparameter unknown": (lambda s: s["hyperparameters"].update(bogus=1), "bogus"),
-    "hyperparameter too large": (lambda s: s["hyperparameters"].update(n_steps=10**15), "hyperparameters"),
+    "hyperparameter too large": (
+        lambda s: s["hyperparameters"].update(n_steps=10**15),
+        "'n_steps' has 1000000000000000",
+    ),
     "network another": (lambda s: s["hyperparameters"].update(policy_kwargs={"net_arch": [7]}), "does not fit"),
     "network huge": (lambda s: s["hyperparameters"].update(policy_kwargs={"net_arch": [10**6] * 2}), "ask for 1000000"),
-    "network huge by a fraction": (lambda s: s["hyperparameters"].update(policy_kwargs={"net_arch": [1e9]}), "ask for"),
+    "network huge by a fraction": (lambda s: s["hyperparameters"].update(policy_kwargs={"net_arch": [1e7]}), "ask for"),
     "policy kwargs as source": (lambda s: s["hyperparameters"].update(policy_kwargs="dict()"), "policy_kwargs"),
     "policy a path": (lambda s: s["hyperparameters"].update(policy="os.system"), "os.system"),
-    "names missing": (lambda s: s.pop("names"), "'names' is missing"),
+    "names missing": (lambda s: s.pop("names"), "it lacks names"),
     "names another": (lambda s: s["names"].update(action=["a"]), "other action entries"),
-    "names empty": (lambda s: s.update(names={}), "other observation entries"),
-    "normalization missing": (lambda s: s.pop("normalization"), "'normalization' is missing"),
-    "normalization a list": (lambda s: s.update(normalization=[]), "'normalization' is missing or of the wrong"),
+    "names empty": (lambda s: s.update(names={}), "names: it lacks observation"),
+    "normalization missing": (lambda s: s.pop("normalization"), "it lacks normalization"),
+    "normalization a list": (lambda s: s.update(normalization=[]), "normalization: expected object . null, got array"),
     "statistics missing": (lambda s: s["normalization"].pop("observation"), "statistics are missing"),
     "statistics short": (lambda s: s["normalization"]["observation"].update(mean=[0.0]), "of another shape"),
     "statistics no numbers": (lambda s: s["normalization"]["observation"].update(mean=["a"] * 25), "damaged"),
@@ -124,7 +127,7 @@ def test_settings_that_are_no_object_are_refused(content: str, folder: Path) -> 
 
 def test_huge_settings_are_refused_before_they_are_read(folder: Path) -> None:
     (folder / SETTINGS).write_text(" " * (MOST_SETTINGS + 1))
-    refused(folder, "larger than")
+    refused(folder, "has 1,000,001 bytes, and a file of its kind at most 1,000,000")
 
 
 # --- damaged tensors ---

@@ -279,6 +279,6 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, Any], match: str) -
 
 
 def test_folder_of_another_command_is_refused(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run", {"env_id": "SSDKD/Digits-v2", "searcher": "cma"})
+    RunFolder(tmp_path / "run", {"env_id": "SSDKD/Digits-v2", "algorithm": "ppo"})
     with pytest.raises(InvalidInputError, match="was not made by ssdkd search"):
         config_of_search(RunFolder(tmp_path / "run", None))

@@ -27,7 +27,8 @@ from ssdkd_agents.tuning.study import (
 )
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import read_json, write_json
+from ssdkd_env.files import write_json
+from ssdkd_env.reading import read_json
 from tests.agents.trainings import PPO
 
 TRAINING = replace(PPO, timesteps=30, hyperparameters={}, evaluate_every_steps=10, evaluation_episodes=2)

@@ -1,0 +1,305 @@
+"""What settings, lines and samplers of a stranger may hold."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssdkd_agents.policies.storage import find_sampler_file
+
+from laboratory.specimens import (
+    DEEP,
+    ESCAPES,
+    HUGE,
+    SAFETENSORS,
+    STRANGER,
+    Make,
+    Specimen,
+    Words,
+    changed,
+    evaluate,
+    holding,
+    out,
+    pipe,
+    put,
+    replaced,
+)
+from ssdkd_env.files import load_state, save_state
+
+#: What changes one entry of a settings file, by what it holds: names that would be imported, absurd numbers, text that
+#: acts on a terminal, and values of other types. Environment's entries lie below env_kwargs, if anywhere.
+_SETTINGS: dict[str, tuple[str, Any]] = {
+    "a module in env_id": ("env_id", "antigravity:Env-v0"),
+    "an import path in env_kwargs": ("env_kwargs.student_arch", STRANGER),
+    "a data set of the network in env_kwargs": ("env_kwargs.evaluation", "hub:stranger/images"),
+    "escapes in env_id": ("env_id", ESCAPES),
+    "a list as env_kwargs": ("env_kwargs", [1, 2]),
+    "an object as env_id": ("env_id", {"a": 1}),
+}
+_OF_SAMPLERS: dict[str, tuple[str, Any]] = {
+    "a module as algorithm": ("algorithm", "stranger:Algorithm"),
+    "escapes as algorithm": ("algorithm", ESCAPES),
+    "a module as policy": ("hyperparameters.policy", "stranger:Policy"),
+    "a network of a billion": ("hyperparameters.policy_kwargs.net_arch", [HUGE, HUGE]),
+    "a network of many layers": ("hyperparameters.policy_kwargs.net_arch", [32] * 100_000),
+    "a rollout of a billion steps": ("hyperparameters.n_steps", HUGE),
+    "minibatches of a billion": ("hyperparameters.batch_size", HUGE),
+    "text as hyper-parameters": ("hyperparameters", "many"),
+}
+_OF_FACES: dict[str, tuple[str, Any]] = {
+    "an import path as action scheme": ("face.action", "stranger:scheme"),
+    "an observation of a billion steps": ("face.history", HUGE),
+    "a history of text": ("face.history", "long"),
+    "a step of a billion rounds": ("face.rounds_per_step", HUGE),
+    "a list as face": ("face", [1]),
+    "an unknown setting as face": ("face", {"stranger": 1}),
+    "numbers as names": ("names", 7),
+    "text as normalisation": ("normalization", "none"),
+    "a mean of other shape": ("normalization", {"observation": {"mean": [[1.0]], "var": "x", "count": 1.0}}),
+}
+
+
+def of_settings() -> Iterator[Specimen]:
+    """All of them."""
+    for table in (_samplers, _exported, _plans, _runs, _results, _manifests):
+        yield from table()
+
+
+def _samplers() -> Iterator[Specimen]:
+    """Checkpoints of agents."""
+    below = {name: (f"config.{path}", value) for name, (path, value) in (_SETTINGS | _OF_SAMPLERS).items()}
+    below |= {
+        "a list as config": ("config", []),
+        "text as counters": ("counters", "x"),
+        "no parameters": ("parameters", 0),
+    }
+    for holds, (path, value) in (below | _OF_FACES).items():
+
+        def make(runs: Mapping[str, Path], folder: Path, path: str = path, value: Any = value) -> list[str]:
+            state = load_state(find_sampler_file(runs["train"]))
+            save_state(folder / "s.safetensors", put(state, path, value))
+            return evaluate(folder / "s.safetensors")
+
+        yield Specimen("sampler", holds, make)
+    for holds, content in SAFETENSORS.items():
+        yield Specimen("sampler", holds, holding("s.safetensors", content, evaluate))
+    yield Specimen("sampler", "a named pipe", pipe("s.safetensors", evaluate))
+
+
+def _exported() -> Iterator[Specimen]:
+    """Folders with sampler.json and policy.safetensors."""
+    for holds, (path, value) in (_SETTINGS | _OF_SAMPLERS | _OF_FACES).items():
+        yield Specimen("exported sampler", holds, changed("export", "sampler.json", path, value, evaluate))
+    raws = {"settings without end": DEEP.encode(), "settings of 3 MB": b'{"a": "' + b"x" * 3_000_000 + b'"}'}
+    for holds, content in raws.items():
+        yield Specimen("exported sampler", holds, replaced("export", "sampler.json", content, evaluate))
+    yield Specimen("exported sampler", "settings that are a pipe", replaced("export", "sampler.json", None, evaluate))
+    yield Specimen(
+        "exported sampler", "tensors that are a pipe", replaced("export", "policy.safetensors", None, evaluate)
+    )
+
+
+def _plans() -> Iterator[Specimen]:
+    """What a search leaves."""
+    changes = _SETTINGS | {
+        "a module as family": ("family", "stranger:Family"),
+        "a million numbers as action": ("action", [0.5] * 1_000_000),
+        "text as action": ("action", "left"),
+        "no number as action": ("action", [math.nan] * 5),
+        "escapes as action names": ("action_names", [ESCAPES]),
+        "an unknown face": ("face", {"history": HUGE}),
+    }
+    for holds, (path, value) in changes.items():
+        kind, name = "search", "constant.json"
+        if path == "face":
+            yield Specimen("plan", holds, _linear(value))
+        else:
+            yield Specimen(
+                "plan", holds, changed(kind, name, path, value, lambda copy: evaluate(copy / "constant.json"))
+            )
+    yield Specimen("plan", "nesting without end", holding("constant.json", DEEP.encode(), evaluate))
+    yield Specimen("plan", "a named pipe", pipe("constant.json", evaluate))
+
+
+def _linear(face: Mapping[str, Any]) -> Make:
+    """A plan that reads observations, with another face."""
+
+    def make(runs: Mapping[str, Path], folder: Path) -> list[str]:
+        plan = json.loads((runs["search"] / "constant.json").read_text()) | {"family": "linear"}
+        (folder / "constant.json").write_text(json.dumps(plan | {"face": {**plan["face"], **face}}))
+        return evaluate(folder / "constant.json")
+
+    return make
+
+
+def _runs() -> Iterator[Specimen]:
+    """Folders of runs, resumed."""
+
+    def resume(kind: str) -> Words:
+        def words(copy: Path) -> list[str]:
+            (copy / "outcome.json").unlink(missing_ok=True)
+            return [kind, "--out", str(copy), "--resume"]
+
+        return words
+
+    paths = {"train": "", "search": "", "benchmark": "plan."}
+    for kind, below in paths.items():
+        for holds, (path, value) in _SETTINGS.items():
+            yield Specimen(f"{kind} run", holds, changed(kind, "config.json", below + path, value, resume(kind)))
+    for kind, holds, path, value in (
+        ("train", "a rollout of a billion steps", "hyperparameters.n_steps", HUGE),
+        ("train", "a billion environments", "hyperparameters.n_envs", HUGE),
+        ("train", "text as a number", "timesteps", "many"),
+        ("train", "a list as hyper-parameters", "hyperparameters", [1]),
+        ("train", "a machine of text", "versions", "all"),
+        ("search", "a module as searcher", "searcher", "stranger:Searcher"),
+        ("search", "text as a number", "episodes", "many"),
+        ("search", "a population of a billion", "population", HUGE),
+        ("benchmark", "a module as method", "plan.entries.0.method", "stranger:Method"),
+        ("benchmark", "a billion seeds", "plan.seeds", HUGE),
+        ("benchmark", "numbers as entries", "plan.entries", 3),
+        ("distill", "an import path as network", "student_arch", STRANGER),
+        ("distill", "a data set of the network", "evaluation", "hub:stranger/images"),
+        ("distill", "a list as budget", "budget", [3]),
+        ("distill", "a billion candidates", "budget.candidates", HUGE),
+        ("distill", "text as seed", "seed", "many"),
+        ("teacher", "an import path as network", "teacher_arch", STRANGER),
+        ("teacher", "text as settings", "settings", "all"),
+        ("teacher", "text as epochs", "settings.epochs", "many"),
+    ):
+        yield Specimen(f"{kind} run", holds, changed(kind, "config.json", path, value, resume(kind)))
+    for kind in ("train", "search", "benchmark", "distill", "teacher"):
+        yield Specimen(f"{kind} run", "nesting without end", replaced(kind, "config.json", DEEP.encode(), resume(kind)))
+    yield Specimen("train run", "a named pipe", replaced("train", "config.json", None, resume("train")))
+    manifest = "checkpoints/12.manifest.json"
+    for holds, path, value in (
+        ("a list as manifest", "", [1]),
+        ("text as parts", "parts", "all"),
+        ("a part outside the folder", "parts", {"../../etc/passwd": "0" * 64}),
+    ):
+        yield Specimen(
+            "train run",
+            f"{holds}, the one before it is sound",
+            changed("train", manifest, path, value, resume("train")),
+        )
+    yield Specimen(
+        "search run",
+        "lines of text",
+        replaced(
+            "search",
+            "episodes.jsonl",
+            b'{"timesteps": "x", "return": "y", "seconds": [], "action": 3, "seed": {}}\n',
+            resume("search"),
+        ),
+    )
+    yield Specimen(
+        "train run",
+        "lines of text, drawn",
+        replaced("train", "episodes.jsonl", b'{"timesteps": "x", "return": []}\n', _draw),
+    )
+
+
+def _draw(run: Path) -> list[str]:
+    return ["results", "plot", "--runs", str(run), "--out", str(run / "curve.png")]
+
+
+def _results() -> Iterator[Specimen]:
+    """Lines of results, replayed, compared, ranked and drawn."""
+
+    def using(command: str) -> Words:
+        def words(copy: Path) -> list[str]:
+            lines = str(copy / "results.jsonl")
+            return {
+                "replay": ["results", "replay", "--results", lines],
+                "compare": ["results", "compare", "--results", lines, "--against", "paper", *out(copy)],
+                "rank": ["results", "rank", "--results", lines, *out(copy)],
+                "policy": ["results", "policy", "--results", lines, "--out", str(copy / "p.png")],
+            }[command]
+
+        return words
+
+    changes: dict[str, tuple[str, Any]] = _SETTINGS | {
+        "a module as sampler": ("sampler", "stranger:Sampler"),
+        "a module as method": ("env_kwargs.method", "stranger:Method"),
+        "a billion rounds": ("env_kwargs.budget.rounds", HUGE),
+        "a billion candidates": ("env_kwargs.budget.candidates", HUGE),
+        "a buffer of a billion images": ("env_kwargs.budget.buffer_capacity", HUGE),
+        "minibatches of a billion": ("env_kwargs.budget.batch_size", HUGE),
+        "an observation of a billion steps": ("env_kwargs.history", HUGE),
+        "a billion threads": ("machine.torch_threads", HUGE),
+        "threads of text": ("machine.torch_threads", "all"),
+        "text as machine": ("machine", "mine"),
+        "a seed of 80 bits": ("seed", 2**80),
+        "a negative seed": ("seed", -1),
+        "text as actions": ("actions", ["left"]),
+        "objects as actions": ("actions", [{"a": 1}]),
+        "text as curve": ("curve", "up"),
+        "text as precision": ("precision", "high"),
+    }
+    for holds, (path, value) in changes.items():
+        yield Specimen("results, replayed", holds, _line(path, value, using("replay")))
+    for holds in ("a module in env_id", "an import path in env_kwargs", "a data set of the network in env_kwargs"):
+        path, value = _SETTINGS[holds]
+        yield Specimen("results, policy", holds, _line(path, value, using("policy")))
+    for command in ("compare", "rank", "policy"):
+        for holds, path, value in (
+            ("escapes in a name", "group", ESCAPES),
+            ("text as return", "return", "much"),
+            ("text as final", "final", "good"),
+            ("text as a score", "final.probe_agreement", "high"),
+            ("text as curve", "curve", "up"),
+            ("text as actions", "actions", ["left"]),
+            ("text as seconds", "seconds", {"wall": "long"}),
+        ):
+            yield Specimen(f"results, {command}", holds, _line(path, value, using(command)))
+    for holds, content in (
+        ("nesting without end", DEEP.encode() + b"\n"),
+        ("a number", b"7\n"),
+        ("bytes that are no text", b'{"a": "\xff\xfe"}\n'),
+    ):
+        yield Specimen("results, replayed", holds, replaced("evaluate", "results.jsonl", content, using("replay")))
+    bomb = gzip.compress(bytes(400_000_000), compresslevel=1)
+    yield Specimen(
+        "results, replayed",
+        "400 MB of zeros, compressed",
+        holding("r.jsonl.gz", bomb, lambda path: ["results", "replay", "--results", str(path)]),
+    )
+    yield Specimen(
+        "results, replayed",
+        "a named pipe",
+        pipe("r.jsonl", lambda path: ["results", "replay", "--results", str(path)]),
+    )
+
+
+def _line(path: str, value: Any, words: Words) -> Make:
+    """A copy of an evaluation with one entry of its line changed."""
+
+    def make(runs: Mapping[str, Path], folder: Path) -> list[str]:
+        copy = folder / "run"
+        shutil.copytree(runs["evaluate"], copy)
+        line = json.loads((copy / "results.jsonl").read_text())
+        line.pop("crc32", None)  # as by hand
+        (copy / "results.jsonl").write_text(json.dumps(put(line, path, value)) + "\n")
+        return words(copy)
+
+    return make
+
+
+def _manifests() -> Iterator[Specimen]:
+    """A folder of results."""
+    for holds, content in (
+        ("nesting without end", DEEP.encode()),
+        ("a number", b"7"),
+        ("an entry of text", b'{"entries": {"a": "b"}}'),
+        ("files outside the folder", b'{"a": {"files": {"../../x": "0"}}}'),
+    ):
+        yield Specimen(
+            "manifest of results",
+            holds,
+            holding("manifest.json", content, lambda path: ["results", "index", "--into", str(path.parent)]),
+        )
