@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -51,7 +52,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_TEMPORARY}{path.name}.", suffix=path.suffix)
         os.close(handle)
     except OSError as error:
-        raise InvalidInputError(f"cannot write {path}: {error.strerror}; choose a folder that you may write") from error
+        raise unwritable(path, error) from error
     temporary = Path(name)
     try:
         write(temporary)
@@ -60,11 +61,16 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
         _synchronize(path.parent)
     except OSError as error:
-        raise InvalidInputError(
-            f"cannot write {path}: {error.strerror or error}; free or choose another disk"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: str | Path, error: OSError) -> InvalidInputError:
+    """What to say of a file or folder that cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space, or choose another disk" if full else "choose a folder that you may write"
+    return InvalidInputError(f"cannot write {path}: {error.strerror or error}; {remedy}")
 
 
 def _synchronize(path: Path) -> None:

@@ -22,7 +22,9 @@ _OUTSIDE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\S*")
 #: What names of data sets on the Hub begin with. They are fetched, not imported.
 HUB_PREFIX = "hub:"
 #: Modules and data sets of the Hub that the user has named in this process.
-_trusted: set[str] = {"ssdkd_env"}
+_trusted: set[str] = set()
+#: Our own, which ids may have before them so that a process of its own knows them.
+_OURS = "ssdkd_env"
 #: Beginnings of names that say how the name behind them is used; what stands before their colon is no module.
 _prefixes: set[str] = set()
 
@@ -162,7 +164,7 @@ def trust(modules: Iterable[str]) -> None:
 
 def trusted() -> tuple[str, ...]:
     """The modules, and data sets of the Hub, that the user has named in this process."""
-    return tuple(sorted(_trusted - {"ssdkd_env"}))
+    return tuple(sorted(_trusted))
 
 
 def refuse_imports(where: object, content: Any) -> None:
@@ -187,7 +189,7 @@ def refuse_imports(where: object, content: Any) -> None:
             module, refusal = name, "names out of files fetch nothing; if you trust that data set"
         else:
             module, refusal = name.partition(":")[0], "names out of files import nothing; if you trust that module"
-        if module not in _trusted:
+        if module != _OURS and module not in _trusted:
             raise InvalidInputError(
                 f"{where} names {content!r}, and {refusal}, add --plugins {module} (in Python: "
                 f"ssdkd_env.registry.trust(['{module}']))"

@@ -167,6 +167,32 @@ def test_names_out_of_files_import_nothing(content: Any, plugin: str) -> None:
     assert plugin not in sys.modules
 
 
+@pytest.mark.parametrize("name", ["os:SSDKD/Digits-v2", "os:Env-v0", "os.path:x/y.z"])
+def test_ids_out_of_files_import_no_module_before_them(name: str) -> None:
+    with pytest.raises(InvalidInputError, match="names out of files import nothing"):
+        refuse_imports("a.json", {"env_id": name})
+
+
+def test_our_own_module_may_stand_before_an_id() -> None:
+    refuse_imports("a.json", {"env_id": "ssdkd_env:SSDKD/Digits-v2"})
+
+
+@pytest.mark.parametrize("text", ["cuda:0", "C:\\data", "constant:[0.5, 1]", "a b:c", "note: text", "x-y:z", "2:3"])
+def test_other_text_with_a_colon_is_no_name(text: str) -> None:
+    refuse_imports("a.json", {"text": text})
+
+
+def test_data_sets_out_of_files_are_not_fetched_unless_the_user_names_them() -> None:
+    name = "hub:owner/images"
+    with pytest.raises(InvalidInputError, match=r"names out of files fetch nothing; .*add --plugins hub:owner/images "):
+        refuse_imports("a.json", {"evaluation": name})
+    trust([name])  # imports nothing
+    refuse_imports("a.json", {"evaluation": name})
+    assert trusted() == (name,)
+    with pytest.raises(InvalidInputError, match="fetch nothing"):
+        refuse_imports("a.json", {"evaluation": "hub:owner/others"})
+
+
 def test_a_prefix_of_names_is_no_module_and_hides_none() -> None:
     """`random_at_rate:` says how the sampler behind it is used."""
     refuse_imports("a.json", ["random_at_rate:uniform", "random_at_rate:runs/ppo"])

@@ -18,7 +18,7 @@ from typing import Any
 
 from ssdkd_agents.archives import read_content
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import write_atomically
+from ssdkd_env.files import unwritable, write_atomically
 from ssdkd_env.reading import conform
 
 #: Name of a line's checksum: eight hexadecimal digits, the last entry of the object.
@@ -46,9 +46,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
                 file.truncate(end)
                 raise
     except OSError as error:
-        raise InvalidInputError(
-            f"cannot write {path}: {error.strerror}; free some space, or choose a folder that you may write"
-        ) from error
+        raise unwritable(path, error) from error
 
 
 def read_lines(path: str | Path, schema: type = dict) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import sweep_temporaries
+from ssdkd_env.files import sweep_temporaries, unwritable
 
 #: The file whose lock is the folder's; it holds the owner's host and process number.
 LOCK = ".lock"
@@ -44,9 +44,10 @@ def own(folder: str | Path) -> None:
         raise InvalidInputError(
             f"out={str(folder)!r} is being written by {_owner(path)}; wait for it to end, or choose another folder"
         ) from error
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInputError(f"cannot write {folder}: {reason}; choose a folder that you may write") from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    except NotImplementedError as error:
+        raise InvalidInputError(f"cannot write {folder}: {error}; choose a folder on another disk") from error
     _owned[path] = lock
     sweep_temporaries(path)
 

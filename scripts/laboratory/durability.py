@@ -48,6 +48,7 @@ _VOLATILE = {
         "processor_seconds",
         "command",
         "run",
+        "out",
     ),
     *("peak_memory_mib", "machine", "versions", "created", "time", "t"),
 }
@@ -195,7 +196,8 @@ def resume(command: str, folder: Path, expected: Mapping[str, Any]) -> Fate:
     ended = run([command, "--out", str(folder), "--resume"], folder)
     if not folder.exists() or (ended.code == 2 and "holds no run" in ended.text):
         ended = run([command, "--out", str(folder), *COMMANDS[command]], folder)
-    if ended.code != 0 or "Traceback" in ended.text:
+    done = ended.code == 2 and "has already done" in ended.text  # it had ended before it was disturbed
+    if (ended.code != 0 and not done) or "Traceback" in ended.text:
         return Fate(False, "", (), ended.text)
     found = essence(folder)
     places = [place for name in expected if (place := difference(found.get(name), expected[name], name))]

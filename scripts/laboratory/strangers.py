@@ -112,8 +112,9 @@ def _listing(reached: Path) -> AuditHook:
         if event == "subprocess.Popen" and str(arguments[0]) == "uname":
             return  # by which Python's `platform` says what machine this is
         found = f"{event}:{str(arguments[0])[:60]}".replace(" ", "_") if event in _REACHES else ""
-        if event == "import" and str(arguments[0]).partition(".")[0] in CANARIES:
-            found = f"import:{arguments[0]}"
+        # Not the event `import`, which `importlib.import_module` does not raise.
+        if event == "exec" and (name := Path(getattr(arguments[0], "co_filename", "")).stem) in CANARIES:
+            found = f"import:{name}"
         if found:
             os.write(handle, f"{found}\n".encode())
 

@@ -38,6 +38,8 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "device that holds no numbers": ({"device": "meta"}, "device='meta'", "choose 'auto' or 'cpu'"),
     "unknown render mode": ({"render_mode": "human"}, "render_mode='human'", "choose one of: rgb_array"),
     "unknown budget key": ({"budget": {"round": 3}}, "budget has no setting 'round'", "choose among:"),
+    "budget huge": ({"budget": {"candidates": 10**9}}, "budget['candidates']=1000000000", "at most 10,000,000"),
+    "history huge": ({"history": 10**9}, "history=1000000000", "at least 1 and at most 1,000"),
     "budget zero": ({"budget": {"rounds": 0}}, "budget['rounds']=0", "expected a whole number of at least 1"),
     "budget negative": ({"budget": {"candidates": -4}}, "budget['candidates']=-4", "expected a whole number"),
     "budget fraction": ({"budget": {"candidates": 2.5}}, "budget['candidates']=2.5", "expected int"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def refused(path: Path, network: nn.Module | None = None, match: str | None = No
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none.safetensors", match="does not exist")
-    refused(tmp_path, match="does not exist")
+    refused(tmp_path, match="it is a folder; give a file that is there")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -217,3 +218,21 @@ def test_saved_weights_do_not_depend_on_the_memory_layout(tmp_path: Path) -> Non
     save_weights(tmp_path / "w.safetensors", network)
     weights = read_weights("teacher", tmp_path / "w.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in network.state_dict().items())
+
+
+def test_weights_that_are_zeros_in_a_compressed_archive_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(20_000_000)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    refused(tmp_path / "packed.pt", match="unpacks from .* if you trust it, unpack it")
+    assert read_weights("teacher", tmp_path / "plain.pt")["weight"].shape == (20_000_000,)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    refused(tmp_path / name, match="it is a named pipe")

@@ -33,6 +33,7 @@ NAMES = (
     "make_probe_set",
     "make_references",
     "measure_importance",
+    "measure_memory",
     "measure_nyuv2",
     "measure_plans",
     "measure_scaling",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,26 @@ def test_a_network_that_cannot_be_built_or_filled_is_refused(card: Any, match: s
     write_card(teacher, card)
     with pytest.raises(InvalidInputError, match=match):
         load_task("digits", teacher=str(teacher))
+
+
+# --- strangers' cards ---
+
+
+def test_a_network_much_larger_than_its_weights_is_refused_before_it_takes_memory(teacher: Path) -> None:
+    """A billion channels would be asked of the system in the first layer."""
+    card = {"arch": "convnet", "options": {"channels": [10**6, 10**6]}}
+    refused(teacher, json.dumps(card), "describes a network of .* bytes, and .* has .*; they do not belong together")
+    card["options"] = {"channels": [10**9]}
+    refused(teacher, json.dumps(card), "'channels' has 1000000000")
+
+
+def test_a_network_of_far_fewer_bytes_than_its_weights_is_read(teacher: Path) -> None:
+    """Weights may hold an optimiser's state as well; what is there is never too much for a card."""
+    write_card(teacher, {"arch": DIGITS.teacher_arch, "options": dict(DIGITS.teacher_options)})
+    assert with_card(DIGITS, str(teacher), own_arch=False).teacher_arch == DIGITS.teacher_arch
+
+
+def test_a_pipe_in_place_of_a_card_is_refused_and_not_waited_for(teacher: Path) -> None:
+    os.mkfifo(teacher.with_suffix(".json"))
+    with pytest.raises(InvalidInputError, match=r"teacher\.json: it is a named pipe"):
+        with_card(DIGITS, str(teacher), own_arch=False)

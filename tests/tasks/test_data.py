@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +114,45 @@ def test_evaluation_data_of_another_size_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, images=IMAGES[:, :1], labels=LABELS)
     with pytest.raises(InvalidInputError, match="8, 8"):
         load_task("digits", evaluation=str(path)).evaluation(torch.device("cpu"))
+
+
+def archive(folder: Path, compression: int, **entries: bytes) -> Path:
+    """An `.npz` whose arrays' files are given as bytes."""
+    path = folder / "data.npz"
+    with zipfile.ZipFile(path, "w", compression) as made:
+        for name, content in entries.items():
+            made.writestr(f"{name}.npy", content)
+    return path
+
+
+def array(shape: tuple[int, ...], content: bytes, version: tuple[int, int] = (1, 0)) -> bytes:
+    """An array's file that declares this shape, whatever its content."""
+    made = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    made.write(np.lib.format.magic(*version))
+    text = repr(header).ljust(117) + "\n"
+    made.write(len(text).to_bytes(2 if version == (1, 0) else 4, "little") + text.encode())
+    return made.getvalue() + content
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_an_array_that_says_it_is_larger_than_its_file_takes_no_memory(
+    tmp_path: Path, version: tuple[int, int]
+) -> None:
+    """40 GB, which NumPy would ask the system for before it finds that they are not there."""
+    labels = array((3,), bytes(3), version)
+    huge = archive(tmp_path, zipfile.ZIP_STORED, images=array((4 * 10**10, 1, 1, 1), bytes(8), version), labels=labels)
+    refused(huge, "images says that it has 40,000,000,000 bytes, and has at most")
+    small = archive(tmp_path, zipfile.ZIP_STORED, images=array((3, 1, 2, 2), bytes(12), version), labels=labels)
+    assert load_npz("evaluation", small)[0].shape == (3, 1, 2, 2)
+
+
+def test_an_archive_of_nothing_but_zeros_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    images = array((70_000_000, 1, 1, 1), bytes(70_000_000))
+    path = archive(tmp_path, zipfile.ZIP_DEFLATED, images=images, labels=array((3,), bytes(3)))
+    refused(path, "to 70,000,128 bytes; if you trust it, unpack it, and save it anew without compression")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.npz")
+    refused(tmp_path / "data.npz", "it is a named pipe")

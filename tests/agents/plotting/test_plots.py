@@ -291,3 +291,10 @@ def test_scale_is_a_line_for_each_sampler(monkeypatch: pytest.MonkeyPatch) -> No
 def test_pictures_of_a_benchmark_are_written_as_png(draw: Any, tmp_path: Path) -> None:
     draw([scaled("own", scale, seed, scale) for scale in (0.1, 1.0) for seed in (1, 2)], tmp_path / "new" / "x.png")
     assert_picture(tmp_path / "new" / "x.png")
+
+
+def test_names_in_pictures_are_text_and_no_formulas(tmp_path: Path) -> None:
+    """Matplotlib raises where what stands between two `$` is no formula."""
+    results = [{"sampler": r"$\frac$ | <b>", "return": 0.1 * i} for i in range(3)]
+    plot_reward_curves({r"$\no$": curve(30)}, results, tmp_path / "curve.png")
+    assert_picture(tmp_path / "curve.png")
