@@ -7,9 +7,11 @@ Only regular files are read, none larger than its kind can be. What is in them i
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,8 +23,10 @@ SchemaT = TypeVar("SchemaT")
 
 #: Bytes of settings as JSON beyond which a file is no file of settings.
 MOST_JSON = 64 * 2**20
-#: Of settings whose names another package chooses: largest number, longest list and text, deepest nesting.
-_MOST_NUMBER, _MOST_ITEMS, _MOST_TEXT, _MOST_DEPTH = 10**8, 10_000, 10_000, 20
+#: Largest number among settings of another package, which has no bounds of its own.
+MOST_NUMBER = 10**8
+#: Of settings: longest list and text, deepest nesting.
+_MOST_ITEMS, _MOST_TEXT, _MOST_DEPTH = 10_000, 10_000, 20
 #: Bytes that may be unpacked from whatever, and how many times its size of an archive beyond.
 _SURELY_FINE, _MOST_RATIO = 64 * 2**20, 100
 #: Places of a nested value that `check_bounds` looks at, at most.
@@ -121,14 +125,24 @@ def conform(value: Any, schema: type[SchemaT], where: object, remedy: str) -> Sc
         made = msgspec.convert(value, schema)
     except msgspec.ValidationError as error:
         raise InvalidInputError(f"{where}: {_in_words(error)}; {remedy}") from error
-    return value if isinstance(made, dict) else made
+    if isinstance(made, dict):
+        return value  # type: ignore[no-any-return]
+    unknown = _unknown(value, made)
+    if unknown:
+        raise InvalidInputError(f"{where}: {unknown} is no setting here; {remedy}")
+    return made
 
 
-def check_bounds(value: Any, where: object) -> None:
-    """Refuse settings, such as another package's, with numbers, lists or text that none has good reason for.
+def check_bounds(value: Any, where: object, most: float = math.inf) -> None:
+    """Refuse settings with lists, text, nesting or numbers that none has good reason for.
+
+    Args:
+        value: of mappings, lists and plain values.
+        where: the file or argument, for the error message.
+        most: largest number.
 
     Raises:
-        InvalidInputError: at the first number above 10^8, list or text of more than 10,000, or 21 levels of nesting.
+        InvalidInputError: at the first larger number, list or text of more than 10,000, or 21 levels of nesting.
     """
     parts = [("", value, 0)]
     looked_at = 0
@@ -141,11 +155,11 @@ def check_bounds(value: Any, where: object) -> None:
             below = [(name, item, depth + 1) for item in part]
         else:
             below = []
-        large = isinstance(part, int | float) and abs(part) > _MOST_NUMBER  # not so of NaN, which is of no size
+        large = isinstance(part, int | float) and abs(part) > most  # not so of NaN, which is of no size
         long = isinstance(part, str) and len(part) > _MOST_TEXT
         if large or long or len(below) > _MOST_ITEMS or depth > _MOST_DEPTH or looked_at > _MOST_PARTS:
             what = repr(part)[:60] if large else "more in it than any setting has"
-            raise InvalidInputError(f"{where}: {name!r} has {what}; get another copy, or make it anew")
+            raise InvalidInputError(f"{where}: {name!r} has {what}; correct it, or get another copy")
         parts += below
 
 
@@ -154,6 +168,19 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() or character == "\n" else repr(character)[1:-1] for character in text
     )
+
+
+def _unknown(value: Any, made: Any) -> str:
+    """The first name in a value that the dataclass made of it does not have; empty where there is none."""
+    if is_dataclass(made) and isinstance(value, Mapping):
+        names = {each.name for each in fields(made)}
+        below = [(item, getattr(made, name)) for name, item in value.items() if name in names]
+        own = next((str(name) for name in value if name not in names), "")
+    elif isinstance(made, list | tuple) and isinstance(value, list | tuple):
+        below, own = list(zip(value, made, strict=True)), ""
+    else:
+        return ""
+    return own or next(filter(None, (_unknown(*pair) for pair in below)), "")
 
 
 def _in_words(error: msgspec.ValidationError) -> str:

@@ -47,6 +47,13 @@ class Settings:
             raise InvalidInputError(f"share={self.share}: expected at most 1")
 
 
+@dataclass(frozen=True)
+class Several:
+    """Settings of several runs."""
+
+    all: tuple[Settings, ...]
+
+
 def test_value_that_conforms_is_what_it_was() -> None:
     value = {"seed": 3, "parts": {"weights": torch.ones(2)}, "more": [1]}
     assert conform(value, Schema, "x.json", "mend it") is value
@@ -67,6 +74,8 @@ def test_dataclass_is_made_of_a_value_that_conforms() -> None:
         ([1], Schema, "expected object, got array"),
         ({"share": 0.5, "counts": [1, 2.5]}, Settings, "counts[1]: expected int, got float"),
         ({"share": 2.0}, Settings, "share=2.0: expected at most 1"),
+        ({"share": 0.5, "shares": 2}, Settings, "shares is no setting here"),
+        ({"all": [{"share": 0.5}, {"share": 0.5, "x": 1}]}, Several, "x is no setting here"),
     ],
 )
 def test_value_of_another_schema_is_refused_with_its_place(value: Any, schema: type, said: str) -> None:
@@ -133,7 +142,8 @@ def test_missing_file_is_said() -> None:
 
 
 def test_settings_within_all_bounds_pass() -> None:
-    check_bounds({"net_arch": [256] * 8, "lr": 1e-4, "nothing": None, "n": math.nan, "m": math.inf * 0}, "x.json")
+    check_bounds({"net_arch": [256] * 8, "lr": 1e-4, "nothing": None, "n": math.nan}, "x.json", 256)
+    check_bounds({"work": 10**15}, "x.json")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +160,7 @@ def test_settings_within_all_bounds_pass() -> None:
 )
 def test_settings_beyond_all_bounds_are_refused_by_name(value: Any, named: str) -> None:
     with pytest.raises(InvalidInputError, match=f"x.json: {named}"):
-        check_bounds(value, "x.json")
+        check_bounds(value, "x.json", 10**8)
 
 
 def test_what_is_compressed_to_nothing_is_refused() -> None:

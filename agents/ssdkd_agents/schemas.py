@@ -242,7 +242,7 @@ def config_of(config: dict[str, Any], schema: type[ConfigT], where: object, make
 
 
 def check_settings_of(content: Any, where: object) -> None:
-    """Refuse settings out of a file that would import or fetch something, or have numbers beyond all bounds.
+    """Refuse settings out of a file that would import or fetch something, or have lists or text beyond all bounds.
 
     Raises:
         InvalidInputError: at the first of them.

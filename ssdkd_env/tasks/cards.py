@@ -10,7 +10,7 @@ import torch
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.registry import NETWORKS, build_network
-from ssdkd_env.reading import Count, Text, check_bounds, conform, read_json
+from ssdkd_env.reading import MOST_NUMBER, Count, Text, check_bounds, conform, read_json
 from ssdkd_env.settings import is_finite_number
 from ssdkd_env.tasks.task import TaskSpec, classifier_options
 
@@ -57,7 +57,7 @@ def with_card(spec: TaskSpec, teacher: str, own_arch: bool) -> TaskSpec:
             raise InvalidInputError(
                 f"{path} names the network {card['arch']!r}, which is none of this package; give teacher_arch="
             )
-        check_bounds(options, path)
+        check_bounds(options, path, MOST_NUMBER)
         _check_size(path, card["arch"], options, Path(teacher), spec)
         changes |= {"teacher_arch": card["arch"], "teacher_options": options}
     for name in ("mean", "std"):

@@ -111,7 +111,7 @@ def test_settings_of_a_run_are_those_that_it_was_made_with(config: Any) -> None:
         ({"timesteps": "many"}, "timesteps: expected int, got str"),
         ({"hyperparameters": [1]}, "hyperparameters: expected object, got array"),
         ({"seed": 5_000}, "seed=5000: expected a number from 0 to 999"),
-        ({"hyperparameters": {"n_steps": 10**9}}, "'n_steps' has 1000000000"),
+        ({"hyperparameters": {"net_arch": [1] * 10_001}}, "'net_arch' has more in it"),
         ({"searcher": "cma"}, "was not made by ssdkd train"),
     ],
 )
@@ -129,5 +129,5 @@ def test_settings_out_of_a_file_import_nothing_and_are_of_some_size() -> None:
     check_settings_of({"env_id": "SSDKD/Digits-v2", "env_kwargs": {"history": 3}}, "x.json")
     with pytest.raises(InvalidInputError, match="import nothing"):
         check_settings_of({"env_id": "os:x"}, "x.json")
-    with pytest.raises(InvalidInputError, match="'history' has 1000000000"):
-        check_settings_of({"env_kwargs": {"history": 10**9}}, "x.json")
+    with pytest.raises(InvalidInputError, match="'student' has more in it"):
+        check_settings_of({"env_kwargs": {"student": "x" * 10_001}}, "x.json")

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
+from ssdkd_env.reading import MOST_NUMBER, check_bounds
 
 _OWN: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "dqn": DQN, "ppo": PPO, "sac": SAC, "td3": TD3}
 #: Those of sb3-contrib, by the name of their class there.
@@ -95,6 +96,7 @@ def build_model(
     chosen = algorithm_class(algorithm)
     check_action_space(algorithm, env.action_space)
     given = {key: value for key, value in hyperparameters.items() if key not in TRAINING_KEYS}
+    check_bounds(given, "hyperparameters", MOST_NUMBER)
     if algorithm in OF_WEIGHTS:
         given.pop("gamma", None)  # of the normalisation; the search compares whole returns
     try:
