@@ -47,7 +47,10 @@ ROOMS = (
     ("ssdkd_agents.lines", "ssdkd_agents.manifests", "ssdkd_agents.ownership"),
     ("ssdkd_agents.vec_env", "ssdkd_agents.samplers", "ssdkd_agents.playing", "ssdkd_agents.runs"),
     ("ssdkd_agents.environments",),
-    ("ssdkd_agents.workers", "ssdkd_agents.policies", "ssdkd_agents.analysis", "ssdkd_agents.teachers"),
+    (
+        *("ssdkd_agents.workers", "ssdkd_agents.policies", "ssdkd_agents.analysis", "ssdkd_agents.teachers"),
+        "ssdkd_agents.introduction",
+    ),
     ("ssdkd_agents.plotting", "ssdkd_agents.keeping"),
     ("ssdkd_agents.training", "ssdkd_agents.searching", "ssdkd_agents.benchmarking"),
     ("ssdkd_agents.tuning",),

@@ -22,6 +22,7 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_json
 from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.tasks.cards import describe
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings
 from ssdkd_env.tasks.scores import class_names, real_scores, segmentation_scores
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec
@@ -197,14 +198,7 @@ class TeacherRun:
         spec, training = self._spec, self._training
         on_cuda = training.device.type == "cuda"
         return {
-            "weights": WEIGHTS,
-            "task": spec.name,
-            "arch": spec.teacher_arch,
-            "options": spec.teacher_options,
-            "parameters": sum(parameter.numel() for parameter in training.network.parameters()),
-            "num_classes": spec.num_classes,
-            "image_shape": spec.image_shape,
-            "normalization": {"mean": spec.mean, "std": spec.std},
+            **describe(WEIGHTS, training.network, spec.teacher_arch, spec.teacher_options, spec),
             "data": self._data.source,
             "imbalance": asdict(self._data.imbalance),
             **{

@@ -106,7 +106,8 @@ def image_grid(images: Tensor, columns: int, tile: int = BUFFER_TILE) -> Picture
     """Arrange images row by row.
 
     Args:
-        images: (N, C, H, W) uint8 with one or three channels; N at least 1.
+        images: (N, C, H, W) uint8; N at least 1. One channel is shown grey, of several the first three as red, green
+            and blue, and of two the first one.
         columns: images a row. Free places of the last row stay white.
         tile: longer side of an image in the picture, in pixels: larger images shrink to it, smaller ones grow by
             the largest whole factor that fits.
@@ -114,8 +115,8 @@ def image_grid(images: Tensor, columns: int, tile: int = BUFFER_TILE) -> Picture
     Returns:
         (H, W, 3) uint8.
     """
-    total, _, height, width = images.shape
-    images = images.cpu()
+    total, channels, height, width = images.shape
+    images = images[:, : 3 if channels >= 3 else 1].cpu()
     side = max(height, width)
     if side > tile:
         height, width = max(1, round(height * tile / side)), max(1, round(width * tile / side))

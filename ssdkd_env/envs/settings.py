@@ -20,6 +20,9 @@ OF_TASK = (
     "task",
     "teacher",
     "teacher_arch",
+    "teacher_weights",
+    "mean",
+    "std",
     "student_arch",
     "generator_arch",
     "budget",
@@ -59,6 +62,11 @@ class EnvSettings:
         device: `"auto"` (CUDA where present), or a torch device.
         teacher: weights file in place of the task's teacher.
         teacher_arch: its network, by name or import path.
+        teacher_weights: key of the weights in that file, where it has several, or `"ema"` for averaged ones. Without it
+            the raw ones are taken, and it is said where there are others.
+        mean: what the teacher's inputs were normalised with, a number for each channel of images in [0, 1]. Without it
+            what the card beside the file says, or else the task.
+        std: likewise, the standard deviations; 1 where nothing was divided.
         student_arch: the student's network, by name or import path.
         generator_arch: the generator's network, by name or import path.
         budget: settings of the task's budget to replace; its `preset` names another budget of the task, such as
@@ -99,6 +107,9 @@ class EnvSettings:
     device: str = "auto"
     teacher: str | None = None
     teacher_arch: str | None = None
+    teacher_weights: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     student_arch: str | None = None
     generator_arch: str | None = None
     budget: Mapping[str, Any] | None = None

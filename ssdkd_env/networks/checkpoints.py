@@ -1,24 +1,16 @@
-"""Reading and writing weights. Nothing is unpickled that could run code."""
+"""Writing weights, and putting them into a network, under its own names or those of a known public source."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import save_tensors
 from ssdkd_env.networks.conversion import translations, used
-from ssdkd_env.reading import check_regular, check_unpacked
-
-#: Keys under which training scripts keep the state dict beside an epoch, an accuracy or an optimiser's state.
-CONTAINERS = ("state_dict", "model", "net", "model_state_dict")
+from ssdkd_env.networks.weight_files import read_weights
 
 
 def save_weights(path: str | Path, network: nn.Module) -> None:
@@ -26,64 +18,24 @@ def save_weights(path: str | Path, network: nn.Module) -> None:
     save_tensors(path, network.state_dict())
 
 
-def read_weights(argument: str, path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from `.safetensors`, or from a PyTorch file with `weights_only=True`.
-
-    A PyTorch file may hold the state dict itself, or a dictionary with it under one of `CONTAINERS`.
-
-    Args:
-        argument: name of the user's argument, for error messages.
-        path: the file.
-
-    Raises:
-        InvalidInputError: when the file is missing, cut short, holds anything but tensors, or is a pickle that
-            wants to run code (it does not get to).
-    """
-    path = Path(path)
-    where = f"{argument}={str(path)!r}"
-    check_regular(path, where=where)
-    if not path.exists():
-        raise InvalidInputError(f"{where} does not exist; `ssdkd teacher` makes a teacher")
-    size = path.stat().st_size
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                check_unpacked(where, sum(e.file_size for e in archive.infolist()), size)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except InvalidInputError:
-        raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(
-            f"{where} cannot be read: {one_line(error)}; the file is cut short or not a weights file"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise InvalidInputError(
-            f"{where} was refused: it is not a plain dictionary of tensors and might run code when "
-            "loaded; save the state dict alone, best as .safetensors"
-        ) from error
-    if isinstance(weights, dict):
-        weights = next((weights[key] for key in CONTAINERS if isinstance(weights.get(key), dict)), weights)
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
-        raise InvalidInputError(f"{where} holds no state dict; save network.state_dict() alone")
-    return weights
-
-
-def load_weights(argument: str, path: str | Path, network: nn.Module) -> None:
+def load_weights(argument: str, path: str | Path, network: nn.Module, key: str = "") -> None:
     """Load a weights file into `network`, under the network's own names or those of a known public source.
 
     The file's names are tried as they are, then as translated by `networks.conversion`. A translation counts only
     when every name and shape fits.
+
+    Args:
+        argument: name of the user's argument, for error messages.
+        path: the file.
+        network: that takes the weights.
+        key: of the weights in the file; see `read_weights`.
 
     Raises:
         InvalidInputError: as `read_weights`; also when names or shapes do not fit the network, or a weight is
             not finite.
     """
     own = network.state_dict()
-    weights = read_weights(argument, path)
+    weights = read_weights(argument, path, key)
     weights = {name: weights[name] for name in used(weights, own)}
     # The first reading that fits; failing that, the one that comes nearest explains best what is wrong.
     misfits = [_Misfit(own, weights, naming, mapping) for naming, mapping in translations(weights)]
@@ -135,6 +87,11 @@ class _Misfit:
 
     def remedy(self) -> str:
         mapped = [self.mapping[name] for name in self.unexpected]
+        if self.count == len(mapped) and not any(".shortcut." in name for name in mapped):
+            return (
+                "all that the network has is in the file: give the architecture that has the rest too, or, where only "
+                "its training used that, leave it out of the file"
+            )
         if self.count == len(mapped) and all(".shortcut." in name for name in mapped):
             return "the file has projection shortcuts: build the network with projection=True"
         return "give the architecture that these weights were trained with"

@@ -2,7 +2,8 @@
 
 Only names are translated, by the table `NAMINGS`; a file is accepted when afterwards every name and shape fits.
 
-- `ours`: nothing is renamed, but for the prefixes of wrappers (`PREFIXES`). The ResNets of kuangliu, akamaster and
+- `ours`: nothing is renamed, but for what all names begin with: the prefixes of wrappers (`PREFIXES`), and names of the
+  object that held the network (`model.`, `module.student.`). The ResNets of kuangliu, akamaster and
   DAFL; the VGG-11 and WRNs of RepDistiller and the data-free repositories; the WRNs of xternalz and ZSKT;
   torchvision's DeepLabv3, whose auxiliary classifier is left out (`UNUSED`).
 - `torchvision`: `fc` → `linear`, `downsample` → `shortcut`. torchvision and timm ResNets with a 3×3 stem; the small
@@ -32,6 +33,9 @@ PREFIXES = ("module.", "_orig_mod.")
 #: Parts of published networks that only their training uses; ours lack them.
 UNUSED = ("aux_classifier.",)
 
+#: Last part of the names of counters that tools leave beside weights: PyTorch's averages, and counters of operations.
+COUNTERS = ("n_averaged", "total_ops", "total_params")
+
 #: Naming → rules (pattern in the foreign name, replacement), all applied to each name in this order.
 NAMINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "ours": (),
@@ -53,7 +57,7 @@ NAMINGS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def translations(names: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every reading of a file's names: the names as they are, then each naming of the table.
+    """Every reading of a file's names: as they are, then each naming of the table, without ever more of what all share.
 
     Args:
         names: the names in the file.
@@ -64,23 +68,28 @@ def translations(names: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """
     names = list(names)
     yield "ours", {name: name for name in names}
-    bare = strip_prefixes(names)
-    for naming, rules in NAMINGS.items():
-        mapping = {name: _rename(short, rules) for name, short in zip(names, bare, strict=True)}
-        if len(set(mapping.values())) == len(names):
-            yield naming, mapping
+    bare: list[str] | None = strip_prefixes(names)
+    while bare is not None:
+        for naming, rules in NAMINGS.items():
+            mapping = {name: _rename(short, rules) for name, short in zip(names, bare, strict=True)}
+            if len(set(mapping.values())) == len(names):
+                yield naming, mapping
+        bare = _without_owner(bare)
 
 
 def used(names: Iterable[str], own: Collection[str]) -> list[str]:
-    """The file's names without those of the parts in `UNUSED`, unless the network itself has such a name.
+    """The file's names without `COUNTERS` and the parts in `UNUSED`, unless the network itself has such a name.
 
     Args:
         names: the names in the file.
         own: the network's.
     """
-    names = list(names)
-    pairs = zip(names, strip_prefixes(names), strict=True)
-    return [name for name, bare in pairs if name in own or bare in own or not bare.startswith(UNUSED)]
+    names = [name for name in names if name in own or name.rpartition(".")[2] not in COUNTERS]
+    bare = strip_prefixes(names)
+    while (shorter := _without_owner(bare)) is not None:
+        bare = shorter
+    pairs = zip(names, bare, strict=True)
+    return [name for name, short in pairs if name in own or short in own or not short.startswith(UNUSED)]
 
 
 def strip_prefixes(names: list[str]) -> list[str]:
@@ -88,6 +97,14 @@ def strip_prefixes(names: list[str]) -> list[str]:
     while names and (shared := [prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in names)]):
         names = [name.removeprefix(shared[0]) for name in names]
     return names
+
+
+def _without_owner(names: list[str]) -> list[str] | None:
+    """The names without the first part, where all share it; None where they do not, or nothing would be left."""
+    owners = {name.partition(".")[0] for name in names}
+    if len(owners) != 1 or not all("." in name for name in names):
+        return None
+    return [name.partition(".")[2] for name in names]
 
 
 def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:

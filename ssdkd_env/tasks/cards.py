@@ -1,17 +1,19 @@
-"""The JSON card beside a teacher's weights: which network they are of, and what their input was normalised with."""
+"""The JSON card beside weights: which network they are of, and what their input was normalised with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+from torch import nn
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.registry import NETWORKS, build_network
 from ssdkd_env.reading import MOST_NUMBER, Count, Text, check_bounds, conform, read_json
-from ssdkd_env.settings import is_finite_number
+from ssdkd_env.tasks.normalization import check_normalization
 from ssdkd_env.tasks.task import TaskSpec, classifier_options
 
 #: Bytes of a network for a byte of its weights file, at most.
@@ -62,8 +64,30 @@ def with_card(spec: TaskSpec, teacher: str, own_arch: bool) -> TaskSpec:
         changes |= {"teacher_arch": card["arch"], "teacher_options": options}
     for name in ("mean", "std"):
         if name in normalization:
-            changes[name] = _channels(path, name, normalization[name], spec)
+            changes[name] = _of_card(path, name, normalization[name], spec)
     return replace(spec, **changes)
+
+
+def describe(weights: str, network: nn.Module, arch: str, options: Mapping[str, Any], spec: TaskSpec) -> dict[str, Any]:
+    """What every card says, as JSON values: enough to read the weights back as a teacher.
+
+    Args:
+        weights: name of the file beside the card.
+        network: that the weights are of.
+        arch: its name, or import path.
+        options: its keyword arguments.
+        spec: of its task.
+    """
+    return {
+        "weights": weights,
+        "task": spec.name,
+        "arch": arch,
+        "options": dict(options),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "num_classes": spec.num_classes,
+        "image_shape": spec.image_shape,
+        "normalization": {"mean": spec.mean, "std": spec.std},
+    }
 
 
 def _check_size(path: Path, arch: str, options: dict[str, Any], weights: Path, spec: TaskSpec) -> None:
@@ -83,10 +107,8 @@ def _check_size(path: Path, arch: str, options: dict[str, Any], weights: Path, s
         )
 
 
-def _channels(path: Path, name: str, values: Any, spec: TaskSpec) -> tuple[float, ...]:
-    """A mean or standard deviation of each channel."""
-    numbers = isinstance(values, list) and all(map(is_finite_number, values))
-    if not numbers or len(values) != spec.image_shape[0] or (name == "std" and min(values) <= 0):
-        expected = f"{spec.image_shape[0]} finite numbers{' above 0' if name == 'std' else ''}, one a channel"
-        raise InvalidInputError(f"{path}: normalization {name!r} is {values!r}, expected {expected}")
-    return tuple(float(value) for value in values)
+def _of_card(path: Path, name: str, values: Any, spec: TaskSpec) -> tuple[float, ...]:
+    try:
+        return check_normalization(name, values, spec.image_shape[0])
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: normalization {error}; train the teacher again, or mend its card") from error

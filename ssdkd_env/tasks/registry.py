@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
 from ssdkd_env.tasks.data import find_dataset
 from ssdkd_env.tasks.data.readers import read_split
 from ssdkd_env.tasks.digits import DIGITS
+from ssdkd_env.tasks.fitness import check_trains
+from ssdkd_env.tasks.normalization import check_normalization
 from ssdkd_env.tasks.scenes import CAMVID, NYUV2
 from ssdkd_env.tasks.task import LabelledImages, Task, TaskSpec, build_teacher, check_methods
 from ssdkd_env.threads import one_at_a_time
@@ -76,6 +78,9 @@ def load_task(
     task: str,
     teacher: str | None = None,
     teacher_arch: str | None = None,
+    teacher_weights: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     student_arch: str | None = None,
     generator_arch: str | None = None,
     budget: Mapping[str, Any] | None = None,
@@ -95,6 +100,9 @@ def load_task(
         task: name in `TASKS`, or import path of a `TaskSpec`.
         teacher: weights file in place of the task's own. A JSON card beside it says its network and normalisation.
         teacher_arch: network of that file, by name or import path; called with num_classes and in_channels.
+        teacher_weights: key of the weights in that file, or "ema"; see `networks.weight_files.read_weights`.
+        mean, std: what the teacher's inputs were normalised with, for each channel, in place of its card's, or the
+            task's.
         student_arch: the student's network, likewise.
         generator_arch: the generator's network, likewise; called with latent_dim and image_shape.
         budget: settings of the `Budget` to replace; `"preset"` names one of the task's other budgets.
@@ -113,10 +121,16 @@ def load_task(
     check_methods(spec)
     if teacher is not None:
         spec = with_card(spec, teacher, own_arch=teacher_arch is not None)
-    elif teacher_arch is not None:
-        raise InvalidInputError(
-            f"teacher_arch={teacher_arch!r} needs weights of its own; give teacher='path/to/weights.safetensors'"
-        )
+    for name, value in (("teacher_arch", teacher_arch), ("teacher_weights", teacher_weights)):
+        if value is not None and teacher is None:
+            raise InvalidInputError(
+                f"{name}={value!r} needs weights of its own; give teacher='path/to/weights.safetensors'"
+            )
+    channels = spec.image_shape[0]
+    if mean is not None:
+        spec = replace(spec, mean=check_normalization("mean", mean, channels))
+    if std is not None:
+        spec = replace(spec, std=check_normalization("std", std, channels))
     if teacher_arch is not None:
         spec = replace(spec, teacher_arch=teacher_arch, teacher_options={})
     if student_arch is not None:
@@ -127,6 +141,7 @@ def load_task(
     spec = replace(
         with_real_data(spec, data_root),
         teacher_weights=teacher if teacher is not None else spec.teacher_weights,
+        weights_key=teacher_weights or "",
         student=with_overrides(spec.student, "student", student),
         probe=with_overrides(spec.probe, "probe", probe),
     )
@@ -141,6 +156,8 @@ def load_task(
     path = Path(spec.teacher_weights)
     stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
     loaded = _loaded.get(repr((spec, stamps)), lambda: _load(spec, path, stamps)).with_budget(wanted)
+    batch = min(wanted.batch_size, 2)  # of which a network either can learn, or more do not help
+    loaded.once(("trains", batch), lambda: check_trains("student", loaded.build_student(seed=0), spec, batch))
     if evaluation is not None:
         loaded.evaluation(torch.device("cpu"))  # refuses what does not fit here, as `_load` does
     if work_scale is None:
@@ -160,10 +177,10 @@ def _load(spec: TaskSpec, path: Path, stamps: list[int]) -> Task:
 
     def teach() -> Task:
         network = build_teacher(spec, seed=0)
-        load_weights("teacher", path, network)
+        load_weights("teacher", path, network, spec.weights_key)
         return Task(spec, network)
 
-    network_key = (spec.teacher_arch, spec.teacher_options, spec.image_shape, spec.num_classes)
+    network_key = (spec.teacher_arch, spec.teacher_options, spec.image_shape, spec.num_classes, spec.weights_key)
     task = _taught.get(repr((network_key, path, stamps)), teach).with_spec(spec)
     task.build_student(seed=0)  # refuses what does not fit at once, not at the first reset
     task.build_generator(seed=0)

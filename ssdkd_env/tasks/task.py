@@ -21,6 +21,7 @@ from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.networks.folding import fold_batch_norm
 from ssdkd_env.networks.head import with_exact_head
 from ssdkd_env.networks.registry import build_network
+from ssdkd_env.tasks.normalization import check_normalization
 from ssdkd_env.tasks.probe_settings import ProbeSettings
 from ssdkd_env.tasks.void import VOID
 from ssdkd_env.threads import one_at_a_time
@@ -44,6 +45,7 @@ class TaskSpec:
         flip: whether augmentation mirrors images.
         teacher_arch, teacher_options: network and its keyword arguments; `num_classes` and `in_channels` are added.
         teacher_weights: path of the teacher's weights; empty when a task ships none.
+        weights_key: key of the weights in that file; empty where it has one set, or the first is meant.
         student_arch, student_options: likewise.
         generator_arch, generator_options: likewise; `latent_dim` and `image_shape` are added.
         latent_dim: length of the generator's latent vectors.
@@ -78,6 +80,7 @@ class TaskSpec:
     student_arch: str
     budget: Budget
     teacher_weights: str = ""
+    weights_key: str = ""
     generator_arch: str = "generator"
     latent_dim: int = 64
     teacher_options: dict[str, Any] = field(default_factory=dict)
@@ -95,6 +98,13 @@ class TaskSpec:
     dataset: str = ""
     evaluation: Callable[[], LabelledImages] | None = None
     teacher_data: Callable[[], tuple[LabelledImages, LabelledImages]] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            try:
+                check_normalization(name, getattr(self, name), self.image_shape[0])
+            except InvalidInputError as error:
+                raise InvalidInputError(f"task {self.name!r}: {error}") from error
 
 
 @one_at_a_time
@@ -187,7 +197,7 @@ class Task:
 
     def identity(self) -> TaskSpec:
         """The spec without what differs between processes and folders: functions, and where files lie."""
-        spec = replace(self.spec, evaluation=None, teacher_data=None, probe_sets="")
+        spec = replace(self.spec, evaluation=None, teacher_data=None, probe_sets="", weights_key="")
         return replace(spec, teacher_weights=self.teacher_digest())
 
     def build_student(self, seed: int) -> nn.Module:

@@ -16,6 +16,7 @@ from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_precision
 from ssdkd_env.distillation.optimizers import load_optimizer_state
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.tasks.fitness import check_trains
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
 from ssdkd_env.tasks.void import VOID
 from ssdkd_env.threads import one_at_a_time
@@ -152,6 +153,7 @@ class TeacherTraining:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         label_dims = check_classifier("teacher", network, spec) - 1
         check_images("training data", *train, spec, label_dims=label_dims)
+        check_trains("teacher", network, spec, min(settings.batch_size, len(train[0])))
         self.settings = settings
         self.device = device
         self.precision = choose_precision(settings.precision, device, spec.image_shape).name

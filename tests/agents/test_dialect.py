@@ -32,6 +32,9 @@ EVERYTHING: dict[str, Any] = {
     "device": "cpu",
     "teacher": "t.safetensors",
     "teacher_arch": "resnet8",
+    "teacher_weights": "ema",
+    "mean": (0.5,),
+    "std": (0.25,),
     "student_arch": "resnet20",
     "generator_arch": "a:b",
     "budget": {

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.networks.checkpoints import load_weights, read_weights, save_weights
+from ssdkd_env.networks.checkpoints import load_weights, save_weights
 from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.weight_files import read_weights
 from tests.own_networks import TiedNet
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import image
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.runs import RunFolder
 
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks import load_task
+from ssdkd_env.tasks.digits import DIGITS
 from tests.agents.trainings import interrupt_after
 from tests.scripts.bad_files import BAD_DATA, BAD_TEACHERS, SHIPPED_TEACHER, marker, real_images
 from tests.scripts.commands import (
@@ -44,7 +46,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 
 def test_folder_holds_student_picture_results_and_settings(finished: tuple[Path, Result]) -> None:
     out, result = finished
-    names = {"student.safetensors", "picture.png", "results.jsonl", "config.json", "command.txt", ".lock"}
+    names = {
+        "student.safetensors",
+        "student.json",
+        "picture.png",
+        "results.jsonl",
+        "config.json",
+        "command.txt",
+        ".lock",
+    }
     assert {path.name for path in out.iterdir()} == names
     assert str(out / "student.safetensors") in result.stdout
     assert str(out / "picture.png") in result.stdout
@@ -157,6 +167,56 @@ def test_own_teacher_and_evaluation_data(finished: tuple[Path, Result], tmp_path
     (first,), (second,) = read_lines(finished[0] / "results.jsonl"), read_lines(tmp_path / "out" / "results.jsonl")
     assert first["final"]["accuracy"] != second["final"]["accuracy"]
     assert first["final"]["probe_agreement"] == second["final"]["probe_agreement"]
+
+
+def test_teacher_is_introduced(finished: tuple[Path, Result]) -> None:
+    """What it is, what its inputs were normalised with and who says so, and how good it is on real images."""
+    said = finished[1].stdout
+    assert "teacher: digits_teacher.safetensors (convnet); inputs normalised with mean " in said
+    assert "as the task has it" in said
+    accuracy = load_task("digits").accuracy(load_task("digits").teacher_on(torch.device("cpu")), "cpu")
+    assert f"its accuracy on real images: {accuracy:.4f}" in said and "warning" not in said
+
+
+def test_student_is_a_teacher_with_its_card(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    """Read back it is the network that it was, normalised as it was."""
+    student = finished[0] / "student.safetensors"
+    card = json.loads(student.with_suffix(".json").read_text())
+    assert card["arch"] == DIGITS.student_arch and card["normalization"]["mean"] == list(DIGITS.mean)
+    result = distill(tmp_path / "next", "--teacher", student)
+    assert result.code == 0, result.stderr
+    (line,) = read_lines(finished[0] / "results.jsonl")
+    assert f"its accuracy on real images: {line['final']['accuracy']:.4f}" in result.stdout
+    assert "as its card says" in result.stdout
+    assert card["top1"]["evaluation"] == pytest.approx(line["final"]["accuracy"], abs=1e-6)
+    assert card["taught_by"]["digest"] == load_task("digits").teacher_digest()
+
+
+def test_teacher_far_below_its_card_is_said(tmp_path: Path) -> None:
+    teacher = tmp_path / "mine.safetensors"
+    teacher.write_bytes(SHIPPED_TEACHER.read_bytes())
+    teacher.with_suffix(".json").write_text(json.dumps({"top1": {"test": 0.98}}))
+    result = distill(tmp_path / "out", "--teacher", teacher, "--mean", "0.9", "--std", "0.1")
+    assert result.code == 0, result.stderr
+    assert "inputs normalised with mean 0.9, std 0.1, as given" in result.stdout
+    assert "warning: its card says 0.9800: is it the right file" in result.stdout
+    result = distill(tmp_path / "right", "--teacher", teacher)
+    assert "as the task has it; was it trained so? else give --mean and --std" in result.stdout
+    assert "warning" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--mean", "0.5", "0.5"), "mean=(0.5, 0.5): expected 1 finite numbers, one a channel"),
+        (("--std", "0"), "std=(0.0,): expected 1 finite numbers above 0"),
+        (("--mean", "125.3"), "divide those of pixels from 0 to 255 by 255"),
+        (("--teacher-weights", "ema"), "teacher_weights='ema' needs weights of its own"),
+    ],
+)
+def test_normalisation_that_cannot_be_is_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    assert_refused(distill(tmp_path / "out", *words), said)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "random", "constant:[0, 0, 0, 0, 1]"])

@@ -161,12 +161,12 @@ def test_a_part_of_another_kind_is_refused(card: Any, teacher: Path) -> None:
     ],
 )
 def test_a_normalisation_that_does_not_fit_the_channels_is_refused(name: str, values: Any, teacher: Path) -> None:
-    refused(teacher, {"normalization": {name: values}}, f"normalization '{name}' is .*1 finite numbers.*one a")
+    refused(teacher, {"normalization": {name: values}}, f"normalization {name}=.*1 finite numbers.*one a")
 
 
 @pytest.mark.parametrize("value", [0.0, -0.2])
 def test_a_deviation_that_is_not_above_0_is_refused(value: float, teacher: Path) -> None:
-    refused(teacher, {"normalization": {"std": [value]}}, "normalization 'std'")
+    refused(teacher, {"normalization": {"std": [value]}}, "normalization std=")
 
 
 def test_the_number_of_channels_is_the_tasks(teacher: Path) -> None:

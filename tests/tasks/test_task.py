@@ -105,7 +105,7 @@ def test_a_task_freezes_its_teacher() -> None:
 
 
 def test_a_teacher_that_cannot_take_the_images_is_refused() -> None:
-    spec = replace(DENSE_TASK, image_shape=(1, 8, 8))
+    spec = replace(DENSE_TASK, image_shape=(1, 8, 8), mean=(0.5,), std=(0.5,))
     with pytest.raises(InvalidInputError, match=r"teacher_arch=.*\(1, 8, 8\)") as error:
         Task(spec, build_teacher(DENSE_TASK, seed=0))
     assert "\n" not in str(error.value)

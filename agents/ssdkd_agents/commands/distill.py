@@ -7,7 +7,8 @@ Examples:
   ssdkd distill --out runs/mine --resume
   ssdkd distill --out runs/long --budget.rounds 80 --student.lr 0.1 --method-options.adversarial-weight 1
 
-Writes student.safetensors, picture.png, results.jsonl, config.json and command.txt into the folder. Ctrl-C leaves a
+Writes student.safetensors and its card student.json, picture.png, results.jsonl, config.json and command.txt into the
+folder. Ctrl-C leaves a
 checkpoint, and every two minutes there is one: --resume goes on from it.
 """
 
@@ -26,6 +27,7 @@ from ssdkd_agents.benchmarking.experiments import EpisodeConfig, ResumableEpisod
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.commands.dialect import ARGUMENTS, make_env_options
 from ssdkd_agents.commands.given import Given
+from ssdkd_agents.introduction import introduce
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.storage import face_of, load_sampler
 from ssdkd_agents.runs import RunFolder, versions
@@ -35,11 +37,13 @@ from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.settings import EnvArguments, EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.extras import load_extra
-from ssdkd_env.files import write_atomically
+from ssdkd_env.files import write_atomically, write_json
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.reading import check_bounds, conform
+from ssdkd_env.tasks.cards import describe
+from ssdkd_env.tasks.scores import real_scores
 
-STUDENT, RESULTS, CHECKPOINT = "student.safetensors", "results.jsonl", "checkpoint.json"
+STUDENT, CARD, RESULTS, CHECKPOINT = "student.safetensors", "student.json", "results.jsonl", "checkpoint.json"
 #: Of an environment's arguments all that matter to one run: nobody learns from its rewards.
 OPTIONS = make_env_options([name for name in ARGUMENTS if name not in ("reward", "clock", "render_mode")])
 
@@ -81,6 +85,7 @@ def main(args: Arguments) -> None:
         forget(checkpoint)  # of a process that was killed right before it did so
         print(f"this run is finished; student: {folder.path / STUDENT}")
         return
+    print("\n".join(introduce(env.task, env.settings, env.device)))
     print("making the probe set (once for a teacher) and filling the buffer …", flush=True)
     episode = begin(EpisodeConfig("", sampler, seed, asdict(env.settings)), checkpoint, env)
     if not _play(episode, env, checkpoint):
@@ -93,6 +98,7 @@ def main(args: Arguments) -> None:
     assert frame is not None
     picture = folder.path / "picture.png"
     write_atomically(picture, lambda temporary: pictures.imsave(temporary, frame))
+    write_json(folder.path / CARD, student_card(env, folder.path, info))
     del info["seconds"]
     seconds = {part: episode.trace.seconds[part] for part in ("synthesis", "distillation")}
     played = {"final": info, "seconds": seconds, "actions": episode.trace.actions, "versions": versions()}
@@ -106,6 +112,27 @@ def main(args: Arguments) -> None:
         print(f"mean IoU on real images: {info['mean_iou']:.4f}")
     print(f"agreement with the teacher on the probe set: {info['probe_agreement']:.4f}")
     print(f"student: {folder.path / STUDENT}\npicture: {picture}")
+
+
+def student_card(env: SSDKDEnv, folder: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """What a user of the student needs to know, so that it can be read back as a teacher."""
+    assert env.run is not None
+    spec, student, data = env.task.spec, env.run.student.eval(), env.task.evaluation(env.device)
+    scores = {} if data is None else real_scores(student, data, spec)
+    return {
+        **describe(STUDENT, student, spec.student_arch, spec.student_options, spec),
+        **{name: {"evaluation": value} for name, value in list(scores.items())[:1]},
+        "evaluation": env.settings.evaluation or ("" if data is None else f"the real images of task {spec.name}"),
+        "probe_agreement": info["probe_agreement"],
+        "taught_by": {
+            "weights": Path(spec.teacher_weights).name,
+            "arch": spec.teacher_arch,
+            "digest": env.task.teacher_digest(),
+        },
+        "method": env.method.name,
+        "command": (folder / "command.txt").read_text().strip(),
+        "versions": versions(),
+    }
 
 
 def _settings_of_run(folder: RunFolder) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def as_words(prefix: str, settings: Mapping[str, Any]) -> list[str]:
         elif isinstance(value, bool):
             words.append(f"{prefix}{option}" if value else f"{prefix}no-{option}")
         elif value is not None:
-            words += [f"{prefix}{option}", str(value)]
+            words += [f"{prefix}{option}", *map(str, value if isinstance(value, list | tuple) else [value])]
     return words
 
 

@@ -1,0 +1,70 @@
+"""Whether networks are fit for what is to be done with them, found out before the hours rather than in them."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.distillation.augmentation import Normalize
+from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.tasks.task import TaskSpec
+
+#: Images that a network is asked about.
+_ASKED = 16
+#: How far sums of probabilities may be from 1.
+_ROUNDING = 1e-3
+
+
+def check_trains(role: str, network: nn.Module, spec: TaskSpec, batch: int) -> None:
+    """Refuse a network that cannot be trained, by one pass of a copy in training mode.
+
+    Args:
+        role: `"teacher"` or `"student"`, for the error message.
+        network: on the CPU; it stays as it is.
+        spec: of the task.
+        batch: images of its smallest minibatch.
+
+    Raises:
+        InvalidInputError: when it answers with something else than logits in training mode, as networks with auxiliary
+            classifiers do, or needs more images, as BatchNorm does behind global pooling.
+    """
+    arch = spec.teacher_arch if role == "teacher" else spec.student_arch
+    images = torch.zeros(batch, *spec.image_shape).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            logits = copy.deepcopy(network).train()(images)
+        except (RuntimeError, ValueError, TypeError) as error:
+            remedy = "give a larger batch size" if batch == 1 else "give a network that trains on them"
+            raise InvalidInputError(
+                f"{role}_arch={arch!r} cannot be trained on {batch} image{'s' * (batch > 1)} at once "
+                f"({one_line(error)}); {remedy}"
+            ) from error
+    if not isinstance(logits, Tensor):
+        raise InvalidInputError(
+            f"{role}_arch={arch!r} answers with a {type(logits).__name__} in training mode, expected logits as a "
+            "tensor; switch its auxiliary outputs off"
+        )
+
+
+def oddities(teacher: nn.Module, spec: TaskSpec) -> list[str]:
+    """What is odd about a teacher, in sentences; no real image is needed for it.
+
+    Args:
+        teacher: in evaluation mode, on the CPU.
+        spec: of the task.
+    """
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (_ASKED, *spec.image_shape), generator=random, dtype=torch.uint8)
+    with torch.no_grad():
+        logits = teacher(Normalize(spec.mean, spec.std, torch.device("cpu"))(images)).float()
+    found: list[str] = []
+    if (logits >= 0).all() and (logits.sum(dim=1) - 1).abs().max() < _ROUNDING:
+        found.append(
+            "its outputs are probabilities, so that it ends in a softmax; distillation needs the logits before it: "
+            "leave the softmax out of the network"
+        )
+    elif logits.logsumexp(dim=1).abs().max() < _ROUNDING:
+        found.append("its outputs are logarithms of probabilities (log_softmax); they do, as logits would")
+    return found

@@ -1,0 +1,171 @@
+"""Files of weights as people have them: what is found in them, and what is said of what is none."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.checkpoints import load_weights
+from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.weight_files import read_weights
+
+
+def make(seed: int) -> ConvNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ConvNet(3, 1, (4, 5))
+
+
+OWN: dict[str, Tensor] = make(1).state_dict()
+OTHER: dict[str, Tensor] = make(2).state_dict()
+
+
+def saved(folder: Path, content: Any, name: str = "w.pth", **options: Any) -> Path:
+    torch.save(content, folder / name, **options)
+    return folder / name
+
+
+def fits(path: Path, key: str = "", expected: dict[str, Tensor] = OWN) -> None:
+    network = make(0)
+    load_weights("teacher", path, network, key)
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+
+
+def refused(path: Path, match: str, key: str = "") -> None:
+    with pytest.raises(InvalidInputError, match=match) as caught:
+        read_weights("teacher", path, key)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["model.", "net.", "module.student.", "backbone.model.", "module._orig_mod.student."]
+)
+@pytest.mark.parametrize("counter", [{}, {"n_averaged": torch.tensor(3)}], ids=["alone", "averaged"])
+def test_a_prefix_that_all_names_share_is_taken_off(prefix: str, counter: dict[str, Tensor], tmp_path: Path) -> None:
+    """As of Lightning, distillation toolboxes, `AveragedModel`, which counts beside the weights."""
+    fits(saved(tmp_path, counter | {prefix + name: value for name, value in OWN.items()}))
+
+
+def test_prefixes_that_not_all_names_share_stay(tmp_path: Path) -> None:
+    names = {("model." if name.startswith("classifier") else "net.") + name: value for name, value in OWN.items()}
+    with pytest.raises(InvalidInputError, match="does not fit ConvNet"):
+        fits(saved(tmp_path, names))
+
+
+def test_counters_of_operations_beside_the_weights_are_skipped(tmp_path: Path) -> None:
+    counters = {f"bn1.{name}": torch.zeros(1, dtype=torch.float64) for name in ("total_ops", "total_params")}
+    fits(saved(tmp_path, OWN | counters | {"total_ops": torch.zeros(1)}))
+
+
+def test_what_else_is_left_over_is_named_with_a_remedy(tmp_path: Path) -> None:
+    path = saved(tmp_path, OWN | {"sub_block1.weight": torch.zeros(3)})
+    with pytest.raises(
+        InvalidInputError, match="unexpected sub_block1.weight; all that the network has is in the file"
+    ):
+        fits(path)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda own: {"network": own, "epoch": 3},
+        lambda own: {"params": own},
+        lambda own: {"teacher": own, "best": 0.9},
+        lambda own: {"model_state": own},
+        lambda own: {"model": {"state_dict": own}},
+        lambda own: {"checkpoint": {"model": own, "epoch": 3}},
+        lambda own: {"state_dict": own, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}}},
+        lambda own: own | {"epoch": 3},
+    ],
+)
+def test_weights_are_found_under_other_names(wrap: Callable[[dict[str, Tensor]], Any], tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # there is nothing to choose, and nothing to say
+        fits(saved(tmp_path, wrap(OWN)))
+
+
+@pytest.mark.parametrize("average", ["state_dict_ema", "model_ema", "ema.module", "swa_state_dict"])
+def test_of_raw_and_averaged_weights_the_raw_ones_are_taken_and_it_is_said(average: str, tmp_path: Path) -> None:
+    outer, _, inner = average.partition(".")
+    path = saved(tmp_path, {outer: {inner: OTHER} if inner else OTHER, "model": OWN})
+    with pytest.warns(
+        UserWarning, match=rf"under 'model', which are taken, and under '{average}': give teacher_weights"
+    ):
+        fits(path)
+    fits(path, "ema", OTHER)
+    fits(path, average, OTHER)
+    fits(path, "model")
+    refused(path, rf"has no weights under 'net'; it has them under: .*'{average}'", "net")
+
+
+def test_averaged_weights_alone_are_taken(tmp_path: Path) -> None:
+    fits(saved(tmp_path, {"state_dict_ema": OWN, "epoch": 3}))
+
+
+def test_a_schema_is_no_average(tmp_path: Path) -> None:
+    fits(saved(tmp_path, {"schema": OWN}))
+    refused(tmp_path / "w.pth", "has no weights under 'ema'", "ema")
+
+
+@pytest.mark.parametrize("number", [np.float64(0.9), np.float32(0.9), np.int64(3), np.bool_(True)], ids=repr)
+def test_numpy_numbers_beside_the_weights_are_read(number: Any, tmp_path: Path) -> None:
+    fits(saved(tmp_path, {"model": OWN, "best_acc": number}))
+
+
+def test_numpy_arrays_of_objects_are_refused(tmp_path: Path) -> None:
+    refused(saved(tmp_path, {"model": OWN, "more": np.array([{}], dtype=object)}), "was refused")
+
+
+def test_safetensors_under_another_name_are_read(tmp_path: Path) -> None:
+    for name in ("w.bin", "w.pth", "w"):
+        (tmp_path / name).write_bytes(save(OWN))
+        fits(tmp_path / name)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_pickles_of_later_protocols_are_read_or_refused_with_a_remedy_that_works(protocol: int, tmp_path: Path) -> None:
+    path = saved(tmp_path, OWN, pickle_protocol=protocol)
+    try:
+        read_weights("teacher", path)
+    except InvalidInputError as error:
+        assert re.search("protocol 4 or 5.*save it anew by torch.save as it is by default", str(error))
+    fits(saved(tmp_path, torch.load(path, weights_only=False)))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "is a Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "is a web page; download the file itself"),
+        (b"\n  <html>", "is a web page"),
+    ],
+)
+def test_what_stands_for_a_file_is_named(content: bytes, said: str, tmp_path: Path) -> None:
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, said)
+
+
+def test_compiled_code_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 3)), str(tmp_path / "w.pt"))
+    refused(tmp_path / "w.pt", "is a TorchScript archive, which holds code.*torch.save its state_dict")
+
+
+def test_keys_of_a_file_without_weights_are_listed(tmp_path: Path) -> None:
+    refused(saved(tmp_path, {"epoch": 3, "history": [1.0]}), r"holds no state dict \(it has: epoch, history\)")
+
+
+def test_a_pickle_that_calls_is_not_taken_for_one_of_a_later_protocol(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"model": OWN, "more": print}, protocol=2))
+    refused(tmp_path / "w.pth", "might run code when loaded; save network.state_dict")

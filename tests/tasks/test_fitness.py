@@ -1,0 +1,93 @@
+"""What is found out about networks before they are used."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.registry import NETWORKS
+from ssdkd_env.tasks import load_task
+from ssdkd_env.tasks.digits import DIGITS
+from ssdkd_env.tasks.fitness import check_trains, oddities
+from ssdkd_env.tasks.task import build_teacher
+from ssdkd_env.tasks.teacher import TeacherSettings, TeacherTraining
+
+
+class Auxiliary(ConvNet):
+    """Answers with two outputs in training mode, as GoogLeNet and Inception do."""
+
+    def forward(self, images: Tensor) -> Any:
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
+class Ending(nn.Module):
+    """The digits teacher with something behind its logits."""
+
+    def __init__(self, end: nn.Module) -> None:
+        super().__init__()
+        self.body, self.end = build_teacher(DIGITS, seed=0).eval(), end
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images to what is behind the logits."""
+        found: Tensor = self.end(self.body(images))
+        return found
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NETWORKS, "_entries", {**NETWORKS, "auxiliary": Auxiliary})
+
+
+def test_network_that_answers_with_a_tuple_in_training_is_refused_before_the_run() -> None:
+    for batch_size in (8, 1):
+        with pytest.raises(InvalidInputError, match="student_arch='auxiliary' answers with a tuple in training mode"):
+            load_task("digits", student_arch="auxiliary", budget={"batch_size": batch_size})
+
+
+def test_teacher_that_answers_with_a_tuple_in_training_is_refused_before_the_run() -> None:
+    images, labels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long)
+    spec = replace(DIGITS, teacher_arch="auxiliary", teacher_options={})
+    with pytest.raises(InvalidInputError, match="teacher_arch='auxiliary' answers with a tuple in training mode"):
+        TeacherTraining(spec, (images, labels), TeacherSettings(), torch.device("cpu"))
+
+
+def test_one_image_at_once_is_refused_where_batch_norm_needs_more() -> None:
+    network = NETWORKS["vgg11"](num_classes=10, in_channels=1)
+    spec = replace(DIGITS, student_arch="vgg11")
+    with pytest.raises(
+        InvalidInputError, match="student_arch='vgg11' cannot be trained on 1 image at once.*larger batch"
+    ):
+        check_trains("student", network, spec, 1)
+    check_trains("student", network, spec, 2)
+    load_task("digits", budget={"batch_size": 1})  # whose maps have more pixels than one
+
+
+def test_asking_leaves_the_network_and_the_generators_as_they_are() -> None:
+    network = ConvNet(10, 1, (4, 5))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state, training = torch.get_rng_state(), network.training
+    check_trains("student", network, DIGITS, 2)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state) and network.training is training
+
+
+def test_sound_teacher_has_nothing_odd() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert oddities(build_teacher(DIGITS, seed=0).eval(), DIGITS) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [(nn.Softmax(dim=1), "it ends in a softmax"), (nn.LogSoftmax(dim=1), "log_softmax")]
+)
+def test_teacher_that_ends_in_probabilities_is_odd(end: nn.Module, said: str) -> None:
+    (found,) = oddities(Ending(end), DIGITS)
+    assert said in found
