@@ -23,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,9 +38,11 @@ from ssdkd_agents.lines import append_line
 from tqdm import tqdm
 
 from ssdkd_env.devices import select_device
-from ssdkd_env.distillation.execution import PRECISION_CHOICES
-from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Task
+
+#: Precisions of our engine, each a side.
+PRECISIONS = ("auto", "float32")
 
 
 @dataclass
@@ -60,14 +61,8 @@ class Arguments(Plugins):
     """Measured rounds of each side at each pool."""
     size: tyro.conf.OmitArgPrefixes[Round] = field(default_factory=Round)
     """Work of a round; the defaults are the CIFAR task's budget for a CPU."""
-    teacher: Path | None = None
-    """Weights file of the teacher; random weights without it."""
     device: str = "cpu"
     """cpu, cuda or auto."""
-    backend: str = "auto"
-    """Backend of our engine: auto, fast or plain."""
-    precisions: tuple[str, ...] = ("auto", "float32")
-    """Precisions of our engine, each a side."""
     autocast: bool = False
     """Measure Fast-Datafree under bfloat16 autocast too."""
 
@@ -77,22 +72,18 @@ def main(args: Arguments) -> None:
     use_one_thread()
     torch.manual_seed(0)  # of the checkout's side; our engine has its own generators
     device = select_device(args.device)
-    task = args.size.task(args.teacher)
+    task = args.size.task()
     checkout = load_checkout(args.checkout)
-    settings = asdict(args) | {"teacher": args.teacher.name if args.teacher else None}
-    append_line(args.out, {name: value for name, value in settings.items() if name not in ("checkout", "out")})
+    append_line(args.out, {name: value for name, value in asdict(args).items() if name not in ("checkout", "out")})
     rows: list[list[str]] = []
-    works: dict[int, dict[str, dict[str, int]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for pool in args.pools:
-            works[pool], table = compare(args, task, checkout, pool, device, Path(folder) / str(pool))
-            rows += table
+            rows += compare(args, task, checkout, pool, device, Path(folder) / str(pool))
     facts = {"checkout_commit": checkout.commit or None, "changes": checkout.changes, "extra": EXTRA}
     append_line(args.out, facts | about(device))
-    show_work(args.size, works)
     print("Changes that Fast-Datafree needed here:\n")
     print("\n".join(f"- {change}" for change in checkout.changes) + "\n")
-    over = [f"over ours, {precision}" for precision in args.precisions]
+    over = [f"over ours, {precision}" for precision in PRECISIONS]
     head = ["pool", "side", "seconds a round", "synthesis", "student", *over]
     print(markdown_table(head, rows))
 
@@ -114,20 +105,13 @@ def check(args: Arguments) -> None:
             )
     if not args.pools or not args.workers or min(args.workers) < 0:
         raise InvalidInputError("--pools and --workers: give at least one number, and none below 0")
-    for precision in args.precisions:
-        check_choice("--precisions", precision, PRECISION_CHOICES)
-    if not args.precisions:
-        raise InvalidInputError("--precisions: give at least one, such as auto")
 
 
 def compare(
     args: Arguments, task: Task, checkout: Checkout, pool: int, device: torch.device, folder: Path
-) -> tuple[dict[str, dict[str, int]], list[list[str]]]:
-    """Gate, then measure at one size of the memory; returns the counted images of each side and rows of the table."""
-    ours = {
-        f"ours, {precision}": OurSide(args.size, task, pool, device, args.backend, precision)
-        for precision in args.precisions
-    }
+) -> list[list[str]]:
+    """Gate, then measure at one size of the memory; returns rows of the table."""
+    ours = {f"ours, {precision}": OurSide(args.size, task, pool, device, precision) for precision in PRECISIONS}
     theirs = TheirSide(checkout, args.size, next(iter(ours.values())), pool, folder)
     sides: dict[str, Callable[[], Seconds]] = {name: side.round for name, side in ours.items()}
     for autocast in (False, True) if args.autocast else (False,):
@@ -147,6 +131,7 @@ def compare(
         problems += [f"{name}: {side.memory} images in the memory, expected {pool}"] if side.memory != pool else []
     append_line(args.out, {"pool": pool, "images": counted, "problems": problems})
     refuse_if(problems)
+    show_work(args.size, pool, counted)
 
     seconds: dict[str, list[Seconds]] = {side: [] for side in sides}
     for index in tqdm(range(args.rounds), desc=f"pool of {pool:,}", unit="round", leave=False):
@@ -167,7 +152,7 @@ def compare(
                 append_line(args.out, {"pool": pool, "side": name, "over": own, "ratio": vars(interval)})
         medians = (f"{np.median([getattr(p, part) for p in parts]):.3f}" for part in ("total", "synthesis", "student"))
         rows.append([f"{pool:,}", name, *medians, *ratios])
-    return counted, rows
+    return rows
 
 
 def refuse_if(problems: list[str]) -> None:
@@ -177,21 +162,14 @@ def refuse_if(problems: list[str]) -> None:
         sys.exit(1)
 
 
-def show_work(size: Round, works: dict[int, dict[str, dict[str, Any]]]) -> None:
+def show_work(size: Round, pool: int, counted: dict[str, dict[str, int]]) -> None:
     """Print the images through each network in a round, and why one side may have more."""
-    expected = size.work()
-    for pool, counted in works.items():
-        rows = [
-            [
-                place,
-                str(expected.get(place, "–")),
-                *(str(it.get(place, 0)) for it in counted.values()),
-                EXTRA.get(place, ""),
-            ]
-            for place in sorted({*expected, *EXTRA})
-        ]
-        print(f"Images through the networks in a round, pool of {pool:,}:\n")
-        print(markdown_table(["network and place", "both must", *counted, ""], rows) + "\n")
+    expected, rows = size.work(), []
+    for place in sorted({*expected, *EXTRA}):
+        images = [str(side.get(place, 0)) for side in counted.values()]
+        rows.append([place, str(expected.get(place, "–")), *images, EXTRA.get(place, "")])
+    print(f"Images through the networks in a round, pool of {pool:,}:\n")
+    print(markdown_table(["network and place", "both must", *counted, ""], rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from laboratory.common import about, check_least
-from laboratory.importance import (
-    UNDISTURBED,
-    Recording,
-    differences_of,
-    entries_read,
-    play_all,
-    refuse_drawing,
-)
-from laboratory.plots import plot_importance
+from laboratory.importance import UNDISTURBED, differences_of, entries_read, play_all, refuse_drawing
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.benchmarking.experiments import sampler_digest
 from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines_file, launch
@@ -44,7 +36,7 @@ class Arguments(Plugins):
     sampler: str
     """File or run folder of a trained sampler, or a baseline that draws nothing."""
     out: Path
-    """JSON-lines file to write; must not exist. A picture goes beside it."""
+    """JSON-lines file to write; must not exist."""
     env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
     seeds: int = 20
@@ -75,7 +67,7 @@ def main(args: Arguments) -> None:
     print(f"environments: {pool.count}, {pool.choice}")
     with closing(pool):
         episodes = play_all(pool, sampler, range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds), args.out)
-    read = entries_read(sampler, env, Recording.of(episodes[UNDISTURBED]))
+    read = entries_read(sampler, env, episodes[UNDISTURBED])
     differences = differences_of(episodes)
     settings = {name: value for name, value in as_settings(args).items() if name != "out"}
     summary = {score: {group: vars(value) for group, value in row.items()} for score, row in differences.items()}
@@ -86,7 +78,6 @@ def main(args: Arguments) -> None:
     columns = ["entries of another episode", *(f"difference of {score}" for score in differences)]
     rows = [[group, *(str(row[group]) for row in differences.values())] for group in next(iter(differences.values()))]
     print("\n" + markdown_table(columns, rows))
-    plot_importance({name: read[name] for name in ranked}, differences, args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import numpy as np
 from laboratory.common import about, check_least
 from laboratory.plans import REWARDS, fixed_plans, play_plans
 from laboratory.plots import plot_plans
-from laboratory.statistics import better_half, rank_correlation, share_interval
+from laboratory.statistics import better_half, rank_correlation, share_interval, two_digits
 from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import refuse_settings
@@ -90,10 +90,10 @@ def main(args: Arguments) -> None:
 def by_plan(lines: list[dict[str, Any]], name: str) -> dict[str, list[float]]:
     """Plan → final accuracy, or a score's gain, of each seed."""
     values: dict[str, list[float]] = {}
-    for line in sorted(lines, key=lambda line: int(line["seed"])):
+    for line in lines:
         value = line["final"]["accuracy"] if name == "accuracy" else line["gains"][name]
         values.setdefault(line["label"], []).append(value)
-    return {label: values[label] for label in dict.fromkeys(line["label"] for line in lines)}
+    return values
 
 
 def summarize(lines: list[dict[str, Any]]) -> dict[str, Any]:
@@ -135,8 +135,7 @@ def report(lines: list[dict[str, Any]], summary: dict[str, Any], out: Path) -> N
 
 def _shown(summary: dict[str, Any], name: str) -> list[str]:
     """An interval of all plans, and that of the better half."""
-    pair = (summary[name], summary[f"{name}_better_half"])
-    return [f"{one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}]" for one in pair]
+    return [two_digits(Interval(**summary[key])) for key in (name, f"{name}_better_half")]
 
 
 if __name__ == "__main__":

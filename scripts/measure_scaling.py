@@ -2,7 +2,7 @@
 
 Examples:
   python scripts/measure_scaling.py --out runs/scaling.jsonl
-  python scripts/measure_scaling.py --out runs/scaling.jsonl --sweeps buffer --largest 50000
+  python scripts/measure_scaling.py --out runs/scaling.jsonl --largest 50000
 
 Appends JSON lines to a new file and prints Markdown tables. Times are of one process
 with one torch thread: let the machine do nothing else. A buffer of a million images takes 3 GiB of memory.
@@ -12,25 +12,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from laboratory.common import about, check_least
-from laboratory.scaling import (
-    CPU,
-    MOST_LINEAR,
-    check_memory,
-    fit_growth,
-    make_sweeps,
-    measure_point,
-    power,
-    table_of,
-)
+from laboratory.scaling import CPU, MOST_LINEAR, check_memory, fit_growth, make_sweeps, measure_point, power, table_of
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.lines import append_line
 from tqdm import tqdm
-
-from ssdkd_env.errors import InvalidInputError
 
 
 @dataclass
@@ -39,8 +27,6 @@ class Arguments(Plugins):
 
     out: Path
     """JSON-lines file to write; must not exist."""
-    sweeps: tuple[Literal["buffer", "candidates", "classes"], ...] = ("buffer", "candidates", "classes")
-    """What grows."""
     largest: int = 1_000_000
     """Images of the largest buffer; the larger ones of 180 to 1,000,000 are left out."""
     repeats: int = 15
@@ -51,13 +37,9 @@ def main(args: Arguments) -> None:
     """Measure one sweep after another."""
     check_lines_file("out", args.out)
     check_least(args, repeats=3)
-    if not args.sweeps:
-        raise InvalidInputError("--sweeps: expected at least one of buffer, candidates, classes")
     use_one_thread()
-    every_sweep = make_sweeps(args.largest)
-    sweeps = {name: every_sweep[name] for name in dict.fromkeys(args.sweeps)}
-    for name, sweep in sweeps.items():
-        check_memory(name, sweep)
+    sweeps = make_sweeps(args.largest)
+    check_memory(sweeps)
     faster: list[str] = []
     bending: list[str] = []
     for name, sweep in sweeps.items():
@@ -70,7 +52,7 @@ def main(args: Arguments) -> None:
             facts = {"sweep": name, "unit": sweep.unit, "part": part, "linear": growth.linear}
             append_line(args.out, facts | asdict(growth))
             if not growth.linear:
-                faster.append(f"{part} {growth.verdict} with the {sweep.unit}: {power(growth.exponent)}")
+                faster.append(f"{part} may grow FASTER than linearly with the {sweep.unit}: {power(growth.exponent)}")
             if growth.last_exponent.low > MOST_LINEAR:
                 bending.append(f"{part} with the {sweep.unit}: {power(growth.last_exponent)}")
         print(f"{table_of(sweep, measured, growths)}\n")

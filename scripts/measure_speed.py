@@ -32,6 +32,7 @@ from laboratory.speed import (
     play_in_checkout,
     sides,
 )
+from laboratory.statistics import two_digits
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
@@ -122,7 +123,7 @@ def measure_runs(args: Runs) -> None:
             append_line(args.out, line)
             rate = bootstrap_mean(count / seconds for seconds in line["seconds"])
             rates.setdefault(line["way"], {})[count] = rate
-            shown = f"{_short(rate)} | {_ratio(lines[0]['seconds'], line['seconds'])} | {line['memory_mib']:.0f}"
+            shown = f"{two_digits(rate)} | {_ratio(lines[0]['seconds'], line['seconds'])} | {line['memory_mib']:.0f}"
             print(f"| {count} | {line['way']} | {shown} | {line['seconds_to_start']:.0f} |", flush=True)
     plot_runs(rates, args.out.with_suffix(".png"))
 
@@ -193,11 +194,7 @@ def measure_peak(args: Peak) -> None:
 
 
 def _ratio(before: Sequence[float], now: Sequence[float]) -> str:
-    return _short(bootstrap_mean(a / b for a, b in zip(before, now, strict=True)))
-
-
-def _short(value: Interval) -> str:
-    return f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
+    return two_digits(bootstrap_mean(a / b for a, b in zip(before, now, strict=True)))
 
 
 if __name__ == "__main__":

@@ -51,11 +51,7 @@ class Arguments(Plugins):
     num_envs: int = 1
     """Environments side by side; equal work of several is done together (the backend grouped)."""
     rounds: int = 4
-    """Rounds that are measured, after one that is not."""
-    trace_rounds: int = 1
-    """Rounds in the trace, after those."""
-    seed: int = 0
-    """Of the first environment; the others have the next ones."""
+    """Rounds that are measured, after one that is not; the trace has the next one."""
     env: EnvOptions = field(default_factory=ENV)
     """Arguments of the environment."""
 
@@ -67,15 +63,15 @@ def main(args: Arguments) -> None:
             refuse_existing(name, path)
     if not args.trace.name.endswith((".json", ".json.gz")):
         raise InvalidInputError(f"--trace {args.trace}: expected a name that ends in .json or .json.gz")
-    check_least(args, num_envs=1, seed=0, rounds=1, trace_rounds=1)
+    check_least(args, num_envs=1, rounds=1)
     use_one_thread()
     refuse_settings(args.env, {"rounds_per_step": "leave it out: rounds are what is measured"})
     kwargs, backend = env_arguments(args.env_id, args.env.settings()), "grouped" if args.num_envs > 1 else "loop"
-    marked, plain = (Environments(kwargs, args.num_envs, backend, 1, args.seed) for _ in range(2))
-    if (needed := 1 + args.rounds + args.trace_rounds) > marked.rounds:
+    marked, plain = (Environments(kwargs, args.num_envs, backend, 1) for _ in range(2))
+    if (needed := 1 + args.rounds + 1) > marked.rounds:
         raise InvalidInputError(
-            f"--rounds {args.rounds}: with one before them and --trace-rounds {args.trace_rounds} after them more than "
-            f"the budget's {marked.rounds}; give fewer, or --env.budget.rounds {needed}"
+            f"--rounds {args.rounds}: with one before and one after them more than the budget's {marked.rounds}; "
+            f"give fewer, or --env.budget.rounds {needed}"
         )
     begin(marked)
     begin(plain)
@@ -89,10 +85,9 @@ def main(args: Arguments) -> None:
         for index, one in enumerate(measured):
             append_line(args.out, {"round": index} | one)
         append_line(args.out, as_settings(args) | {"measured_over_unmeasured": vars(overhead)} | about(marked.device))
-    profiler = profiled(marked, args.trace_rounds)
+    profiler = profiled(marked)
     write_atomically(args.trace, lambda temporary: profiler.export_chrome_trace(str(temporary)))
-    mebibytes = args.trace.stat().st_size / MIB
-    print(f"{args.trace}: {mebibytes:.1f} MiB, {args.trace_rounds} round(s); open it at https://ui.perfetto.dev")
+    print(f"{args.trace}: {args.trace.stat().st_size / MIB:.1f} MiB; open it at https://ui.perfetto.dev")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.reading import printable, read_json
 from ssdkd_env.tasks import Task
 from ssdkd_env.tasks.fitness import oddities
+from ssdkd_env.tasks.registry import TASKS
 from ssdkd_env.tasks.scores import real_scores
 
 #: A teacher whose score is so far below its card's is not what the card describes.
@@ -42,7 +43,8 @@ def introduce(task: Task, settings: EnvSettings, device: torch.device) -> list[s
                 f"warning: its card says {claimed:.4f}: is it the right file, is this its data, and were its inputs "
                 "normalised so? --mean and --std say otherwise"
             )
-    lines += [f"warning: {said}" for said in oddities(task.teacher_on(torch.device("cpu")), spec)]
+    own = TASKS.find(settings.task)
+    lines += [f"warning: {said}" for said in oddities(task.teacher_on(torch.device("cpu")), spec, own.std)]
     return [printable(line) for line in lines]
 
 

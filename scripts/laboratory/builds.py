@@ -26,9 +26,7 @@ class CommandError(RuntimeError):
     """A command ended with another exit code than 0; the text has the end of what it said."""
 
 
-def run(
-    words: list[str | Path], folder: Path, variables: dict[str, str] | None = None, patience: float = PATIENCE
-) -> str:
+def run(words: list[str | Path], folder: Path, variables: dict[str, str] | None = None) -> str:
     """Run a command in a folder and return its standard output.
 
     It sees neither the caller's Python path nor the test runner's variables, so that nothing of a source tree is found
@@ -40,7 +38,7 @@ def run(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
     environment = inherited | {"OMP_NUM_THREADS": "1"} | (variables or {})
     command = [str(word) for word in words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=patience)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode:
         said = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}".strip()
         raise CommandError(f"exit code {done.returncode} of {' '.join(command)}\n{said}")

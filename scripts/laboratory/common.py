@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psutil
@@ -32,6 +33,17 @@ def timed(device: torch.device, call: Callable[[], ResultT]) -> tuple[ResultT, f
     result = call()
     wait_for(device)
     return result, time.perf_counter() - started
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """New numbers have double precision inside this block, so that two ways of computing them differ by little."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def memory_mib() -> float:
@@ -71,29 +83,25 @@ class Environments:
         count: how many.
         backend: see `SubEnvironments`.
         processes: among which they are divided; None leaves it to the backend.
-        seed: of the first, the others have the next ones.
 
     Attributes:
         device: of their networks.
         rounds: of an episode.
     """
 
-    def __init__(
-        self, kwargs: dict[str, Any], count: int, backend: str, processes: int | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, kwargs: dict[str, Any], count: int, backend: str, processes: int | None = None) -> None:
         if kwargs.get("work_scale") or (kwargs.get("budget") or {}).get("work"):
             raise InvalidInputError("work_scale, budget['work']: rounds are what is measured; leave them out")
         self._pool = SubEnvironments(count, kwargs, backend, processes)
         self.device, self.rounds = self._pool.first.device, self._pool.first.budget.rounds
         self._actions = dict.fromkeys(range(count), self._pool.first.paper_action)
-        self._seeds = {index: seed + index for index in range(count)}
         self._left = 0
         self.close = self._pool.close
 
     def ready(self) -> None:
         """Begin an episode where the last one has ended."""
         if not self._left:
-            self._pool.reset(self._seeds)
+            self._pool.reset({index: index for index in self._actions})
             self._left = self.rounds
 
     def once(self) -> dict[int, StepResult]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from laboratory.common import float64
 from ssdkd_env.distillation import make_method, priority
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
@@ -49,7 +48,7 @@ class Row(NamedTuple):
 
 def compare_devices(device: torch.device) -> list[Row]:
     """Every part of a round on a device beside the CPU."""
-    with _float64():
+    with float64():
         here, there = numbers_of(torch.device("cpu")), numbers_of(device)
     differences = {
         what: (there[what].cpu() - numbers).abs().max() / numbers.abs().max() for what, numbers in here.items()
@@ -115,13 +114,3 @@ def _memory(device: torch.device, logits: Tensor, weights: Tensor, keys: Tensor)
         "probabilities": probabilities,
         "importance weights": priority.importance_weights(probabilities, 0.4).double(),
     }
-
-
-@contextmanager
-def _float64() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

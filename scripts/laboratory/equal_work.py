@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from laboratory.common import timed
 from ssdkd_env.distillation import DistillationRun, make_method
-from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.tasks import Task
 from ssdkd_env.tasks.cifar import CIFAR10
 from ssdkd_env.tasks.task import build_teacher
@@ -59,11 +57,11 @@ class Round:
         backward = {f"{place}, backward": images for place, images in places.items()}
         return places | backward | {"teacher, answers": distillation}
 
-    def task(self, teacher: str | Path | None = None, seed: int = 0) -> Task:
-        """CIFAR-10's task with these networks; the teacher's weights are random without a file of them.
+    def task(self) -> Task:
+        """CIFAR-10's task with these networks; the teacher's weights are random, which no time depends on.
 
         Raises:
-            InvalidInputError: when a network is unknown, or the weights do not fit.
+            InvalidInputError: when a network is unknown.
         """
         budget = replace(
             CIFAR10.budget,
@@ -82,12 +80,9 @@ class Round:
             generator_options={"channels": self.generator_channels},
             budget=budget,
         )
-        network = build_teacher(spec, seed)
-        if teacher is not None:
-            load_weights("teacher", teacher, network)
-        task = Task(spec, network)
-        task.build_student(seed)  # refuses what does not fit here, before anything is measured
-        task.build_generator(seed)
+        task = Task(spec, build_teacher(spec, 0))
+        task.build_student(0)  # refuses what does not fit here, before anything is measured
+        task.build_generator(0)
         return task
 
 
@@ -201,22 +196,13 @@ class OurSide:
         task: made by `size.task()`.
         pool: images in the memory when the student studies.
         device: where.
-        backend: of the engine.
         precision: of the engine.
     """
 
-    def __init__(
-        self,
-        size: Round,
-        task: Task,
-        pool: int,
-        device: torch.device,
-        backend: str = "auto",
-        precision: str = "float32",
-    ) -> None:
+    def __init__(self, size: Round, task: Task, pool: int, device: torch.device, precision: str = "float32") -> None:
         self.task, self.device = task, device
         method = make_method("fast5", {"steps": size.inversion_steps, "pool_capacity": pool})
-        self.run = DistillationRun(task, method, seed=0, device=device, backend=backend, precision=precision)
+        self.run = DistillationRun(task, method, seed=0, device=device, precision=precision)
         self.first_student = copy.deepcopy(self.run.student)
         self.run.warm_up()
         made = self.run.buffer.residents

@@ -68,52 +68,35 @@ def scores_of(episode: PlayedEpisode) -> dict[str, float]:
     return {"return": episode.total} | {name: value for name, value in real.items() if value is not None}
 
 
-class Recording(NamedTuple):
-    """What was shown in several episodes.
-
-    Attributes:
-        observations: (episodes, steps, entries) float32; after an episode's end its last observation is repeated.
-        lengths: (episodes,) steps of each.
-    """
-
-    observations: FloatArray
-    lengths: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, episodes: Sequence[PlayedEpisode]) -> Recording:
-        """The observations of played episodes."""
-        lengths = np.array([len(episode.observations) for episode in episodes])
-        rows = [np.minimum(np.arange(lengths.max()), length - 1) for length in lengths]
-        return cls(np.stack([episode.observations[r] for episode, r in zip(episodes, rows, strict=True)]), lengths)
-
-
 class Replacement(NamedTuple):
-    """Columns that a sampler sees from elsewhere while it acts: episode i from `source[i]`, shaped as a recording."""
+    """Columns that a sampler sees from elsewhere while it acts: in episode i from `source[i]`, (steps, entries)."""
 
     columns: Sequence[int]
-    source: FloatArray
+    source: Sequence[FloatArray]
 
     @classmethod
-    def of(cls, recording: Recording, columns: Sequence[int], across_steps: bool) -> Replacement:
+    def of(cls, episodes: Sequence[PlayedEpisode], columns: Sequence[int], across_steps: bool) -> Replacement:
         """Values of the next episode at the same step; of the last episode, those of the first.
 
         Args:
-            recording: of the same episodes.
+            episodes: the same ones, undisturbed.
             columns: of the observation.
             across_steps: take the same episode's values half an episode away instead, for what is alike in all
                 episodes at the same step.
         """
-        seen, steps = recording.observations, np.arange(recording.observations.shape[1])
-        if not across_steps:
-            return cls(columns, np.roll(seen, -1, axis=0))
-        away = [seen[i, (steps + length // 2) % length] for i, length in enumerate(recording.lengths)]
-        return cls(columns, np.stack(away))
+        seen = [episode.observations for episode in episodes]
+        if across_steps:
+            return cls(columns, [np.roll(each, -(len(each) // 2), axis=0) for each in seen])
+        return cls(columns, [*seen[1:], seen[0]])
 
     def apply(self, observations: FloatArray, first: int, step_index: int) -> FloatArray:
-        """What is shown in a step in place of (n, entries) observations of the episodes from number `first` on."""
+        """What is shown in a step in place of (n, entries) observations of the episodes from number `first` on.
+
+        Where an episode outlasts its source, the source's last observation stays.
+        """
         shown = observations.copy()
-        last = min(step_index, self.source.shape[1] - 1)
-        shown[:, self.columns] = self.source[first : first + len(shown), last][:, self.columns]
+        for row, source in zip(shown, self.source[first:], strict=False):
+            row[self.columns] = source[min(step_index, len(source) - 1), self.columns]
         return shown
 
 
@@ -170,12 +153,12 @@ def refuse_drawing(sampler: Sampler, env: SSDKDEnv) -> None:
         )
 
 
-def entries_read(sampler: Sampler, env: SSDKDEnv, recording: Recording) -> dict[str, float]:
+def entries_read(sampler: Sampler, env: SSDKDEnv, episodes: Sequence[PlayedEpisode]) -> dict[str, float]:
     """Entry → mean absolute change of the action's parts when its values change places between all steps.
 
     Parts lie in [−1, 1]; those of a choice are one-hot. A sampler with a memory is asked without it.
     """
-    seen = np.concatenate([shown[:length] for shown, length in zip(*recording, strict=True)])
+    seen = np.concatenate([episode.observations for episode in episodes])
 
     def unchanged(asked: Dummy, shown: FloatArray, before: Values) -> float:
         return -float(np.abs(answers(sampler, env, shown) - before).mean())
@@ -195,8 +178,7 @@ def play_all(
         for name in (UNDISTURBED, *groups):
             replacement = None
             if name != UNDISTURBED:
-                recording = Recording.of(episodes[UNDISTURBED])
-                replacement = Replacement.of(recording, groups[name], across_steps=name == PROGRESS)
+                replacement = Replacement.of(episodes[UNDISTURBED], groups[name], across_steps=name == PROGRESS)
             episodes[name] = []
             for episode in play(pool, sampler, seeds, replacement):
                 episodes[name].append(episode)

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import abc
 import importlib
-import importlib.util
 import json
+import pkgutil
 import sys
 import time
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +29,12 @@ class AnyClass(abc.ABCMeta):
         """An empty class of that name."""
         if name.startswith("__"):
             raise AttributeError(name)
-        return AnyClass(name, (), {"__call__": lambda self, *given, **named: given[0] if given else self})
+        does: dict[str, Any] = {
+            "__call__": lambda self, *given, **named: given[0] if given else self,
+            "__enter__": lambda self: self,
+            "__exit__": lambda self, *error: None,
+        }
+        return AnyClass(name, (), does)
 
     def __call__(cls, *given: Any, **named: Any) -> Any:
         """An instance, whatever is given; as a decorator it leaves functions as they are."""
@@ -43,8 +47,6 @@ class AnyClass(abc.ABCMeta):
 
 class StandIn(ModuleType):
     """A module in which there is every name."""
-
-    __path__: list[str] = []  # noqa: RUF012 - as the import system has it
 
     def __getattr__(self, name: str) -> Any:
         """An empty class of that name."""
@@ -72,13 +74,10 @@ class StandIns:
 
 
 def modules(package: str) -> Iterator[str]:
-    """Every module of a package by name, found without importing it."""
-    spec = importlib.util.find_spec(package)
-    for location in (spec and spec.submodule_search_locations) or ():
-        for path in sorted(Path(location).rglob("*.py")):
-            parts = path.relative_to(Path(location).parent).with_suffix("").parts
-            if parts[-1] != "__main__":  # which would run
-                yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    """A package and every module in it by name; its packages are imported to look into them."""
+    yield package
+    inside = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.", onerror=lambda name: None)
+    yield from (found.name for found in inside if not found.name.endswith("__main__"))  # which would run
 
 
 def import_all(lacking: set[str]) -> dict[str, object]:

@@ -11,6 +11,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from ssdkd_agents.analysis.markdown import markdown_table
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from laboratory.common import Environments, timed, wait_for
@@ -42,19 +43,17 @@ def measure(marked: Environments, plain: Environments, rounds: int) -> Iterator[
             if side is plain:
                 _, bare = timed(side.device, side.once)
             else:
-                labels = exclusive(profiled(side, 1).events())
+                labels = exclusive(profiled(side).events())
         yield {"wall": sum(label["seconds"] for label in labels.values()), "bare": bare, "labels": labels}
 
 
-def profiled(side: Environments, rounds: int) -> profile:
-    """What PyTorch's profiler saw of some rounds. On a GPU every range waits for the device."""
+def profiled(side: Environments) -> profile:
+    """What PyTorch's profiler saw of a round. On a GPU every range waits for the device."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if side.device.type == "cuda" else [])
     profiler: profile = profile(activities=activities)
-    with ranges.waiting(partial(wait_for, side.device)), profiler:
-        for _ in range(rounds):
-            with record_function(ROUND):
-                side.once()
-                wait_for(side.device)
+    with ranges.waiting(partial(wait_for, side.device)), profiler, record_function(ROUND):
+        side.once()
+        wait_for(side.device)
     return profiler
 
 
@@ -110,20 +109,19 @@ def rows_of(measured: Sequence[Mapping[str, Any]]) -> list[Row]:
 def table_of(rows: Sequence[Row]) -> str:
     """Markdown: a line for each row, and the whole round."""
     whole = sum(row.seconds for row in rows)
-    lines = ["| phase | part | ms a round | share | calls a round |", "|---|---|---:|---:|---:|"]
-    for row in rows:
-        calls = "" if row.part == OTHER else f"{row.calls:g}"  # what is left over is not called
-        lines.append(f"| {row.phase} | {row.part} | {_cells(row.seconds, whole)} | {calls} |")
-    return "\n".join([*lines, f"| all | | {_cells(whole, whole)} | |"])
+    calls = ["" if row.part == OTHER else f"{row.calls:g}" for row in rows]  # what is left over is not called
+    cells = [[row.phase, row.part, *_cells(row.seconds, whole), n] for row, n in zip(rows, calls, strict=True)]
+    columns = ["phase", "part", "ms a round", "share", "calls a round"]
+    return markdown_table(columns, [*cells, ["all", "", *_cells(whole, whole), ""]])
 
 
 def sums_of(rows: Sequence[Row], by: str) -> str:
     """Markdown: the sums by `"phase"` or by `"part"`, the largest first."""
     names = {getattr(row, by) for row in rows}
     sums = {name: sum(row.seconds for row in rows if getattr(row, by) == name) for name in names}
-    lines = [f"| {name} | {_cells(sums[name], sum(sums.values()))} |" for name in sorted(sums, key=lambda n: -sums[n])]
-    return "\n".join([f"| {by} | ms a round | share |", "|---|---:|---:|", *lines])
+    cells = [[name, *_cells(sums[name], sum(sums.values()))] for name in sorted(sums, key=lambda n: -sums[n])]
+    return markdown_table([by, "ms a round", "share"], cells)
 
 
-def _cells(seconds: float, whole: float) -> str:
-    return f"{1000 * seconds:.2f} | {100 * seconds / whole:.1f} %"
+def _cells(seconds: float, whole: float) -> list[str]:
+    return [f"{1000 * seconds:.2f}", f"{100 * seconds / whole:.1f} %"]

@@ -16,7 +16,7 @@ from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import Interval
 from ssdkd_agents.machine import MIB
 
-from laboratory.statistics import Values, bootstrap_interval
+from laboratory.statistics import Values, bootstrap_interval, two_digits
 from ssdkd_env.distillation import SamplingPlan, priority
 from ssdkd_env.distillation.allowance import NOTHING, Allowance
 from ssdkd_env.distillation.buffer import Entries, ReplayBuffer
@@ -75,20 +75,6 @@ class Sweep(NamedTuple):
     points: tuple[Point, ...]
 
 
-class Stopwatch:
-    """Collects the processor's seconds of named parts."""
-
-    def __init__(self) -> None:
-        self.cpu: dict[str, list[float]] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Time what is inside."""
-        started = time.process_time()
-        yield
-        self.cpu.setdefault(name, []).append(time.process_time() - started)
-
-
 def make_sweeps(largest: int) -> dict[str, Sweep]:
     """The three sweeps by name; buffers of more than `largest` images are left out.
 
@@ -109,19 +95,20 @@ def make_sweeps(largest: int) -> dict[str, Sweep]:
     }
 
 
-def check_memory(name: str, sweep: Sweep) -> None:
-    """See to it that the largest buffer of a sweep fits into memory with room to spare.
+def check_memory(sweeps: Mapping[str, Sweep]) -> None:
+    """See to it that the largest buffer fits into memory with room to spare.
 
     Raises:
         InvalidInputError: when it does not.
     """
     available = psutil.virtual_memory().available
-    point = max(sweep.points, key=lambda point: point.images * point.image_bytes)
+    points = [point for sweep in sweeps.values() for point in sweep.points]
+    point = max(points, key=lambda point: point.images * point.image_bytes)
     needed = math.ceil(point.images * (point.image_bytes * (1 + 1 / FILLS) + ROUND_BYTES)) + SPARE_BYTES
     if needed > available:
         raise InvalidInputError(
-            f"--sweeps {name}: {point.size} need {needed / 2**30:.1f} GiB of memory with room to spare, "
-            f"{available / 2**30:.1f} GiB are available; give a smaller --largest, or leave it out of --sweeps"
+            f"{point.images} images of {point.classes} classes need {needed / 2**30:.1f} GiB of memory with room to "
+            f"spare, {available / 2**30:.1f} GiB are available; give a smaller --largest, or free some"
         )
 
 
@@ -136,11 +123,11 @@ def measure_point(point: Point, repeats: int) -> dict[str, Any]:
         `point`; `cpu`, part → seconds of each repeat; `nbytes` of the buffer, and `expected_bytes` by arithmetic.
     """
     sample = BufferRounds(point)
-    sample.once(Stopwatch())
-    watch = Stopwatch()
+    sample.once()
+    sample.cpu.clear()
     for _ in range(repeats):
-        sample.once(watch)
-    return {"point": asdict(point), "cpu": watch.cpu, "nbytes": sample.nbytes, "expected_bytes": sample.expected_bytes}
+        sample.once()
+    return {"point": asdict(point), "cpu": sample.cpu, "nbytes": sample.nbytes, "expected_bytes": sample.expected_bytes}
 
 
 class BufferRounds:
@@ -151,6 +138,7 @@ class BufferRounds:
     Attributes:
         buffer: full from the start.
         nbytes, expected_bytes: of the buffer, as it is and by arithmetic.
+        cpu: part → the processor's seconds in each round.
     """
 
     def __init__(self, point: Point) -> None:
@@ -165,6 +153,7 @@ class BufferRounds:
         residents.discrepancy.exponential_(generator=self._random)
         residents.confidence.uniform_(1 / point.classes, 1, generator=self._random)
         self.nbytes, self.expected_bytes = self.buffer.nbytes, point.images * point.image_bytes
+        self.cpu: dict[str, list[float]] = {}
 
     def _noise(self, count: int, classes: int) -> Entries:
         logits = torch.randn(count, classes, generator=self._random)
@@ -178,23 +167,29 @@ class BufferRounds:
             born=torch.zeros(count, dtype=torch.int64),
         )
 
-    def once(self, watch: Stopwatch) -> None:
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        started = time.process_time()
+        yield
+        self.cpu.setdefault(name, []).append(time.process_time() - started)
+
+    def once(self) -> None:
         """One round: `weigh`, `update`, `probabilities`, `draw`, `gather` and `report`."""
         plan, buffer, candidates, residents = SamplingPlan(), self.buffer, self._candidates, self.buffer.residents
-        with watch.part("weigh"):
+        with self._part("weigh"):
             weights = log_weights(plan, buffer.mean_class_share(), residents, candidates)
-        with watch.part("update"):
+        with self._part("update"):
             keys = replacement_keys(weights, self._random)
             update = buffer.update(candidates, keys, math.floor(plan.replaced_share * buffer.capacity))
-        with watch.part("probabilities"):
+        with self._part("probabilities"):
             probabilities = priority.sampling_probabilities(weights[update.rows])
             residents.importance_weight.copy_(priority.importance_weights(probabilities, plan.importance_exponent))
-        with watch.part("draw"):
+        with self._part("draw"):
             draws = priority.draw_with_replacement(probabilities, DRAWS, self._random)
-        with watch.part("gather"):
+        with self._part("gather"):
             chunk = draws[:GATHERED]
             _ = residents.images.index_select(0, chunk), residents.importance_weight[chunk]
-        with watch.part("report"):
+        with self._part("report"):
             zero = torch.zeros(())
             synthesis = Synthesis.of(candidates, zero, torch.zeros(3))
             distillation = Distillation(zero, zero, update.replaced, probabilities)
@@ -216,12 +211,6 @@ class Growth:
     def linear(self) -> bool:
         """Whether the interval leaves no room above `MOST_LINEAR`."""
         return self.exponent.high <= MOST_LINEAR
-
-    @property
-    def verdict(self) -> str:
-        """What may be said of it."""
-        may = "GROWS" if self.exponent.low > MOST_LINEAR else "MAY GROW"
-        return "grows no faster than linearly" if self.linear else f"{may} FASTER than linearly"
 
 
 def fit_growth(seconds: Mapping[int, Sequence[float]]) -> Growth:
@@ -247,7 +236,7 @@ def fit_growth(seconds: Mapping[int, Sequence[float]]) -> Growth:
 
 def power(exponent: Interval) -> str:
     """A power of the size, with its interval."""
-    return f"n^{exponent.mean:.2f} [{exponent.low:.2f}, {exponent.high:.2f}]"
+    return f"n^{two_digits(exponent)}"
 
 
 def table_of(sweep: Sweep, measured: Sequence[Mapping[str, Any]], growths: Mapping[str, Growth]) -> str:

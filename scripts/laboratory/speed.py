@@ -8,17 +8,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from laboratory.common import timed
+from laboratory.common import float64, timed
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs import SSDKDEnv
@@ -60,9 +60,7 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
 
     The gate of every figure of speed: where it is above `GATE_TOLERANCE` the two sides do not do the same.
     """
-    with ExitStack() as undo:
-        undo.callback(torch.set_default_dtype, torch.get_default_dtype())
-        torch.set_default_dtype(torch.float64)
+    with float64():
         budget = replace(env.budget, rounds=rounds, warmup_rounds=1, student_steps=min(env.budget.student_steps, 8))
         teacher = copy.deepcopy(env.task.teacher_on(torch.device("cpu"))).double()
         task = Task(replace(env.task.spec, budget=budget), teacher)
@@ -75,15 +73,12 @@ def grouped_error(env: SSDKDEnv, count: int = 3, rounds: int = 2) -> float:
             for run in alone:
                 run.step(plan)
             grouped.play([partial(run.step, plan) for run in together])
-        numbers = (
-            [
-                torch.cat([p.detach().flatten() for p in (*run.student.parameters(), run.buffer.residents.discrepancy)])
-                for run in runs
-            ]
-            for runs in (alone, together)
-        )
-        # `torch.max` passes NaN on, Python's own does not.
-        return float(torch.stack([(a - b).abs().max() for a, b in zip(*numbers, strict=True)]).max())
+        differences = [(_numbers(a) - _numbers(b)).abs().max() for a, b in zip(alone, together, strict=True)]
+        return float(torch.stack(differences).max())  # `torch.max` passes NaN on, Python's own does not
+
+
+def _numbers(run: DistillationRun) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in (*run.student.parameters(), run.buffer.residents.discrepancy)])
 
 
 #: Plays episodes in a checkout, with nothing but what every version of the environment has.

@@ -29,6 +29,11 @@ def bootstrap_interval(
     return Interval(float(statistic(*samples)), float(low), float(high))
 
 
+def two_digits(interval: Interval) -> str:
+    """An interval as text, with two digits after the point."""
+    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
 def between_group_share(*groups: Values | Sequence[float], axis: int = -1) -> Values:
     """Share of the variance that the group explains (one-way random effects, intraclass correlation), in [0, 1].
 

@@ -101,8 +101,8 @@ def load_task(
         teacher: weights file in place of the task's own. A JSON card beside it says its network and normalisation.
         teacher_arch: network of that file, by name or import path; called with num_classes and in_channels.
         teacher_weights: key of the weights in that file, or "ema"; see `networks.weight_files.read_weights`.
-        mean, std: what the teacher's inputs were normalised with, for each channel, in place of its card's, or the
-            task's.
+        mean: what the teacher's inputs were normalised with, for each channel, in place of its card's, or the task's.
+        std: likewise.
         student_arch: the student's network, likewise.
         generator_arch: the generator's network, likewise; called with latent_dim and image_shape.
         budget: settings of the `Budget` to replace; `"preset"` names one of the task's other budgets.

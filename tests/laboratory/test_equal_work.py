@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 import torch
 from laboratory.equal_work import EXTRA, OurSide, Round, WorkCounter, filler_images, unequal_work
 from torch import nn
@@ -20,13 +19,12 @@ SMALL = Round(
 )
 
 
-def our_side(size: Round = SMALL, pool: int = 20, backend: str = "auto") -> OurSide:
-    return OurSide(size, size.task(), pool, torch.device("cpu"), backend)
+def our_side(size: Round = SMALL, pool: int = 20) -> OurSide:
+    return OurSide(size, size.task(), pool, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("backend", ["fast", "plain"])
-def test_our_round_does_the_work_that_both_must_do(backend: str) -> None:
-    side = our_side(backend=backend)
+def test_our_round_does_the_work_that_both_must_do() -> None:
+    side = our_side()
     counter = side.counter()
     with counter.counting():
         side.round()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from laboratory.importance import (
     EVERYTHING,
-    Recording,
     Replacement,
     entries_read,
     group_of,
@@ -81,11 +80,18 @@ def env() -> SSDKDEnv:
     return make(observation="unscaled")
 
 
-def recording_of(env: SSDKDEnv, episodes: int = 4, rounds: int = 6, lengths: Sequence[int] | None = None) -> Recording:
-    """Random numbers, with a progress that is the same in every episode."""
-    seen = np.random.default_rng(1).uniform(0, 1, (episodes, rounds, len(env.observation_names))).astype(np.float32)
-    seen[:, :, 0] = np.arange(rounds) / rounds
-    return Recording(seen, np.array(lengths or [rounds] * episodes))
+def episode_of(observations: FloatArray) -> PlayedEpisode:
+    return PlayedEpisode(0, {}, observations, [0.0] * len(observations), {})
+
+
+def episodes_of(env: SSDKDEnv, episodes: int = 4, lengths: Sequence[int] = (6,)) -> list[PlayedEpisode]:
+    """Random numbers, with a progress that is the same in every episode; the lengths come again and again."""
+    random = np.random.default_rng(1)
+    shapes = [(lengths[number % len(lengths)], len(env.observation_names)) for number in range(episodes)]
+    made = [random.uniform(0, 1, shape).astype(np.float32) for shape in shapes]
+    for seen in made:
+        seen[:, 0] = np.arange(len(seen)) / max(lengths)
+    return [episode_of(seen) for seen in made]
 
 
 def column_of(env: SSDKDEnv, name: str) -> int:
@@ -131,44 +137,35 @@ def test_group_is_that_of_the_name(entry: str, group: str) -> None:
 @pytest.mark.parametrize("name", ["progress", "buffer_agreement", "probe_discrepancy", "last_action_replaced_share"])
 def test_only_the_entry_that_is_read_matters(name: str, env: SSDKDEnv) -> None:
     read = column_of(env, name)
-    found = entries_read(Reader(lambda seen: seen[:, read]), env, recording_of(env))
+    found = entries_read(Reader(lambda seen: seen[:, read]), env, episodes_of(env))
     assert list(found) == list(env.observation_names)
     assert {entry for entry, change in found.items() if change > 0} == {name}
 
 
 def test_change_is_the_mean_distance_of_two_values_over_the_parts(env: SSDKDEnv) -> None:
-    read, recording = column_of(env, "probe_agreement"), recording_of(env, episodes=60)
-    values = recording.observations[:, :, read].ravel().astype(np.float64)
+    read, episodes = column_of(env, "probe_agreement"), episodes_of(env, 60, lengths=(6, 3, 9))
+    values = np.concatenate([episode.observations[:, read] for episode in episodes]).astype(np.float64)
     apart = np.abs(values[:, None] - values[None]).mean()
-    found = entries_read(Reader(lambda seen: seen[:, read]), env, recording)
+    found = entries_read(Reader(lambda seen: seen[:, read]), env, episodes)
     assert found["probe_agreement"] == pytest.approx(apart / 5, rel=0.03)
-
-
-def test_what_comes_after_an_episodes_end_does_not_count(env: SSDKDEnv) -> None:
-    read, recording = column_of(env, "probe_agreement"), recording_of(env, lengths=[6, 3, 4, 6])
-    sampler = Reader(lambda seen: seen[:, read])
-    before = entries_read(sampler, env, recording)
-    for episode, length in enumerate(recording.lengths):
-        recording.observations[episode, length:] = -0.9
-    assert entries_read(sampler, env, recording) == before
 
 
 def test_choices_change_in_two_parts() -> None:
     env = make(action="plans", observation="unscaled")
-    read, recording = column_of(env, "probe_agreement"), recording_of(env, episodes=60)
-    share = (recording.observations[:, :, read] > 0.5).mean()
-    found = entries_read(Reader(lambda seen: np.where(seen[:, read] > 0.5, 7, 2), ()), env, recording)
+    read, episodes = column_of(env, "probe_agreement"), episodes_of(env, 60)
+    share = np.mean([episode.observations[:, read] > 0.5 for episode in episodes])
+    found = entries_read(Reader(lambda seen: np.where(seen[:, read] > 0.5, 7, 2), ()), env, episodes)
     assert found["probe_agreement"] == pytest.approx(2 * 2 * share * (1 - share) / len(env.action_names), rel=0.05)
 
 
 def test_actions_outside_their_range_are_what_the_environment_takes_them_for(env: SSDKDEnv) -> None:
     read = column_of(env, "probe_agreement")
-    found = entries_read(Reader(lambda seen: 2.0 + seen[:, read]), env, recording_of(env))
+    found = entries_read(Reader(lambda seen: 2.0 + seen[:, read]), env, episodes_of(env))
     assert set(found.values()) == {0.0}
 
 
 def test_memory_is_left_out(env: SSDKDEnv) -> None:
-    assert set(entries_read(Rememberer(column_of(env, "probe_agreement")), env, recording_of(env)).values()) == {0.0}
+    assert set(entries_read(Rememberer(column_of(env, "probe_agreement")), env, episodes_of(env)).values()) == {0.0}
 
 
 def test_sampler_that_draws_is_refused(env: SSDKDEnv) -> None:
@@ -199,6 +196,11 @@ def shown_to(sampler: Reader, episodes: int = len(SEEDS)) -> FloatArray:
     return shown
 
 
+def observations_of(episodes: Iterable[PlayedEpisode]) -> FloatArray:
+    """(episodes, rounds, entries) that the environments showed."""
+    return np.stack([episode.observations for episode in episodes])
+
+
 def test_episodes_are_those_of_the_environment_alone(pool: SubEnvironments) -> None:
     env, plan = make(observation="unscaled"), NAMED_PLANS["fifo"]
     played = list(play(pool, PlanSampler(plan, env), SEEDS))
@@ -222,18 +224,18 @@ def test_replaced_entries_are_those_of_the_next_episode_at_the_same_round(pool: 
     read = column_of(pool.first, "probe_agreement")
     sampler = Reader(lambda seen: seen[:, read])
     calm = list(play(pool, sampler, SEEDS))
-    recording = Recording.of(calm)
-    np.testing.assert_array_equal(shown_to(sampler), recording.observations)
+    recorded = observations_of(calm)
+    np.testing.assert_array_equal(shown_to(sampler), recorded)
     columns = groups_of(pool.first.observation_names)["probe"]
     assert read in columns
     disturbed = Reader(lambda seen: seen[:, read])
-    played = list(play(pool, disturbed, SEEDS, Replacement.of(recording, columns, across_steps=False)))
+    played = observations_of(play(pool, disturbed, SEEDS, Replacement.of(calm, columns, across_steps=False)))
     shown = shown_to(disturbed)
     others = [column for column in range(shown.shape[2]) if column not in columns]
-    np.testing.assert_array_equal(shown[:, :, columns], recording.observations[[1, 2, 0]][:, :, columns])
-    np.testing.assert_array_equal(Recording.of(played).observations[:, 0], recording.observations[:, 0])
-    np.testing.assert_array_equal(shown[:, :, others], Recording.of(played).observations[:, :, others])
-    assert [episode.total for episode in played] != [episode.total for episode in calm]
+    np.testing.assert_array_equal(shown[:, :, columns], recorded[[1, 2, 0]][:, :, columns])
+    np.testing.assert_array_equal(played[:, 0], recorded[:, 0])
+    np.testing.assert_array_equal(shown[:, :, others], played[:, :, others])
+    assert not np.array_equal(played, recorded), "the episodes are others"
 
 
 def test_state_is_handed_from_round_to_round(pool: SubEnvironments) -> None:
@@ -249,33 +251,26 @@ def test_what_is_not_read_can_be_replaced_without_effect(pool: SubEnvironments) 
     read = column_of(pool.first, "probe_agreement")
     calm = list(play(pool, Reader(lambda seen: seen[:, read]), SEEDS))
     columns = [column for column in range(len(pool.first.observation_names)) if column != read]
-    replacement = Replacement.of(Recording.of(calm), columns, across_steps=False)
+    replacement = Replacement.of(calm, columns, across_steps=False)
     disturbed = play(pool, Reader(lambda seen: seen[:, read]), SEEDS, replacement)
     assert [scores_of(episode) for episode in disturbed] == [scores_of(episode) for episode in calm]
 
 
 def test_progress_comes_from_half_an_episode_away(env: SSDKDEnv) -> None:
-    recording = recording_of(env, episodes=2, lengths=[6, 4])
-    replacement = Replacement.of(recording, [0], across_steps=True)
+    episodes = episodes_of(env, 2, lengths=(6, 4))
+    replacement = Replacement.of(episodes, [0], across_steps=True)
     own = np.zeros((1, len(env.observation_names)), dtype=np.float32)
     for episode, rounds in ((0, (3, 4, 5, 0, 1, 2)), (1, (2, 3, 0, 1))):
         for now, then in enumerate(rounds):
             shown = replacement.apply(own, episode, now)
-            assert shown[0, 0] == recording.observations[episode, then, 0]
+            assert shown[0, 0] == episodes[episode].observations[then, 0]
             assert not shown[0, 1:].any()
-
-
-def episode_of(observations: np.ndarray[Any, np.dtype[np.float32]]) -> PlayedEpisode:
-    return PlayedEpisode(0, {}, observations, [0.0] * len(observations), {})
 
 
 def test_longer_episode_goes_on_with_the_last_that_was_recorded() -> None:
     short = episode_of(np.full((2, 3), 0.5, dtype=np.float32))
     long = episode_of(np.arange(12, dtype=np.float32).reshape(4, 3))
-    recording = Recording.of([long, short])
-    assert recording.lengths.tolist() == [4, 2]
-    np.testing.assert_array_equal(recording.observations[1], np.full((4, 3), 0.5))
-    replacement = Replacement.of(recording, [1], across_steps=False)
+    replacement = Replacement.of([long, short], [1], across_steps=False)
     zeros = np.zeros((2, 3), dtype=np.float32)
     np.testing.assert_array_equal(replacement.apply(zeros, 0, 9), [[0, 0.5, 0], [0, 10, 0]])
     assert not zeros.any()

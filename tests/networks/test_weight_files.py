@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +70,7 @@ def test_counters_of_operations_beside_the_weights_are_skipped(tmp_path: Path) -
 def test_what_else_is_left_over_is_named_with_a_remedy(tmp_path: Path) -> None:
     path = saved(tmp_path, OWN | {"sub_block1.weight": torch.zeros(3)})
     with pytest.raises(
-        InvalidInputError, match="unexpected sub_block1.weight; all that the network has is in the file"
+        InvalidInputError, match=r"unexpected sub_block1\.weight; all that the network has is in the file"
     ):
         fits(path)
 
@@ -134,12 +133,9 @@ def test_safetensors_under_another_name_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_pickles_of_later_protocols_are_read_or_refused_with_a_remedy_that_works(protocol: int, tmp_path: Path) -> None:
+def test_pickles_of_later_protocols_are_refused_with_a_remedy_that_works(protocol: int, tmp_path: Path) -> None:
     path = saved(tmp_path, OWN, pickle_protocol=protocol)
-    try:
-        read_weights("teacher", path)
-    except InvalidInputError as error:
-        assert re.search("protocol 4 or 5.*save it anew by torch.save as it is by default", str(error))
+    refused(path, "protocol 4 or 5.*save it anew by torch.save as it is by default")
     fits(saved(tmp_path, torch.load(path, weights_only=False)))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.scripts.commands import assert_refused, in_process_of_its_own, in_this_process
 
-SMALL = ("--sweeps", "buffer", "candidates", "--largest", 5000, "--repeats", 3)
+SMALL = ("--largest", 5000, "--repeats", 3)
 
 
 def test_a_small_run_ends_in_tables_and_lines(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_small_run_ends_in_tables_and_lines(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     points = [line for line in lines if "cpu" in line]
     assert [line["point"]["size"] for line in points if line["sweep"] == "buffer"] == [180, 1000, 5000]
-    assert {line["sweep"] for line in points} == {"buffer", "candidates"}
+    assert {line["sweep"] for line in points} == {"buffer", "candidates", "classes"}
     assert all(line["nbytes"] == line["expected_bytes"] for line in points)
     assert all(len(seconds) == 3 for line in points for seconds in line["cpu"].values())
     fits = {(line["sweep"], line["part"]): line for line in lines if "exponent" in line}
@@ -63,9 +63,3 @@ def test_a_buffer_beyond_the_memory_is_refused_before_anything_is_measured(
     result = in_this_process("measure_scaling", "--out", tmp_path / "scaling.jsonl", *SMALL)
     assert_refused(result, "give a smaller --largest")
     assert not any(tmp_path.iterdir())
-
-
-def test_an_unknown_sweep_is_refused(tmp_path: Path) -> None:
-    result = in_this_process("measure_scaling", "--out", tmp_path / "scaling.jsonl", "--sweeps", "teachers")
-    assert result.code == 2
-    assert "Traceback" not in result.stderr

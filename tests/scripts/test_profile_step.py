@@ -23,14 +23,14 @@ def test_a_small_run_ends_in_tables_lines_and_a_trace(tmp_path: Path) -> None:
     assert {"ssdkd::round", "ssdkd::synthesis", "ssdkd::training", "part::backward", "aten::convolution"} <= names
     rows = re.findall(r"^\| (\w+) \| (\w+) \| ([\d.]+) \| [\d.]+ % \| [\d.]* \|$", result.stdout, re.MULTILINE)
     assert ("synthesis", "backward") in {(phase, part) for phase, part, _ in rows}
-    total = re.search(r"^\| all \| \| ([\d.]+) \| 100\.0 % \| \|$", result.stdout, re.MULTILINE)
+    total = re.search(r"^\| all \|  \| ([\d.]+) \| 100\.0 % \|  \|$", result.stdout, re.MULTILINE)
     assert total is not None
     assert sum(float(seconds) for _, _, seconds in rows) == pytest.approx(float(total[1]), abs=0.01 * len(rows))
     assert re.search(r"Measured over unmeasured: [\d.]+ \[", result.stdout)
-    assert re.search(rf"{re.escape(str(trace))}: [\d.]+ MiB, 1 round", result.stdout)
+    assert re.search(rf"{re.escape(str(trace))}: [\d.]+ MiB", result.stdout)
     first, summary = [json.loads(line) for line in out.read_text().splitlines()]
     assert 1000 * first["wall"] == pytest.approx(float(total[1]), abs=0.01)
-    assert summary["rounds"] == 1 and summary["seed"] == 0
+    assert summary["rounds"] == 1
     assert summary["machine"]["torch_threads"] == 1
     assert "source" in summary["versions"]
 
@@ -49,7 +49,6 @@ def test_several_environments_and_a_compressed_trace(tmp_path: Path) -> None:
     ("arguments", "match"),
     [
         (("--num-envs", "0"), "--num-envs 0: expected at least 1"),
-        (("--seed", "-1"), "--seed -1: expected at least 0"),
         (("--rounds", "16"), "more than the budget's 16"),
         (("--rounds", "0"), "--rounds 0: expected at least 1"),
         (("--trace", "trace.txt"), "expected a name that ends in .json or .json.gz"),

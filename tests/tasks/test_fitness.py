@@ -15,9 +15,11 @@ from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.registry import NETWORKS
 from ssdkd_env.tasks import load_task
 from ssdkd_env.tasks.digits import DIGITS
-from ssdkd_env.tasks.fitness import check_trains, oddities
+from ssdkd_env.tasks.fitness import check_trains, oddities, spread_seen
 from ssdkd_env.tasks.task import build_teacher
 from ssdkd_env.tasks.teacher import TeacherSettings, TeacherTraining
+
+CPU = torch.device("cpu")
 
 
 class Auxiliary(ConvNet):
@@ -63,7 +65,7 @@ def test_one_image_at_once_is_refused_where_batch_norm_needs_more() -> None:
     network = NETWORKS["vgg11"](num_classes=10, in_channels=1)
     spec = replace(DIGITS, student_arch="vgg11")
     with pytest.raises(
-        InvalidInputError, match="student_arch='vgg11' cannot be trained on 1 image at once.*larger batch"
+        InvalidInputError, match=r"student_arch='vgg11' cannot be trained on 1 image at once.*larger batch"
     ):
         check_trains("student", network, spec, 1)
     check_trains("student", network, spec, 2)
@@ -82,12 +84,47 @@ def test_asking_leaves_the_network_and_the_generators_as_they_are() -> None:
 def test_sound_teacher_has_nothing_odd() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert oddities(build_teacher(DIGITS, seed=0).eval(), DIGITS) == []
+        assert oddities(load_task("digits").teacher_on(CPU), DIGITS, DIGITS.std) == []
 
 
 @pytest.mark.parametrize(
     ("end", "said"), [(nn.Softmax(dim=1), "it ends in a softmax"), (nn.LogSoftmax(dim=1), "log_softmax")]
 )
 def test_teacher_that_ends_in_probabilities_is_odd(end: nn.Module, said: str) -> None:
-    (found,) = oddities(Ending(end), DIGITS)
+    found, *_ = oddities(Ending(end), DIGITS, DIGITS.std)
     assert said in found
+
+
+def test_spread_of_a_first_layers_inputs_is_that_of_the_images_that_it_was_trained_on() -> None:
+    """Images of equal pixels, for which the formula is exact."""
+    network = ConvNet(10, 1, (16, 5))
+    images = 0.3 * torch.randn(4_000, 1, 1, 1).expand(4_000, 1, 8, 8)
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    first.padding = (0, 0)  # whose zeros are no equal pixels
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    norms[0].momentum = None
+    with torch.no_grad():
+        norms[0].train()(first(images))
+    assert spread_seen(network) == pytest.approx(0.3, rel=0.05)
+
+
+def test_teacher_of_images_in_0_to_1_is_odd_where_the_tasks_normalisation_is_said() -> None:
+    """The most frequent mistake with public checkpoints; eight epochs on the digits as they are."""
+    raw = replace(DIGITS, mean=(0.0,), std=(1.0,))
+    assert DIGITS.teacher_data is not None
+    training = TeacherTraining(raw, DIGITS.teacher_data()[0], TeacherSettings(epochs=8), CPU)
+    while not training.done:
+        training.epoch()
+    assert oddities(training.network, raw, DIGITS.std) == []
+    (found,) = oddities(training.network, DIGITS, DIGITS.std)
+    assert "it seems to have been trained with another; --mean and --std say which" in found
+    (found,) = oddities(load_task("digits").teacher_on(CPU), raw, DIGITS.std)
+    assert "have 0.38" in found
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Sequential(nn.Conv2d(1, 3, 3)), nn.Sequential(nn.Linear(3, 3)), nn.Sequential()]
+)
+def test_networks_without_batch_norm_behind_their_first_layer_say_nothing(network: nn.Module) -> None:
+    assert spread_seen(network) is None
+    assert spread_seen(nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3, track_running_stats=False))) is None

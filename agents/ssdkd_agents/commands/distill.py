@@ -141,10 +141,11 @@ def _settings_of_run(folder: RunFolder) -> dict[str, Any]:
     Raises:
         InvalidInputError: when the folder was made by another command.
     """
-    names = {each.name for each in fields(EnvSettings)}
-    if not names | {"sampler", "seed"} <= folder.config.keys():
+    config = folder.config
+    if not {"sampler", "seed", "task", "render_mode"} <= config.keys():
         raise InvalidInputError(f"{folder.path} was not made by ssdkd distill; give the folder of such a run")
-    settings = {name: folder.config[name] for name in names - {"clock", "render_mode"}}
+    names = {each.name for each in fields(EnvSettings)} - {"clock", "render_mode"}
+    settings = {name: config[name] for name in names if name in config}  # runs of earlier versions have fewer
     check_bounds(settings, folder.path)
     for what, schema in ((settings, EnvArguments), (folder.config, DistilledRun)):
         conform(what, schema, folder.path, "start anew in another folder")
