@@ -187,3 +187,44 @@ def test_folder_that_holds_no_training_is_not_resumed(config: str | None, tmp_pa
 def test_missing_folder_is_not_resumed(tmp_path: Path) -> None:
     assert_refused(in_this_process("train_sampler", "--out", tmp_path / "none", "--resume"), "none holds no run")
     assert not (tmp_path / "none").exists()
+
+
+def test_number_of_steps_that_was_asked_for_last_is_the_runs(tmp_path: Path) -> None:
+    """Also of a run that was continued and stopped again: its plain --resume goes as far."""
+    out = tmp_path / "run"
+    assert train(out, "--timesteps", 6).code == 0
+    assert in_this_process("train_sampler", "--out", out, "--resume", "--timesteps", 12).code == 0
+    assert json.loads((out / "config.json").read_text())["timesteps"] == 12
+    assert_refused(in_this_process("train_sampler", "--out", out, "--resume"), "timesteps=12: the run in")
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (("--algo", "sac"), "--algo sac"),
+        (("--seed", "7"), "--seed 7"),
+        (("--env.history", "2"), "--env.history 2"),
+        (("--hyperparameters", "n_envs=2"), "--hyperparameters n_envs=2"),
+    ],
+)
+def test_option_that_a_continued_run_does_not_take_is_refused(
+    words: tuple[str, ...], given: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert train(out, "--timesteps", 6).code == 0
+    before = (out / "config.json").read_bytes()
+    result = in_this_process("train_sampler", "--out", out, "--resume", "--timesteps", 12, *words)
+    assert_refused(result, f"{given}: --resume goes on with the run's own settings; leave it out")
+    assert (out / "config.json").read_bytes() == before
+
+
+def test_agent_that_diverges_is_an_outcome(tmp_path: Path) -> None:
+    words = [word for word in SMALL_PPO if not word.startswith("learning_rate")]
+    result = in_this_process(
+        "train_sampler", "--out", tmp_path / "run", "--no-progress-bar", *ENV_BUDGET, "--timesteps", 400,
+        "--hyperparameters", *words, "learning_rate=1e7",
+    )  # fmt: skip
+    assert result.code == 1, result.stderr[-2000:]
+    assert "Traceback" not in result.stderr
+    assert "the agent's weights are no numbers any more" in result.stdout
+    assert json.loads((tmp_path / "run" / "outcome.json").read_text())["outcome"] == "diverged"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, dataclass, fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 from ssdkd_agents.commands.endings import HELP, one_line_for_the_user, while_somebody_reads
-from ssdkd_agents.commands.given import Given, abridged
+from ssdkd_agents.commands.given import Given, abridged, as_words
 from ssdkd_agents.commands.old_options import refuse_old_options
 from ssdkd_agents.ownership import release_all
 from ssdkd_env.errors import InvalidInputError
@@ -69,6 +69,27 @@ def resuming(folder: Path) -> str:
     subcommand = takewhile(lambda word: not word.startswith("-"), sys.argv[1:])
     plugins = ["--plugins", *trusted()] if trusted() else []
     return shlex.join([*interpreter, str(program), *subcommand, "--out", str(folder.resolve()), "--resume", *plugins])
+
+
+def refuse_beside_resume(arguments: Plugins, taken: Collection[str] = ()) -> None:
+    """Refuse options of a new run where one is continued, which has its own.
+
+    Args:
+        arguments: of a command with --out and --resume, whose other options have defaults.
+        taken: names of options that a run takes when it is continued, too.
+
+    Raises:
+        InvalidInputError: at the first other option that was given, unless it is what is the default anyway.
+    """
+    for option in fields(arguments):
+        if option.name in ("out", "resume", "plugins", *taken):
+            continue
+        value = getattr(arguments, option.name)
+        default = option.default if option.default_factory is MISSING else option.default_factory()
+        if value != default:
+            words = value.settings() if isinstance(value, Given) else {option.name: value}
+            given = as_words(value.prefix if isinstance(value, Given) else "--", words)
+            raise InvalidInputError(f"{' '.join(given)}: --resume goes on with the run's own settings; leave it out")
 
 
 def as_settings(arguments: Plugins) -> dict[str, Any]:

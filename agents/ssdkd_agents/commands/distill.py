@@ -24,7 +24,7 @@ import tyro
 from tqdm import tqdm
 
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, ResumableEpisode, begin, forget, play_on
-from ssdkd_agents.commands.command_line import Plugins, launch, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ARGUMENTS, make_env_options
 from ssdkd_agents.commands.given import Given
 from ssdkd_agents.introduction import introduce
@@ -70,6 +70,7 @@ def main(args: Arguments) -> None:
         raise InvalidInputError(f"--seed {args.seed}: expected a number of at least 0")
     pictures = load_extra("matplotlib.image", "the picture of the run")  # before the hours, not after them
     if args.resume:
+        refuse_beside_resume(args)
         folder = RunFolder.resume(args.out)
         given = _settings_of_run(folder)
         sampler, seed = folder.config["sampler"], folder.config["seed"]

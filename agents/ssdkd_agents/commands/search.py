@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ssdkd_agents.commands.command_line import Plugins, launch, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
@@ -73,6 +73,7 @@ class Arguments(Plugins):
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.resume:
+        refuse_beside_resume(args, ("progress_bar",))
         folder = RunFolder.resume(args.out)
         config = config_of_search(folder)
     else:

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.commands.command_line import Plugins, launch, resuming
+from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import parse_settings
 from ssdkd_agents.runs import BEST_FILE, RunFolder
@@ -90,9 +90,11 @@ def training_of(args: Any) -> TrainingConfig:
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.resume:
+        refuse_beside_resume(args, ("timesteps", "progress_bar"))
         folder = RunFolder.resume(args.out)
         config = config_of_run(folder)
         config = replace(config, timesteps=args.timesteps or config.timesteps)
+        folder.change(timesteps=config.timesteps)  # so that the next --resume goes there, too
     else:
         config = training_of(args)
         check_settings(config)
@@ -102,6 +104,12 @@ def main(args: Arguments) -> None:
     print(f"{outcome}; last checkpoint in {folder.path / 'checkpoints'}")
     if (folder.path / BEST_FILE).exists():
         print(f"best in validation: {folder.path / BEST_FILE}")
+    if outcome == "diverged":
+        print(
+            "the agent's weights are no numbers any more; the last sound checkpoint is kept: try a smaller "
+            "learning_rate"
+        )
+        sys.exit(1)
     if outcome == "interrupted":
         print(f"continue with: {resuming(folder.path)}")
         sys.exit(130)

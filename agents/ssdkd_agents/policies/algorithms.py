@@ -16,9 +16,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
+from ssdkd_agents.policies.hyperparameters import check_hyperparameters
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
-from ssdkd_env.reading import MOST_NUMBER, check_bounds
 
 _OWN: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "dqn": DQN, "ppo": PPO, "sac": SAC, "td3": TD3}
 #: Those of sb3-contrib, by the name of their class there.
@@ -96,11 +96,11 @@ def build_model(
     chosen = algorithm_class(algorithm)
     check_action_space(algorithm, env.action_space)
     given = {key: value for key, value in hyperparameters.items() if key not in TRAINING_KEYS}
-    check_bounds(given, "hyperparameters", MOST_NUMBER)
     if algorithm in OF_WEIGHTS:
         given.pop("gamma", None)  # of the normalisation; the search compares whole returns
     try:
         options = _with_objects(given, env.action_space)
+        check_hyperparameters(chosen, options, env.num_envs)
         return chosen(env=env, seed=seed, tensorboard_log=tensorboard_log, device="cpu", **options)
     except InvalidInputError:
         raise
@@ -144,4 +144,5 @@ def _with_objects(given: dict[str, Any], space: spaces.Space[Any]) -> dict[str, 
 
 
 def _linear(start: float) -> Callable[[float], float]:
-    return lambda progress_remaining: progress_remaining * start
+    # What is left falls below 0 where the last rollout has more steps than were asked for.
+    return lambda progress_remaining: max(progress_remaining, 0.0) * start

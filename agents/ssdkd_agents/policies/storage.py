@@ -197,7 +197,8 @@ def untrained_model(config: dict[str, Any], env: SSDKDEnv) -> BaseAlgorithm:
     """
     # Two, because a rollout of one environment may be a single step, which PPO refuses.
     venv = DummyVecEnv([lambda: _Spaces(env.observation_space, env.action_space)] * 2)
-    unused = {"buffer_size": 2} if "buffer_size" in config["hyperparameters"] else {}
+    of_training = {"buffer_size": 2, "train_freq": 1}  # which two environments need not fit
+    unused = {name: value for name, value in of_training.items() if name in config["hyperparameters"]}
     with warnings.catch_warnings():  # the mini-batch need not fit these environments' rollouts
         warnings.filterwarnings("ignore", message="You have specified a mini-batch size")
         return build_model(config["algorithm"], venv, config["hyperparameters"] | unused, seed=0)

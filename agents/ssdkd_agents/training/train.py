@@ -68,7 +68,8 @@ def train(
         gives_up: told what each validation gave; true ends the training early.
 
     Returns:
-        `"finished"`, `"stopped early"` or `"interrupted"`, which `outcome.json` says too.
+        `"finished"`, `"stopped early"`, `"interrupted"`, or `"diverged"` where the agent's weights are no numbers any
+        more; `outcome.json` says it too.
     """
     hyperparameters = check_settings(config)
     total = config.timesteps or hyperparameters["n_timesteps"]
@@ -159,6 +160,12 @@ def _learn(
         if bar:
             bar.on_training_end()
         return str(stopped)
+    except ValueError:  # of a distribution, or of the environment, that were given NaN
+        if bar:
+            bar.on_training_end()
+        if all(bool(weights.isfinite().all()) for weights in model.policy.parameters()):
+            raise
+        return "diverged"
     return "finished"
 
 

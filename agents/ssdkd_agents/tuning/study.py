@@ -171,6 +171,8 @@ def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial
         return Trial(number, FAILED, None, asked.params, values, one_line(error))
     if ended == "interrupted":
         return None
+    if ended == "diverged":
+        return Trial(number, FAILED, None, asked.params, values, "the agent diverged")
     last = values[max(values)] if values else None
     return Trial(number, FINISHED if ended == "finished" else PRUNED, last, asked.params, values)
 
