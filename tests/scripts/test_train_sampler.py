@@ -226,5 +226,5 @@ def test_agent_that_diverges_is_an_outcome(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.code == 1, result.stderr[-2000:]
     assert "Traceback" not in result.stderr
-    assert "the agent's weights are no numbers any more" in result.stdout
+    assert "the agent's answers are no numbers any more" in result.stdout
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["outcome"] == "diverged"

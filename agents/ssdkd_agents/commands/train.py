@@ -106,7 +106,7 @@ def main(args: Arguments) -> None:
         print(f"best in validation: {folder.path / BEST_FILE}")
     if outcome == "diverged":
         print(
-            "the agent's weights are no numbers any more; the last sound checkpoint is kept: try a smaller "
+            "the agent's answers are no numbers any more; the last sound checkpoint is kept: try a smaller "
             "learning_rate"
         )
         sys.exit(1)

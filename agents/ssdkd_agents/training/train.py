@@ -68,7 +68,7 @@ def train(
         gives_up: told what each validation gave; true ends the training early.
 
     Returns:
-        `"finished"`, `"stopped early"`, `"interrupted"`, or `"diverged"` where the agent's weights are no numbers any
+        `"finished"`, `"stopped early"`, `"interrupted"`, or `"diverged"` where the agent's answers are no numbers any
         more; `outcome.json` says it too.
     """
     hyperparameters = check_settings(config)
@@ -160,10 +160,12 @@ def _learn(
         if bar:
             bar.on_training_end()
         return str(stopped)
-    except ValueError:  # of a distribution, or of the environment, that were given NaN
+    except ValueError as error:
         if bar:
             bar.on_training_end()
-        if all(bool(weights.isfinite().all()) for weights in model.policy.parameters()):
+        # PyTorch's distributions say so of NaN and infinity; environments refuse such actions in words of their own.
+        finite = all(bool(weights.isfinite().all()) for weights in model.policy.parameters())
+        if finite and "found invalid values" not in str(error):
             raise
         return "diverged"
     return "finished"
