@@ -200,3 +200,13 @@ def test_images_of_many_classes_are_arranged_row_after_row() -> None:
 @pytest.mark.parametrize(("last", "most", "step"), [(0, 6, 1), (5, 6, 1), (20, 6, 5), (200, 6, 50), (999, 6, 200)])
 def test_ticks_stand_at_round_numbers(last: int, most: int, step: int) -> None:
     assert _step(last, most) == step
+
+
+@pytest.mark.parametrize(
+    ("channels", "shown"), [(1, (0, 0, 0)), (2, (0, 0, 0)), (3, (0, 1, 2)), (4, (0, 1, 2)), (13, (0, 1, 2))]
+)
+def test_images_of_any_number_of_channels_have_a_picture(channels: int, shown: tuple[int, ...]) -> None:
+    images = torch.arange(channels, dtype=torch.uint8).view(1, channels, 1, 1).expand(2, channels, 8, 8) * 10
+    picture = image_grid(images, columns=2, tile=8)
+    assert picture.shape == (8, 16 + GAP, 3)
+    assert picture[0, 0].tolist() == [10 * channel for channel in shown]
