@@ -98,7 +98,8 @@ def tried(chosen: list[Specimen]) -> Iterator[dict[str, Any]]:
 def _judged(specimen: Specimen, watched: Watched, executed: bool) -> dict[str, Any]:
     cheap = watched.memory < MOST_MEMORY and watched.seconds <= MOST_SECONDS
     goes_on = "the one before it is sound" in specimen.holds  # so that nothing need be refused
-    ended = watched.code == 0 and "going on from" in watched.text if goes_on else watched.one_line
+    going_on = watched.code == 0 and "going on from" in watched.text and watched.printable
+    ended = going_on if goes_on else watched.one_line
     return {
         "kind": specimen.kind,
         "holds": specimen.holds,

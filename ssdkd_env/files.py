@@ -111,10 +111,18 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
 
 
+#: Bytes that are read of a file at a time.
+_CHUNK = 2**20
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a regular file, in hexadecimal."""
     check_regular(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def save_state(path: str | Path, state: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from ssdkd_env.errors import InvalidInputError
 SchemaT = TypeVar("SchemaT")
 
 #: Bytes of settings as JSON beyond which a file is no file of settings.
-MOST_JSON = 64 * 2**20
+MOST_JSON = 8 * 2**20
 #: Largest number among settings of another package, which has no bounds of its own.
 MOST_NUMBER = 10**8
 #: Of settings: longest list and text, deepest nesting.
@@ -76,6 +76,18 @@ def read_bytes(path: str | Path, most: int = MOST_JSON) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_text(path: str | Path, most: int = MOST_JSON) -> str:
+    """The text of a regular file, in UTF-8.
+
+    Raises:
+        InvalidInputError: as `read_bytes`; also when it is no such text.
+    """
+    try:
+        return read_bytes(path, most).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path} is no text in UTF-8 ({error}); give the right file") from error
 
 
 def check_unpacked(where: object, unpacked: int, packed: int) -> None:

@@ -16,9 +16,10 @@ from ssdkd_env.errors import InvalidInputError
 
 EntryT = TypeVar("EntryT")
 
-_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-#: What else has a module before its colon, as ids of environments do; or a place where data are fetched from.
-_OUTSIDE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\S*")
+#: The one spelling of an import path: what is spelt otherwise is imported by nothing here.
+_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+#: The one spelling of an environment's id with a module before it. Import paths are spelt so, too.
+_WITH_MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w./-]*", re.ASCII)
 #: What names of data sets on the Hub begin with. They are fetched, not imported.
 HUB_PREFIX = "hub:"
 #: Modules and data sets of the Hub that the user has named in this process.
@@ -82,7 +83,7 @@ class Registry(Mapping[str, EntryT], Generic[EntryT]):
             InvalidInputError: when there is none, or what is there is of another kind.
         """
         argument = argument or self._argument
-        if isinstance(name, str) and ":" in name:
+        if isinstance(name, str) and _IMPORT_PATH.fullmatch(name):
             return self._checked(name, resolve_import_path(argument, name), argument)
         if name not in self._entries:
             raise InvalidInputError(
@@ -110,6 +111,8 @@ def resolve_import_path(argument: str, path: str) -> Any:
     Raises:
         InvalidInputError: when the module or the attribute does not exist.
     """
+    if not _IMPORT_PATH.fullmatch(path):
+        raise InvalidInputError(f"{argument}={path!r}: expected 'package.module:attribute'")
     module_name, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
@@ -131,6 +134,16 @@ def reserve_prefix(prefix: str) -> str:
 def is_import_path(name: str) -> bool:
     """Whether a name, behind reserved prefixes, is spelt like an import path."""
     return _IMPORT_PATH.fullmatch(_inner(name)) is not None
+
+
+def names_something_outside(name: str) -> bool:
+    """Whether a name, used as it may be here, would have a module imported or a data set fetched."""
+    return name.startswith(HUB_PREFIX) or _WITH_MODULE.fullmatch(name) is not None
+
+
+def has_module(env_id: str) -> bool:
+    """Whether an environment's id has a module before it, in the one spelling that is imported."""
+    return _WITH_MODULE.fullmatch(env_id) is not None
 
 
 def _inner(name: str) -> str:
@@ -183,7 +196,7 @@ def refuse_imports(where: object, content: Any) -> None:
     elif isinstance(content, list | tuple):
         for value in content:
             refuse_imports(where, value)
-    elif isinstance(content, str) and _OUTSIDE.fullmatch(_inner(content)):
+    elif isinstance(content, str) and names_something_outside(_inner(content)):
         name = _inner(content)
         if name.startswith(HUB_PREFIX):
             module, refusal = name, "names out of files fetch nothing; if you trust that data set"

@@ -25,6 +25,7 @@ from ssdkd_env.reading import (
     printable,
     read_bytes,
     read_json,
+    read_text,
 )
 
 
@@ -174,3 +175,29 @@ def test_what_is_compressed_to_nothing_is_refused() -> None:
 
 def test_nothing_that_is_printed_acts_on_the_terminal() -> None:
     assert printable("é–φ μ\nline\x1b[2J\x07\u202e|") == "é–φ μ\nline\\x1b[2J\\x07\\u202e|"
+
+
+#: Readers of files of our own, of the system's, or that look at what they read beforehand.
+READERS = {
+    "ssdkd_env/reading.py",
+    "agents/ssdkd_agents/archives.py",
+    "agents/ssdkd_agents/machine.py",
+    "agents/ssdkd_agents/ownership.py",
+    "agents/ssdkd_agents/policies/algorithms.py",
+    "agents/ssdkd_agents/runs.py",
+    "agents/ssdkd_agents/commands/rank.py",
+}
+
+
+def test_what_is_read_goes_through_one_door() -> None:
+    """A file that is read elsewhere may be a pipe, or without end."""
+    root = Path(__file__).parents[1]
+    files = [path for folder in ("ssdkd_env", "agents") for path in (root / folder).rglob("*.py")]
+    found = {str(path.relative_to(root)) for path in files if re.search(r"\.read_(bytes|text)\(", path.read_text())}
+    assert found == READERS
+
+
+def test_text_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInputError, match=r"x\.md is no text in UTF-8"):
+        read_text(tmp_path / "x.md")

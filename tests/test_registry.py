@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.storage import load_sampler
 from ssdkd_agents.samplers import SAMPLERS, ConstantSampler
 
@@ -22,7 +23,7 @@ from ssdkd_env.envs.observations import ENTRIES, OBSERVATIONS, Entry, Observatio
 from ssdkd_env.envs.rewards import REWARDS, Reward
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks import NETWORKS
-from ssdkd_env.registry import Registry, is_import_path, refuse_imports, trust, trusted
+from ssdkd_env.registry import Registry, is_import_path, refuse_imports, resolve_import_path, trust, trusted
 from ssdkd_env.tasks import INSTANCE_SETS, TASKS
 from tests.envs.episodes import actions_of, episode, make
 
@@ -171,6 +172,28 @@ def test_names_out_of_files_import_nothing(content: Any, plugin: str) -> None:
 def test_ids_out_of_files_import_no_module_before_them(name: str) -> None:
     with pytest.raises(InvalidInputError, match="names out of files import nothing"):
         refuse_imports("a.json", {"env_id": name})
+
+
+@pytest.mark.parametrize("name", ["os:", "os:1", "os:path\n", "os:a b", "ös:x", "o-s:x", "os:ñ", ":x", "os"])
+def test_what_is_spelt_otherwise_is_imported_by_nothing(name: str) -> None:
+    """One spelling for the one that refuses and the one that imports."""
+    with pytest.raises(InvalidInputError, match=r"expected 'package.module:attribute'"):
+        resolve_import_path("method", name)
+    with pytest.raises(InvalidInputError, match="is unknown"):
+        METHODS.find(name)
+
+
+@pytest.mark.parametrize("env_id", ["antigravity:1Env-v0", "antigravity:", "antigravity:Env-v0\n", "antigravity:-x"])
+def test_ids_spelt_otherwise_are_not_made(env_id: str) -> None:
+    with pytest.raises(InvalidInputError, match="expected 'module:NAMESPACE/Name-v0'"):
+        make_env(env_id, {})
+    assert "antigravity" not in sys.modules
+
+
+def test_data_sets_in_any_spelling_are_not_fetched() -> None:
+    for name in ("hub:1owner/name", "hub:", "hub:a b", "hub:ñ"):
+        with pytest.raises(InvalidInputError, match="fetch nothing"):
+            refuse_imports("a.json", {"evaluation": name})
 
 
 def test_our_own_module_may_stand_before_an_id() -> None:

@@ -11,6 +11,7 @@ import ssdkd_env  # noqa: F401 (registers the environments)
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.registry import has_module
 
 
 def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
@@ -19,6 +20,8 @@ def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
     Raises:
         InvalidInputError: when the id is unknown or is another kind of environment, or an argument is unknown.
     """
+    if ":" in env_id and not has_module(env_id):  # Gymnasium imports whatever stands before the first colon
+        raise InvalidInputError(f"env_id={env_id!r}: expected 'module:NAMESPACE/Name-v0', or an id without a module")
     try:
         env = gym.make(env_id, **env_kwargs)
     except InvalidInputError:

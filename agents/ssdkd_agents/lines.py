@@ -94,7 +94,7 @@ def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], schema: type 
     """
     if not path.exists():
         return
-    content = path.read_bytes()
+    content = read_content(path)
     kept = b"".join(raw + b"\n" for raw, value in _raws_and_values(content, path, schema) if keep(value))
     if kept != content:
         write_atomically(path, lambda temporary: temporary.write_bytes(kept))

@@ -95,14 +95,19 @@ def forget_old(folder: Path, kept: int) -> None:
         (folder / f"{steps}{_ENDING}").unlink()
     for path in folder.iterdir():
         number = path.name.partition(".")[0]
-        if number.isdigit() and int(number) not in numbers[:kept]:
+        if is_number(number) and int(number) not in numbers[:kept]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_number(text: str) -> bool:
+    """Whether text is a whole number as steps are written: `"²"` is a digit, too."""
+    return text.isascii() and text.isdecimal() and len(text) < 20
 
 
 def _numbers(folder: Path) -> list[int]:
     """Steps of the checkpoints that were finished, newest first."""
     names = (path.name.removesuffix(_ENDING) for path in folder.glob(f"*{_ENDING}"))
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    return sorted((int(name) for name in names if is_number(name)), reverse=True)
 
 
 def _fault(folder: Path, steps: int, run: str) -> str | None:

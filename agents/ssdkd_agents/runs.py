@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shlex
 import sys
@@ -116,6 +117,7 @@ class RunFolder:
             InvalidInputError: when it holds no run, or another process owns it.
         """
         cls(path, None)
+        refuse_links(Path(path))
         own(path)
         return cls(path, None)  # once more: the owner before may have changed it
 
@@ -134,6 +136,20 @@ class RunFolder:
     def append(self, result: dict[str, Any], file: str = "results.jsonl") -> None:
         """Add one line to a JSON-lines file of the run."""
         append_line(self.path / file, result)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder with a link in it: what is written there would be written elsewhere.
+
+    Raises:
+        InvalidInputError: at the first one.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(link := os.path.join(place, name)):
+                raise InvalidInputError(
+                    f"{link} is a link, and a run writes into its own folder alone; put the file there"
+                )
 
 
 def refuse_content(folder: Path, remedy: str = "choose another folder, or delete it first") -> None:

@@ -18,9 +18,12 @@ from ssdkd_env.registry import refuse_imports
 ConfigT = TypeVar("ConfigT")
 
 #: Names that appear in tables, pictures and on terminals: without characters that act on any of them.
-Name = Annotated[str, Meta(max_length=1_000, pattern=r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]*$")]
+Name = Annotated[
+    str,
+    Meta(max_length=1_000, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]*\Z"),
+]
 #: Ids of environments, perhaps with a module before them.
-EnvId = Annotated[str, Meta(max_length=300, pattern=r"^([\w.]+:)?([\w.-]+/)?[\w.-]*$")]
+EnvId = Annotated[str, Meta(max_length=300, pattern=r"\A([A-Za-z0-9_.]+:)?([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]*\Z")]
 #: A score as it is written where it is none: null, or NaN.
 Score = float | None
 
@@ -82,6 +85,14 @@ class TrialLine(TypedDict):
     params: dict[str, Any]
     values: dict[str, float]
     error: str
+
+
+class BestTrial(TypedDict):
+    """The best one of a study."""
+
+    number: Count
+    value: float
+    hyperparameters: dict[str, Any]
 
 
 class Decided(TypedDict):

@@ -22,6 +22,7 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_json
 from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.reading import read_text
 from ssdkd_env.tasks.cards import describe
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings
 from ssdkd_env.tasks.scores import class_names, real_scores, segmentation_scores
@@ -210,7 +211,7 @@ class TeacherRun:
             "epoch": training.epochs_done,
             "settings": asdict(training.settings),
             "precision": training.precision,
-            "command": (self._folder.path / "command.txt").read_text().strip(),
+            "command": read_text(self._folder.path / "command.txt").strip(),
             "versions": versions(),
             "seconds": result["seconds"],
             "device": torch.cuda.get_device_name(training.device) if on_cuda else "cpu",

@@ -153,7 +153,10 @@ def essence(folder: Path) -> dict[str, Any]:
         if not path.is_file() or name in _ALWAYS or "tfevents" in name:
             continue
         if path.suffix == ".jsonl":
-            found[name] = [_stable(line) for line in read_lines(path)]
+            lines = [_stable(line) for line in read_lines(path)]
+            if all("label" in line for line in lines):  # a benchmark's, in the order in which its processes ended them
+                lines.sort(key=lambda line: (line["label"], line["seed"]))
+            found[name] = lines
         elif path.suffix == ".json" and not name.endswith(".manifest.json"):  # its digests are of files with times
             found[name] = _stable(json.loads(path.read_text()))
         elif path.suffix == ".safetensors":

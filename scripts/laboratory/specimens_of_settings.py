@@ -41,6 +41,16 @@ _SETTINGS: dict[str, tuple[str, Any]] = {
     "a list as env_kwargs": ("env_kwargs", [1, 2]),
     "an object as env_id": ("env_id", {"a": 1}),
 }
+#: Names in other spellings, which a careless reader imports or fetches all the same.
+_SPELLINGS: dict[str, tuple[str, Any]] = {
+    "an import path without a name": ("env_kwargs.student_arch", "stranger:"),
+    "an import path with a number": ("env_kwargs.student_arch", "stranger:1"),
+    "an import path with a line break": ("env_kwargs.student_arch", "stranger:net\n"),
+    "an import path as method, without a name": ("env_kwargs.method", "stranger:"),
+    "a module in env_id, with a number": ("env_id", "antigravity:1Env-v0"),
+    "a module in env_id, with a line break": ("env_id", "antigravity:Env-v0\n"),
+    "a data set of the network that begins with a number": ("env_kwargs.evaluation", "hub:1stranger/images"),
+}
 _OF_SAMPLERS: dict[str, tuple[str, Any]] = {
     "a module as algorithm": ("algorithm", "stranger:Algorithm"),
     "escapes as algorithm": ("algorithm", ESCAPES),
@@ -149,7 +159,7 @@ def _runs() -> Iterator[Specimen]:
 
     paths = {"train": "", "search": "", "benchmark": "plan."}
     for kind, below in paths.items():
-        for holds, (path, value) in _SETTINGS.items():
+        for holds, (path, value) in (_SETTINGS | (_SPELLINGS if kind == "train" else {})).items():
             yield Specimen(f"{kind} run", holds, changed(kind, "config.json", below + path, value, resume(kind)))
     for kind, holds, path, value in (
         ("train", "a rollout of a billion steps", "hyperparameters.n_steps", HUGE),
@@ -176,6 +186,9 @@ def _runs() -> Iterator[Specimen]:
     for kind in ("train", "search", "benchmark", "distill", "teacher"):
         yield Specimen(f"{kind} run", "nesting without end", replaced(kind, "config.json", DEEP.encode(), resume(kind)))
     yield Specimen("train run", "a named pipe", replaced("train", "config.json", None, resume("train")))
+    for name in ("episodes.jsonl", "machine.json"):
+        yield Specimen("train run", f"a named pipe as {name}", replaced("train", name, None, resume("train")))
+    yield Specimen("train run", "a link out of the folder", _linked)
     manifest = "checkpoints/12.manifest.json"
     for holds, path, value in (
         ("a list as manifest", "", [1]),
@@ -204,6 +217,13 @@ def _runs() -> Iterator[Specimen]:
     )
 
 
+def _linked(runs: Mapping[str, Path], folder: Path) -> list[str]:
+    shutil.copytree(runs["train"], folder / "run")
+    (folder / "run" / "outcome.json").unlink()
+    (folder / "run" / "more").symlink_to("/tmp")
+    return ["train", "--out", str(folder / "run"), "--resume"]
+
+
 def _draw(run: Path) -> list[str]:
     return ["results", "plot", "--runs", str(run), "--out", str(run / "curve.png")]
 
@@ -223,24 +243,28 @@ def _results() -> Iterator[Specimen]:
 
         return words
 
-    changes: dict[str, tuple[str, Any]] = _SETTINGS | {
-        "a module as sampler": ("sampler", "stranger:Sampler"),
-        "a module as method": ("env_kwargs.method", "stranger:Method"),
-        "a billion rounds": ("env_kwargs.budget.rounds", HUGE),
-        "a billion candidates": ("env_kwargs.budget.candidates", HUGE),
-        "a buffer of a billion images": ("env_kwargs.budget.buffer_capacity", HUGE),
-        "minibatches of a billion": ("env_kwargs.budget.batch_size", HUGE),
-        "an observation of a billion steps": ("env_kwargs.history", HUGE),
-        "a billion threads": ("machine.torch_threads", HUGE),
-        "threads of text": ("machine.torch_threads", "all"),
-        "text as machine": ("machine", "mine"),
-        "a seed of 80 bits": ("seed", 2**80),
-        "a negative seed": ("seed", -1),
-        "text as actions": ("actions", ["left"]),
-        "objects as actions": ("actions", [{"a": 1}]),
-        "text as curve": ("curve", "up"),
-        "text as precision": ("precision", "high"),
-    }
+    changes: dict[str, tuple[str, Any]] = (
+        _SETTINGS
+        | _SPELLINGS
+        | {
+            "a module as sampler": ("sampler", "stranger:Sampler"),
+            "a module as method": ("env_kwargs.method", "stranger:Method"),
+            "a billion rounds": ("env_kwargs.budget.rounds", HUGE),
+            "a billion candidates": ("env_kwargs.budget.candidates", HUGE),
+            "a buffer of a billion images": ("env_kwargs.budget.buffer_capacity", HUGE),
+            "minibatches of a billion": ("env_kwargs.budget.batch_size", HUGE),
+            "an observation of a billion steps": ("env_kwargs.history", HUGE),
+            "a billion threads": ("machine.torch_threads", HUGE),
+            "threads of text": ("machine.torch_threads", "all"),
+            "text as machine": ("machine", "mine"),
+            "a seed of 80 bits": ("seed", 2**80),
+            "a negative seed": ("seed", -1),
+            "text as actions": ("actions", ["left"]),
+            "objects as actions": ("actions", [{"a": 1}]),
+            "text as curve": ("curve", "up"),
+            "text as precision": ("precision", "high"),
+        }
+    )
     for holds, (path, value) in changes.items():
         yield Specimen("results, replayed", holds, _line(path, value, using("replay")))
     for holds in ("a module in env_id", "an import path in env_kwargs", "a data set of the network in env_kwargs"):

@@ -47,12 +47,20 @@ class Watched(NamedTuple):
     seconds: float
 
     @property
+    def lines(self) -> list[str]:
+        """What it printed; a carriage return takes a progress bar away."""
+        return self.text.replace("\r", "\n").splitlines()
+
+    @property
+    def printable(self) -> bool:
+        """Whether no character that it printed acts on a terminal."""
+        return all(character.isprintable() for line in self.lines for character in line)
+
+    @property
     def one_line(self) -> bool:
         """Whether it was refused in one line that names a remedy, without a traceback or a character of control."""
-        lines = self.text.replace("\r", "\n").splitlines()  # behind a bar, which a carriage return takes away
-        errors = [line for line in lines if line.startswith("error: ")]
-        printable = all(character.isprintable() for line in lines for character in line)
-        return self.code == 2 and len(errors) == 1 and "Traceback" not in self.text and printable
+        errors = [line for line in self.lines if line.startswith("error: ")]
+        return self.code == 2 and len(errors) == 1 and "Traceback" not in self.text and self.printable
 
 
 def sound_runs(folder: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -10,16 +11,21 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import ssdkd_agents
+from ssdkd_agents.commands import command_line
 from ssdkd_agents.commands.command_line import resuming
 from ssdkd_agents.commands.endings import one_line_for_the_user
 from ssdkd_agents.commands.main import COMMANDS, SHELLS, main
 from ssdkd_agents.runs import RunFolder
 
 import ssdkd_env
+
+NO_SUCH_FILE = os.strerror(errno.ENOENT)
 
 
 def outcome(*words: str) -> int:
@@ -188,3 +194,26 @@ def test_what_is_installed_speaks_of_the_command_and_not_of_scripts() -> None:
     for package in (ssdkd_env, ssdkd_agents):
         for path in Path(str(package.__file__)).parent.rglob("*.py"):
             assert not re.search(old, path.read_text()), path
+
+
+def test_file_that_cannot_be_used_is_named_in_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ending, one_line_for_the_user():
+        (tmp_path / "red\x1b[31m").read_text()
+    assert ending.value.code == 2
+    assert (
+        capsys.readouterr().err == f"error: cannot use {tmp_path}/red\\x1b[31m: {NO_SUCH_FILE}; make it what it was\n"
+    )
+    with pytest.raises(SystemExit), one_line_for_the_user():
+        raise MemoryError
+    assert "there is not enough memory for this" in capsys.readouterr().err
+    with pytest.raises(OSError, match="of no file"), one_line_for_the_user():
+        raise OSError("of no file")
+
+
+def test_warning_of_a_command_is_a_line_without_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may quote a file's name."""
+    text = warnings.formatwarning(UserWarning("plain"), UserWarning, "file.py", 3, "code()")
+    assert "file.py:3" in text
+    with mock.patch.object(warnings, "formatwarning", command_line._in_a_line):
+        shown = warnings.formatwarning(UserWarning("two\nlines \x1b[2J"), UserWarning, "file.py", 3, "code()")
+    assert shown == "warning: two lines \\x1b[2J\n"

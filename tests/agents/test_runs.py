@@ -148,3 +148,19 @@ def test_run_whose_configuration_is_damaged_is_refused(tmp_path: Path, text: str
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InvalidInputError, match=r"config\.json"):
         RunFolder(tmp_path, None)
+
+
+def test_folder_with_a_link_in_it_is_not_resumed(tmp_path: Path) -> None:
+    """What the run appends to it would be written elsewhere."""
+    RunFolder(tmp_path / "run", CONFIG).close()
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    link = tmp_path / "run" / "checkpoints" / "results.jsonl"
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(
+        InvalidInputError, match=r"results\.jsonl is a link, and a run writes into its own folder alone"
+    ):
+        RunFolder.resume(tmp_path / "run")
+    RunFolder(tmp_path / "run", None)  # to read it
+    link.unlink()
+    RunFolder.resume(tmp_path / "run").close()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.lines import read_checked, write_checked
 from ssdkd_agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
+from ssdkd_agents.manifests import is_number
 from ssdkd_agents.policies.storage import find_sampler_file, load_sampler
 from ssdkd_agents.runs import versions
 from ssdkd_agents.samplers import RANDOM_REPLACEMENT_PREFIX, Sampler, decide, names_baseline, write_decision
@@ -242,7 +243,7 @@ def forget(checkpoint: Path) -> None:
 
 def _states(checkpoint: Path) -> list[Path]:
     numbered = checkpoint.parent.glob(f"{glob.escape(checkpoint.stem)}.*.safetensors")
-    return [path for path in numbered if path.name.split(".")[-2].isdigit()]
+    return [path for path in numbered if is_number(path.name.split(".")[-2])]
 
 
 def _clocks() -> tuple[float, float]:

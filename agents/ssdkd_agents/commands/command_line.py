@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, dataclass, fields
 from itertools import takewhile
@@ -17,6 +18,7 @@ from ssdkd_agents.commands.given import Given, abridged, as_words
 from ssdkd_agents.commands.old_options import refuse_old_options
 from ssdkd_agents.ownership import release_all
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import printable
 from ssdkd_env.registry import trust, trusted
 
 ArgumentsT = TypeVar("ArgumentsT", bound="Plugins")
@@ -46,11 +48,17 @@ def launch(
         refuse_old_options(arguments, given)
         with while_somebody_reads():
             parsed = tyro.cli(shown, description=description, prog=program, args=words)
+        warnings.formatwarning = _in_a_line  # type: ignore[assignment]  # of which it leaves out where it was
         trust(parsed.plugins)
         try:
             main(parsed)
         finally:
             release_all()
+
+
+def _in_a_line(message: Warning | str, *where: object) -> str:
+    """A warning as a user reads it: without the line of code that gave it; it may quote a stranger's file."""
+    return f"warning: {printable(' '.join(str(message).split()))}\n"
 
 
 @dataclass(kw_only=True)

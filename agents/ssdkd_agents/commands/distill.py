@@ -39,7 +39,7 @@ from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.extras import load_extra
 from ssdkd_env.files import write_atomically, write_json
 from ssdkd_env.networks.checkpoints import save_weights
-from ssdkd_env.reading import check_bounds, conform
+from ssdkd_env.reading import check_bounds, conform, read_text
 from ssdkd_env.tasks.cards import describe
 from ssdkd_env.tasks.scores import real_scores
 
@@ -131,7 +131,7 @@ def student_card(env: SSDKDEnv, folder: Path, info: dict[str, Any]) -> dict[str,
             "digest": env.task.teacher_digest(),
         },
         "method": env.method.name,
-        "command": (folder / "command.txt").read_text().strip(),
+        "command": read_text(folder / "command.txt").strip(),
         "versions": versions(),
     }
 

@@ -22,6 +22,20 @@ def one_line_for_the_user() -> Iterator[None]:
     except InvalidInputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)  # which may quote a stranger's file
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:  # not of a file, so that nobody can mend it by looking at one
+            raise
+        print(
+            f"error: {printable(f'cannot use {error.filename}: {error.strerror}; make it what it was')}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except MemoryError:
+        print(
+            "error: there is not enough memory for this; ask for less, or look at the file it came from",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

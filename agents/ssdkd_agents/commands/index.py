@@ -20,6 +20,7 @@ from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.keeping.index import problems, shown, write_readme
 from ssdkd_agents.keeping.manifest import MANIFEST, read_manifest, write_manifest
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import printable
 
 
 @dataclass
@@ -43,7 +44,7 @@ def main(args: Arguments) -> None:
         write_readme(args.into, manifest)
     found = list(problems(args.into, manifest))
     for problem in found:
-        print(problem, file=sys.stderr)
+        print(printable(problem), file=sys.stderr)
     print(f"{args.into}: {len(manifest)} experiments, {len(found)} problems")
     if found:
         sys.exit(1)

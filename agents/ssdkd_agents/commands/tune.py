@@ -24,8 +24,9 @@ from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_re
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.train import training_of
 from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.schemas import BestTrial
 from ssdkd_agents.tuning.study import BEST_TRIAL_FILE, StudyConfig, check_study, config_of_study, play_study
-from ssdkd_env.reading import read_json
+from ssdkd_env.reading import conform, printable, read_json
 
 
 @dataclass
@@ -85,8 +86,9 @@ def main(args: Arguments) -> None:
         print(f"finished; no trial was validated to its end: {folder.path}")
         return
     found = read_json(best)
-    words = [f"{name}={_plain(value)}" for name, value in found["hyperparameters"].items()]
+    conform(found, BestTrial, best, "delete it, and continue the study")
     print(f"finished; best trial {found['number']}, mean return {found['value']:.4f}: {best}")
+    words = [printable(f"{name}={_plain(value)}") for name, value in found["hyperparameters"].items()]
     print(f"for ssdkd train: --algo {config.training.algorithm} --hyperparameters {shlex.join(words)}")
 
 

@@ -22,6 +22,7 @@ from ssdkd_agents.keeping.manifest import (
 from ssdkd_agents.lines import parse_lines
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
+from ssdkd_env.reading import read_bytes as read_file
 from ssdkd_env.reading import read_json
 
 CONFIG, COMMAND, MACHINE, TABLE = "config.json", "command.txt", "machine.json", "table.md"
@@ -202,9 +203,9 @@ def read_bytes(path: Path) -> bytes:
         InvalidInputError: when it cannot be read.
     """
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror}; give a file that the run has") from error
+        return read_file(path)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}; give a file that the run has") from error
 
 
 def _object(path: Path) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from ssdkd_agents.analysis.markdown import Markup, escaped, markdown_table
 from ssdkd_agents.keeping.manifest import README, Experiment, Manifest, damages
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
+from ssdkd_env.reading import read_text
 
 #: Between these lines of the README lies the table; the rest of it is written by hand.
 BEGIN, END = "<!-- experiments: written by ssdkd results index -->", "<!-- end of experiments -->"
@@ -24,7 +25,7 @@ def documents_of(folder: Path) -> dict[str, str]:
     """The documents that may show results: README and docs/**/*.md beside the folder, by their path from there."""
     root = folder.resolve().parent
     paths = [path for path in (root / "README.md", *sorted(root.glob("docs/**/*.md"))) if path.is_file()]
-    return {path.relative_to(root).as_posix(): path.read_text() for path in paths}
+    return {path.relative_to(root).as_posix(): read_text(path) for path in paths}
 
 
 def shown(folder: Path, manifest: Manifest) -> dict[str, Experiment]:
@@ -83,7 +84,7 @@ def readme(folder: Path, manifest: Manifest) -> str:
 
 def _text_of(folder: Path) -> str:
     path = folder / README
-    return path.read_text() if path.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
+    return read_text(path) if path.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
 
 
 def table(manifest: Manifest) -> str:

@@ -138,7 +138,7 @@ def check_network(where: Path, hyperparameters: dict[str, Any], tensors: Tensors
     Raises:
         InvalidInputError: when they ask for a larger layer than there is, or for more of them.
     """
-    largest = max([size for tensor in tensors.values() for size in tensor.shape] + [len(tensors)])
+    largest = max([size for tensor in tensors.values() if tensor.numel() for size in tensor.shape] + [len(tensors)])
     asked = max(_sizes(hyperparameters.get("policy_kwargs")), default=0)
     if asked > largest:
         raise InvalidInputError(

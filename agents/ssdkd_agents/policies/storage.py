@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import Constants
+from ssdkd_agents.manifests import is_number
 from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.exported import SETTINGS, check_network, check_tensors, read_exported
 from ssdkd_agents.policies.normalization import frozen_normalization, load_normalization, normalization_state
@@ -285,7 +286,7 @@ def find_sampler_file(path: Path) -> Path:
     for name in (CONSTANT_FILE, SETTINGS):
         if (path / name).is_file():
             return path / name
-    checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdigit()]
+    checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if is_number(file.stem)]
     if not checkpoints:
         raise InvalidInputError(f"{path} holds no checkpoint yet; let ssdkd train run for longer")
     return max(checkpoints, key=lambda file: int(file.stem))

@@ -203,8 +203,9 @@ class _Search:
 
     def run(self, stop: Stopper, progress_bar: bool) -> None:
         """Play what is left of the budget."""
+        if self._episodes:
+            self._write_constant()  # of a process that was killed between its last line and this
         if self.finished:
-            self._write_constant()
             return
         config = self._config
         count = min(config.num_envs, config.episodes)

@@ -83,8 +83,9 @@ def prepare(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     """Put back what must be there before `learn(reset_num_timesteps=False)`, which then resets no environment."""
     monitor, normalize = unwrap_vec_wrapper(_env(model), VecMonitor), model.get_vec_normalize_env()
     assert isinstance(monitor, VecMonitor)
-    for name, value in state["counters"].items():
-        setattr(model, name, value)
+    for name in COUNTERS:  # and whatever else a file names is none
+        if name in state["counters"]:
+            setattr(model, name, state["counters"][name])
     # Copies, because what was read lies anywhere in memory, and products of unaligned matrices round otherwise.
     for name, value in state["last"].items():
         setattr(model, name, None if value is None else value.numpy().copy())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ import numpy.typing as npt
 import torch
 
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.reading import read_bytes
 from ssdkd_env.tasks.task import LabelledImages
 
+#: Bytes of a batch's file: those of CIFAR-100's training images are 155 million.
+_MOST_BATCH = 512 * 2**20
 #: (3, height, width) of an image; a row of a batch holds its red, then its green, then its blue pixels.
 _IMAGE_SHAPE = (3, 32, 32)
 
@@ -73,11 +77,11 @@ def read_batch_folder(where: str, folder: Path, split: str, layout: BatchLayout)
     batches = {}
     for name in layout.files[split]:
         try:
-            content = (folder / name).read_bytes()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise InvalidInputError(f"{where}: {name} cannot be read ({error.strerror}); expected a file") from error
+            if not os.path.lexists(folder / name):
+                continue
+            content = read_bytes(folder / name, _MOST_BATCH)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{where}: {error}") from error
         batches[name] = read_batch(where, name, content, layout)
     return join_batches(where, batches, split, layout)
 

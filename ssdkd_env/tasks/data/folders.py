@@ -10,7 +10,8 @@ import torch
 from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.tasks.data.images import IMAGE_SUFFIXES, ImageList
+from ssdkd_env.reading import read_bytes
+from ssdkd_env.tasks.data.images import IMAGE_SUFFIXES, MOST_IMAGE, ImageList
 from ssdkd_env.tasks.task import LabelledImages
 
 #: The splits of a data set.
@@ -65,11 +66,9 @@ class ImageFolder:
                 for entry in entries:
                     name = "/".join(Path(entry.path).parts[-3:])
                     try:
-                        content = Path(entry.path).read_bytes()
-                    except OSError as error:
-                        raise InvalidInputError(
-                            f"{self._where}: {name} cannot be read ({error.strerror}); make it readable"
-                        ) from error
+                        content = read_bytes(entry.path, MOST_IMAGE)
+                    except InvalidInputError as error:
+                        raise InvalidInputError(f"{self._where}: {error}; make it readable") from error
                     images.decode(name, content)
                     labels.append(label)
                     bar.update()

@@ -23,6 +23,8 @@ _MODES = {1: "L", 3: "RGB"}
 _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 #: Weights of red, green and blue in grey (ITU-R 601-2), in units of 2**-16, as Pillow rounds them.
 _LUMA = (19595, 38470, 7471)
+#: Bytes of an image's file, and pixels of an image, beyond which it is none of a data set that is learnt from.
+MOST_IMAGE, MOST_PIXELS = 256 * 2**20, 2**25
 #: Images that are turned grey at a time, because the sums need four bytes a channel.
 _GREY_CHUNK = 4096
 
@@ -75,6 +77,7 @@ class ImageList:
         Raises:
             InvalidInputError: naming the image, when it differs in size from the first one or has over 8 bits.
         """
+        check_pixels(f"{self._where}: {name}", image.size)
         if not self.names:
             self._size = image.size
         if image.size != self._size:
@@ -97,6 +100,16 @@ class ImageList:
         width, height = self._size
         rows = np.frombuffer(self._pixels, dtype=np.uint8).reshape(-1, height, width, self._channels)
         return torch.from_numpy(np.ascontiguousarray(rows.transpose(0, 3, 1, 2)))
+
+
+def check_pixels(where: str, size: tuple[int, int]) -> None:
+    """Refuse an image that would take a gigabyte, before it is decoded.
+
+    Raises:
+        InvalidInputError: when it has more than `MOST_PIXELS`.
+    """
+    if size[0] * size[1] > MOST_PIXELS:
+        raise InvalidInputError(f"{where} has {size[0]}×{size[1]} pixels, at most {MOST_PIXELS:,} are read; shrink it")
 
 
 def to_channels(where: str, images: Tensor, channels: int) -> Tensor:

@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
+from ssdkd_env.reading import read_bytes
 from ssdkd_env.tasks.data.cache import load_cached, save_cached
 from ssdkd_env.tasks.data.folders import is_image
-from ssdkd_env.tasks.data.images import ImageList
+from ssdkd_env.tasks.data.images import MOST_IMAGE, ImageList, check_pixels
 from ssdkd_env.tasks.data.tar import Parts, read_members
 from ssdkd_env.tasks.task import LabelledImages
 from ssdkd_env.tasks.void import VOID, to_classes
@@ -301,9 +302,9 @@ def _pair(
 
 def _bytes(where: str, name: str, content: Path | bytes) -> bytes:
     try:
-        return content if isinstance(content, bytes) else content.read_bytes()
-    except OSError as error:
-        raise InvalidInputError(f"{where}: {name} cannot be read ({error.strerror}); make it readable") from error
+        return content if isinstance(content, bytes) else read_bytes(content, MOST_IMAGE)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {name}: {error}; make it readable") from error
 
 
 def _read(
@@ -341,6 +342,7 @@ def _decode(where: str, name: str, content: bytes, form: MapForm, void: int) -> 
     pillow = load_extra("PIL.Image", where)
     try:
         with pillow.open(io.BytesIO(content), formats=("PNG",)) as image:
+            check_pixels(f"{where}: {name}", image.size)
             pixels, mode = np.array(image), image.mode
             palette = np.array(image.getpalette("RGB")).reshape(-1, 3) if mode == "P" else None
     except Exception as error:  # of a damaged file Pillow raises OSError, SyntaxError, ValueError and others

@@ -125,6 +125,15 @@ def test_settings_that_are_no_object_are_refused(content: str, folder: Path) -> 
     refused(folder, r"sampler\.json")
 
 
+def test_empty_tensors_do_not_make_a_network_large(folder: Path) -> None:
+    tensors = dict(load_file(folder / POLICY)) | {"more": torch.zeros(10**6, 0)}
+    save_file(tensors, folder / POLICY)
+    settings = json.loads((folder / SETTINGS).read_text())
+    settings["hyperparameters"]["policy_kwargs"] = {"net_arch": [10**5, 10**5]}
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    refused(folder, "policy_kwargs ask for 100000, but no tensor is so large")
+
+
 def test_huge_settings_are_refused_before_they_are_read(folder: Path) -> None:
     (folder / SETTINGS).write_text(" " * (MOST_SETTINGS + 1))
     refused(folder, "has 1,000,001 bytes, and a file of its kind at most 1,000,000")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,18 @@ def test_folder_of_another_command_is_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", {"env_id": "SSDKD/Digits-v2", "algorithm": "ppo"})
     with pytest.raises(InvalidInputError, match="was not made by ssdkd search"):
         config_of_search(RunFolder(tmp_path / "run", None))
+
+
+def test_search_killed_between_its_last_episode_and_its_plan_has_the_plan_of_the_whole(
+    finished: dict[str, Path], tmp_path: Path
+) -> None:
+    """With an evaluation that is still due."""
+    path = tmp_path / "run"
+    shutil.copytree(finished["random"], path)
+    whole = left_by(path)
+    plan = whole["constant.json"] | {"mean_return": -1.0, "episodes": 3}
+    (path / "constant.json").write_text(json.dumps(plan))
+    evaluations = (path / "evaluations.jsonl").read_bytes().splitlines(keepends=True)
+    (path / "evaluations.jsonl").write_bytes(b"".join(evaluations[:-1]))
+    assert go_on(path) == "finished"
+    assert left_by(path) == whole
