@@ -20,9 +20,9 @@ def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
     Raises:
         InvalidInputError: when the id is unknown or is another kind of environment, or an argument is unknown.
     """
-    if ":" in env_id and not has_module(env_id):  # Gymnasium imports whatever stands before the first colon
-        raise InvalidInputError(f"env_id={env_id!r}: expected 'module:NAMESPACE/Name-v0', or an id without a module")
     try:
+        if ":" in env_id and not has_module(env_id):  # Gymnasium imports whatever stands before the first colon
+            raise ValueError("expected 'module:NAMESPACE/Name-v0', or an id without a module")
         env = gym.make(env_id, **env_kwargs)
     except InvalidInputError:
         raise

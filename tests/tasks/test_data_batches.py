@@ -273,4 +273,4 @@ def test_a_folder_in_place_of_a_batch_is_named(tmp_path: Path) -> None:
     source = write_files(tmp_path, cifar10_files()[0]) / "cifar-10-batches-py"
     (source / "data_batch_4").unlink()
     (source / "data_batch_4").mkdir()
-    refused(source, "data_batch_4 cannot be read")
+    refused(source, "data_batch_4: it is a folder")
