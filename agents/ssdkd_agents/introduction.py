@@ -49,9 +49,8 @@ def introduce(task: Task, settings: EnvSettings, device: torch.device) -> list[s
 
 
 def _card(teacher: str | None) -> dict[str, Any]:
-    path = Path(teacher or "").with_suffix(".json") if teacher else None
-    card: Any = read_json(path) if path is not None and path.is_file() else {}
-    return card if isinstance(card, dict) else {}
+    path = None if teacher is None else Path(teacher).with_suffix(".json")
+    return read_json(path) if path is not None and path.is_file() else {}  # an object, or the task was not loaded
 
 
 def _source(settings: EnvSettings, card: dict[str, Any]) -> str:

@@ -87,6 +87,12 @@ class TrialLine(TypedDict):
     error: str
 
 
+class Outcome(TypedDict):
+    """`outcome.json`: how a training ended."""
+
+    outcome: Name
+
+
 class BestTrial(TypedDict):
     """The best one of a study."""
 

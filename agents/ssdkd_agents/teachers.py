@@ -107,7 +107,7 @@ class TeacherRun:
             InvalidInputError: when no checkpoint is sound, or it belongs to other data or settings.
         """
         for part, digest in self._data.digests().items():
-            if digest != self._folder.config["digests"][part]:
+            if digest != self._folder.config["digests"].get(part):
                 raise InvalidInputError(f"--resume: the {part} images are not those of the run; give the same data")
         saved = load_newest(self.checkpoint)
         if saved is None:

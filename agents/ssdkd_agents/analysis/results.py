@@ -63,13 +63,18 @@ def score_of(line: Result, name: str) -> float:
 
 def common_score(results: Sequence[Result], names: Iterable[str] = SCORES) -> str | None:
     """The first of these scores that every line has."""
-    return next((name for name in names if all(name in line or name in line["final"] for line in results)), None)
+    return next((name for name in names if all(_has(line, name) for line in results)), None)
+
+
+def _has(line: Result, name: str) -> bool:
+    """Whether a line has a score, and not null in its place."""
+    return line.get(name, line["final"].get(name)) is not None
 
 
 def wall_seconds(line: Result) -> float:
     """Wall time of an episode; early versions wrote nothing else."""
     seconds = line.get("seconds", float("nan"))
-    return float(seconds["wall"] if isinstance(seconds, Mapping) else seconds)
+    return float(seconds.get("wall", float("nan")) if isinstance(seconds, Mapping) else seconds)
 
 
 def row_name(line: Result) -> str:

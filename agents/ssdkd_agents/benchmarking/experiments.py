@@ -27,6 +27,7 @@ from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import file_digest
+from ssdkd_env.reading import conform
 from ssdkd_env.tasks.probe import probe_set
 
 #: Seconds between two checkpoints of a long episode: what a killed process loses.
@@ -201,7 +202,8 @@ class ResumableEpisode:
         if not state.is_file() or file_digest(state) != saved["sha256"]:
             raise InvalidInputError(f"{state} is missing or was changed since; delete {path} to start over")
         self._observation, self.info = self._env.load(state)
-        self.trace = Trace(**saved["trace"])
+        conform(saved["trace"], Trace, path, "delete it to start over")
+        self.trace = Trace(**saved["trace"])  # whose whole numbers stay what they are
         if self.trace.seconds.keys() != set(EPISODE_SECONDS):
             raise InvalidInputError(f"{path} is of another version, which took other times; delete it to start over")
         if self.info["round"] != len(self.trace.actions) * self._env.rounds_per_step:

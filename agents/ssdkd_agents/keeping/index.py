@@ -95,7 +95,7 @@ def table(manifest: Manifest) -> str:
 
 def _version(experiment: Experiment) -> int:
     """The N of the last `vN` among its environments; -1 where none is known."""
-    found = [int(number) for id in experiment.environments or () for number in re.findall(r"v(\d+)$", id)]
+    found = [int(number) for id in experiment.environments or () for number in re.findall(r"v(\d{1,9})$", id)]
     return max(found, default=-1)
 
 

@@ -197,7 +197,7 @@ def _recorded_choice(run: Path) -> tuple[str, int] | None:
     recorded = read_json(run / MACHINE_FILE)
     try:
         return str(recorded["backend"]), int(recorded["processes"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(f"{run / MACHINE_FILE} is damaged; delete it to choose the backend anew") from error
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.algorithms import load_hyperparameters
 from ssdkd_agents.runs import EVALUATIONS_FILE, RunFolder
-from ssdkd_agents.schemas import MeanLine, TrialLine, config_of
+from ssdkd_agents.schemas import MeanLine, Outcome, TrialLine, config_of
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import OUTCOME_FILE, train
 from ssdkd_agents.training.validation import Evaluation
@@ -25,7 +25,7 @@ from ssdkd_agents.tuning.spaces import Choice, Space, chosen, nested, space_of
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
 from ssdkd_env.files import write_json
-from ssdkd_env.reading import read_json
+from ssdkd_env.reading import conform, read_json
 
 PRUNERS = ("median", "hyperband", "none")
 TRIALS_FILE, BEST_TRIAL_FILE = "trials.jsonl", "best.json"
@@ -162,7 +162,7 @@ def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial
 
     run = RunFolder(place, None if begun else asdict(training))
     try:
-        ended = read_json(place / OUTCOME_FILE)["outcome"] if (place / OUTCOME_FILE).is_file() else "interrupted"
+        ended = _outcome(place / OUTCOME_FILE)
         if ended == "interrupted":
             ended = train(training, run, resume=begun, progress_bar=False, gives_up=prune)
     except InvalidInputError:
@@ -175,6 +175,15 @@ def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial
         return Trial(number, FAILED, None, asked.params, values, "the agent diverged")
     last = values[max(values)] if values else None
     return Trial(number, FINISHED if ended == "finished" else PRUNED, last, asked.params, values)
+
+
+def _outcome(path: Path) -> str:
+    """How a trial's training ended; one without an outcome was interrupted."""
+    if not path.exists():
+        return "interrupted"
+    said: dict[str, Any] = read_json(path)
+    conform(said, Outcome, path, "delete the study's folder, and start anew")
+    return str(said["outcome"])
 
 
 def _given(config: StudyConfig, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +243,13 @@ def _distributions(space: Space) -> dict[str, Any]:
 
 
 def _trial(line: dict[str, Any]) -> Trial:
-    return Trial(**line | {"values": {int(steps): value for steps, value in line["values"].items()}})
+    try:
+        values = {int(steps): value for steps, value in line["values"].items()}
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{TRIALS_FILE}: values of trial {line['number']} are not by steps; start anew"
+        ) from error
+    return Trial(**{each.name: line[each.name] for each in fields(Trial)} | {"values": values})
 
 
 def _shown(trial: Trial) -> str:

@@ -41,7 +41,7 @@ def load_npz(argument: str, path: str | Path) -> LabelledImages:
             if not {"images", "labels"} <= set(file.files):
                 raise InvalidInputError(f"{argument}={str(path)!r} lacks an array 'images' or 'labels'; {hint}")
             images, labels = (_array(f"{argument}={str(path)!r}", file, name) for name in ("images", "labels"))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"{argument}={str(path)!r} cannot be read ({error}); {hint}") from error
