@@ -50,17 +50,18 @@ class Arguments(Plugins):
 def main(args: Arguments) -> None:
     """Make, read, watch."""
     check_lines_file("out", args.out)
+    out = args.out.resolve()  # because commands are given in a folder of their own
     chosen = [each for each in (*of_settings(), *of_arrays()) if args.only in f"{each.kind}: {each.holds}"]
     if not chosen:
         raise InvalidInputError(f"--only {args.only!r}: no file is described so; leave it out to see them all")
     use_one_thread()
     kinds: dict[str, list[dict[str, Any]]] = {}
     for line in tried(chosen):
-        append_line(args.out, line)
+        append_line(out, line)
         kinds.setdefault(line["kind"], []).append(line)
         if not line["as_it_must_be"]:
             print(f"not as it must be: {line}", file=sys.stderr)
-    append_line(args.out, about(torch.device("cpu")))
+    append_line(out, about(torch.device("cpu")))
     rows = [
         [
             *(kind, str(len(lines)), str(sum(line["as_it_must_be"] for line in lines))),

@@ -157,6 +157,9 @@ def _runs() -> Iterator[Specimen]:
 
         return words
 
+    def longer(copy: Path) -> list[str]:
+        return [*resume("train")(copy), "--timesteps", "24"]
+
     paths = {"train": "", "search": "", "benchmark": "plan."}
     for kind, below in paths.items():
         for holds, (path, value) in (_SETTINGS | (_SPELLINGS if kind == "train" else {})).items():
@@ -187,7 +190,7 @@ def _runs() -> Iterator[Specimen]:
         yield Specimen(f"{kind} run", "nesting without end", replaced(kind, "config.json", DEEP.encode(), resume(kind)))
     yield Specimen("train run", "a named pipe", replaced("train", "config.json", None, resume("train")))
     for name in ("episodes.jsonl", "machine.json"):
-        yield Specimen("train run", f"a named pipe as {name}", replaced("train", name, None, resume("train")))
+        yield Specimen("train run", f"a named pipe as {name}", replaced("train", name, None, longer))
     yield Specimen("train run", "a link out of the folder", _linked)
     manifest = "checkpoints/12.manifest.json"
     for holds, path, value in (

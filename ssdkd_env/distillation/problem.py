@@ -14,7 +14,7 @@ from ssdkd_env.errors import InvalidInputError
 #: Settings of a budget that count images in memory at once, and the most that they can be: a file may name any number.
 OF_IMAGES, MOST_IMAGES = ("candidates", "batch_size", "buffer_capacity"), 10_000_000
 #: Rounds, and steps of a round.
-MOST_STEPS = 1_000_000_000
+MOST_STEPS = 100_000_000
 
 
 @dataclass(frozen=True)
