@@ -213,3 +213,27 @@ def test_what_no_trial_could_begin_with_is_refused() -> None:
     ):
         with pytest.raises(InvalidInputError, match=match):
             check_study(replace(CONFIG, training=training))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            TRIALS_FILE,
+            {"number": 0, "state": "finished", "value": 1, "params": {}, "values": {"²": 1}, "error": ""},
+            "steps",
+        ),
+        (TRIALS_FILE, {"number": 0, "state": "finished"}, "line 1: it lacks value"),
+        ("trials/1/outcome.json", [], "expected object, got array"),
+        ("trials/1/outcome.json", {}, "it lacks outcome"),
+    ],
+)
+def test_damaged_file_of_a_study_is_a_line(
+    file: str, content: object, said: str, tmp_path: Path, pretend: Pretend
+) -> None:
+    path = tmp_path / "a"
+    pretend.at = lambda trial, steps: "interrupted" if (trial, steps) == (1, 20) else ""
+    assert play(path) == "interrupted"
+    (path / file).write_text(json.dumps(content) + "\n")
+    with pytest.raises(InvalidInputError, match=said):
+        play(path)
