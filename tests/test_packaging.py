@@ -35,7 +35,7 @@ FILES = (
 SOME_TESTS = ("tests/test_documents.py", "tests/distillation/test_priority.py", "tests/agents/test_runs.py")
 #: Bounds of the light core; 1,668 kB, 20,449 lines and 0.2 s measured. Most of the bytes are nine digits teachers and
 #: their probe sets, without which no episode of an instance set could begin at once on a new machine.
-MOST_KILOBYTES, MOST_LINES, MOST_DEPENDENCIES, MOST_SECONDS = 1800, 30_000, 12, 0.3
+MOST_KILOBYTES, MOST_LINES, MOST_DEPENDENCIES, MOST_SECONDS = 1800, 30_000, 13, 0.3
 
 
 @pytest.fixture(scope="module")

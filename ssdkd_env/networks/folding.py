@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import linecache
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.graph_module import _loader
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from ssdkd_env.networks.head import ExactPixelwise
@@ -55,8 +58,9 @@ class FoldedTwin:
         self.network = network
         self._pairs: list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]] = []
         if images is not None and _folded_double(copy.deepcopy(network).cpu(), images) is not None:
-            self.network = traced = fx.GraphModule(network, _Tracer().trace(network))
-            self._pairs = [(folded.requires_grad_(False), conv, norm) for folded, conv, norm in _fold(traced)]
+            with _sources_forgotten():
+                self.network = traced = fx.GraphModule(network, _Tracer().trace(network))
+                self._pairs = [(folded.requires_grad_(False), conv, norm) for folded, conv, norm in _fold(traced)]
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -75,8 +79,9 @@ def _folded_double(network: nn.Module, images: Tensor) -> nn.Module | None:
     """A folded copy in float64 that answers as the network does; None where there is none."""
     try:
         original = copy.deepcopy(network).double()
-        traced = fx.GraphModule(original, _Tracer().trace(original))
-        _fold(traced)
+        with _sources_forgotten():
+            traced = fx.GraphModule(original, _Tracer().trace(original))
+            _fold(traced)
         with torch.no_grad():
             expected, answer = copy.deepcopy(network).double()(images.double()), traced(images.double())
     except Exception:  # a user's network can resist tracing or float64 in any way; it then stays unfolded
@@ -86,6 +91,21 @@ def _folded_double(network: nn.Module, images: Tensor) -> nn.Module | None:
     if not (answer - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1.0):
         return None
     return traced
+
+
+@contextmanager
+def _sources_forgotten() -> Iterator[None]:
+    """Forget the sources of networks that are traced here.
+
+    PyTorch keeps each of them for ever, for tracebacks, also when the network is gone: some KiB for every episode.
+    """
+    kept = set(_loader.eval_cache)
+    try:
+        yield
+    finally:
+        for name in _loader.eval_cache.keys() - kept:
+            del _loader.eval_cache[name]
+            linecache.cache.pop(name, None)
 
 
 class _Tracer(fx.Tracer):

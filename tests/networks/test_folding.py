@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable
 from threading import Thread
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ssdkd_env.networks import folding
+from ssdkd_env.networks.convnet import ConvNet
 from ssdkd_env.networks.folding import FoldedTwin, fold_batch_norm
 from ssdkd_env.networks.registry import build_network
 from tests.networks.test_classifiers import CLASSIFIERS
@@ -164,3 +166,16 @@ def test_tracing_leaves_the_networks_of_other_threads_alone() -> None:
     for answer in network.heard:
         assert isinstance(answer, Tensor), answer
         torch.testing.assert_close(answer, policy(torch.ones(1, 2)))
+
+
+def test_sources_of_traced_networks_are_not_kept() -> None:
+    """PyTorch keeps them for ever, so that a process grows with every episode."""
+    images = torch.rand(2, 1, 8, 8)
+    network = ConvNet(3, 1, (4, 5)).eval()
+    before = len(linecache.cache)
+    for _ in range(3):
+        twin = FoldedTwin(network, images)
+        twin.follow()
+        assert fold_batch_norm(network, images) is not network
+    assert len(linecache.cache) == before
+    assert torch.allclose(twin.network(images), network(images), atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,12 @@ def test_readings_are_told_with_the_growth(tmp_path: Path) -> None:
 
 
 def test_episodes_that_leave_memory_behind_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, reset = [], SSDKDEnv.reset
+    kept: list[mmap.mmap] = []
+    reset = SSDKDEnv.reset
 
     def leaking(self: SSDKDEnv, **options: object) -> object:
-        kept.append(bytearray(b"x" * 2**20))
+        kept.append(mmap.mmap(-1, 2**20))  # pages of its own: what earlier tests have freed is not used again
+        kept[-1].write(b"x" * 2**20)
         return reset(self, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SSDKDEnv, "reset", leaking)

@@ -35,8 +35,8 @@ def test_package_that_imports_what_a_file_names_is_told(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "ssdkd_env", package / "ssdkd_env")
     file = package / "ssdkd_env" / "registry.py"
     text = file.read_text()
-    assert text.count("_OUTSIDE.fullmatch(_inner(content))") == 1
-    file.write_text(text.replace("_OUTSIDE.fullmatch(_inner(content))", "False"))
+    assert text.count("names_something_outside(_inner(content))") == 1
+    file.write_text(text.replace("names_something_outside(_inner(content))", "False"))
     out = tmp_path / "s.jsonl"
     broken = environment() | {"PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])}
     words = command("measure_strangers", "--out", out, "--only", "train run: an import path in env_kwargs")
