@@ -528,7 +528,7 @@ def test_death_of_a_process_is_reported_and_the_rest_can_be_closed(
     when: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 60.0)
-    longer = {"budget": BUDGET | {"inversion_steps": 10**9}} if when == "computing" else {}
+    longer = {"budget": BUDGET | {"inversion_steps": 10**8}} if when == "computing" else {}
     envs = make_vec(2, vectorization="process", processes=2, **arguments | longer)
     first, second = (part._process for part in envs._environments._parts if isinstance(part, RemoteMembers))
     assert {first, second} <= set(multiprocessing.active_children())
@@ -557,7 +557,7 @@ def test_death_of_a_process_is_reported_and_the_rest_can_be_closed(
 
 @pytest.mark.parametrize("doing", ["envs.close", "envs.reset(seed=0)"], ids=["idle", "computing"])
 def test_processes_end_soon_after_their_parent_was_killed(doing: str, arguments: dict[str, Any]) -> None:
-    longer = {"budget": BUDGET | {"inversion_steps": 10**9}}
+    longer = {"budget": BUDGET | {"inversion_steps": 10**8}}
     code = (
         "import time; from ssdkd_env.envs import SSDKDVectorEnv\n"
         f"envs = SSDKDVectorEnv(2, vectorization='process', processes=2, **{arguments | longer})\n"
