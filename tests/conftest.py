@@ -13,12 +13,20 @@ import pytest
 import torch
 from hypothesis import settings
 
+from ssdkd_env import registry
+
 torch.set_num_threads(1)
 
 settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("suite")
 
 SLOW = Path(__file__).with_name("slow.txt")
+
+
+@pytest.fixture(autouse=True)
+def named_in_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules and data sets that a test names as a user would are not named in the next one."""
+    monkeypatch.setattr(registry, "_trusted", set(registry._trusted))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

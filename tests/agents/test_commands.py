@@ -24,6 +24,7 @@ from ssdkd_agents.commands.main import COMMANDS, SHELLS, main
 from ssdkd_agents.runs import RunFolder
 
 import ssdkd_env
+from tests.scripts.commands import assert_refused, in_this_process
 
 NO_SUCH_FILE = os.strerror(errno.ENOENT)
 
@@ -217,3 +218,10 @@ def test_warning_of_a_command_is_a_line_without_code(capsys: pytest.CaptureFixtu
     with mock.patch.object(warnings, "formatwarning", command_line._in_a_line):
         shown = warnings.formatwarning(UserWarning("two\nlines \x1b[2J"), UserWarning, "file.py", 3, "code()")
     assert shown == "warning: two lines \\x1b[2J\n"
+
+
+def test_command_leaves_the_form_of_warnings_as_it_was(tmp_path: Path) -> None:
+    """A test of this process, or a program that calls it, has its own."""
+    before = warnings.formatwarning
+    assert_refused(in_this_process("replay", "--results", tmp_path / "none.jsonl"), "none.jsonl")
+    assert warnings.formatwarning is before

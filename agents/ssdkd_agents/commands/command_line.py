@@ -48,12 +48,14 @@ def launch(
         refuse_old_options(arguments, given)
         with while_somebody_reads():
             parsed = tyro.cli(shown, description=description, prog=program, args=words)
+        usual = warnings.formatwarning
         warnings.formatwarning = _in_a_line  # type: ignore[assignment]  # of which it leaves out where it was
-        trust(parsed.plugins)
         try:
+            trust(parsed.plugins)
             main(parsed)
         finally:
             release_all()
+            warnings.formatwarning = usual
 
 
 def _in_a_line(message: Warning | str, *where: object) -> str:
