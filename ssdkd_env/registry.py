@@ -138,7 +138,7 @@ def is_import_path(name: str) -> bool:
 
 def names_something_outside(name: str) -> bool:
     """Whether a name, used as it may be here, would have a module imported or a data set fetched."""
-    return name.startswith(HUB_PREFIX) or _WITH_MODULE.fullmatch(name) is not None
+    return name.startswith(HUB_PREFIX) or has_module(name)
 
 
 def has_module(env_id: str) -> bool:

@@ -87,11 +87,12 @@ class _Misfit:
 
     def remedy(self) -> str:
         mapped = [self.mapping[name] for name in self.unexpected]
-        if self.count == len(mapped) and not any(".shortcut." in name for name in mapped):
+        shortcuts = [".shortcut." in name for name in mapped]
+        if self.count == len(mapped) and all(shortcuts):
+            return "the file has projection shortcuts: build the network with projection=True"
+        if self.count == len(mapped) and not any(shortcuts):
             return (
                 "all that the network has is in the file: give the architecture that has the rest too, or, where only "
                 "its training used that, leave it out of the file"
             )
-        if self.count == len(mapped) and all(".shortcut." in name for name in mapped):
-            return "the file has projection shortcuts: build the network with projection=True"
         return "give the architecture that these weights were trained with"

@@ -68,13 +68,11 @@ def translations(names: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """
     names = list(names)
     yield "ours", {name: name for name in names}
-    bare: list[str] | None = strip_prefixes(names)
-    while bare is not None:
+    for bare in _ever_shorter(names):
         for naming, rules in NAMINGS.items():
             mapping = {name: _rename(short, rules) for name, short in zip(names, bare, strict=True)}
             if len(set(mapping.values())) == len(names):
                 yield naming, mapping
-        bare = _without_owner(bare)
 
 
 def used(names: Iterable[str], own: Collection[str]) -> list[str]:
@@ -85,9 +83,7 @@ def used(names: Iterable[str], own: Collection[str]) -> list[str]:
         own: the network's.
     """
     names = [name for name in names if name in own or name.rpartition(".")[2] not in COUNTERS]
-    bare = strip_prefixes(names)
-    while (shorter := _without_owner(bare)) is not None:
-        bare = shorter
+    *_, bare = _ever_shorter(names)
     pairs = zip(names, bare, strict=True)
     return [name for name, short in pairs if name in own or short in own or not short.startswith(UNUSED)]
 
@@ -99,12 +95,13 @@ def strip_prefixes(names: list[str]) -> list[str]:
     return names
 
 
-def _without_owner(names: list[str]) -> list[str] | None:
-    """The names without the first part, where all share it; None where they do not, or nothing would be left."""
-    owners = {name.partition(".")[0] for name in names}
-    if len(owners) != 1 or not all("." in name for name in names):
-        return None
-    return [name.partition(".")[2] for name in names]
+def _ever_shorter(names: list[str]) -> Iterator[list[str]]:
+    """The names without the `PREFIXES`, then without ever more first parts that all share."""
+    names = strip_prefixes(names)
+    yield names
+    while len({name.partition(".")[0] for name in names}) == 1 and all("." in name for name in names):
+        names = [name.partition(".")[2] for name in names]
+        yield names
 
 
 def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:

@@ -157,6 +157,7 @@ def load_task(
     stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
     loaded = _loaded.get(repr((spec, stamps)), lambda: _load(spec, path, stamps)).with_budget(wanted)
     batch = min(wanted.batch_size, 2)  # of which a network either can learn, or more do not help
+    # Refuses a student that does not fit, too.
     loaded.once(("trains", batch), lambda: check_trains("student", loaded.build_student(seed=0), spec, batch))
     if evaluation is not None:
         loaded.evaluation(torch.device("cpu"))  # refuses what does not fit here, as `_load` does
@@ -182,8 +183,7 @@ def _load(spec: TaskSpec, path: Path, stamps: list[int]) -> Task:
 
     network_key = (spec.teacher_arch, spec.teacher_options, spec.image_shape, spec.num_classes, spec.weights_key)
     task = _taught.get(repr((network_key, path, stamps)), teach).with_spec(spec)
-    task.build_student(seed=0)  # refuses what does not fit at once, not at the first reset
-    task.build_generator(seed=0)
+    task.build_generator(seed=0)  # refuses what does not fit at once, not at the first reset
     return task
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.reading import printable
@@ -20,25 +21,22 @@ def one_line_for_the_user() -> Iterator[None]:
     try:
         yield
     except InvalidInputError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)  # which may quote a stranger's file
-        sys.exit(2)
+        _refuse(str(error))
     except OSError as error:
         if error.filename is None:  # not of a file, so that nobody can mend it by looking at one
             raise
-        print(
-            f"error: {printable(f'cannot use {error.filename}: {error.strerror}; make it what it was')}",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        _refuse(f"cannot use {error.filename}: {error.strerror}; make it what it was")
     except MemoryError:
-        print(
-            "error: there is not enough memory for this; ask for less, or look at the file it came from",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        _refuse("there is not enough memory for this; ask for less, or look at the file it came from")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse(text: str) -> NoReturn:
+    """Say what is wrong, which may quote a stranger's file, and end the process."""
+    print(f"error: {printable(text)}", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextmanager
