@@ -5,15 +5,20 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.reading import check_regular
 
 #: What the name of a compressed file ends in.
 ENDING = ".gz"
-#: Content of an archive beyond which it is taken for a bomb: 256 MiB, hundreds of times the largest file of results.
+#: Bytes of a file, unpacked, beyond which it is taken for a bomb: hundreds of times the largest file of results.
 MOST_BYTES = 256 * 2**20
+#: Bytes of a line: an episode of 50,000 rounds has fewer. Parsed it may take twenty times as much memory.
+MOST_LINE = 16 * 2**20
 _CHUNK = 2**20
 
 
@@ -31,27 +36,58 @@ def read_content(path: str | Path) -> bytes:
     Raises:
         InvalidInputError: when it is missing, no regular file, no whole archive, or unpacks to more than `MOST_BYTES`.
     """
+    content = io.BytesIO()  # whose value is no copy
+    with _opened(path) as file:
+        while chunk := file.read(_CHUNK):
+            content.write(chunk)
+            _refuse_beyond(path, content.tell())
+    return content.getvalue()
+
+
+def read_raw_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a file as `read_content` reads it, each with its end, one after the other.
+
+    Raises:
+        InvalidInputError: as `read_content`; also at a line of more than `MOST_LINE` bytes.
+    """
+    total = 0
+    with _opened(path) as file:
+        while raw := file.readline(MOST_LINE + 1):
+            if len(raw) > MOST_LINE:
+                raise InvalidInputError(
+                    f"{path} has a line of more than {MOST_LINE:,} bytes, which no episode has; get another copy"
+                )
+            _refuse_beyond(path, total := total + len(raw))
+            yield raw
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file's content as a stream. Read it to its end: an archive is whole only there."""
     path = Path(path)
     check_regular(path)
     try:
-        return _unpack(path) if path.suffix == ENDING else path.read_bytes()
+        with path.open("rb") as file:
+            if path.suffix != ENDING:
+                yield file
+                return
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield unpacked
+            if not file.tell():  # which gzip takes for an archive of nothing
+                raise EOFError("the file is empty")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InvalidInputError(
             f"{path} is no whole gzip archive ({one_line(error)}); fetch it again, or rename it if it is not compressed"
         ) from error
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror}; give a file that is there") from error
+    except InvalidInputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(f"cannot read {path}: {reason}; give a file that is there") from error
 
 
-def _unpack(path: Path) -> bytes:
-    content = bytearray()
-    with path.open("rb") as archive, gzip.GzipFile(fileobj=archive) as file:
-        while chunk := file.read(_CHUNK):
-            content += chunk
-            if len(content) > MOST_BYTES:
-                raise InvalidInputError(
-                    f"{path} unpacks to more than {MOST_BYTES:,} bytes; if you trust it, unpack it yourself (gunzip)"
-                )
-        if not archive.tell():  # which gzip takes for an archive of nothing
-            raise EOFError("the file is empty")
-    return bytes(content)
+def _refuse_beyond(path: str | Path, size: int) -> None:
+    if size > MOST_BYTES:
+        raise InvalidInputError(
+            f"{path} has more than {MOST_BYTES:,} bytes, unpacked; give the right file, or a part of its lines"
+        )

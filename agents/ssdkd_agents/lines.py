@@ -6,17 +6,18 @@ earlier versions or made by hand, are read as they are: of them nobody can say w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from io import RawIOBase
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO, RawIOBase
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.archives import read_content
+from ssdkd_agents.archives import read_raw_lines
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import unwritable, write_atomically
 from ssdkd_env.reading import conform
@@ -62,23 +63,25 @@ def read_lines(path: str | Path, schema: type = dict) -> list[dict[str, Any]]:
         InvalidInputError: when it is missing or damaged, or a line is no JSON object of this schema, was changed since
             it was written, or is there twice.
     """
-    return parse_lines(read_content(path), path, schema)
+    return [value for _, value in _raws_and_values(read_raw_lines(path), path, schema)]
 
 
 def parse_lines(content: bytes, path: str | Path, schema: type = dict) -> list[dict[str, Any]]:
     """The JSON objects that a file's content holds, one a line; errors name `path`, as those of `read_lines`."""
-    return [value for _, value in _raws_and_values(content, path, schema)]
+    return [value for _, value in _raws_and_values(BytesIO(content), path, schema)]
 
 
-def _raws_and_values(content: bytes, path: str | Path, schema: type) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _raws_and_values(lines: Iterable[bytes], path: str | Path, schema: type) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Each line as it is in the file, without its end, and what it says."""
     seen: dict[bytes, int] = {}
-    for number, raw in _whole(content, path):
+    for number, raw in _whole(lines, path):
         value = _decode(raw, f"{path}, line {number}")
         if schema is not dict:  # which every line is; it would be copied for nothing
             conform(value, schema, f"{path}, line {number}", "delete that line, or get another copy")
-        if value.pop(CHECKSUM, None) is not None and seen.setdefault(raw, number) != number:
-            raise InvalidInputError(f"{path}, line {number} is line {seen[raw]} once more; delete one of them")
+        if value.pop(CHECKSUM, None) is not None:
+            first = seen.setdefault(hashlib.sha256(raw).digest(), number)
+            if first != number:
+                raise InvalidInputError(f"{path}, line {number} is line {first} once more; delete one of them")
         yield raw, value
 
 
@@ -95,9 +98,8 @@ def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], schema: type 
     """
     if not path.exists():
         return
-    content = read_content(path)
-    kept = b"".join(raw + b"\n" for raw, value in _raws_and_values(content, path, schema) if keep(value))
-    if kept != content:
+    kept = b"".join(raw + b"\n" for raw, value in _raws_and_values(read_raw_lines(path), path, schema) if keep(value))
+    if len(kept) != path.stat().st_size:
         write_atomically(path, lambda temporary: temporary.write_bytes(kept))
 
 
@@ -148,13 +150,13 @@ def _is_unchanged(raw: bytes) -> bool:
     return ending is not None and zlib.crc32(raw[: ending.start()] + b"}") == int(ending[1], 16)
 
 
-def _whole(content: bytes, path: str | Path) -> Iterator[tuple[int, bytes]]:
+def _whole(lines: Iterable[bytes], path: str | Path) -> Iterator[tuple[int, bytes]]:
     """Number, from 1, and bytes of each line that is not blank, without what is cut short at the end."""
-    raws = content.split(b"\n")
-    for number, raw in enumerate(raws, start=1):
+    for number, line in enumerate(lines, start=1):
+        raw = line.removesuffix(b"\n")
         if not raw.strip():
             continue
-        if number == len(raws) and _is_cut_short(raw):
+        if raw == line and _is_cut_short(raw):
             warnings.warn(f"{path}, line {number} is cut short, and left out", stacklevel=2)
             return
         yield number, raw

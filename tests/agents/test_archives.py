@@ -88,17 +88,34 @@ def test_one_changed_byte_is_refused_or_changes_nothing(
 
 def test_bomb_is_refused_without_unpacking_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(archives, "MOST_LINE", 2**21)
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(compress(bytes(2**20)))
     assert len(read_content(path)) == 2**20
     path.write_bytes(compress(bytes(2**26)))
     assert path.stat().st_size < 100_000
+    blank = tmp_path / "y.jsonl.gz"
+    blank.write_bytes(compress(b"\n" * 2**26))
     tracemalloc.start()
-    with pytest.raises(InvalidInputError, match=r"x\.jsonl\.gz unpacks to more than 1,048,576 bytes; if you trust it"):
+    with pytest.raises(InvalidInputError, match=r"x\.jsonl\.gz has more than 1,048,576 bytes, unpacked"):
+        read_content(path)
+    with pytest.raises(InvalidInputError, match=r"x\.jsonl\.gz has a line of more than 2,097,152 bytes"):
         read_lines(path)
+    with pytest.raises(InvalidInputError, match=r"y\.jsonl\.gz has more than 1,048,576 bytes, unpacked"):
+        read_lines(blank)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**23
+
+
+def test_plain_file_has_the_same_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_BYTES", 2**10)
+    monkeypatch.setattr(archives, "MOST_LINE", 2**6)
+    path = tmp_path / "x.jsonl"
+    for content, said in ((b"\n" * 2**11, "more than 1,024 bytes"), (b"0" * 2**7, "a line of more than 64 bytes")):
+        path.write_bytes(content)
+        with pytest.raises(InvalidInputError, match=rf"x\.jsonl has {said}"):
+            read_lines(path)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
