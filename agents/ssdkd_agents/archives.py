@@ -19,6 +19,8 @@ ENDING = ".gz"
 MOST_BYTES = 256 * 2**20
 #: Bytes of a line: an episode of 50,000 rounds has fewer. Parsed it may take twenty times as much memory.
 MOST_LINE = 16 * 2**20
+#: Lines of a file, blank ones too.
+MOST_LINES = 5_000_000
 _CHUNK = 2**20
 
 
@@ -48,11 +50,14 @@ def read_raw_lines(path: str | Path) -> Iterator[bytes]:
     """The lines of a file as `read_content` reads it, each with its end, one after the other.
 
     Raises:
-        InvalidInputError: as `read_content`; also at a line of more than `MOST_LINE` bytes.
+        InvalidInputError: as `read_content`; also at a line of more than `MOST_LINE` bytes, and after `MOST_LINES`.
     """
-    total = 0
+    total = number = 0
     with _opened(path) as file:
         while raw := file.readline(MOST_LINE + 1):
+            number += 1
+            if number > MOST_LINES:
+                raise InvalidInputError(f"{path} has more than {MOST_LINES:,} lines; give a part of them")
             if len(raw) > MOST_LINE:
                 raise InvalidInputError(
                     f"{path} has a line of more than {MOST_LINE:,} bytes, which no episode has; get another copy"

@@ -63,16 +63,26 @@ def read_lines(path: str | Path, schema: type = dict) -> list[dict[str, Any]]:
         InvalidInputError: when it is missing or damaged, or a line is no JSON object of this schema, was changed since
             it was written, or is there twice.
     """
-    return [value for _, value in _raws_and_values(read_raw_lines(path), path, schema)]
+    return [value for _, value in numbered_lines(path, schema)]
+
+
+def numbered_lines(path: str | Path, schema: type = dict) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same, one after the other, each with its number from 1: what is refused at its first line is read no further.
+
+    Raises:
+        InvalidInputError: as `read_lines`.
+    """
+    for number, _, value in _parsed(read_raw_lines(path), path, schema):
+        yield number, value
 
 
 def parse_lines(content: bytes, path: str | Path, schema: type = dict) -> list[dict[str, Any]]:
     """The JSON objects that a file's content holds, one a line; errors name `path`, as those of `read_lines`."""
-    return [value for _, value in _raws_and_values(BytesIO(content), path, schema)]
+    return [value for _, _, value in _parsed(BytesIO(content), path, schema)]
 
 
-def _raws_and_values(lines: Iterable[bytes], path: str | Path, schema: type) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Each line as it is in the file, without its end, and what it says."""
+def _parsed(lines: Iterable[bytes], path: str | Path, schema: type) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """Number of each line, the line as it is in the file, without its end, and what it says."""
     seen: dict[bytes, int] = {}
     for number, raw in _whole(lines, path):
         value = _decode(raw, f"{path}, line {number}")
@@ -82,7 +92,7 @@ def _raws_and_values(lines: Iterable[bytes], path: str | Path, schema: type) -> 
             first = seen.setdefault(hashlib.sha256(raw).digest(), number)
             if first != number:
                 raise InvalidInputError(f"{path}, line {number} is line {first} once more; delete one of them")
-        yield raw, value
+        yield number, raw, value
 
 
 def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], schema: type = dict) -> None:
@@ -98,7 +108,7 @@ def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], schema: type 
     """
     if not path.exists():
         return
-    kept = b"".join(raw + b"\n" for raw, value in _raws_and_values(read_raw_lines(path), path, schema) if keep(value))
+    kept = b"".join(raw + b"\n" for _, raw, value in _parsed(read_raw_lines(path), path, schema) if keep(value))
     if len(kept) != path.stat().st_size:
         write_atomically(path, lambda temporary: temporary.write_bytes(kept))
 

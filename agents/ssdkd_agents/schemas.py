@@ -27,6 +27,11 @@ EnvId = Annotated[str, Meta(max_length=300, pattern=r"\A([A-Za-z0-9_.]+:)?([A-Za
 #: A score as it is written where it is none: null, or NaN.
 Score = float | None
 
+#: A plan as numbers, one an entry, or as the number of a named one.
+Numbers = Annotated[list[float], Meta(min_length=1, max_length=10_000)] | int
+#: Heights of a histogram.
+Bins = Annotated[list[Annotated[float, Meta(ge=0)]], Meta(max_length=100_000)]
+
 # ---- lines ----------------------------------------------------------------------------------------------------------
 
 _Episode = TypedDict("_Episode", {"timesteps": Count, "return": float})
@@ -67,7 +72,7 @@ class MeanLine(TypedDict):
 class ValidatedPlan(MeanLine):
     """A validation of a search."""
 
-    action: list[float] | int
+    action: Numbers
 
 
 class EpochLine(TypedDict):
@@ -104,7 +109,7 @@ class BestTrial(TypedDict):
 class Decided(TypedDict):
     """A plan in a trace of actions; see `samplers.write_decision`."""
 
-    action: list[float] | int
+    action: Numbers
     scored: bool
 
 
@@ -112,6 +117,13 @@ class Machine(TypedDict, total=False):
     """What a line was played on."""
 
     torch_threads: Annotated[int, Meta(ge=1, le=4_096)]
+
+
+class Distributions(TypedDict):
+    """What was synthesised: how many images of each class, and of each difficulty."""
+
+    class_counts: Bins
+    difficulty: Bins
 
 
 class Precision(TypedDict):
@@ -140,7 +152,7 @@ _Result = TypedDict(
         "env_kwargs": EnvArguments,
         "return": float,
         "final": Final,
-        "actions": list[list[float] | int | Decided],
+        "actions": list[Numbers | Decided],
     },
 )
 
@@ -158,7 +170,38 @@ class ResultLine(_Result, total=False):
     precision: Precision
     versions: dict[str, Name]
     vectorization: Name
-    distributions: dict[str, list[Any]]
+    distributions: Distributions
+
+
+class MachineInWords(TypedDict):
+    """What a table says of the machine."""
+
+    cpu: Name
+    cores: Count
+    system: Name
+    device: Name
+    torch_threads: Count
+
+
+class Finished(TypedDict):
+    """What a table takes of the last info."""
+
+    probe_agreement: Score
+    synthesized: Count
+    diverged: bool
+
+
+class BenchmarkLine(TypedDict):
+    """What a benchmark's table and pictures need of a line beside what every result has."""
+
+    label: Name
+    final: Finished
+    curve: dict[str, list[Score]]
+    seconds: dict[str, float]
+    distributions: Distributions
+    peak_memory_mib: float
+    machine: MachineInWords
+    versions: dict[str, Name]
 
 
 # ---- samplers -------------------------------------------------------------------------------------------------------
@@ -205,7 +248,7 @@ class ExportedSettings(SamplerConfig):
 
 
 class _Plan(TypedDict):
-    action: list[float] | int
+    action: Numbers
     action_names: list[Name]
     env_kwargs: EnvArguments
 

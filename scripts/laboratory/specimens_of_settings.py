@@ -1,8 +1,7 @@
-"""What settings, lines and samplers of a stranger may hold."""
+"""What settings and samplers of a stranger may hold."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import shutil
@@ -24,7 +23,6 @@ from laboratory.specimens import (
     changed,
     evaluate,
     holding,
-    out,
     pipe,
     put,
     replaced,
@@ -33,7 +31,7 @@ from ssdkd_env.files import load_state, save_state
 
 #: What changes one entry of a settings file, by what it holds: names that would be imported, absurd numbers, text that
 #: acts on a terminal, and values of other types. Environment's entries lie below env_kwargs, if anywhere.
-_SETTINGS: dict[str, tuple[str, Any]] = {
+SETTINGS: dict[str, tuple[str, Any]] = {
     "a module in env_id": ("env_id", "antigravity:Env-v0"),
     "an import path in env_kwargs": ("env_kwargs.student_arch", STRANGER),
     "a data set of the network in env_kwargs": ("env_kwargs.evaluation", "hub:stranger/images"),
@@ -42,7 +40,7 @@ _SETTINGS: dict[str, tuple[str, Any]] = {
     "an object as env_id": ("env_id", {"a": 1}),
 }
 #: Names in other spellings, which a careless reader imports or fetches all the same.
-_SPELLINGS: dict[str, tuple[str, Any]] = {
+SPELLINGS: dict[str, tuple[str, Any]] = {
     "an import path without a name": ("env_kwargs.student_arch", "stranger:"),
     "an import path with a number": ("env_kwargs.student_arch", "stranger:1"),
     "an import path with a line break": ("env_kwargs.student_arch", "stranger:net\n"),
@@ -76,13 +74,13 @@ _OF_FACES: dict[str, tuple[str, Any]] = {
 
 def of_settings() -> Iterator[Specimen]:
     """All of them."""
-    for table in (_samplers, _exported, _plans, _runs, _results, _manifests):
+    for table in (_samplers, _exported, _plans, _runs):
         yield from table()
 
 
 def _samplers() -> Iterator[Specimen]:
     """Checkpoints of agents."""
-    below = {name: (f"config.{path}", value) for name, (path, value) in (_SETTINGS | _OF_SAMPLERS).items()}
+    below = {name: (f"config.{path}", value) for name, (path, value) in (SETTINGS | _OF_SAMPLERS).items()}
     below |= {
         "a list as config": ("config", []),
         "text as counters": ("counters", "x"),
@@ -103,7 +101,7 @@ def _samplers() -> Iterator[Specimen]:
 
 def _exported() -> Iterator[Specimen]:
     """Folders with sampler.json and policy.safetensors."""
-    for holds, (path, value) in (_SETTINGS | _OF_SAMPLERS | _OF_FACES).items():
+    for holds, (path, value) in (SETTINGS | _OF_SAMPLERS | _OF_FACES).items():
         yield Specimen("exported sampler", holds, changed("export", "sampler.json", path, value, evaluate))
     raws = {"settings without end": DEEP.encode(), "settings of 3 MB": b'{"a": "' + b"x" * 3_000_000 + b'"}'}
     for holds, content in raws.items():
@@ -116,7 +114,7 @@ def _exported() -> Iterator[Specimen]:
 
 def _plans() -> Iterator[Specimen]:
     """What a search leaves."""
-    changes = _SETTINGS | {
+    changes = SETTINGS | {
         "a module as family": ("family", "stranger:Family"),
         "a million numbers as action": ("action", [0.5] * 1_000_000),
         "text as action": ("action", "left"),
@@ -162,7 +160,7 @@ def _runs() -> Iterator[Specimen]:
 
     paths = {"train": "", "search": "", "benchmark": "plan."}
     for kind, below in paths.items():
-        for holds, (path, value) in (_SETTINGS | (_SPELLINGS if kind == "train" else {})).items():
+        for holds, (path, value) in (SETTINGS | (SPELLINGS if kind == "train" else {})).items():
             yield Specimen(f"{kind} run", holds, changed(kind, "config.json", below + path, value, resume(kind)))
     for kind, holds, path, value in (
         ("train", "a rollout of a billion steps", "hyperparameters.n_steps", HUGE),
@@ -229,104 +227,3 @@ def _linked(runs: Mapping[str, Path], folder: Path) -> list[str]:
 
 def _draw(run: Path) -> list[str]:
     return ["results", "plot", "--runs", str(run), "--out", str(run / "curve.png")]
-
-
-def _results() -> Iterator[Specimen]:
-    """Lines of results, replayed, compared, ranked and drawn."""
-
-    def using(command: str) -> Words:
-        def words(copy: Path) -> list[str]:
-            lines = str(copy / "results.jsonl")
-            return {
-                "replay": ["results", "replay", "--results", lines],
-                "compare": ["results", "compare", "--results", lines, "--against", "paper", *out(copy)],
-                "rank": ["results", "rank", "--results", lines, *out(copy)],
-                "policy": ["results", "policy", "--results", lines, "--out", str(copy / "p.png")],
-            }[command]
-
-        return words
-
-    changes: dict[str, tuple[str, Any]] = (
-        _SETTINGS
-        | _SPELLINGS
-        | {
-            "a module as sampler": ("sampler", "stranger:Sampler"),
-            "a module as method": ("env_kwargs.method", "stranger:Method"),
-            "a billion rounds": ("env_kwargs.budget.rounds", HUGE),
-            "a billion candidates": ("env_kwargs.budget.candidates", HUGE),
-            "a buffer of a billion images": ("env_kwargs.budget.buffer_capacity", HUGE),
-            "minibatches of a billion": ("env_kwargs.budget.batch_size", HUGE),
-            "an observation of a billion steps": ("env_kwargs.history", HUGE),
-            "a billion threads": ("machine.torch_threads", HUGE),
-            "threads of text": ("machine.torch_threads", "all"),
-            "text as machine": ("machine", "mine"),
-            "a seed of 80 bits": ("seed", 2**80),
-            "a negative seed": ("seed", -1),
-            "text as actions": ("actions", ["left"]),
-            "objects as actions": ("actions", [{"a": 1}]),
-            "text as curve": ("curve", "up"),
-            "text as precision": ("precision", "high"),
-        }
-    )
-    for holds, (path, value) in changes.items():
-        yield Specimen("results, replayed", holds, _line(path, value, using("replay")))
-    for holds in ("a module in env_id", "an import path in env_kwargs", "a data set of the network in env_kwargs"):
-        path, value = _SETTINGS[holds]
-        yield Specimen("results, policy", holds, _line(path, value, using("policy")))
-    for command in ("compare", "rank", "policy"):
-        for holds, path, value in (
-            ("escapes in a name", "group", ESCAPES),
-            ("text as return", "return", "much"),
-            ("text as final", "final", "good"),
-            ("text as a score", "final.probe_agreement", "high"),
-            ("text as curve", "curve", "up"),
-            ("text as actions", "actions", ["left"]),
-            ("text as seconds", "seconds", {"wall": "long"}),
-        ):
-            yield Specimen(f"results, {command}", holds, _line(path, value, using(command)))
-    for holds, content in (
-        ("nesting without end", DEEP.encode() + b"\n"),
-        ("a number", b"7\n"),
-        ("bytes that are no text", b'{"a": "\xff\xfe"}\n'),
-    ):
-        yield Specimen("results, replayed", holds, replaced("evaluate", "results.jsonl", content, using("replay")))
-    bomb = gzip.compress(bytes(400_000_000), compresslevel=1)
-    yield Specimen(
-        "results, replayed",
-        "400 MB of zeros, compressed",
-        holding("r.jsonl.gz", bomb, lambda path: ["results", "replay", "--results", str(path)]),
-    )
-    yield Specimen(
-        "results, replayed",
-        "a named pipe",
-        pipe("r.jsonl", lambda path: ["results", "replay", "--results", str(path)]),
-    )
-
-
-def _line(path: str, value: Any, words: Words) -> Make:
-    """A copy of an evaluation with one entry of its line changed."""
-
-    def make(runs: Mapping[str, Path], folder: Path) -> list[str]:
-        copy = folder / "run"
-        shutil.copytree(runs["evaluate"], copy)
-        line = json.loads((copy / "results.jsonl").read_text())
-        line.pop("crc32", None)  # as by hand
-        (copy / "results.jsonl").write_text(json.dumps(put(line, path, value)) + "\n")
-        return words(copy)
-
-    return make
-
-
-def _manifests() -> Iterator[Specimen]:
-    """A folder of results."""
-    for holds, content in (
-        ("nesting without end", DEEP.encode()),
-        ("a number", b"7"),
-        ("an entry of text", b'{"entries": {"a": "b"}}'),
-        ("files outside the folder", b'{"a": {"files": {"../../x": "0"}}}'),
-    ):
-        yield Specimen(
-            "manifest of results",
-            holds,
-            holding("manifest.json", content, lambda path: ["results", "index", "--into", str(path.parent)]),
-        )

@@ -112,7 +112,12 @@ def test_plain_file_has_the_same_bounds(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(archives, "MOST_BYTES", 2**10)
     monkeypatch.setattr(archives, "MOST_LINE", 2**6)
     path = tmp_path / "x.jsonl"
-    for content, said in ((b"\n" * 2**11, "more than 1,024 bytes"), (b"0" * 2**7, "a line of more than 64 bytes")):
+    monkeypatch.setattr(archives, "MOST_LINES", 20)
+    for content, said in (
+        (b"\n" * 2**9, "more than 20 lines"),
+        ((b'{"x": ' + b"1" * 55 + b"}\n") * 18, "more than 1,024 bytes"),
+        (b"0" * 2**7, "a line of more than 64 bytes"),
+    ):
         path.write_bytes(content)
         with pytest.raises(InvalidInputError, match=rf"x\.jsonl has {said}"):
             read_lines(path)

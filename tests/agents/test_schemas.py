@@ -42,7 +42,7 @@ def put(value: dict[str, Any], path: str, new: Any) -> dict[str, Any]:
 
 
 def test_line_that_is_a_result_is_one() -> None:
-    check_result(LINE, "x.jsonl, line 0")
+    check_result(LINE, "x.jsonl, line 1")
 
 
 def test_every_kept_result_is_one() -> None:
@@ -82,9 +82,9 @@ def test_every_kept_result_is_one() -> None:
 )
 def test_line_with_something_else_in_it_is_refused(path: str, value: Any, said: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        check_result(put(LINE, path, value), "x.jsonl, line 0")
+        check_result(put(LINE, path, value), "x.jsonl, line 1")
     message = str(caught.value)
-    assert message.startswith("x.jsonl, line 0 is no result of an episode: ") and message.endswith("benchmark")
+    assert message.startswith("x.jsonl, line 1 is no result of an episode: ") and message.endswith("benchmark")
     assert said.replace(" - at", "") in message
     assert "\n" not in message
 

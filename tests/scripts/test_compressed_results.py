@@ -17,7 +17,7 @@ READERS = {
     "leaderboard": ("--out", "out.md"),
     "plot": ("--out", "out.png", "--runs", "{training}"),
     "plot_policy": ("--out", "out.png", "--samplers", "paper"),
-    "replay": ("--lines", 0),
+    "replay": ("--lines", 1),
 }
 
 

@@ -46,7 +46,7 @@ def test_what_are_no_results_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "board.md"
     append_line(tmp_path / "training.jsonl", {"timesteps": 8, "return": 0.5})
     (tmp_path / "empty.jsonl").touch()
-    for name, match in (("training", "line 0 is no result"), ("empty", "is empty"), ("none", "none.jsonl")):
+    for name, match in (("training", "line 1 is no result"), ("empty", "is empty"), ("none", "none.jsonl")):
         assert_refused(leaderboard(out, "--results", tmp_path / f"{name}.jsonl"), match)
     assert_refused(leaderboard(out, "--results"), "--results: none given")
     assert not out.exists()

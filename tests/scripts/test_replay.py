@@ -33,7 +33,7 @@ def test_lines_replay_from_trace_and_sampler(results: Path) -> None:
     result = replay(results)
     assert result.code == 0, result.stderr
     rows = result.stdout.splitlines()[2:]
-    assert [row.split(" | ")[0] for row in rows] == [f"| {number}" for number in (0, 0, 1, 1, 2, 2, 3, 3)]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {number}" for number in (1, 1, 2, 2, 3, 3, 4, 4)]
     assert [row.split(" | ")[3] for row in rows] == ["trace", "sampler"] * 4
     assert all(row.endswith(" | bit-identical |") for row in rows)
 
@@ -43,12 +43,12 @@ def test_changed_line_is_named_and_exits_with_1(results: Path, tmp_path: Path) -
     lines[1]["final"]["bn_loss"] += 1e-6
     for line in lines:
         append_line(tmp_path / "changed.jsonl", line)
-    result = replay(tmp_path / "changed.jsonl", "--lines", 0, 1)
+    result = replay(tmp_path / "changed.jsonl", "--lines", 1, 2)
     assert result.code == 1
     assert result.stderr.strip() == "2 replays differ"
     rows = result.stdout.splitlines()[2:]
     assert ["DIFFERS, final.bn_loss: " in row for row in rows] == [False, False, True, True]
-    assert replay(tmp_path / "changed.jsonl", "--lines", 0, 3).code == 0
+    assert replay(tmp_path / "changed.jsonl", "--lines", 1, 4).code == 0
 
 
 def test_difference_between_versions_is_said(results: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_lines_of_a_benchmark_replay(tmp_path: Path) -> None:
     append_line(tmp_path / "x.jsonl", {"label": "ssdkd, paper", "group": "paper"} | run_episode(CONFIG))
     result = replay(tmp_path / "x.jsonl")
     assert result.code == 0
-    assert "| 0 | paper |" in result.stdout
+    assert "| 1 | paper |" in result.stdout
 
 
 @pytest.mark.parametrize("sampler", ["tests.envs.own_networks:TINY", "random_at_rate:tests.envs.own_networks:TINY"])
@@ -90,13 +90,13 @@ def test_a_sampler_named_by_a_line_imports_nothing(
 
 def test_what_cannot_be_replayed_is_refused(results: Path, tmp_path: Path) -> None:
     append_line(tmp_path / "training.jsonl", {"timesteps": 8, "return": 0.5, "accuracy": 0.5})
-    assert_refused(replay(tmp_path / "training.jsonl"), "line 0 is no result of an episode: it lacks env_id")
+    assert_refused(replay(tmp_path / "training.jsonl"), "line 1 is no result of an episode: it lacks env_id")
     (tmp_path / "empty.jsonl").touch()
     assert_refused(replay(tmp_path / "empty.jsonl"), "is empty")
     assert_refused(replay(tmp_path / "none.jsonl"), "none.jsonl")
     for arguments, match in (
-        (("--lines", 4), "--lines 4: expected numbers from 0 to 3"),
-        (("--lines", -1), "--lines -1"),
+        (("--lines", 5), "--lines 5: expected numbers from 1 to 4"),
+        (("--lines", 0), "--lines 0"),
         (("--sample", 9), "--sample 9: expected 1 to 4"),
         (("--sample", 0), "--sample 0"),
         (("--sample", 1, "--lines", 1), "exclude each other"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.lines import read_lines
+from ssdkd_agents.lines import numbered_lines
 from ssdkd_agents.schemas import ResultLine
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.reading import conform
@@ -31,12 +31,13 @@ def read_results(path: str | Path) -> list[Result]:
     Raises:
         InvalidInputError: when it is missing, or a line is no result of an episode.
     """
-    lines = [under_new_names(line) for line in read_lines(path)]
-    for number, line in enumerate(lines):
-        check_result(line, f"{path}, line {number}")
+    lines = []
+    for number, line in numbered_lines(path):
+        lines.append(under_new_names(line))
+        check_result(lines[-1], f"{path}, line {number}")
     if not lines:
         raise InvalidInputError(f"{path} is empty; give the results.jsonl of ssdkd evaluate or ssdkd benchmark")
-    return list(lines)
+    return lines
 
 
 def under_new_names(line: Result) -> Result:

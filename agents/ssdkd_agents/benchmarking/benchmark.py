@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from ssdkd_agents.benchmarking.suites import (
 )
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.runs import RunFolder, refuse_content
-from ssdkd_agents.schemas import ResultLine, config_of
+from ssdkd_agents.schemas import BenchmarkLine, ResultLine, config_of
 from ssdkd_agents.seeds import HELD_OUT_SEED
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import conform
 
 DEFAULT_SEEDS, MOST_SEEDS = 5, 100_000
 RESULTS, FAILURES, UNFINISHED = "results.jsonl", "failures.jsonl", "unfinished"
@@ -93,6 +94,11 @@ class Plan:
             for e in self.entries
         }
         return len(rest) == 1 and len({entry.sampler for entry in self.entries}) > 1
+
+    @property
+    def varies_buffer(self) -> bool:
+        """Whether every entry has a size of the buffer of its own, as in the suite `scale`."""
+        return all("buffer_scale" in entry.env_kwargs for entry in self.entries)
 
     def jobs(self) -> list[Job]:
         """Every episode, seeds outermost, so that a drift of the machine meets every entry alike."""
@@ -238,14 +244,21 @@ class Benchmark:
         if not path.exists():
             return []
         planned = {job.key: json.loads(json.dumps(asdict(job.config))) for job in self.jobs}
-        lines = {}
+        lines: dict[tuple[str, int], dict[str, Any]] = {}
+        bins: dict[str, list[int]] = {}
         for line in read_lines(path, ResultLine):
             key = line.get("label", ""), line["seed"]
+            where = f"{path}: the line of {key}"
+            conform(line, BenchmarkLine, where, "delete it, to play it anew")
+            _check_lengths(line, where)
+            own = [len(counts) for counts in line["distributions"].values()]
+            if bins.setdefault(line["label"], own) != own:
+                raise InvalidInputError(f"{where} has other classes or bins than those before; delete it")
             if key not in planned:
                 raise InvalidInputError(f"{path} has a line of {key}, which is not in config.json; use another --out")
             differing = [name for name, value in planned[key].items() if line.get(name) != value]
             if differing:
-                raise InvalidInputError(f"{path}: the line of {key} has another {differing[0]} than config.json")
+                raise InvalidInputError(f"{where} has another {differing[0]} than config.json")
             lines[key] = line
         return [lines[job.key] for job in self.jobs if job.key in lines]
 
@@ -289,8 +302,7 @@ class Benchmark:
         results = self.results()
         if not results:
             raise InvalidInputError(f"{self.folder} holds no finished episode yet; let the benchmark run for longer")
-        scale, samplers = self.plan.suite == "scale", self.plan.compares_samplers
-        return write_report(results, len(self.jobs), self.folder, scale, samplers)
+        return write_report(results, len(self.jobs), self.folder, self.plan.varies_buffer, self.plan.compares_samplers)
 
 
 def play_job(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
@@ -299,6 +311,17 @@ def play_job(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
     if result is None:
         return None
     return {"label": job.label} | ({"group": job.group} if job.group else {}) | result
+
+
+def _check_lengths(line: Mapping[str, Any], where: str) -> None:
+    """Refuse a line whose curves are of different lengths: tables read them side by side.
+
+    Raises:
+        InvalidInputError: when they are.
+    """
+    lengths = {len(curve) for curve in line["curve"].values()}
+    if len(lengths) > 1 or 0 in lengths:
+        raise InvalidInputError(f"{where} has curves of {sorted(lengths)} steps; delete it, to play it anew")
 
 
 def _extended(run: RunFolder, plan: Plan, given: Settings) -> Plan:

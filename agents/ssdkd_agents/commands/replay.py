@@ -2,7 +2,7 @@
 
 Examples:
   ssdkd results replay --results runs/evaluation/results.jsonl
-  ssdkd results replay --results runs/evaluation/results.jsonl --lines 0 3 7
+  ssdkd results replay --results runs/evaluation/results.jsonl --lines 1 4 8
   ssdkd results replay --results results/digits-methods.jsonl.gz --sample 5 --tolerance 0.05
 
 Each line is played from its trace of actions, and from its sampler too where that is a baseline. Numbers must be
@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from ssdkd_agents.analysis.markdown import table_row
-from ssdkd_agents.analysis.results import Result, check_result, row_name, under_new_names
+from ssdkd_agents.analysis.results import Result, read_results, row_name
 from ssdkd_agents.benchmarking.replay import Replayed, check_replayable, is_baseline, other_versions, replay
 from ssdkd_agents.commands.command_line import Plugins, launch
-from ssdkd_agents.lines import read_lines
 from ssdkd_agents.schemas import check_settings_of
 from ssdkd_env.errors import InvalidInputError
 
@@ -35,7 +34,7 @@ class Arguments(Plugins):
     results: Path
     """results.jsonl of ssdkd evaluate or ssdkd benchmark, or compressed as .jsonl.gz."""
     lines: tuple[int, ...] = ()
-    """Numbers of the lines to replay, from 0 on; all where neither these nor --sample are given."""
+    """Numbers of the lines to replay, from 1 on; all where neither these nor --sample are given."""
     sample: int | None = None
     """Replay so many lines, drawn by chance but the same ones each time."""
     tolerance: float = 0.0
@@ -46,9 +45,8 @@ def main(args: Arguments) -> None:
     """Do what the command line says."""
     if not args.tolerance >= 0:
         raise InvalidInputError(f"--tolerance {args.tolerance}: expected a number of at least 0")
-    chosen = choose(args, [under_new_names(line) for line in read_lines(args.results)])
+    chosen = choose(args, read_results(args.results))
     for number, line in chosen.items():
-        check_result(line, f"{args.results}, line {number}")
         played = [line[name] for name in ("env_id", "env_kwargs", "sampler")]
         check_settings_of(played, f"{args.results}, line {number}")
         check_replayable(line, f"{args.results}, line {number}", args.tolerance)
@@ -70,17 +68,15 @@ def choose(args: Arguments, lines: Sequence[Result]) -> dict[int, Result]:
     """The lines to replay, by number."""
     if args.lines and args.sample is not None:
         raise InvalidInputError("--lines and --sample exclude each other; give one of them")
-    if not lines:
-        raise InvalidInputError(f"{args.results} is empty; give the results.jsonl of ssdkd evaluate or ssdkd benchmark")
-    numbers = list(args.lines) or list(range(len(lines)))
+    numbers = list(args.lines) or list(range(1, len(lines) + 1))
     if args.sample is not None:
         if not 1 <= args.sample <= len(lines):
             raise InvalidInputError(f"--sample {args.sample}: expected 1 to {len(lines)}, the number of lines")
-        numbers = sorted(np.random.default_rng(0).permutation(len(lines))[: args.sample].tolist())
-    odd = [number for number in numbers if not 0 <= number < len(lines)]
+        numbers = sorted((np.random.default_rng(0).permutation(len(lines))[: args.sample] + 1).tolist())
+    odd = [number for number in numbers if not 1 <= number <= len(lines)]
     if odd:
-        raise InvalidInputError(f"--lines {odd[0]}: expected numbers from 0 to {len(lines) - 1}")
-    return {number: lines[number] for number in numbers}
+        raise InvalidInputError(f"--lines {odd[0]}: expected numbers from 1 to {len(lines)}")
+    return {number: lines[number - 1] for number in numbers}
 
 
 def verdict(line: Result, replayed: Replayed, tolerance: float) -> str:

@@ -198,7 +198,7 @@ def _draw_classes(axes: Axes, shares: NDArray[np.float64]) -> None:
     """Bars of the classes' shares; what is above `TALLEST` times the equal share is cut off and has its number."""
     count = len(shares)
     top = TALLEST / count
-    axes.bar(range(count), shares, width=0.85, color=COLOURS[0])
+    axes.stairs(shares, np.arange(count + 1) - 0.5, fill=True, color=COLOURS[0])  # thousands of bars take minutes
     axes.axhline(1 / count, color="#222222", linestyle=":", linewidth=1)
     axes.set_ylim(0, top)
     for index in np.flatnonzero(shares > top):

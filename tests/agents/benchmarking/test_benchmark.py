@@ -320,6 +320,12 @@ def copied(finished: Benchmark, folder: Path, change: Callable[[dict[str, Any]],
         (lambda line: line.update(label="foreign"), "has a line of .*foreign.* which is not in config.json"),
         (lambda line: line.update(seed=3), "which is not in config.json"),
         (lambda line: line.clear(), "line 2: it lacks env_id; delete that line"),
+        (lambda line: line.pop("distributions"), "line of .*: it lacks distributions; delete it, to play it anew"),
+        (lambda line: line.pop("machine"), "it lacks machine"),
+        (lambda line: line["machine"].update(cpu="\x1b[2J"), "machine.cpu: expected str matching"),
+        (lambda line: line["final"].update(diverged=None), "final.diverged: expected bool, got null"),
+        (lambda line: line["distributions"].update(class_counts=[-1.0]), "class_counts.*: expected float >= 0.0"),
+        (lambda line: line["curve"].update(accuracy=[0.5]), r"has curves of \[1, \d+\] steps; delete it"),
     ],
 )
 def test_lines_of_another_benchmark_are_refused(
@@ -328,6 +334,15 @@ def test_lines_of_another_benchmark_are_refused(
     folder = copied(finished, tmp_path / "out", change)
     with pytest.raises(InvalidInputError, match=match):
         Benchmark.resume(folder, Settings())
+
+
+def test_lines_of_one_entry_have_the_same_classes(finished: Benchmark, tmp_path: Path) -> None:
+    entries = len(finished.plan.entries)
+    folder = copied(finished, tmp_path / "out", lambda line: line["distributions"].update(class_counts=[1.0]))
+    lines = read_lines(folder / "results.jsonl")
+    assert len(lines) == 2 * entries
+    with pytest.raises(InvalidInputError, match=r"has other classes or bins than those before; delete it"):
+        Benchmark.open(folder).results()
 
 
 def test_damaged_line_in_the_middle_is_refused(finished: Benchmark, tmp_path: Path) -> None:
