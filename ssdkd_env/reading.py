@@ -10,14 +10,15 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.errors import InvalidInputError, one_line
 
 SchemaT = TypeVar("SchemaT")
 
@@ -134,9 +135,9 @@ def conform(value: Any, schema: type[SchemaT], where: object, remedy: str) -> Sc
         InvalidInputError: at the first place where it is otherwise than the schema.
     """
     try:
-        made = msgspec.convert(value, schema)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"{where}: {_in_words(error)}; {remedy}") from error
+        made = fitted(value, schema)
+    except ValueError as error:
+        raise InvalidInputError(f"{where}: {error}; {remedy}") from error
     if isinstance(made, dict):
         return value  # type: ignore[no-any-return]
     unknown = _unknown(value, made)
@@ -173,6 +174,38 @@ def check_bounds(value: Any, where: object, most: float = math.inf) -> None:
             what = repr(part)[:60] if large else "more in it than any setting has"
             raise InvalidInputError(f"{where}: {name!r} has {what}; correct it, or get another copy")
         parts += below
+
+
+def fitted(value: Any, schema: type[SchemaT]) -> SchemaT:
+    """A value as its schema has it; see `conform`, which checks what names there are, too.
+
+    Raises:
+        ValueError: at the first place where it is otherwise.
+    """
+    try:
+        return msgspec.convert(value, schema)
+    except msgspec.ValidationError as error:
+        raise ValueError(_in_words(error)) from error
+
+
+@contextmanager
+def fitting(where: object, remedy: str) -> Iterator[None]:
+    """Put back what a file holds: what Python or PyTorch say of values that do not fit is said in one line.
+
+    Args:
+        where: the file, for the error message.
+        remedy: what to do.
+
+    Raises:
+        InvalidInputError: in place of whatever values raise that lack, or are of another kind or size.
+    """
+    try:
+        yield
+    except InvalidInputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError, OverflowError) as error:
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise InvalidInputError(f"{where} does not fit ({said}); {remedy}") from error
 
 
 def printable(text: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ssdkd_env.distillation.restoring import restore
 from ssdkd_env.errors import InvalidInputError
 
 #: Residents for each place given away, from which on looking for the lowest beats sorting all.
@@ -171,10 +172,11 @@ class ReplayBuffer:
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
         """Continue from `state_dict()`."""
         size = state["size"]
-        assert isinstance(size, int)
+        if not isinstance(size, int) or not 0 <= size <= self.capacity:
+            raise ValueError(f"a buffer of {self.capacity} images holds {size!r}")
         self.size = size
         for field in fields(Entries):
-            getattr(self._slots, field.name).copy_(state[field.name])
+            restore(getattr(self._slots, field.name), state[field.name], field.name)
 
 
 def lowest(keys: Tensor, count: int) -> Tensor:

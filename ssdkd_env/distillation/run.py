@@ -22,6 +22,7 @@ from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.problem import Problem
 from ssdkd_env.distillation.replacement import newest_first, replacement
 from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport, Synthesis, make_report
+from ssdkd_env.distillation.restoring import restore
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.work import LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
@@ -393,8 +394,8 @@ class DistillationRun:
         self._answering.follow()
         for name, generator in self._random.items():
             generator.set_state(state["random"][name])
-        self.round, self.warm, self.synthesized = state["round"], state["warm"], state["synthesized"]
-        self.synthesized_class_counts.copy_(state["synthesized_class_counts"])
-        self.synthesized_difficulty.copy_(state["synthesized_difficulty"])
-        self._refreshed = state["refreshed"]
+        names = ("round", "warm", "synthesized", "refreshed")
+        self.round, self.warm, self.synthesized, self._refreshed = (state[name] for name in names)
+        restore(self.synthesized_class_counts, state["synthesized_class_counts"], "the class counts")
+        restore(self.synthesized_difficulty, state["synthesized_difficulty"], "the difficulty histogram")
         self.allowance.load_state_dict(state["allowance"])

@@ -14,7 +14,7 @@ from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.noisy_labels import NoisyLabels
-from ssdkd_env.distillation.optimizers import load_optimizer_state
+from ssdkd_env.distillation.restoring import load_optimizer_state, restore
 
 #: Adam's moments in all generative methods of the field.
 ADAM_BETAS = (0.5, 0.999)
@@ -155,7 +155,7 @@ class MetaGenerator:
         """Continue from `state_dict()`."""
         self.generator.load_state_dict(state["generator"])
         for name, buffer in self._clone.named_buffers():
-            buffer.copy_(state["clone_buffers"][name])
+            restore(buffer, state["clone_buffers"][name], name)
         load_optimizer_state(self._meta_optimizer, state["optimizer"])
 
 
@@ -260,8 +260,7 @@ class TrainedGenerator:
         """Continue from `state_dict()`."""
         self.generator.load_state_dict(state["generator"])
         if self._labels is not None:
-            with torch.no_grad():
-                self._labels.embedding.copy_(state["embedding"])
+            restore(self._labels.embedding, state["embedding"], "the label embedding")
         if self._redraws:
             load_optimizer_state(self._optimizer, state["optimizer"])
 

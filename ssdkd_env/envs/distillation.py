@@ -27,6 +27,7 @@ from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
+from ssdkd_env.reading import fitting
 from ssdkd_env.tasks import Task
 from ssdkd_env.threads import one_at_a_time
 
@@ -367,15 +368,18 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
                 f"{path} was saved by an environment with other arguments; make this one with the same task, networks, "
                 "method, budget, backend, precision, kind of device, observation, action, rounds_per_step and reward"
             )
-        episode = self._new_episode(task, state["seed"])
-        episode.load_state_dict(state)
-        # From here on nothing fails, so that a file that does not fit leaves the environment as it was.
+        # Nothing fails after it, so that a file that does not fit leaves the environment as it was.
+        with fitting(path, "it is damaged; go on from an earlier one"):
+            episode = self._new_episode(task, state["seed"])
+            episode.load_state_dict(state)
+            last_action = np.array(state["last_action"], dtype=np.float32)
+            last_action = last_action.reshape(len(self.action_scheme.observed_names))
+            frames = np.array(state["frames"], dtype=np.float32).reshape(self.observation_space.shape)
+            self.np_random.bit_generator.state = state["np_random"]
         self.instances.index = state["instance"]
         self._take_task(task)
-        self.np_random.bit_generator.state = state["np_random"]
         self.episode = episode
-        self._last_action = np.array(state["last_action"], dtype=np.float32)
-        self._observer.frames = [np.array(frame, dtype=np.float32) for frame in state["frames"]]
+        self._last_action, self._observer.frames = last_action, np.split(frames, self.settings.history)
         return self._observer.observation(), self._info()
 
     def _fingerprint(self, task: Task) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.report import RoundReport
 from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, Reference, Reward
 from ssdkd_env.envs.snapshot import Snapshot
+from ssdkd_env.reading import Count, fitted
 from ssdkd_env.tasks import Task
 
 #: What the rendered learning curve shows of a step.
@@ -111,9 +112,38 @@ class Episode:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`, with a run of the same task, method and seed."""
+        """Continue from `state_dict()`, with a run of the same task, method and seed.
+
+        Raises:
+            LookupError, TypeError, ValueError, RuntimeError: when something in it is of another kind or size.
+        """
+        fitted(state, _EpisodeState)
         self.run.load_state_dict(state["run"])
         self.previous, self.snapshot = map(Snapshot.from_state, state["snapshots"])
         self.score, self._paid, self.curve = state["score"], state["paid"], state["curve"]
         reference = state["reference"]
         self._reference = None if reference is None else Reference(**reference)
+
+
+class _Allowance(TypedDict):
+    spent: Count
+    before: Count
+
+
+class _RunState(TypedDict):
+    """Of what `DistillationRun.state_dict` gives the plain values; tensors are checked where they are put."""
+
+    round: Count
+    warm: bool
+    synthesized: Count
+    refreshed: Count
+    allowance: _Allowance
+
+
+class _EpisodeState(TypedDict):
+    run: _RunState
+    snapshots: tuple[Any, Any]
+    score: float
+    paid: float
+    curve: list[dict[str, float]]
+    reference: Reference | None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from ssdkd_env.distillation.report import RoundReport
+from ssdkd_env.reading import fitted
 from ssdkd_env.tasks.probe import ProbeScore
 
 
@@ -75,5 +76,16 @@ class Snapshot:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Snapshot:
-        """The snapshot that `state_dict()` describes."""
-        return cls(RoundReport(**state["report"]), ProbeScore(**state["probe"]), **state["real"])
+        """The snapshot that `state_dict()` describes.
+
+        Raises:
+            ValueError: when something in it is of another kind.
+        """
+        real = fitted(state["real"], _OnRealData)
+        return cls(fitted(state["report"], RoundReport), fitted(state["probe"], ProbeScore), **real)
+
+
+class _OnRealData(TypedDict):
+    accuracy: float | None
+    mean_iou: float | None
+    class_iou: tuple[float, ...]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_precision
-from ssdkd_env.distillation.optimizers import load_optimizer_state
+from ssdkd_env.distillation.restoring import load_optimizer_state
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.tasks.fitness import check_trains
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images

@@ -41,9 +41,9 @@ from ssdkd_agents.samplers import (
 from ssdkd_agents.schemas import FoundPlan, SamplerState, check_settings_of
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
-from ssdkd_env.reading import conform, read_json
+from ssdkd_env.reading import conform, fitting, read_json
 from ssdkd_env.renamed import with_new_names
 
 FloatArray = NDArray[np.float32]
@@ -115,7 +115,8 @@ def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
     Raises:
         InvalidInputError: when the saved weights do not fit the model.
     """
-    try:
+    remedy = "use the observation and action scheme and the hyper-parameters that it was trained with"
+    with fitting("the saved sampler: it", remedy):
         model.set_parameters(state["parameters"], device="cpu")
         for name, value in state["variables"].items():
             recursive_getattr(model, name).data.copy_(value)
@@ -128,13 +129,6 @@ def restore_model(model: BaseAlgorithm, state: dict[str, Any]) -> None:
             load_normalization(environment, state["normalization"])
         if state["replay"] is not None:
             load_replay(model, state["replay"])
-    except InvalidInputError:
-        raise
-    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InvalidInputError(
-            f"the saved sampler does not fit this agent and environment ({one_line(error)}); use the observation and "
-            "action scheme and the hyper-parameters that it was trained with"
-        ) from error
 
 
 class TrainedSampler:

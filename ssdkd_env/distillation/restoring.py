@@ -1,0 +1,50 @@
+"""Putting saved state back: tensors go where they fit, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def restore(tensor: torch.Tensor, saved: Any, name: str) -> None:
+    """Copy what was saved into a tensor, in place; `copy_` alone would stretch and convert what does not fit.
+
+    Raises:
+        ValueError: when it is no tensor of this shape and type.
+    """
+    if not isinstance(saved, torch.Tensor) or (saved.shape, saved.dtype) != (tensor.shape, tensor.dtype):
+        raise ValueError(f"{name} is no {tensor.dtype} of shape {tuple(tensor.shape)}")
+    with torch.no_grad():
+        tensor.copy_(saved)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the moments of `optimizer.state_dict()` and give each the memory layout of its parameter.
+
+    The fused CPU kernels walk raw memory: a moment that came back from disk contiguous, beside a channels_last
+    parameter, would silently be added to the wrong weights, and one of another size leads them out of it. What the
+    optimiser was made with (learning rates, decay, kernels) stays as it is.
+
+    Raises:
+        ValueError: when a moment is of another shape or type than its parameter, or is not there.
+    """
+    made = [{name: option for name, option in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, made, strict=True):
+        group.update(options)
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if name != "step":
+                moments[name] = torch.empty_like(parameter)
+                restore(moments[name], moment, f"an optimiser's {name}")
+            elif not isinstance(moment, torch.Tensor) or moment.shape != () or not moment >= 0:
+                raise ValueError(f"an optimiser's step is {moment!r}")
+    needed = _moments_of(optimizer)
+    if any(moments.keys() != needed for moments in optimizer.state.values()):
+        raise ValueError(f"an optimiser's state has other moments than {', '.join(sorted(needed))}")
+
+
+def _moments_of(optimizer: torch.optim.Optimizer) -> set[str]:
+    """What an optimiser of this kind keeps for each parameter."""
+    return {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.Adam) else {"momentum_buffer"}
