@@ -23,6 +23,7 @@ import torch
 from laboratory.common import about
 from laboratory.specimens import Specimen
 from laboratory.specimens_of_arrays import of_arrays
+from laboratory.specimens_of_checkpoints import of_checkpoints
 from laboratory.specimens_of_results import of_results
 from laboratory.specimens_of_settings import of_settings
 from laboratory.strangers import Watched, plant, sound_runs, watch
@@ -53,7 +54,9 @@ def main(args: Arguments) -> None:
     check_lines_file("out", args.out)
     out = args.out.resolve()  # because commands are given in a folder of their own
     chosen = [
-        each for each in (*of_settings(), *of_results(), *of_arrays()) if args.only in f"{each.kind}: {each.holds}"
+        each
+        for each in (*of_settings(), *of_results(), *of_checkpoints(), *of_arrays())
+        if args.only in f"{each.kind}: {each.holds}"
     ]
     if not chosen:
         raise InvalidInputError(f"--only {args.only!r}: no file is described so; leave it out to see them all")

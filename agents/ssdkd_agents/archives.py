@@ -7,8 +7,8 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.reading import check_regular
@@ -67,7 +67,7 @@ def read_raw_lines(path: str | Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[IO[bytes]]:
+def _opened(path: str | Path) -> Iterator[BufferedIOBase]:
     """A file's content as a stream. Read it to its end: an archive is whole only there."""
     path = Path(path)
     check_regular(path)

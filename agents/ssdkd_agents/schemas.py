@@ -232,11 +232,30 @@ class SamplerState(TypedDict):
     config: SamplerConfig
     names: Entries
     face: EnvArguments
-    counters: dict[str, int | float]
+    counters: dict[str, Annotated[float, Meta(ge=0, le=2**53)]]
     parameters: dict[str, Any]
     variables: dict[str, Any]
     normalization: dict[str, Any] | None
     replay: dict[str, Any] | None
+
+
+class LoopState(TypedDict):
+    """What a training's loop holds beside the agent; see `training.loop_state`."""
+
+    counters: dict[str, float]
+    last: dict[str, Any]
+    monitor: Annotated[list[Any], Meta(min_length=2, max_length=2)]
+    episodes: list[dict[str, float]]
+    noise: list[Any]
+    pending: dict[str, tuple[float, Count, list[Name]]]
+    random: dict[str, Any]
+
+
+class TrainingState(TypedDict):
+    """A checkpoint of a training; see `training.checkpoints`."""
+
+    loop: LoopState
+    progress: dict[str, Any]
 
 
 class ExportedSettings(SamplerConfig):

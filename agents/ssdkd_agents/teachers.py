@@ -22,7 +22,7 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_json
 from ssdkd_env.networks.checkpoints import save_weights
-from ssdkd_env.reading import read_text
+from ssdkd_env.reading import fitting, read_text
 from ssdkd_env.tasks.cards import describe
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings
 from ssdkd_env.tasks.scores import class_names, real_scores, segmentation_scores
@@ -113,8 +113,9 @@ class TeacherRun:
         if saved is None:
             print(f"{self._folder.path} has no checkpoint yet: it begins anew")
         else:
-            self._training.load_state_dict(saved["training"])
-            self._started -= saved["seconds"]
+            with fitting(self.checkpoint, "delete it, to go on from the one before, or start anew in another folder"):
+                self._training.load_state_dict(saved["training"])
+                self._started -= saved["seconds"]
         self._resumed = True
         # The last epoch's line comes after the last checkpoint.
         kept = min(self._training.epochs_done, self._training.settings.epochs - 1)

@@ -51,7 +51,8 @@ def put(value: Any, path: str, new: Any) -> Any:
         return new
     if isinstance(value, list):
         return [put(item, rest, new) if index == int(head) else item for index, item in enumerate(value)]
-    return {**value, head: put(value.get(head, {}), rest, new)}
+    key = int(head) if head.isdigit() and int(head) in value else head  # optimisers count their parameters
+    return {**value, key: put(value.get(key, {}), rest, new)}
 
 
 def evaluate(sampler: Path) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,7 @@ def _long() -> Iterator[Specimen]:
 def _benchmarks() -> Iterator[Specimen]:
     """Lines of a benchmark that lack what its table and pictures say, or have it of other kinds."""
     for name in ("label", "distributions", "curve", "seconds", "machine", "versions", "peak_memory_mib"):
-        yield Specimen(
-            "benchmark run", f"a line without {name}", _benchmark_line(lambda line, name=name: _without(line, name))
-        )
+        yield Specimen("benchmark run", f"a line without {name}", _benchmark_line(partial(_without, name=name)))
     for holds, path, value in (
         ("text as class counts", "distributions.class_counts", ["many"]),
         ("no number as class counts", "distributions.class_counts", [math.nan] * 10),
@@ -130,9 +129,7 @@ def _benchmarks() -> Iterator[Specimen]:
         ("escapes as processor", "machine.cpu", ESCAPES),
         ("text as memory", "peak_memory_mib", "much"),
     ):
-        yield Specimen(
-            "benchmark run", holds, _benchmark_line(lambda line, path=path, value=value: put(line, path, value))
-        )
+        yield Specimen("benchmark run", holds, _benchmark_line(partial(put, path=path, new=value)))
 
 
 def _resume(run: Path) -> list[str]:

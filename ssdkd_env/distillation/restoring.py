@@ -19,6 +19,19 @@ def restore(tensor: torch.Tensor, saved: Any, name: str) -> None:
         tensor.copy_(saved)
 
 
+def permutation(saved: Any, count: int, device: torch.device) -> torch.Tensor:
+    """An order of things that was saved, (count,) int64: it is an index, and what it leads to must be there.
+
+    Raises:
+        ValueError: when it does not hold each number from 0 to `count` − 1 once.
+    """
+    order = torch.empty(count, dtype=torch.int64, device=device)
+    restore(order, saved, "the order")
+    if not torch.equal(order.sort().values, torch.arange(count, device=device)):
+        raise ValueError(f"the order is none of {count} things")
+    return order
+
+
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the moments of `optimizer.state_dict()` and give each the memory layout of its parameter.
 

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_precision
-from ssdkd_env.distillation.restoring import load_optimizer_state
+from ssdkd_env.distillation.restoring import load_optimizer_state, permutation, restore
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.reading import Count, fitted
 from ssdkd_env.tasks.fitness import check_trains
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
 from ssdkd_env.tasks.void import VOID
@@ -298,6 +299,7 @@ class TeacherTraining:
 
         Raises:
             InvalidInputError: when a setting, the kind of device or the number of images is another.
+            LookupError, TypeError, ValueError, RuntimeError: when something in it is of another kind or size.
         """
         here = asdict(self.settings) | {"device": self.device.type, "images": len(self.data[0])}
         saved = state["settings"] | {"device": state["device"], "images": state["images"]}
@@ -313,9 +315,9 @@ class TeacherTraining:
         load_optimizer_state(self._optimizer, state["optimizer"])
         self._random.set_state(state["random"])
         self._layers.set_state(state["layers"])
-        self._order = None if state["order"] is None else state["order"].to(self.device)
-        self._total.copy_(state["total"])
-        self.epochs_done, self._batch = state["epochs_done"], state["batch"]
+        self._order = None if state["order"] is None else permutation(state["order"], len(self.data[0]), self.device)
+        restore(self._total, state["total"], "the sum of losses")
+        self.epochs_done, self._batch = (fitted(state[name], Count) for name in ("epochs_done", "batch"))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -97,6 +97,6 @@ def test_what_does_not_fit_leaves_the_environment_as_it_was(
     save_state(tmp_path / "other", put(state, place, value))
     with pytest.raises(InvalidInputError, match=r"other does not fit \(.+\); it is damaged; go on from an earlier one"):
         envs[0].load(tmp_path / "other")
-    first, second = (env.step(np.zeros(env.action_space.shape, dtype=np.float32)) for env in envs)
+    first, second = (env.step(np.zeros(len(env.action_names), dtype=np.float32)) for env in envs)
     np.testing.assert_array_equal(first[0], second[0])
     assert first[1:4] == second[1:4]

@@ -332,6 +332,22 @@ def test_state_is_a_copy() -> None:
         assert same(weights(training.network), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("epochs_done", "x", "expected int, got str"),
+        ("batch", -1, "expected int >= 0"),
+        ("order", torch.arange(3), "the order is no torch.int64 of shape"),
+        ("order", torch.zeros(64, dtype=torch.int64), "the order is none of 64 things"),
+        ("total", torch.ones(2), "the sum of losses is no"),
+    ],
+)
+def test_state_of_another_kind_is_refused(name: str, value: Any, said: str) -> None:
+    training = TeacherTraining(SMALL, some_digits(64), TeacherSettings(epochs=3, batch_size=16), CPU)
+    with pytest.raises(ValueError, match=said):
+        training.load_state_dict(training.state_dict() | {name: value})
+
+
 def test_stop_is_asked_between_the_minibatches_of_an_epoch() -> None:
     asked = 0
 

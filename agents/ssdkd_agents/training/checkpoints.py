@@ -21,11 +21,12 @@ from ssdkd_agents.lines import drop_lines
 from ssdkd_agents.manifests import forget_old, newest_sound, write_manifest
 from ssdkd_agents.policies.storage import read_sampler, save_sampler
 from ssdkd_agents.runs import BEST_FILE, EPISODES_FILE, EVALUATIONS_FILE, RunFolder
-from ssdkd_agents.schemas import StepsLine
+from ssdkd_agents.schemas import StepsLine, TrainingState
 from ssdkd_agents.training.loop_state import loop_state
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
+from ssdkd_env.reading import conform
 
 FORMAT = "ssdkd training 1"
 #: Numbered checkpoints that are kept: replay buffers and episodes are large.
@@ -85,6 +86,9 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
     state = load_state(beside := path.with_suffix(".state.safetensors"))
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InvalidInputError(f"{beside} holds no state of a training of this version; start anew in another folder")
+    conform(
+        state, TrainingState, f"{beside} is damaged", "go on from the checkpoint before it: delete this one's manifest"
+    )
     return Checkpoint(read_sampler(path), state["loop"], state["progress"], path.with_suffix(".episodes"))
 
 

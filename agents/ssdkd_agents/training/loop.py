@@ -18,6 +18,7 @@ from ssdkd_agents.training.config import TrainingConfig
 from ssdkd_agents.training.loop_state import restore
 from ssdkd_agents.training.recording import EpisodeLog
 from ssdkd_agents.training.validation import Evaluation, Validation
+from ssdkd_env.reading import fitting
 
 #: Is told what a validation gave; whether the training ends with it.
 GivesUp = Callable[[Evaluation], bool]
@@ -135,7 +136,8 @@ class TrainingLoop:
         self._saved = self._model.num_timesteps
 
     def _go_on(self, state: dict[str, Any]) -> None:
-        restore(self._model, state)
+        with fitting("the checkpoint's state", "delete its manifest, to go on from the checkpoint before it"):
+            restore(self._model, state)
         for tensorboard in _tensorboards(self._model):
             _hide_events_after(tensorboard, self._model.num_timesteps)
 

@@ -80,23 +80,30 @@ def loop_state(model: BaseAlgorithm) -> dict[str, Any]:
 
 
 def prepare(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
-    """Put back what must be there before `learn(reset_num_timesteps=False)`, which then resets no environment."""
+    """Put back what must be there before `learn(reset_num_timesteps=False)`, which then resets no environment.
+
+    Raises:
+        LookupError, TypeError, ValueError, RuntimeError: when something in it is of another kind or size.
+    """
     monitor, normalize = unwrap_vec_wrapper(_env(model), VecMonitor), model.get_vec_normalize_env()
     assert isinstance(monitor, VecMonitor)
     for name in COUNTERS:  # and whatever else a file names is none
         if name in state["counters"]:
             setattr(model, name, state["counters"][name])
     # Copies, because what was read lies anywhere in memory, and products of unaligned matrices round otherwise.
-    for name, value in state["last"].items():
-        setattr(model, name, None if value is None else value.numpy().copy())
+    seen = model.observation_space.shape or ()
+    for name in LAST:
+        shape = (model.n_envs,) if name == "_last_episode_starts" else (model.n_envs, *seen)
+        setattr(model, name, _array(name, state["last"][name], shape))
     if isinstance(model, Strategic):
         model.load_strategy_state(state["strategy"])
     if state["lstm"] is not None:
         lstm = (tuple(tensor.clone() for tensor in part) for part in state["lstm"])
         model._last_lstm_states = type(model._last_lstm_states)(*lstm)  # type: ignore[attr-defined]
-    monitor.episode_returns, monitor.episode_lengths = (value.numpy().copy() for value in state["monitor"])
+    returns, lengths = (_array("monitor", value, (model.n_envs,)) for value in state["monitor"])
+    monitor.episode_returns, monitor.episode_lengths = returns, lengths
     if normalize is not None:
-        normalize.returns = state["discounted"].numpy().copy()
+        normalize.returns = _array("discounted", state["discounted"], (model.n_envs,))
     episodes = [{"r": np.float32(e["r"]), "l": np.int32(e["l"]), **_time(e)} for e in state["episodes"]]
     model.ep_info_buffer = deque(episodes, maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
@@ -151,6 +158,13 @@ def _env(model: BaseAlgorithm) -> VecEnv:
 
 def _tensor(value: Any) -> torch.Tensor | None:
     return None if value is None else torch.from_numpy(np.asarray(value))
+
+
+def _array(name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    """An array of this shape, which is its own; None where there is none."""
+    if value is not None and value.shape != shape:
+        raise ValueError(f"{name} has the shape {tuple(value.shape)}, expected {shape}")
+    return None if value is None else value.numpy().copy()
 
 
 def _time(info: Mapping[str, float]) -> dict[str, float]:

@@ -37,7 +37,7 @@ from ssdkd_agents.training.validation import Validation
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_json
-from ssdkd_env.reading import read_json
+from ssdkd_env.reading import conform, fitting, read_json
 
 #: How the environments are stepped, and where: a grouped run's numbers depend on it by rounding.
 MACHINE_FILE = "machine.json"
@@ -80,7 +80,7 @@ def train(
     done = checkpoint.steps if checkpoint else 0
     if checkpoint and done >= total and not (folder.path / OUTCOME_FILE).exists():  # ended after its last checkpoint
         forget_old(folder.path / FOLDER, KEPT)
-        _write_outcome(folder.path, "finished", done, Progress(**checkpoint.progress))
+        _write_outcome(folder.path, "finished", done, _progress(folder.path, checkpoint))
         return "finished"
     if done >= total:
         raise InvalidInputError(
@@ -132,13 +132,18 @@ def _write_outcome(run: Path, outcome: str, steps: int, progress: Progress) -> N
 def _go_on(model: BaseAlgorithm, checkpoint: Checkpoint, run: Path) -> Progress:
     """Bring agent, environments and the run's files to where the checkpoint was taken."""
     restore_model(model, checkpoint.sampler)
-    prepare(model, checkpoint.loop)
+    with fitting(checkpoint.episodes.with_suffix(".state.safetensors"), "delete this checkpoint's manifest"):
+        prepare(model, checkpoint.loop)
     load_episodes(model, checkpoint.episodes)
-    progress = Progress(**checkpoint.progress)
+    progress = _progress(run, checkpoint)
     drop_lines_after(run / EPISODES_FILE, checkpoint.steps)
     drop_lines_after(run / EVALUATIONS_FILE, progress.evaluated)
     (run / OUTCOME_FILE).unlink(missing_ok=True)
     return progress
+
+
+def _progress(run: Path, checkpoint: Checkpoint) -> Progress:
+    return conform(checkpoint.progress, Progress, f"{run}: its checkpoint's progress", "start anew in another folder")
 
 
 def _learn(

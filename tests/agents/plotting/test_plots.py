@@ -228,7 +228,7 @@ def test_distributions_are_mean_shares_over_seeds(monkeypatch: pytest.MonkeyPatc
         distributed("b", 1, [10, 10], [5, 5, 5, 5]),
     ]
     axes = figure_of(monkeypatch, plot_distributions, lines).axes
-    classes = [panel.patches[0].get_data().values for panel in axes[::2]]
+    classes = [panel.patches[0].get_data().values for panel in axes[::2]]  # type: ignore[attr-defined]
     difficulty = [[bar.get_height() for bar in panel.containers[0]] for panel in axes[1::2]]
     heights = [heights for row in zip(classes, difficulty, strict=True) for heights in row]
     np.testing.assert_allclose(heights[0], [0.375, 0.625])
