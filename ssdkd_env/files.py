@@ -137,9 +137,15 @@ def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
     _write_tensors(path, copies, {"structure": f"{_digest(structure, copies)} {structure}"})
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Any]) -> None:
-    """Write named tensors as a safetensors file, atomically."""
-    _write_tensors(path, _contiguous(tensors), None)
+def save_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors as a safetensors file, atomically.
+
+    Args:
+        path: of the file.
+        tensors: by name.
+        metadata: text for the file's header, of one entry: the order of several is another one in each process.
+    """
+    _write_tensors(path, _contiguous(tensors), metadata)
 
 
 def _write_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str] | None) -> None:

@@ -3,6 +3,7 @@
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.tasks.instances import INSTANCE_SETS, Instance, InstanceSet, find_instances
 from ssdkd_env.tasks.registry import TASKS, load_task
+from ssdkd_env.tasks.synthetic_images import SyntheticImages
 from ssdkd_env.tasks.task import Task, TaskSpec
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Budget",
     "Instance",
     "InstanceSet",
+    "SyntheticImages",
     "Task",
     "TaskSpec",
     "find_instances",

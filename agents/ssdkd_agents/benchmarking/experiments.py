@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -236,6 +236,9 @@ class ResumableEpisode:
             trace.peak_device_memory_mib = max(trace.peak_device_memory_mib or 0.0, on_device)
 
 
+EpisodeT = TypeVar("EpisodeT", bound=ResumableEpisode)
+
+
 def forget(checkpoint: Path) -> None:
     """Delete what `ResumableEpisode.save` wrote."""
     checkpoint.unlink(missing_ok=True)
@@ -295,7 +298,7 @@ def play(config: EpisodeConfig, checkpoint: Path | None, stop: Callable[[], bool
     Returns:
         The result line, or None when the episode was stopped and kept.
     """
-    episode = begin(config, checkpoint)
+    episode = begin(lambda: ResumableEpisode(config), checkpoint)
     return episode.result() if play_on(episode, checkpoint, stop) else None
 
 
@@ -327,15 +330,20 @@ def play_on(
     return True
 
 
-def begin(config: EpisodeConfig, checkpoint: Path | None, env: SSDKDEnv | None = None) -> ResumableEpisode:
-    """An episode as its checkpoint left it, or else after its warm-up."""
-    episode = ResumableEpisode(config, env=env)
+def begin(make: Callable[[], EpisodeT], checkpoint: Path | None) -> EpisodeT:
+    """An episode as its checkpoint left it, or else after its warm-up.
+
+    Args:
+        make: makes one that has not begun.
+        checkpoint: as of `play`.
+    """
+    episode = make()
     if checkpoint is not None and checkpoint.exists():
         try:
             episode.load(checkpoint)
         except (InvalidInputError, KeyError, TypeError, ValueError, RuntimeError) as error:
             warnings.warn(f"{one_line(error)}; the episode starts over", stacklevel=2)
-            episode = ResumableEpisode(config, env=env)
+            episode = make()
         else:
             return episode
     episode.start()

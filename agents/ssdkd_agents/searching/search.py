@@ -11,9 +11,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from ssdkd_agents.curves import SEARCH_TAG, VALIDATION_ACCURACY_TAG, VALIDATION_TAG, Curves, layout_of
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.families import FAMILIES, Constants, make_family
 from ssdkd_agents.lines import read_lines
@@ -194,7 +194,7 @@ class _Search:
         self._env = make_env(config.env_id, config.env_kwargs)
         self._searcher, self._decide = searcher_of(config, self._env), decider(config, self._env)
         self._steps, self._episodes, self._seconds = 0, 0, 0.0
-        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self._replay()
         self._started = time.time() - self._seconds
         self._evaluated, self._evaluation = self._last_evaluation()
@@ -213,10 +213,8 @@ class _Search:
             count, env_arguments(config.env_id, config.env_kwargs), config.vectorization, None
         )
         print(f"environments: {count}, {self._environments.choice}")
-        with (
-            closing(SummaryWriter(str(self._folder.path / "tensorboard"))) as curves,
-            tqdm(total=config.episodes, initial=self._episodes, unit="episode", disable=not progress_bar) as bar,
-        ):
+        curves = self._begin_curves()
+        with tqdm(total=config.episodes, initial=self._episodes, unit="episode", disable=not progress_bar) as bar:
             self._evaluate_if_due(self._environments, curves, stop)
             while not stop() and (trials := self._searcher.ask(count)):
                 episodes = _play(self._environments, trials, self._decide, stop)
@@ -225,7 +223,7 @@ class _Search:
                 for trial, episode in zip(trials, episodes, strict=True):
                     self._take(trial, episode)
                 self._write_constant()
-                self._log(curves, episodes)
+                self._log(curves)
                 bar.set_postfix(best=self._searcher.recommendation().mean_return)
                 bar.update(len(trials))
                 self._evaluate_if_due(self._environments, curves, stop)
@@ -248,7 +246,7 @@ class _Search:
                     "or made with another version of numpy or cma? Start anew in another folder"
                 )
             self._searcher.tell(line["return"])
-            self._recent.append(line["return"])
+            self._recent.append(line)
             self._episodes, self._steps, self._seconds = self._episodes + 1, line["timesteps"], line["seconds"]
 
     def _last_evaluation(self) -> tuple[int, dict[str, Any] | None]:
@@ -262,7 +260,6 @@ class _Search:
 
     def _take(self, trial: Trial, episode: PlayedEpisode) -> None:
         self._searcher.tell(episode.total)
-        self._recent.append(episode.total)
         self._episodes += 1
         self._steps += len(episode.rewards)
         line = {
@@ -276,17 +273,38 @@ class _Search:
             "seed": trial.seed,
         }
         self._folder.append(line, file=EPISODES_FILE)
+        self._recent.append(line)
 
-    def _log(self, curves: SummaryWriter, episodes: Sequence[PlayedEpisode]) -> None:
-        scalars = {RETURN_TAG: list(self._recent)}
-        for name in ("accuracy", "probe_agreement"):
-            scalars[f"student/{name}"] = [episode.final[name] for episode in episodes if name in episode.final]
-        best = self._searcher.recommendation().mean_return
-        scalars["search/best"] = [] if best is None else [best]
-        for tag, values in scalars.items():
-            if values:
-                curves.add_scalar(tag, float(np.mean(values)), self._steps)
-        curves.flush()
+    def _begin_curves(self) -> Curves:
+        """Curves that go on where the lines end, whatever an earlier process has still written of them."""
+        config = asdict(self._config)
+        shown = {"episodes", "final_share", "population", "plays", "start", "num_envs"}
+        own = {
+            "algorithm": f"search: {self._config.family}, {self._config.searcher}",
+            "hyperparameters": {name: value for name, value in config.items() if name in shown},
+        }
+        curves = Curves(self._folder.path, self._steps)
+        tags = (SEARCH_TAG, RETURN_TAG, "student/accuracy", "student/probe_agreement")
+        validated = (VALIDATION_TAG, VALIDATION_ACCURACY_TAG) if self._config.evaluate_every_steps else ()
+        curves.describe(layout_of((*tags, *validated), {}), config | own)
+        if self._episodes:
+            self._log(curves)
+            if self._evaluation is not None and self._evaluated == self._steps:
+                self._log_evaluation(curves, self._evaluation)
+        return curves
+
+    def _log(self, curves: Curves) -> None:
+        batch = list(self._recent)[-min(self._config.num_envs, self._config.episodes) :]
+        points = {
+            f"student/{name}": _mean([line.get(name) for line in batch]) for name in ("accuracy", "probe_agreement")
+        }
+        points[RETURN_TAG] = _mean([line["return"] for line in self._recent])
+        points[SEARCH_TAG] = self._searcher.recommendation().mean_return
+        curves.scalars(points, self._steps)
+
+    def _log_evaluation(self, curves: Curves, line: dict[str, Any]) -> None:
+        validated = {VALIDATION_TAG: line["mean_return"], VALIDATION_ACCURACY_TAG: _mean(line.get("accuracies", []))}
+        curves.scalars(validated, self._steps)
 
     def _evaluation_is_due(self) -> bool:
         """Whether a multiple of `evaluate_every_steps`, or the end, has come since the last evaluation."""
@@ -295,7 +313,7 @@ class _Search:
             return False
         return self._steps // every > self._evaluated // every or not self._searcher.ask(1)
 
-    def _evaluate_if_due(self, pool: SubEnvironments, curves: SummaryWriter, stop: Stopper) -> None:
+    def _evaluate_if_due(self, pool: SubEnvironments, curves: Curves, stop: Stopper) -> None:
         """Play the recommendation on the validation seeds; the one that was played last has its numbers already."""
         if not self._evaluation_is_due():
             return
@@ -322,8 +340,7 @@ class _Search:
         self._evaluation = line | {"timesteps": self._steps}
         self._folder.append(self._evaluation, file=EVALUATIONS_FILE)
         self._evaluated = self._steps
-        curves.add_scalar("eval/mean_reward", line["mean_return"], self._steps)
-        curves.flush()
+        self._log_evaluation(curves, self._evaluation)
 
     def _write_constant(self) -> None:
         recommendation: Recommendation = self._searcher.recommendation()
@@ -341,6 +358,12 @@ class _Search:
             "env_kwargs": config.env_kwargs,
         }
         write_json(self._folder.path / CONSTANT_FILE, value)
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    """Of those that are numbers."""
+    known = [value for value in values if isinstance(value, int | float)]
+    return float(np.mean(known)) if known else None
 
 
 def constant_name(value: dict[str, Any]) -> str:

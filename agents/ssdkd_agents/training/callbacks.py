@@ -9,34 +9,42 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import HParam, Image, TensorBoardOutputFormat
+from stable_baselines3.common.logger import Image, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
+from ssdkd_agents.curves import (
+    BUFFER_CATEGORY,
+    BUFFER_TAGS,
+    PICTURE_TAG,
+    STUDENT_TAGS,
+    VALIDATION_ACCURACY_TAG,
+    VALIDATION_TAG,
+    layout_of,
+    table_row,
+)
 from ssdkd_agents.runs import RETURN_TAG
 from ssdkd_agents.training.recording import StepRecorder
 
 #: Tag → key of info after the last round of an episode, averaged over the episodes that ended since the last log.
-EPISODE_TAGS = {
-    "student/accuracy": "accuracy",
-    "student/mean_iou": "mean_iou",
-    "student/probe_agreement": "probe_agreement",
-    "student/probe_discrepancy": "probe_discrepancy",
-    "student/candidate_agreement": "candidate_agreement",
-    "student/loss": "student_loss",
-    "student/diverged": "diverged",
-}
+EPISODE_TAGS = STUDENT_TAGS
 #: Tag → key of info after each step (of its last round), averaged over the steps since the last log.
-ROUND_TAGS = {
-    "buffer/class_imbalance": "buffer_class_imbalance",
-    "buffer/difficulty": "buffer_difficulty",
-    "buffer/discrepancy": "buffer_discrepancy",
-    "buffer/mean_age": "buffer_mean_age",
-    "buffer/effective_sample_size": "effective_sample_size",
-    "buffer/replaced": "replaced",
+ROUND_TAGS = BUFFER_TAGS
+_ACTOR_CRITIC = ("train/actor_loss", "train/critic_loss")
+_PROXIMAL = ("train/loss", "train/policy_gradient_loss", "train/value_loss", "train/entropy_loss")
+#: Class of an algorithm → what tells how its learning goes, as Stable-Baselines3 logs it.
+LOSS_TAGS = {
+    "A2C": ("train/policy_loss", "train/value_loss", "train/entropy_loss"),
+    "CMAES": ("train/sigma",),
+    "CrossQ": (*_ACTOR_CRITIC, "train/ent_coef"),
+    "DQN": ("train/loss",),
+    "PPO": _PROXIMAL,
+    "RecurrentPPO": _PROXIMAL,
+    "SAC": (*_ACTOR_CRITIC, "train/ent_coef"),
+    "TD3": _ACTOR_CRITIC,
+    "TQC": (*_ACTOR_CRITIC, "train/ent_coef"),
+    "TRPO": ("train/policy_objective", "train/value_loss", "train/kl_divergence_loss"),
+    "VectorARS": ("train/delta_std", "train/step_size"),
 }
-PICTURE_TAG = "buffer/images"
-#: What TensorBoard's table of hyper-parameters compares.
-METRICS = (RETURN_TAG, "student/accuracy", "student/probe_agreement")
 #: Outputs that can show neither pictures nor tables of hyper-parameters.
 TEXT_OUTPUTS = ("stdout", "log", "json", "csv")
 #: A buffer is shown after the first step that has brought an episode so far, as shares of its budget.
@@ -66,15 +74,22 @@ class DistillationCallback(BaseCallback):
     An episode of a single step (`rounds_per_step`) has none.
 
     Args:
-        hyperparameters: row of the table *HParams*; runs to be compared need the same keys. None: no table.
+        hyperparameters: row of the table *HParams*. None: no table.
         image_every_episodes: episodes of the first environment between two pictures; 0 for none.
         verbose: 1 to say when TensorBoard is off.
+        validated: somebody writes `eval/mean_reward` (and `eval/mean_accuracy`), as `train` and `EvalCallback` do: the
+            page *Custom scalars* begins with it.
     """
 
     def __init__(
-        self, hyperparameters: Mapping[str, Any] | None = None, image_every_episodes: int = 10, verbose: int = 0
+        self,
+        hyperparameters: Mapping[str, Any] | None = None,
+        image_every_episodes: int = 10,
+        verbose: int = 0,
+        validated: bool = False,
     ) -> None:
         super().__init__(verbose)
+        self.validated = validated
         self.hyperparameters = hyperparameters
         self.image_every_episodes = image_every_episodes
         self._episodes = 0
@@ -97,11 +112,24 @@ class DistillationCallback(BaseCallback):
             return
         if self.image_every_episodes and env.has_attr("buffer_picture"):
             self._has_pictures = True
-        tensorboard.writer.add_custom_scalars(layout(self._action_names))
+        tensorboard.writer.add_custom_scalars(self._layout())
         if self.hyperparameters is not None:
-            settings = {name: _plain(value) for name, value in self.hyperparameters.items()}
-            # The metrics' values come from the scalars of the same name, so the table is live.
-            self.logger.record("hparams", HParam(settings, dict.fromkeys(METRICS, 0.0)), exclude=TEXT_OUTPUTS)
+            writer = tensorboard.writer.file_writer
+            assert writer is not None
+            for part in table_row(self.hyperparameters):
+                writer.add_summary(part)
+
+    def _layout(self) -> dict[str, dict[str, list[Any]]]:
+        """Charts of the page *Custom scalars*."""
+        validation = (VALIDATION_TAG, VALIDATION_ACCURACY_TAG) if self.validated else ()
+        results = (*validation, RETURN_TAG, "student/accuracy", "student/probe_agreement")
+        algorithm = type(self.model).__name__
+        others = {
+            f"Losses of {algorithm}": LOSS_TAGS.get(algorithm, ()),
+            "Action (mean over the steps)": [f"action/{name}" for name in self._action_names],
+            BUFFER_CATEGORY: ROUND_TAGS,
+        }
+        return layout_of(results, others)
 
     def _on_step(self) -> bool:
         step = self._new_step()
@@ -160,31 +188,3 @@ class DistillationCallback(BaseCallback):
 
     def _record_mean(self, tag: str, value: float | None) -> None:
         self.logger.record_mean(tag, None if value is None else float(value))
-
-
-def layout(action_names: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
-    """Charts of TensorBoard's page *Custom scalars*: category → title → its kind and tags.
-
-    One tag a chart, because TensorBoard's colours tell runs apart, not tags.
-    """
-    charts = {
-        "Distillation": {
-            "Return of the sampler": RETURN_TAG,
-            "Student: accuracy on real data": "student/accuracy",
-            "Student: agreement on the probe set": "student/probe_agreement",
-        },
-        "Action (mean over the steps)": {_words(name): f"action/{name}" for name in action_names},
-        "Buffer (mean over the steps)": {_words(tag.removeprefix("buffer/")): tag for tag in ROUND_TAGS},
-    }
-    return {
-        category: {title: ["Multiline", [tag]] for title, tag in titles.items()} for category, titles in charts.items()
-    }
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
-def _plain(value: Any) -> str | float:
-    """Make a value one that the table can show; None keeps its column so, and true is not shown as 1."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

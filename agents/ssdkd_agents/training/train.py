@@ -110,8 +110,10 @@ def train(
             model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint, gives_up
         )
         before_each_iteration(model, loop)
-        shown = _flat(asdict(config) | {"algorithm": config.algorithm} | hyperparameters)
-        callbacks = CallbackList([log, DistillationCallback(shown, config.image_every_episodes), PatienceEnds(stop)])
+        shown = asdict(config) | hyperparameters
+        del shown["timesteps"]  # of a run that is lengthened TensorBoard would go on showing the first number
+        shows = DistillationCallback(shown, config.image_every_episodes, validated=config.evaluate_every_steps > 0)
+        callbacks = CallbackList([log, shows, PatienceEnds(stop)])
         bar = ProgressBarCallback() if progress_bar else None
         with stop:
             outcome = _learn(model, total - done, callbacks, bar, checkpoint is not None)
@@ -204,8 +206,3 @@ def _recorded_choice(run: Path) -> tuple[str, int] | None:
         return str(recorded["backend"]), int(recorded["processes"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(f"{run / MACHINE_FILE} is damaged; delete it to choose the backend anew") from error
-
-
-def _flat(values: dict[str, Any]) -> dict[str, bool | str | float | int]:
-    """Values that TensorBoard's hyper-parameter page can show."""
-    return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}

@@ -18,10 +18,13 @@ from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.searching import search as module
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 from ssdkd_agents.seeds import VALIDATION_SEED
+from tensorboard import context  # type: ignore[import-untyped]
+from tensorboard.plugins.custom_scalar import custom_scalars_plugin  # type: ignore[import-untyped]
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
-from tests.agents.trainings import interrupt_after, scalars
+from tests.agents.test_curves import page_of, table_of
+from tests.agents.trainings import curves, interrupt_after, scalars
 from tests.envs.episodes import BUDGET, SMALL_PROBE
 
 ENV_KWARGS: dict[str, Any] = {"budget": BUDGET | {"rounds": 2}, "probe": SMALL_PROBE}
@@ -197,8 +200,45 @@ def test_interrupted_search_goes_on_as_if_nothing_had_been(
     assert go_on(path) == "finished"
     assert (path / "episodes.jsonl").read_text().startswith(before)
     assert left_by(path) == left_by(finished[searcher])
-    curve = scalars(path, "rollout/ep_rew_mean")
-    assert [step for step, _ in curve] == sorted({step for step, _ in curve}), "no step twice, none back in time"
+    assert curves(path) == curves(finished[searcher])
+
+
+@pytest.mark.parametrize("lines", [4, 8])
+def test_curves_of_a_killed_search_are_those_of_the_whole(
+    lines: int, finished: dict[str, Path], tmp_path: Path
+) -> None:
+    """One that had written more of them than of its lines; or lines, and no curve of them yet."""
+    for written in (True, False):
+        path = tmp_path / str(written)
+        shutil.copytree(finished["cma"], path)
+        kept = (path / "episodes.jsonl").read_bytes().splitlines(keepends=True)[:lines]
+        (path / "episodes.jsonl").write_bytes(b"".join(kept))
+        kept = (path / "evaluations.jsonl").read_bytes().splitlines(keepends=True)[: lines // 4]
+        (path / "evaluations.jsonl").write_bytes(b"".join(kept))
+        if not written:
+            shutil.rmtree(path / "tensorboard")
+        assert go_on(path) == "finished"
+        expected = curves(finished["cma"])
+        if not written:  # what came before is lost with the file; the last point is there
+            expected = {tag: [point for point in curve if point[0] >= 2 * lines] for tag, curve in expected.items()}
+        assert curves(path) == expected
+
+
+def test_search_has_a_row_of_the_table_and_its_curve_on_the_page(finished: dict[str, Path]) -> None:
+    _, rows = table_of(finished["cma"])
+    (row,) = rows.values()
+    assert row.hparams["algorithm"].string_value == "search: constant, cma" and row.hparams["seed"].number_value == 0
+    assert row.hparams["env_kwargs"].string_value == str(ENV_KWARGS)
+    assert "'population': 4" in row.hparams["hyperparameters"].string_value
+    best = json.loads((finished["cma"] / "constant.json").read_text())["mean_return"]
+    evaluation = read_lines(finished["cma"] / "evaluations.jsonl")[-1]
+    metrics = {metric.name.tag: metric.value for metric in row.metric_values}
+    assert metrics["search/best"] == pytest.approx(best, abs=1e-6)
+    assert metrics["eval/mean_reward"] == pytest.approx(evaluation["mean_return"], abs=1e-6)
+    assert metrics["eval/mean_accuracy"] == pytest.approx(np.mean(evaluation["accuracies"]), abs=1e-6)
+    plugin = custom_scalars_plugin.CustomScalarsPlugin(page_of(finished["cma"]))
+    page = plugin.layout_impl(context.RequestContext(), "")
+    assert all(f'"{tag}"' in page for tag in curves(finished["cma"]))
 
 
 @pytest.mark.parametrize("lines", [1, 4, 9])

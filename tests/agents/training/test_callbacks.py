@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from ssdkd_agents.training.callbacks import EPISODE_TAGS, METRICS, ROUND_TAGS, DistillationCallback
+from ssdkd_agents.curves import METRICS
+from ssdkd_agents.policies.algorithms import ALGORITHMS, algorithm_class
+from ssdkd_agents.training.callbacks import EPISODE_TAGS, LOSS_TAGS, ROUND_TAGS, DistillationCallback
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -36,7 +39,7 @@ ACTION_NAMES = (
 )
 #: Of digits, which are images.
 OF_IMAGES = {tag: key for tag, key in EPISODE_TAGS.items() if key != "mean_iou"}
-EXPECTED = {*OF_IMAGES, *ROUND_TAGS, *(f"action/{name}" for name in ACTION_NAMES), *METRICS}
+EXPECTED = {*OF_IMAGES, *ROUND_TAGS, *(f"action/{name}" for name in ACTION_NAMES), "rollout/ep_rew_mean"}
 SETTINGS = {"algorithm": "x", "learning_rate": 3e-4, "net_arch": None, "normalize": True}
 
 
@@ -143,7 +146,31 @@ def test_ppo_writes_scalars_pictures_settings_and_layout(tmp_path: Path) -> None
     assert row["learning_rate"].number_value == 3e-4
     data = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     metrics = plugin_data_pb2.HParamsPluginData.FromString(data).experiment.metric_infos
-    assert {metric.name.tag for metric in metrics} == set(METRICS)
+    assert [metric.name.tag for metric in metrics] == list(METRICS)
+
+
+def test_page_begins_with_the_validation_and_has_the_losses(tmp_path: Path) -> None:
+    """But for the validation where nobody writes one: an empty chart says nothing."""
+    for validated in (True, False):
+        folder = tmp_path / str(validated)
+        ppo(environments(), folder).learn(12, callback=DistillationCallback(validated=validated))
+        events = written(folder)
+        charts = layout_of(events)
+        validation = ["eval/mean_reward", "eval/mean_accuracy"] if validated else []
+        assert charts["Results"] == [
+            *validation, "rollout/ep_rew_mean", "student/accuracy", "student/probe_agreement",
+        ]  # fmt: skip
+        assert charts["Losses of PPO"] == list(LOSS_TAGS["PPO"])
+        assert list(charts)[:2] == ["Results", "Losses of PPO"]
+        assert set(LOSS_TAGS["PPO"]) <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_losses_are_those_that_the_algorithm_logs(algorithm: str) -> None:
+    made = algorithm_class(algorithm)
+    logged = "".join(inspect.getsource(inspect.getmodule(part)) for part in made.__mro__[:2])  # type: ignore[arg-type]
+    assert LOSS_TAGS[made.__name__]
+    assert all(f'"{tag}"' in logged for tag in LOSS_TAGS[made.__name__])
 
 
 def test_the_numbers_are_means_over_ended_episodes_and_over_rounds(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.seeds import VALIDATION_SEED
-from ssdkd_agents.training import train as training
 from ssdkd_agents.training.config import MOST_ENVIRONMENTS, TrainingConfig, check_settings, config_of_run, training_seed
 from ssdkd_agents.training.train import make_training_env, train
 from stable_baselines3.common.vec_env import VecNormalize
@@ -23,6 +22,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from ssdkd_env.envs import SSDKDEnv, sub_environments
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.probe import probe_set
+from tests.agents.test_curves import table_of
 from tests.agents.trainings import PPO, ROUNDS, SAC, checkpoints, go_on, run, scalars
 from tests.envs.episodes import make
 
@@ -122,6 +122,22 @@ def test_tensorboard_shows_the_mean_return(finished: Path) -> None:
     curve = dict(scalars(finished, "rollout/ep_rew_mean"))
     assert curve[6] == pytest.approx(np.mean(returns[:2]), abs=1e-6)
     assert curve[12] == pytest.approx(np.mean(returns), abs=1e-6)
+
+
+def test_table_has_the_last_validation_and_what_it_is_of(tmp_path: Path) -> None:
+    """Also of a run that was lengthened: it shows no number of steps, which TensorBoard would not change."""
+    config = replace(PPO, seed=3, timesteps=6, evaluate_every_steps=6, evaluation_episodes=2)
+    run(tmp_path / "run", config)
+    go_on(tmp_path / "run", replace(config, timesteps=12))
+    experiment, rows = table_of(tmp_path)
+    (row,) = rows.values()
+    last = read_lines(tmp_path / "run" / "evaluations.jsonl")[-1]
+    metrics = {metric.name.tag: metric.value for metric in row.metric_values}
+    assert last["timesteps"] == 12 and metrics["eval/mean_reward"] == pytest.approx(last["mean_return"], abs=1e-6)
+    assert metrics["eval/mean_accuracy"] == pytest.approx(np.mean(last["accuracies"]), abs=1e-6)
+    assert (row.hparams["algorithm"].string_value, row.hparams["seed"].number_value) == ("ppo", 3)
+    assert row.hparams["env_kwargs"].string_value == str(config.env_kwargs)
+    assert "timesteps" not in {column.name for column in experiment.hparam_infos}
 
 
 def test_same_seed_gives_the_same_sampler(finished: Path, tmp_path: Path) -> None:
@@ -276,14 +292,3 @@ def test_progress_bar_is_shown_when_asked_for(tmp_path: Path, capfd: pytest.Capt
     assert train(config, RunFolder(tmp_path / "run", asdict(config)), progress_bar=True) == "finished"
     captured = capfd.readouterr()
     assert "6/6" in captured.out + captured.err
-
-
-def test_flat_values_can_be_shown_by_tensorboard() -> None:
-    assert training._flat({"a": 1, "b": {"c": 2}, "d": None, "e": True, "f": "x", "g": [1]}) == {
-        "a": 1,
-        "b": "{'c': 2}",
-        "d": "None",
-        "e": True,
-        "f": "x",
-        "g": "[1]",
-    }

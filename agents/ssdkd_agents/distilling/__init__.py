@@ -1,0 +1,1 @@
+"""What a distillation leaves beside its student: curves, images, the generator."""
