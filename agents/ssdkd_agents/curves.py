@@ -58,11 +58,13 @@ RESULTS = {
     "student/accuracy": "Student: accuracy on real data",
     "student/mean_iou": "Student: mean IoU on real data",
     "student/probe_agreement": "Student: agreement on the probe set",
+    "test/top1": "Teacher: top-1 on test images",
+    "test/mean_iou": "Teacher: mean IoU on test images",
 }
 #: What the table of hyper-parameters compares; it shows the first five unasked.
 METRICS = (
     *(VALIDATION_TAG, VALIDATION_ACCURACY_TAG, RETURN_TAG, "student/accuracy", "student/probe_agreement"),
-    *("student/mean_iou", SEARCH_TAG),
+    *("student/mean_iou", SEARCH_TAG, "test/top1", "test/mean_iou"),
 )
 #: The settings that it shows unasked; it has room for five.
 SHOWN = ("algorithm", "env_id", "env_kwargs", "hyperparameters", "seed")

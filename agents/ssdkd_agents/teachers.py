@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from ssdkd_agents.curves import Curves, layout_of
 from ssdkd_agents.lines import drop_lines
 from ssdkd_agents.manifests import load_newest, previous, save_beside_previous
 from ssdkd_agents.runs import RunFolder, versions
@@ -124,16 +123,13 @@ class TeacherRun:
     def train(self, stop: Stopper) -> bool:
         """Train to the end, or until `stop` says so with a checkpoint; returns whether this is the end."""
         training = self._training
-        purge_step = training.epochs_done + 1 if self._resumed else None
-        with (
-            closing(SummaryWriter(str(self._folder.path / "tensorboard"), purge_step=purge_step)) as curves,
-            tqdm(
-                total=training.settings.epochs,
-                initial=training.epochs_done,
-                unit="epoch",
-                disable=not self._progress_bar,
-            ) as bar,
-        ):
+        curves = self._begin_curves()
+        with tqdm(
+            total=training.settings.epochs,
+            initial=training.epochs_done,
+            unit="epoch",
+            disable=not self._progress_bar,
+        ) as bar:
             while not training.done:
                 loss = training.epoch(stop)
                 if loss is None:
@@ -150,20 +146,33 @@ class TeacherRun:
                 self._finish(curves)
         return training.done
 
-    def _log_epoch(self, loss: float, curves: SummaryWriter) -> None:
+    def _begin_curves(self) -> Curves:
+        spec, training = self._spec, self._training
+        curves = Curves(self._folder.path, training.epochs_done + 1 if self._resumed else 0)
+        settings = asdict(training.settings)
+        row = {
+            "algorithm": f"teacher: {spec.teacher_arch}",
+            "env_id": spec.name,
+            "env_kwargs": spec.teacher_options,
+            "hyperparameters": settings,
+            "seed": settings["seed"],
+        }
+        score = "mean_iou" if self._test[1].dim() > 1 else "top1"
+        losses = {"Losses of a teacher": ("train/loss", "train/learning_rate")}
+        curves.describe(layout_of([f"test/{score}"], losses), row)
+        return curves
+
+    def _log_epoch(self, loss: float, curves: Curves) -> None:
         training, every = self._training, self._evaluate_every_epochs
-        curves.add_scalar("train/loss", loss, training.epochs_done)
-        curves.add_scalar("train/learning_rate", training.learning_rate, training.epochs_done)
+        curves.scalars({"train/loss": loss, "train/learning_rate": training.learning_rate}, training.epochs_done)
         if every and training.epochs_done % every == 0 and not training.done:
             measured = {"train_loss": loss, "learning_rate": training.learning_rate} | self._measure(curves)
             self._folder.append(measured)
-        curves.flush()
 
-    def _measure(self, curves: SummaryWriter) -> dict[str, Any]:
+    def _measure(self, curves: Curves) -> dict[str, Any]:
         training = self._training
         scores = real_scores(training.network, self._test, self._spec)
-        for name, score in scores.items():
-            curves.add_scalar(f"test/{name}", score, training.epochs_done)
+        curves.scalars({f"test/{name}": score for name, score in scores.items()}, training.epochs_done)
         return {
             "epoch": training.epochs_done,
             **{f"test_{name}": score for name, score in scores.items()},
@@ -178,7 +187,7 @@ class TeacherRun:
     def _save_checkpoint(self) -> None:
         save_beside_previous(self.checkpoint, {"training": self._training.state_dict(), "seconds": self._seconds()})
 
-    def _finish(self, curves: SummaryWriter) -> None:
+    def _finish(self, curves: Curves) -> None:
         """Write weights, card and the last line of results; a finished run needs its checkpoint no more."""
         training, path = self._training, self._folder.path
         trained = real_scores(training.network, training.data, self._spec)

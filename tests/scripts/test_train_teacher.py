@@ -21,6 +21,7 @@ from ssdkd_env.tasks.data import load_npz
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.task import build_teacher, top1_accuracy
+from tests.agents.test_curves import table_of
 from tests.scripts.bad_files import BAD_DATA, marker, real_images
 from tests.scripts.commands import (
     Result,
@@ -137,6 +138,11 @@ def test_curves_and_results_follow_the_epochs(data: Path, tmp_path: Path) -> Non
     assert [step for step, _ in scalars(out, "train/loss")] == [1, 2, 3, 4, 5]
     assert [step for step, _ in scalars(out, "train/learning_rate")] == [1, 2, 3, 4, 5]
     assert [step for step, _ in scalars(out, "test/top1")] == [2, 4, 5]
+    _, rows = table_of(out)
+    (row,) = rows.values()
+    assert row.hparams["algorithm"].string_value == "teacher: convnet" and row.hparams["seed"].number_value == 0
+    metrics = {metric.name.tag: metric.value for metric in row.metric_values}
+    assert metrics["test/top1"] == pytest.approx(lines[-1]["test_top1"])
     assert [top1 for _, top1 in scalars(out, "test/top1")] == pytest.approx([line["test_top1"] for line in lines])
     assert scalars(out, "train/loss")[3][1] == pytest.approx(lines[1]["train_loss"])
     assert not (out / "checkpoint.safetensors").exists()
