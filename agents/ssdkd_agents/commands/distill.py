@@ -51,6 +51,8 @@ STUDENT, CARD, RESULTS, CHECKPOINT = "student.safetensors", "student.json", "res
 PICTURE = "picture.png"
 #: Of an environment's arguments all that matter to one run: nobody learns from its rewards.
 OPTIONS = make_env_options([name for name in ARGUMENTS if name not in ("reward", "clock", "render_mode")])
+#: Of an option that has no default to be shown.
+UNSAID = tyro.conf.arg(help_behavior_hint="")
 
 
 @dataclass
@@ -65,10 +67,10 @@ class Arguments(Plugins):
     """Of everything in the run."""
     resume: bool = False
     """Continue the run in --out, with its own settings."""
-    keep_images: Literal["buffer"] | int | None = None
+    keep_images: Annotated[Literal["buffer"] | int | None, tyro.conf.DisallowNone, UNSAID] = None
     """Keep synthetic images for others to train on: buffer (those in it at the end), or a number (the last so many that
     came into it)."""
-    keep_logits: Literal["float32", "float16", "none"] | None = None
+    keep_logits: Annotated[Literal["float32", "float16", "none"] | None, tyro.conf.DisallowNone, UNSAID] = None
     """Type of the teacher's logits beside the images; labels are always kept. float32 where nothing is given, none for
     segmentation, where they take many times the images."""
     keep_generator: bool = False
