@@ -149,7 +149,8 @@ class EnvSettings:
         refuse_old_names(arguments)
         unknown = [name for name in arguments if name not in {field.name for field in fields(cls)}]
         if unknown:
-            raise TypeError(f"SSDKDEnv has no argument {unknown[0]!r}")
+            # In Python's words, by which clients know that they may leave out an argument of their own.
+            raise TypeError(f"SSDKDEnv.__init__() got an unexpected keyword argument {unknown[0]!r}")
         return cls(**arguments)
 
     @property

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 
@@ -106,6 +108,12 @@ def test_bad_argument_is_refused_in_one_line_that_names_it_and_a_remedy(
 def test_refusal_is_a_value_error() -> None:
     """So that code which knows nothing of this package catches it."""
     assert issubclass(InvalidInputError, ValueError)
+
+
+def test_an_argument_that_nobody_knows_is_refused_in_the_words_of_python() -> None:
+    """TorchRL's `GymEnv` gives every environment a `frameskip`, and leaves it out when it reads them."""
+    with pytest.raises(TypeError, match=re.escape("__init__() got an unexpected keyword argument 'frameskip'")):
+        gymnasium.make("SSDKD/Digits-v2", frameskip=1)
 
 
 class Malicious:
