@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_STEPS ?= 1280
 DEMO_EPISODES ?= 6
+CLIENTS := runs/clients-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help install demo test test-slow test-all docs lint types check clean
+.PHONY: help install demo test test-slow test-all docs lint types clients check clean
 
 help:
 	@echo "make demo   train CrossQ for a short while, compare it with the paper's sampler, draw the curve"
@@ -19,6 +20,7 @@ help:
 	@echo "make docs   build the documentation into build/docs/index.html; a warning is an error"
 	@echo "make lint   ruff"
 	@echo "make types  mypy"
+	@echo "make clients  run the examples of other libraries, each in a virtual environment of its own"
 	@echo "make clean  remove the virtual environment and the caches (not runs/)"
 
 install: $(VENV)/.installed
@@ -53,6 +55,10 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# Not a part of check: it installs gigabytes, one environment after the other, of versions that others pin.
+clients: install
+	$(BIN)/python scripts/check_clients.py --out $(CLIENTS) --pip-flags "$(PIP_FLAGS)"
 
 check: lint types docs test-all
 

@@ -6,7 +6,9 @@
   training or a comparison one of seconds. Below a line `<!-- checked, not run: REASON -->` its words go through
   the subcommand's own parser, and no further.
 - `bash` that is no `ssdkd`: words of scripts and of TensorBoard go through their parsers, those of the recipe of a
-  target of make, too; extras of pip must exist. Other commands are refused, so that nobody forgets to check them.
+  target of make, too; extras of pip must exist; options of another library (`python -m …`) are those that its example
+  under `examples/clients` gives, which `make clients` runs. Other commands are refused, so that nobody forgets to check
+  them.
 - `text` is a sketch: of the files that it names at the ends of lines, each must exist.
 - Directives of the site (`{toctree}`, `{include}`, …) are checked by its build (`make docs`).
 """
@@ -34,6 +36,7 @@ from tests.test_documents import DOCUMENTS
 from tests.test_registry import REGISTRIES
 
 ROOT = Path(__file__).parents[1]
+CLIENTS = ROOT / "examples" / "clients"
 FENCE = re.compile(
     r"(?:^<!-- checked, not run: (?P<reason>[^\n]+) -->\n+)?^```(?P<language>[^\n]*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -155,6 +158,9 @@ def run_bash(block: Block) -> None:
             parse(words)
         elif program == "python" and rest[0].startswith("scripts/"):
             parse(rest)
+        elif program == "python" and rest[:1] == ["-m"]:  # of a client, which is not installed; its example runs it
+            known = {word for path in CLIENTS.glob("*.py") for word in re.findall(r'"(--[\w-]+)"', path.read_text())}
+            assert {word for word in rest if word.startswith("--")} <= known
         elif program == "tensorboard":
             TensorBoard().configure(words)
         elif program == "make":

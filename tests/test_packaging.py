@@ -26,7 +26,7 @@ pytestmark = pytest.mark.packaging
 ROOT = Path(__file__).parents[1]
 #: Folder of the source tree → package in the wheel.
 PACKAGES = {"ssdkd_env": "ssdkd_env", "agents/ssdkd_agents": "ssdkd_agents"}
-FOLDERS = (".ci", "agents", "docs", "results", "scripts", "ssdkd_env", "tests")
+FOLDERS = (".ci", "agents", "docs", "examples", "results", "scripts", "ssdkd_env", "tests")
 FILES = (
     *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"),
     *("constraints.txt", "pyproject.toml", "setup.py"),

@@ -17,6 +17,7 @@ from tests.scripts.commands import SCRIPTS, in_process_of_its_own, in_this_proce
 
 NAMES = (
     "benchmark",
+    "check_clients",
     "check_mutations",
     "check_pythons",
     "cifar_protocol",
