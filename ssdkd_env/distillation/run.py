@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env import ranges
+from ssdkd_env.devices import memory_of
 from ssdkd_env.distillation import priority, sampling
 from ssdkd_env.distillation.allowance import NOTHING, Amounts
 from ssdkd_env.distillation.augmentation import Normalize, to_uint8
@@ -23,7 +24,7 @@ from ssdkd_env.distillation.problem import Problem
 from ssdkd_env.distillation.replacement import newest_first, replacement
 from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport, Synthesis, make_report
 from ssdkd_env.distillation.restoring import restore
-from ssdkd_env.distillation.sizes import Sizes
+from ssdkd_env.distillation.sizes import Sizes, check_memory
 from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.work import LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError
@@ -95,6 +96,7 @@ class DistillationRun:
         self._answering = FoldedTwin(self.student, None if self.backend == "plain" else example)
         self._normalize = Normalize(spec.mean, spec.std, self.device)
         self._sizes = Sizes.of(method, budget, task)
+        check_memory(self._sizes, budget, task, memory_of(self.device))
         self.inversion = Inversion(
             method,
             self.teacher,

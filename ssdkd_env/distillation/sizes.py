@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ssdkd_env.distillation.allowance import Amounts
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.problem import Budget, Problem
+from ssdkd_env.errors import InvalidInputError
 
 #: Images of a memory that is not small from which its statistics are told after a round: its methods sample uniformly,
 #: so that the student's divergence decides nothing.
 SAMPLE = 1000
+#: Numbers that networks keep at least for each number of an image that they learn from.
+ACTIVATIONS = 50
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,35 @@ class Sizes:
     def turns(self, student_steps: int) -> tuple[int, ...]:
         """Student minibatches after each batch of synthesis; their sum is `student_steps`."""
         return _turns(student_steps, self.student_steps_per_batch)
+
+
+def check_memory(sizes: Sizes, budget: Budget, task: Problem, available: int | None) -> None:
+    """Refuse batches and buffers that no memory holds, before a machine that tries is brought to a halt.
+
+    A lower estimate, which refuses nothing that could run: a pixel of the buffer is a byte, and one of a minibatch
+    has `ACTIVATIONS` numbers of four bytes in the networks (ResNet-20 and BatchNorm keep about twice as many).
+
+    Args:
+        sizes: of a run.
+        budget: its budget.
+        task: what it plays.
+        available: bytes of the device's memory; None where nobody knows.
+
+    Raises:
+        InvalidInputError: when something needs more.
+    """
+    numbers = math.prod(task.spec.image_shape)
+    needed = {
+        "buffer_capacity": sizes.capacity * numbers,
+        "candidates": sizes.inversion_batch * numbers * ACTIVATIONS * 4,
+        "batch_size": budget.batch_size * numbers * ACTIVATIONS * 4,
+    }
+    for name, amount in needed.items():
+        if available is not None and amount > available:
+            raise InvalidInputError(
+                f"budget[{name!r}]={getattr(budget, name):,}: images of {task.spec.image_shape} need at least "
+                f"{amount / 2**30:,.1f} GiB here, and there are {available / 2**30:,.1f}; give fewer"
+            )
 
 
 def own_amounts(method: Method, budget: Budget) -> Amounts:
