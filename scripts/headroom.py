@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from laboratory.common import check_least
-from ssdkd_agents.analysis.statistics import bootstrap_mean, paired_differences
+from ssdkd_agents.analysis.statistics import FEWEST, bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.commands.command_line import Plugins, launch
@@ -166,6 +166,8 @@ def verdict(lines: Sequence[Mapping[str, Any]]) -> str:
         return "Headroom: not known, without held-out accuracy of anything but the best constant plan."
     rows = [row for row, gain in found.items() if gain.mean >= LEAST_GAIN and gain.low > 0]
     said = ", ".join(f"{row} {gain}" for row, gain in found.items())
+    if not all(gain.known for gain in found.values()):
+        return f"Headroom: not known, on fewer than {FEWEST} seeds; {said}."
     return f"Headroom over the best constant plan (at least {LEAST_GAIN}): {' and '.join(rows) or 'none'}; {said}."
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from laboratory.common import about, check_least
 from laboratory.scaling import CPU, MOST_LINEAR, check_memory, fit_growth, make_sweeps, measure_point, power, table_of
+from ssdkd_agents.analysis.statistics import FEWEST
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.lines import append_line
@@ -30,13 +31,13 @@ class Arguments(Plugins):
     largest: int = 1_000_000
     """Images of the largest buffer; the larger ones of 180 to 1,000,000 are left out."""
     repeats: int = 15
-    """Rounds that are timed at each size, after one that is not; at least 3, for a median."""
+    """Rounds that are timed at each size, after one that is not; at least 5, for an interval."""
 
 
 def main(args: Arguments) -> None:
     """Measure one sweep after another."""
     check_lines_file("out", args.out)
-    check_least(args, repeats=3)
+    check_least(args, repeats=FEWEST)
     use_one_thread()
     sweeps = make_sweeps(args.largest)
     check_memory(sweeps)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, spearmanr
-from ssdkd_agents.analysis.statistics import Interval
+from ssdkd_agents.analysis.statistics import FEWEST, Interval
 
 Values = NDArray[np.float64]
 
@@ -18,12 +18,16 @@ def bootstrap_interval(
 ) -> Interval:
     """A statistic of samples that are resampled each by itself, with a 95 % percentile interval of 2000 resamples.
 
+    Where a sample has fewer than `FEWEST` values there is none.
+
     Args:
         samples: of numbers.
         statistic: of them, along the argument `axis` where it is vectorized.
         vectorized: whether it is.
         **options: of `scipy.stats.bootstrap`.
     """
+    if min(map(len, samples)) < FEWEST:
+        return Interval.of_few(float(statistic(*samples)))
     defaults = {"n_resamples": 2000, "method": "percentile", "rng": 0}
     low, high = bootstrap(samples, statistic, vectorized=vectorized, **defaults | options).confidence_interval
     return Interval(float(statistic(*samples)), float(low), float(high))
@@ -31,7 +35,7 @@ def bootstrap_interval(
 
 def two_digits(interval: Interval) -> str:
     """An interval as text, with two digits after the point."""
-    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    return interval.shown(2)
 
 
 def between_group_share(*groups: Values | Sequence[float], axis: int = -1) -> Values:

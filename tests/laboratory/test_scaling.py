@@ -73,8 +73,8 @@ def test_every_sweep_changes_one_thing() -> None:
 def test_a_table_has_a_row_a_size_and_the_growth() -> None:
     sweep = Sweep("things", ("work",), tuple(Point(size) for size in (10, 100, 1000)))
     mebibyte = {"nbytes": 1 << 20, "expected_bytes": 1 << 20}
-    measured = [{"point": vars(p), "cpu": {"work": [1e-3 * p.size] * 3}} | mebibyte for p in sweep.points]
-    growth = fit_growth({p.size: [1e-3 * p.size] * 3 for p in sweep.points})
+    measured = [{"point": vars(p), "cpu": {"work": [1e-3 * p.size] * 5}} | mebibyte for p in sweep.points]
+    growth = fit_growth({p.size: [1e-3 * p.size] * 5 for p in sweep.points})
     rows = table_of(sweep, measured, {"work": growth}).splitlines()
     assert rows[0].startswith("| things | work ms | MiB |")
     assert rows[3] == "| 100 | 100 | 1.00 | 1.00 |"
@@ -113,7 +113,7 @@ def test_overhead_of_small_sizes_does_not_count() -> None:
 
 
 def test_a_bend_at_the_end_shows() -> None:
-    seconds = {size: [1e-6 * size * 0.99, 1e-6 * size, 1e-6 * size * 1.01] for size in SIZES}
+    seconds = {size: [1e-6 * size * factor for factor in (0.98, 0.99, 1, 1.01, 1.02)] for size in SIZES}
     assert fit_growth(seconds).last_exponent.low <= MOST_LINEAR
     seconds[SIZES[-1]] = [2 * value for value in seconds[SIZES[-1]]]
     growth = fit_growth(seconds)
@@ -137,7 +137,7 @@ def test_sizes_may_come_in_any_order_and_as_few_as_three() -> None:
 
 
 def test_a_clock_that_says_zero_is_survived() -> None:
-    assert math.isfinite(fit_growth({size: [0.0, 0.0, 1e-3] for size in SIZES}).exponent.high)
+    assert math.isfinite(fit_growth({size: [0.0, 0.0, 0.0, 1e-3, 1e-3] for size in SIZES}).exponent.high)
 
 
 @pytest.mark.parametrize(("low", "high", "linear"), [(0.9, 1.15, True), (1.1, 1.16, False), (1.2, 1.3, False)])

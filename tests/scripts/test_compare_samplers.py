@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
+from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table
 from ssdkd_agents.lines import append_line
 
 from tests.agents.benchmarking.test_sampler_report import line
@@ -35,7 +35,7 @@ def test_files_are_one_comparison_and_an_episode_counts_once(tmp_path: Path) -> 
     result = compare("--results", first, second, "--out", out)
     assert result.code == 0, result.stderr
     expected = make_sampler_table([*rows("paper", 0.2), *rows("x", 0.3), *rows("y", 0.4)])
-    assert result.stdout.strip() == expected
+    assert result.stdout.strip() == f"{expected}\n\n{INTERVALS}"
     assert out.read_text().startswith(expected)
     assert "above one of the paper's sampler" in out.read_text()
 
@@ -55,9 +55,9 @@ def test_one_score_can_be_asked_for(tmp_path: Path) -> None:
         content["final"] = content["final"] | {"accuracy": 0.05 * number}
     results = write(tmp_path / "a.jsonl", *lines)
     cells = [row.split(" | ") for row in compare("--results", results, "--score", "accuracy").stdout.splitlines()]
-    assert len(cells) == 4  # one table
+    assert [len(row) for row in cells] == [8] * 4 + [1] * 2  # one table, and what its intervals are
     assert cells[0][2] == "accuracy on real images, IQM"
-    assert cells[3][4].startswith("0.1500 [0.1500, ")
+    assert cells[3][4].startswith("0.1500 (0.1500, ")
     assert_refused(compare("--results", results, "--score", "beauty"), "--score beauty: not every episode has it")
 
 

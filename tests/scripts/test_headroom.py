@@ -66,19 +66,21 @@ def lines_of(**accuracies: list[float]) -> list[dict[str, object]]:
 
 def test_headroom_is_a_gain_that_is_large_enough_and_sure() -> None:
     """Of two gains in the mean, one whose interval reaches below 0, and one that is too small."""
-    constant = [0.90, 0.80, 0.85, 0.95]
+    constant = [0.90, 0.80, 0.85, 0.95, 0.70]
     lines = lines_of(
         constant=constant,
         schedule=[value + 0.02 for value in constant],
-        linear=[0.98, 0.78, 0.92, 0.93],
+        linear=[0.98, 0.78, 0.92, 0.93, 0.71],
         oracle=[value + 0.005 for value in constant],
-        paper=[1.0] * 4,
+        paper=[1.0] * 5,
     )
     said = verdict(lines)
     assert said.startswith("Headroom over the best constant plan (at least 0.01): schedule; schedule 0.0200 [0.02")
     assert "oracle 0.0050 [0.0050, 0.0050]" in said and "paper" not in said
     assert "none; oracle" in verdict(lines_of(constant=constant, oracle=constant))
     assert "not known" in verdict(lines_of(constant=constant))
+    few = verdict(lines_of(constant=constant[:3], schedule=[value + 0.02 for value in constant[:3]]))
+    assert few == "Headroom: not known, on fewer than 5 seeds; schedule 0.0200 (0.0200, 0.0200, 0.0200)."
 
 
 @pytest.mark.parametrize(

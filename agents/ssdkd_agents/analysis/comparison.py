@@ -6,24 +6,28 @@ reinforcement learning at the edge of the statistical precipice*).
 A sampler's scores are a list of runs, one mapping of evaluation seeds to scores each. A baseline is one run; a trained
 sampler has a run for each training seed, and its intervals then cover the noise of training as well: a resample draws
 training runs, and evaluation seeds for all of them alike, since equal seeds are equal episodes but for the sampler.
-With few training runs such an interval is too short rather than too long, as every percentile bootstrap is.
+With few training runs such an interval is too short rather than too long, as every percentile bootstrap is; with fewer
+than `FEWEST` of several, or fewer seeds, there is none: the value of each run, or else of each seed, takes its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssdkd_agents.analysis.statistics import BOOTSTRAP_RESAMPLES, Interval
+from ssdkd_agents.analysis.statistics import BOOTSTRAP_RESAMPLES, FEWEST, Interval
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 #: Evaluation seed → score, for each training run.
 Runs: TypeAlias = Sequence[Mapping[int, float]]
+#: From (n,) ascending values and (B, n) how often each occurs: (B,), NaN where nothing occurs.
+Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Profile:
     """Share of episodes with a score above each threshold, with pointwise bootstrap intervals.
 
     Attributes:
-        thresholds, share, low, high: (T,) float64.
+        thresholds, share, low, high: (T,) float64; the last two NaN where there are too few scores for an interval.
     """
 
     thresholds: FloatArray
@@ -58,6 +62,25 @@ class _Sample:
         seeds, place = np.unique(self.seed, return_inverse=True)
         return _draws(random, self.run_count)[:, self.run] * _draws(random, len(seeds))[:, place]
 
+    def few(self) -> IntArray | None:
+        """The run, or else the seed, of each score, where there are too few of them for an interval."""
+        seeds = len(np.unique(self.seed))
+        if not _are_few(self.run_count, seeds):
+            return None
+        return self.run if 1 < self.run_count < FEWEST else self.seed
+
+    def interval(self, statistic: Statistic, confidence: float, seed: int) -> Interval:
+        """A statistic of the scores, with its interval, or else with that of each run or seed."""
+
+        def of(values: FloatArray) -> float:
+            return float(statistic(values, np.ones((1, len(values))))[0])
+
+        few = self.few()
+        if few is not None:
+            return Interval.of_few(of(self.values), (of(self.values[few == unit]) for unit in np.unique(few)))
+        resampled = statistic(self.values, self.weights(np.random.default_rng(seed)))
+        return _interval(of(self.values), resampled, confidence)
+
 
 def interquartile_mean(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
     """Mean of the middle half of the scores: less noisy than the median, less led by outliers than the mean.
@@ -65,10 +88,7 @@ def interquartile_mean(runs: Runs, confidence: float = 0.95, seed: int = 0) -> I
     Raises:
         ValueError: when there is no score.
     """
-    sample = _Sample(runs)
-    estimate = float(weighted_interquartile_mean(sample.values, np.ones((1, len(sample.values))))[0])
-    weights = sample.weights(np.random.default_rng(seed))
-    return _interval(estimate, weighted_interquartile_mean(sample.values, weights), confidence)
+    return _Sample(runs).interval(weighted_interquartile_mean, confidence, seed)
 
 
 def weighted_interquartile_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
@@ -94,9 +114,11 @@ def mean_score(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
     Raises:
         ValueError: when there is no score.
     """
-    sample = _Sample(runs)
-    weights = sample.weights(np.random.default_rng(seed))
-    return _interval(float(sample.values.mean()), _share(weights @ sample.values, weights.sum(axis=1)), confidence)
+    return _Sample(runs).interval(_weighted_mean, confidence, seed)
+
+
+def _weighted_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
+    return _share(weights @ values, weights.sum(axis=1))
 
 
 def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -110,6 +132,8 @@ def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 
     first, second = _Sample(runs), _Sample(reference)
     random = np.random.default_rng(seed)
     wins = _wins(first.values[:, None], second.values[None, :])
+    if first.few() is not None or second.few() is not None:
+        return Interval.of_few(float(wins.mean()))
     first_weights, second_weights = first.weights(random), second.weights(random)
     won = ((first_weights @ wins) * second_weights).sum(axis=1)
     pairs = first_weights.sum(axis=1) * second_weights.sum(axis=1)
@@ -121,8 +145,8 @@ def paired_probability_of_improvement(
 ) -> Interval | None:
     """The same for X and Y on the same evaluation seed, so that the seed's own luck does not count.
 
-    Training runs of both are resampled by themselves, seeds for both together. A probability near 0 or 1 from few
-    seeds has an interval without width, which claims more than they can show.
+    Training runs of both are resampled by themselves, seeds for both together. A probability of 0 or 1 has an interval
+    without width, which claims more than a few seeds can show.
 
     Returns:
         None where the two have no seed in common.
@@ -137,6 +161,8 @@ def paired_probability_of_improvement(
     random = np.random.default_rng(seed)
     wins = _wins(first.values[here], second.values[there])
     seeds, place = np.unique(first.seed[here], return_inverse=True)
+    if _are_few(first.run_count, second.run_count, len(seeds)):
+        return Interval.of_few(float(wins.mean()))
     weights = (
         _draws(random, first.run_count)[:, first.run[here]]
         * _draws(random, second.run_count)[:, second.run[there]]
@@ -159,10 +185,18 @@ def performance_profile(runs: Runs, thresholds: FloatArray, confidence: float = 
     """
     sample = _Sample(runs)
     above = (sample.values[:, None] > thresholds[None, :]).astype(np.float64)
+    if sample.few() is not None:
+        unknown = np.full(len(thresholds), math.nan)
+        return Profile(thresholds, above.mean(axis=0), unknown, unknown)
     weights = sample.weights(np.random.default_rng(seed))
     resampled = _share(weights @ above, weights.sum(axis=1)[:, None])
     low, high = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return Profile(thresholds, above.mean(axis=0), low, high)
+
+
+def _are_few(*counts: int) -> bool:
+    """Whether what is resampled is too little for an interval: a single run, or seed, is not resampled (`_draws`)."""
+    return any(1 < count < FEWEST for count in counts) or all(count == 1 for count in counts)
 
 
 def _draws(random: np.random.Generator, count: int) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,22 +11,53 @@ from numpy.typing import NDArray
 
 #: Resamples of a bootstrap interval.
 BOOTSTRAP_RESAMPLES = 10_000
+#: Fewer samples have no interval. That of a bootstrap reaches at most from the least to the largest of n samples, which
+#: holds the median in 1 − 2^(1−n) of all cases: in 75 % with three of them, in 94 % with five.
+FEWEST = 5
+#: What intervals are, for tables, pictures and terminals, and what stands in their place.
+METHOD = f"95 % percentile bootstrap, {BOOTSTRAP_RESAMPLES:,} resamples"
+IN_PLACE = f"fewer than {FEWEST} have no interval: the values themselves stand in brackets"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its bootstrap interval."""
+    """A mean, or another statistic, and its bootstrap interval; of fewer than `FEWEST` samples the samples themselves.
+
+    Attributes:
+        mean: the statistic.
+        low, high: ends of the interval; NaN where there are too few samples for one.
+        values: the samples, where they are so few, and more than one, and the statistic has a value for each.
+    """
 
     mean: float
     low: float
     high: float
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def of_few(cls, mean: float, values: Iterable[float] = ()) -> Interval:
+        """A statistic of too few samples for an interval."""
+        listed = tuple(values)
+        return cls(mean, math.nan, math.nan, listed if len(listed) > 1 else ())
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low)
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return self.shown(4)
+
+    def shown(self, digits: int) -> str:
+        """As text, with so many digits after the point."""
+        if self.known:
+            return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        listed = ", ".join(f"{value:.{digits}f}" for value in self.values)
+        return f"{self.mean:.{digits}f}" + (f" ({listed})" if listed else "")
 
 
 def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Mean over seeds with a percentile bootstrap interval.
+    """Mean over seeds with a percentile bootstrap interval, which fewer than `FEWEST` have not.
 
     Raises:
         ValueError: for an empty sample.
@@ -33,6 +65,8 @@ def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int 
     sample: NDArray[np.float64] = np.array(list(values), dtype=np.float64)
     if len(sample) == 0:
         raise ValueError("an interval needs at least one value")
+    if len(sample) < FEWEST:
+        return Interval.of_few(float(sample.mean()), sample.tolist())
     resamples = np.random.default_rng(seed).choice(sample, (BOOTSTRAP_RESAMPLES, len(sample))).mean(axis=1)
     low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(sample.mean()), float(low), float(high))

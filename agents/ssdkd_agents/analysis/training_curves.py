@@ -33,7 +33,9 @@ class Curve:
     """Mean over training runs, with a pointwise 95 % bootstrap band.
 
     Attributes:
-        steps, mean, low, high: (T,) float64; steps are rounds of training, over which all runs have values.
+        steps, mean, low, high: (T,) float64; steps are rounds of training, over which all runs have values. There is no
+            band (NaN) where there are too few runs or seeds for one.
+        values: (T, samples) the runs or seeds themselves, where they are so few.
         runs: how many training runs.
     """
 
@@ -41,6 +43,7 @@ class Curve:
     mean: FloatArray
     low: FloatArray
     high: FloatArray
+    values: FloatArray
     runs: int
 
 
@@ -93,7 +96,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
 def episode_curve(runs: Sequence[Lines], score: str, window: int) -> Curve:
     """Scores of the training episodes, as the mean of each run's last `window` episodes.
 
-    The band covers the noise between training runs; a single run has none.
+    The band covers the noise between training runs.
 
     Raises:
         InvalidInputError: when an episode lacks the score.
@@ -190,4 +193,4 @@ def _curve(grid: FloatArray, runs: Sequence[Sequence[dict[int, float]]]) -> Curv
     """Mean and band at each place from run → place → seed → score."""
     intervals = [mean_score(place) for place in zip(*runs, strict=True)]
     mean, low, high = np.array([[interval.mean, interval.low, interval.high] for interval in intervals]).T
-    return Curve(grid, mean, low, high, len(runs))
+    return Curve(grid, mean, low, high, np.array([interval.values for interval in intervals]), len(runs))

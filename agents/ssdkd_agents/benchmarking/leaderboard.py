@@ -26,18 +26,19 @@ from ssdkd_agents.analysis.results import (
     score_of,
     wall_seconds,
 )
+from ssdkd_agents.analysis.statistics import IN_PLACE, METHOD
 from ssdkd_env.envs.settings import FACE
 
-HEAD = """# Leaderboard
+HEAD = f"""# Leaderboard
 
 Made by `ssdkd results rank` from the result files that the rows name; do not edit it by hand. Episodes are
 comparable within a section only: one environment with one budget. The action scheme is what a sampler can say, so that
 samplers of several meet in a section. Rows stand in the order of the interquartile mean (IQM) of the accuracy. P is the
 probability of scoring above the paper's sampler in accuracy (a tie counts half; above 0.5 is better): on the same
 seeds, and of all pairs. It was played in the same file where possible. Where several files have the same episodes of a
-sampler, the first one has the row. Intervals are 95 % bootstrap intervals over
-seeds, and over training runs where a row has several. Seconds are the median wall time of an episode on whatever
-machine it ran.
+sampler, the first one has the row. Intervals are {METHOD}, over seeds, and over training runs where
+a row has several; {IN_PLACE}. Seconds are the median wall time of an
+episode on whatever machine it ran.
 """
 COLUMNS = ("P, same seeds", "P, all pairs", "return, IQM", "seeds", "s/episode", "made with", "file")
 #: Arguments that change neither what an episode's scores mean nor how they compare, and those with a column.

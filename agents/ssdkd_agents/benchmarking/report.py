@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from ssdkd_agents.analysis.markdown import escaped, markdown_table
 from ssdkd_agents.analysis.results import SCORES
-from ssdkd_agents.analysis.statistics import bootstrap_mean, paired_differences
+from ssdkd_agents.analysis.statistics import IN_PLACE, METHOD, bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import EPISODE_SECONDS
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, write_sampler_pictures
 from ssdkd_agents.benchmarking.sampler_report import note as note_on_samplers
@@ -33,7 +32,8 @@ COLUMNS = (
     "peak memory MiB",
 )
 NOTE = (
-    "Means over seeds with 95 % bootstrap intervals; medians of seconds and of memory. Held-out accuracy is on real "
+    f"Means over seeds, whose intervals are {METHOD}, over the seeds; {IN_PLACE}. Medians of seconds and of memory. "
+    "Held-out accuracy is on real "
     "images that neither the task's own teacher nor a student was trained on, accuracy on all of the task's evaluation "
     "data. The difference is of the held-out accuracy, paired seed by seed (where the size of the buffer varies, to "
     "the first entry of that size). The probe agreement compares students of one method: its images come from a "
@@ -135,8 +135,6 @@ def describe(results: Sequence[Result], planned: int, note: str = NOTE) -> str:
     notes = [f"{len(results)} of {planned} episodes, on {_list({result['env_id'] for result in results})}. {note}"]
     if _is_dense(results):
         notes.append(DENSE_NOTE)
-    if 1 in Counter(result["label"] for result in results).values():
-        notes.append("The interval of a single episode has no width and says nothing.")
     diverged = sum(result["final"]["diverged"] for result in results)
     if diverged:
         notes.append(f"Students that diverged: {diverged}; they count with the accuracy that they have.")

@@ -26,17 +26,22 @@ from ssdkd_agents.analysis.results import (
     runs_of,
     wall_seconds,
 )
+from ssdkd_agents.analysis.statistics import IN_PLACE, METHOD
 from ssdkd_agents.plotting.comparison_plots import plot_improvement, plot_profiles
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 NOTE = (
-    "IQM: interquartile mean. 95 % bootstrap intervals over seeds, in a row of several training runs over these and "
-    "the seeds, so that they cover the noise of training. P: probability that an episode of the row scores above one "
+    "IQM: interquartile mean. {intervals} P: probability that an episode of the row scores above one "
     "of {reference}, a tie counting half: on the same seeds, and of all pairs as in rliable (Agarwal et al. "
     "2021); above 0.5 is better. The difference is the mean on the same seeds. The return is the gain of the reward's "
     "score, made without real data unless an oracle was asked for. Seconds are medians of the wall time. Intervals are "
     "not corrected for the number of rows. Held-out accuracy is on real images that neither the task's "
     "own teacher nor a student was trained on."
+)
+#: What the intervals of these tables are; a command says it below them.
+INTERVALS = (
+    f"Intervals: {METHOD}, over the seeds, and in a row of several training runs over these and the seeds, so that "
+    f"they cover the noise of training; {IN_PLACE} (of each run where these are few, else of each seed)."
 )
 EMPTY = "–"
 #: How the note and the columns call the row that the others are compared with, if none is asked for.
@@ -88,7 +93,7 @@ def make_sampler_table(results: Sequence[Result], against: str | None = None, sc
 
 def note(against: str | None = None) -> str:
     """What the columns of the table mean."""
-    return NOTE.format(reference=PAPER_NAME if against is None else against)
+    return NOTE.format(reference=PAPER_NAME if against is None else against, intervals=INTERVALS)
 
 
 def _table(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ssdkd_agents.analysis.results import SCORES, Result, common_score, paper_lines, read_results, row_name
 from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, settings_of
-from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
+from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table, note
 from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.samplers import family_of
 from ssdkd_env.envs.settings import FACE
@@ -49,7 +49,7 @@ def main(args: Arguments) -> None:
     if args.score is not None and common_score(lines, [args.score]) is None:
         raise InvalidInputError(f"--score {args.score}: not every episode has it; choose among {', '.join(SCORES)}")
     table = make_sampler_table(lines, args.against, args.score)
-    print(table)
+    print(f"{table}\n\n{INTERVALS}")
     if args.out is not None:
         text = f"{table}\n\n{note(args.against)}\n"
         write_atomically(args.out, lambda temporary: temporary.write_text(text))

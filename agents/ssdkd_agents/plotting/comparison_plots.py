@@ -18,9 +18,9 @@ from ssdkd_agents.analysis.comparison import (
     probability_of_improvement,
 )
 from ssdkd_agents.analysis.results import Result, common_score, paper_lines, runs_of
-from ssdkd_agents.analysis.statistics import Interval
+from ssdkd_agents.analysis.statistics import METHOD, Interval
 from ssdkd_agents.analysis.training_curves import Lines, best_constant, episode_curve, evaluation_curve
-from ssdkd_agents.plotting.plots import ROUNDS_LABEL, SMOOTHING, plain_axes, save_figure
+from ssdkd_agents.plotting.plots import ROUNDS_LABEL, SMOOTHING, draw_level, error_bars, plain_axes, save_figure
 from ssdkd_env.errors import InvalidInputError
 
 #: Okabe and Ito's colours, which are told apart by the colour-blind, without the yellow that paper swallows.
@@ -43,6 +43,8 @@ def line_style(index: int) -> tuple[str, str]:
 
 def plot_profiles(scores: Mapping[str, Mapping[str, Runs]], path: str | Path, paper: str | None = None) -> None:
     """Share of episodes above each threshold, a panel a score and a curve a row, with pointwise 95 % bands.
+
+    A row of too few runs or seeds has no band; its steps are the episodes.
 
     Args:
         scores: name of the score → row → its runs.
@@ -67,7 +69,7 @@ def plot_profiles(scores: Mapping[str, Mapping[str, Runs]], path: str | Path, pa
                 )
         axes.set(xlabel=f"{score}: threshold τ", ylim=(-0.02, 1.02))
         plain_axes(axes)
-    panels[0].set_ylabel("share of episodes above τ")
+    panels[0].set_ylabel(f"share of episodes above τ\n({METHOD})")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
     save_figure(figure, path)
@@ -104,18 +106,17 @@ def plot_improvement(
 def _draw_probability(axes: Axes, place: float, interval: Interval | None, paired: bool) -> None:
     if interval is None:
         return
-    bars = [[interval.mean - interval.low], [interval.high - interval.mean]]
     colour = SAFE_COLOURS[0] if paired else SAFE_COLOURS[1]
     axes.errorbar(
         interval.mean,
         place,
-        xerr=bars,
+        xerr=error_bars(interval),
         fmt="o" if paired else "s",
         markersize=6 if paired else 5,
         markerfacecolor=colour if paired else "white",
         color=colour,
         capsize=2,
-        label="same seeds, 95 %" if paired else "all pairs, 95 %",
+        label=f"same seeds ({METHOD})" if paired else "all pairs (likewise)",
     )
 
 
@@ -157,8 +158,9 @@ def plot_training_curves(
             drawn = {"color": colour, "linestyle": dashes, "linewidth": 2, "label": f"{name} ({runs})"}
             axes.plot(curve.steps, curve.mean, marker=mark, markersize=4, **drawn)
             axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(curve.steps, curve.values, color=colour, linewidth=0.6, alpha=0.5)  # those that have no band
         _draw_references(axes, results, score)
-        axes.set(xlabel=ROUNDS_LABEL, ylabel=f"{score} (mean over runs, 95 %)")
+        axes.set(xlabel=ROUNDS_LABEL, ylabel=f"{score}\n(mean over runs, {METHOD})")
         axes.set_title(title, fontsize=10)
         plain_axes(axes)
     handles, names = axes_of[0].get_legend_handles_labels()
@@ -176,5 +178,4 @@ def _draw_references(axes: Axes, results: Sequence[Result], score: str) -> None:
     if constant is not None:
         references.append((*constant, CONSTANT_COLOUR, "--"))
     for name, interval, colour, dashes in references:
-        axes.axhline(interval.mean, color=colour, linestyle=dashes, linewidth=1.3, label=name)
-        axes.axhspan(interval.low, interval.high, color=colour, alpha=0.1, linewidth=0)
+        draw_level(axes, interval, colour, name, linestyle=dashes, linewidth=1.3)

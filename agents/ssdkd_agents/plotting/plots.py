@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
 from ssdkd_agents.analysis.results import SCORES, common_score, score_of
-from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.analysis.statistics import METHOD, Interval, bootstrap_mean
 from ssdkd_agents.analysis.training_curves import moving_average
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
@@ -37,6 +37,20 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+
+
+def error_bars(*intervals: Interval) -> list[list[float]]:
+    """Lengths below and above the means, as Matplotlib takes them; NaN, which draws none, without an interval."""
+    return [[each.mean - each.low for each in intervals], [each.high - each.mean for each in intervals]]
+
+
+def draw_level(axes: Axes, interval: Interval, colour: str, label: str | None = None, **style: Any) -> None:
+    """A horizontal line with a band of the interval, or with thin lines of the values where there is none."""
+    axes.axhline(interval.mean, color=colour, label=label, **style)
+    if interval.known:
+        axes.axhspan(interval.low, interval.high, color=colour, alpha=0.1, linewidth=0)
+    for value in interval.values:
+        axes.axhline(value, color=colour, alpha=0.4, linewidth=0.6)
 
 
 def plot_reward_curves(
@@ -73,10 +87,10 @@ def plot_reward_curves(
         interval = bootstrap_mean(result["return"] for result in results if result["sampler"] == sampler)
         name = Path(sampler).name
         colour, style = (colours[name], "--") if name in colours else (next(others), "-")
-        axes.axhline(interval.mean, color=colour, linestyle=style, label=f"{name}, held-out seeds")
-        axes.axhspan(interval.low, interval.high, color=colour, alpha=0.1, linewidth=0)
+        draw_level(axes, interval, colour, f"{name}, held-out seeds", linestyle=style)
     axes.set(xlabel=ROUNDS_LABEL, ylabel="episode return (gain on the probe set)")
-    axes.set_title(f"Training returns (mean of the last {window} episodes) and held-out seeds", fontsize=10)
+    title = f"Training returns (mean of the last {window} episodes) and held-out seeds"
+    axes.set_title(f"{title} ({METHOD})" if results else title, fontsize=10)
     plain_axes(axes)
     figure.legend(loc="outside right center", frameon=False, fontsize=9)
     save_figure(figure, path)
@@ -108,21 +122,19 @@ def plot_accuracy_seconds(results: Sequence[Mapping[str, Any]], path: str | Path
     points: dict[str, list[tuple[str, float, float]]] = {part: [] for part in panels}
     for index, (label, lines) in enumerate(groups.items()):
         interval = bootstrap_mean(score_of(line, score) for line in lines)
-        bars = [[interval.mean - interval.low], [interval.high - interval.mean]]
         colour = ENTRY_COLOURS[index % len(ENTRY_COLOURS)]
         shape = ENTRY_SHAPES[index // len(ENTRY_COLOURS) % len(ENTRY_SHAPES)]
         number = str(index + 1)
         for part, axes in panels.items():
             if part == "synthesis" and not any(line["final"]["synthesized"] for line in lines):
-                axes.axhline(interval.mean, color=colour, linestyle="--", linewidth=1)
-                axes.axhspan(interval.low, interval.high, color=colour, alpha=0.08, linewidth=0)
+                draw_level(axes, interval, colour, linestyle="--", linewidth=1)
                 across = axes.get_yaxis_transform()
                 axes.text(1.0, interval.mean, number, transform=across, fontsize=9, color=colour, va="center")
                 continue
             seconds = max(float(np.median([line["seconds"][part] for line in lines])), SHORTEST)
-            axes.errorbar(
-                seconds, interval.mean, yerr=bars, fmt=shape, color=colour, capsize=3, label=f"{number}  {label}"
-            )
+            drawn = {"fmt": shape, "color": colour, "capsize": 3, "label": f"{number}  {label}"}
+            axes.errorbar(seconds, interval.mean, yerr=error_bars(interval), **drawn)
+            axes.plot([seconds] * len(interval.values), interval.values, "_", color=colour, alpha=0.6)
             points[part].append((number, seconds, interval.mean))
     titles = ("seconds of synthesis", "seconds of distillation", "seconds of the whole episode")
     for axes, title in zip(panels.values(), titles, strict=True):
@@ -130,7 +142,7 @@ def plot_accuracy_seconds(results: Sequence[Mapping[str, Any]], path: str | Path
         axes.set_xlabel(f"{title} (median)")
         axes.margins(x=0.1)
         _plain_log(axes)
-    panels["synthesis"].set_ylabel(f"{SCORES[score]} (mean, 95 %)")
+    panels["synthesis"].set_ylabel(f"{SCORES[score]}\n(mean over seeds, {METHOD})")
     handles, names = panels["wall"].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=9)
     figure.draw_without_rendering()  # the places of the points in pixels are known from here on
@@ -229,10 +241,10 @@ def plot_scale(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         places = np.array(sorted(scales)) * 1.03 ** (index - (len(groups) - 1) / 2)  # side by side, not on each other
         intervals = [bootstrap_mean(score_of(line, score) for line in scales[scale]) for scale in sorted(scales)]
         means = [interval.mean for interval in intervals]
-        bars = np.array([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]])
-        axes.errorbar(
-            places, means, yerr=bars, fmt=f"{ENTRY_SHAPES[index]}-", color=COLOURS[index], capsize=3, label=name
-        )
+        drawn: dict[str, Any] = {"fmt": f"{ENTRY_SHAPES[index]}-", "capsize": 3, "label": name}
+        axes.errorbar(places, means, yerr=error_bars(*intervals), color=COLOURS[index], **drawn)
+        for place, interval in zip(places, intervals, strict=True):
+            axes.plot([place] * len(interval.values), interval.values, "_", color=COLOURS[index], alpha=0.6)
     ticks = {line["env_kwargs"]["buffer_scale"]: line for line in results}
     axes.set_xscale("log")
     axes.set_xticks(
@@ -245,7 +257,7 @@ def plot_scale(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     axes.minorticks_off()
     axes.set(
         xlabel="scale: buffer as a share of the original training set (images in it; images synthesised)",
-        ylabel=f"{SCORES[score]} (mean, 95 %)",
+        ylabel=f"{SCORES[score]}\n(mean over seeds, {METHOD})",
     )
     plain_axes(axes)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ssdkd_agents.analysis.policy_trace import ChoiceTrace, NumberTrace, Trace
+from ssdkd_agents.analysis.statistics import FEWEST
 from ssdkd_agents.plotting.comparison_plots import PAPER_COLOUR, line_style
 from ssdkd_agents.plotting.plots import plain_axes, save_figure
 from ssdkd_env.envs.work_actions import WORK_RANGES
@@ -43,6 +44,8 @@ BAND = (0.1, 0.9)
 
 def plot_policy(traces: Mapping[str, Trace], path: str | Path) -> None:
     """What samplers do by round: mean and band over episodes of each part, or the shares of each choice.
+
+    The band is from the first to the last decile of the episodes; fewer than `FEWEST` are drawn themselves.
 
     Args:
         traces: row → what it did.
@@ -82,8 +85,11 @@ def _draw_part(axes: Axes, part: str, traces: Mapping[str, NumberTrace]) -> None
         values = trace.values[part]
         rounds = np.arange(1, values.shape[1] + 1)
         colour, dashes = line_style(index)
-        low, high = np.nanquantile(values, BAND, axis=0)
-        axes.fill_between(rounds, low, high, color=colour, alpha=0.2, linewidth=0)
+        if len(values) < FEWEST:
+            axes.plot(rounds, values.T, color=colour, linewidth=0.6, alpha=0.6)
+        else:
+            low, high = np.nanquantile(values, BAND, axis=0)
+            axes.fill_between(rounds, low, high, color=colour, alpha=0.2, linewidth=0)
         # A line of a single round has no length, and is seen by its mark.
         mark = "o" if len(rounds) == 1 else None
         axes.plot(rounds, np.nanmean(values, axis=0), color=colour, linestyle=dashes, linewidth=1.8, marker=mark)

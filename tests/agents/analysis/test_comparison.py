@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from statistics import NormalDist, fmean, stdev
 
@@ -106,9 +107,15 @@ def test_profile_is_the_share_of_scores_above(runs: Runs) -> None:
     found = performance_profile(runs, thresholds)
     values = pooled(runs)
     assert found.share == pytest.approx([fmean(value > threshold for value in values) for threshold in thresholds])
-    assert (found.low <= found.high).all()
-    assert found.share[0] == found.low[0] == 1.0
-    assert found.share[-1] == found.high[-1] == 0.0, "above means strictly above"
+    assert found.share[0] == 1.0
+    assert found.share[-1] == 0.0, "above means strictly above"
+
+
+def test_band_of_a_profile_holds_it() -> None:
+    found = performance_profile([drawn(0, 20)], np.array([-9.0, 0.0, 9.0]))
+    assert (found.low <= found.share).all() and (found.share <= found.high).all()
+    assert found.low[0] == found.share[0] == 1.0 and found.share[2] == found.high[2] == 0.0
+    assert found.low[1] < found.share[1] < found.high[1]
 
 
 # --- intervals ---
@@ -140,10 +147,10 @@ def test_noise_of_training_widens_the_interval() -> None:
 
 
 def test_shared_seeds_are_resampled_together() -> None:
-    """Four equal runs know no more than one of them."""
+    """Five equal runs know no more than one of them."""
     run = drawn(3, 20)
-    one, four = mean_score([run]), mean_score([run] * 4)
-    assert (four.low, four.high) == pytest.approx((one.low, one.high), abs=0.03)
+    one, five = mean_score([run]), mean_score([run] * 5)
+    assert (five.low, five.high) == pytest.approx((one.low, one.high), abs=0.03)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -153,14 +160,45 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 
 def test_runs_that_lack_seeds_are_resampled_all_the_same() -> None:
-    """Two runs without a common seed: some resamples hold nothing, and do not count."""
-    found = mean_score([{1: 0.0}, {2: 1.0}])
-    assert (found.low, found.mean, found.high) == (0.0, 0.5, 1.0)
+    """Five runs without a common seed: some resamples hold nothing, and do not count."""
+    found = mean_score([{seed: float(seed > 2)} for seed in range(5)])
+    assert (found.low, found.mean, found.high) == (0.0, 0.4, 1.0)
+
+
+@pytest.mark.parametrize("statistic", [mean_score, interquartile_mean])
+def test_few_samples_are_shown_themselves(statistic: Callable[[Runs], Interval]) -> None:
+    """The runs where these are few, else the seeds; of three, "95 %" would cover three cases in four."""
+    seeds = dict(enumerate((0.1, 0.5, 0.3)))
+    assert statistic([seeds]).values == (0.1, 0.5, 0.3)
+    assert str(statistic([seeds])) == "0.3000 (0.1000, 0.5000, 0.3000)"
+    runs = [dict.fromkeys(range(30), level) for level in (0.1, 0.5, 0.3)]
+    assert statistic(runs).values == pytest.approx((0.1, 0.5, 0.3))
+    assert not statistic(runs).known and statistic(runs[:1]).known and statistic(runs + runs).known
+    assert statistic(runs + runs).values == ()
+    assert str(statistic([{7: 0.25}])) == "0.2500", "a single sample is the mean itself"
+    few_seeds = [dict.fromkeys((1, 2), level) for level in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert statistic(few_seeds).values == pytest.approx((0.3, 0.3)), "five runs on two seeds: the seeds are few"
+    assert statistic([{7: level} for level in (0.1, 0.2, 0.3, 0.4, 0.5)]).known, "five runs on one seed"
+
+
+def test_probabilities_and_profiles_of_few_samples_have_no_interval() -> None:
+    """One pair of episodes gave P = 0.0000 [0.0000, 0.0000]."""
+    many, few = drawn(0, 30), drawn(1, 4)
+    for first, second in (([many], [few]), ([few], [many]), ([few] * 3, [many]), ([many], [{0: 0.5}])):
+        found = probability_of_improvement(first, second)
+        paired = paired_probability_of_improvement(first, second)
+        assert paired is not None
+        assert not found.known and not paired.known
+        assert str(found) == f"{found.mean:.4f}"
+    assert np.isnan(performance_profile([few], np.zeros(2)).low).all()
+    shared = {seed: value for seed, value in many.items() if seed < 3} | dict.fromkeys(range(50, 60), 0.0)
+    overlap = paired_probability_of_improvement([many], [shared])
+    assert overlap is not None and not overlap.known, "three seeds in common"
 
 
 def test_equal_scores_have_no_width_and_everything_repeats() -> None:
     assert interquartile_mean([dict.fromkeys(range(9), 0.25)]) == Interval(0.25, 0.25, 0.25)
-    first, second = [drawn(0, 9), drawn(1, 9)], [drawn(2, 9)]
+    first, second = [drawn(index, 9) for index in range(5)], [drawn(9, 9)]
     assert interquartile_mean(first) == interquartile_mean([dict(reversed(run.items())) for run in first])
     assert probability_of_improvement(first, second) == probability_of_improvement(first, second)
     assert interquartile_mean(first, seed=1) != interquartile_mean(first)

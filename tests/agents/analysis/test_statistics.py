@@ -8,6 +8,7 @@ from statistics import NormalDist, fmean, quantiles, stdev
 import numpy as np
 import pytest
 from ssdkd_agents.analysis.statistics import (
+    FEWEST,
     Interval,
     bootstrap_mean,
     paired_differences,
@@ -44,8 +45,19 @@ def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     assert 0.87 <= covered <= 0.99
 
 
-def test_equal_or_single_values_have_no_width() -> None:
-    assert bootstrap_mean([0.25]) == Interval(0.25, 0.25, 0.25)
+@pytest.mark.parametrize("count", range(1, FEWEST))
+def test_few_values_are_shown_and_have_no_interval(count: int) -> None:
+    """Of n values the interval would lie within the least and the largest: of 3 it covers 1 − 2^(1−3) at most."""
+    found = bootstrap_mean(SAMPLE[:count])
+    assert found.mean == pytest.approx(fmean(SAMPLE[:count]))
+    assert not found.known and np.isnan([found.low, found.high]).all()
+    assert found.values == (tuple(SAMPLE[:count]) if count > 1 else ())
+    listed = f" ({', '.join(f'{value:.4f}' for value in SAMPLE[:count])})" if count > 1 else ""
+    assert str(found) == f"{fmean(SAMPLE[:count]):.4f}{listed}"
+    assert bootstrap_mean(SAMPLE[:FEWEST]).known
+
+
+def test_equal_values_have_no_width() -> None:
     assert bootstrap_mean([0.25] * 9) == Interval(0.25, 0.25, 0.25)
 
 

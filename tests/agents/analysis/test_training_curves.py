@@ -36,16 +36,16 @@ def evaluations(values: dict[int, list[float]]) -> list[dict[str, Any]]:
     ]
 
 
-def at(curve: Any, step: float) -> tuple[float, float, float]:
-    return tuple(float(np.interp(step, curve.steps, values)) for values in (curve.low, curve.mean, curve.high))  # type: ignore[return-value]
-
-
 def test_episodes_are_smoothed_by_a_window_and_averaged_over_runs() -> None:
     first, second = [0.0, 1.0, 2.0, 6.0], [1.0, 1.0, 1.0, 1.0]
     curve = episode_curve([episodes(first), episodes(second)], "return", window=2)
     assert (curve.steps[0], curve.steps[-1], curve.runs) == (10, 40, 2)
-    assert at(curve, 10) == pytest.approx((0.0, 0.5, 1.0))
-    assert at(curve, 40) == pytest.approx((1.0, fmean([fmean([2.0, 6.0]), 1.0]), 4.0))
+    assert curve.mean[[0, -1]] == pytest.approx([0.5, fmean([fmean([2.0, 6.0]), 1.0])])
+    assert np.isnan(curve.low).all() and np.isnan(curve.high).all(), "two runs have no band"
+    assert curve.values[[0, -1]].tolist() == [[0.0, 1.0], [4.0, 1.0]]
+    many = episode_curve([episodes([level]) for level in (0.0, 1.0, 2.0, 3.0, 4.0)], "return", window=2)
+    assert many.low[0] < 2.0 == many.mean[0] < many.high[0]
+    assert many.values.size == 0
 
 
 def test_runs_are_compared_where_all_of_them_have_steps() -> None:
@@ -58,8 +58,9 @@ def test_runs_are_compared_where_all_of_them_have_steps() -> None:
 def test_episodes_that_end_together_count_together() -> None:
     lines = [{"timesteps": 10, "return": value} for value in (0.0, 4.0)] + [{"timesteps": 20, "return": 8.0}]
     curve = episode_curve([lines], "return", window=20)
-    assert at(curve, 10) == (2.0, 2.0, 2.0), "a single run has no band"
-    assert at(curve, 20) == (4.0, 4.0, 4.0)
+    assert curve.mean[[0, -1]].tolist() == [2.0, 4.0]
+    assert np.isnan(curve.low).all(), "a single run has no band"
+    assert curve.values.size == 0, "and is the mean itself"
 
 
 def test_evaluations_are_averaged_over_runs_and_seeds() -> None:
@@ -68,8 +69,8 @@ def test_evaluations_are_averaged_over_runs_and_seeds() -> None:
     assert curve is not None
     assert curve.steps.tolist() == [20, 30]
     at_20 = mean_score([{7: 1.0, 8: 2.0}, {7: 0.0, 8: 2.0}])  # the first run is between its evaluations
-    assert at(curve, 20) == (at_20.low, at_20.mean, at_20.high)
-    assert at(curve, 30)[1] == fmean([2.0, 3.0, 1.0, 5.0])
+    assert tuple(curve.values[0]) == at_20.values == (1.5, 1.0)
+    assert curve.mean.tolist() == [at_20.mean, fmean([2.0, 3.0, 1.0, 5.0])]
 
 
 def test_what_was_not_evaluated_has_no_curve() -> None:

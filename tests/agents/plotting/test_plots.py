@@ -100,6 +100,36 @@ def test_samplers_are_lines_at_their_mean_return(monkeypatch: pytest.MonkeyPatch
     assert len(legend.get_texts()) == 3
 
 
+@pytest.mark.parametrize(("count", "bands", "values"), [(1, 0, []), (3, 0, [0.0, 0.1, 0.2]), (5, 1, [])])
+def test_few_held_out_seeds_are_drawn_themselves(
+    count: int, bands: int, values: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A band from the least to the largest of three would look like an interval."""
+    results = [{"sampler": "paper", "return": 0.1 * index} for index in range(count)]
+    axes = drawn(monkeypatch, {"ppo": curve(30)}, results).axes[0]
+    assert len(axes.patches) == bands
+    thin = [float(np.asarray(line.get_ydata())[0]) for line in axes.lines if line.get_linewidth() == 0.6]
+    assert thin == pytest.approx(values)
+    assert "95 % percentile bootstrap, 10,000 resamples" in axes.get_title()
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_points_of_few_seeds_have_no_error_bars(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    kwargs = {"method": "ssdkd", "buffer_scale": 0.1}
+    lines = [result_line("a", seed, 0.5 + 0.1 * seed, env_kwargs=kwargs) for seed in range(count)]
+    plot_accuracy_seconds(lines, "unused.png")
+    plot_scale(lines, "unused.png")
+    for axes in (figures[0].axes[-1], figures[1].axes[0]):
+        (bar,) = axes.containers
+        (segment,) = bar.lines[2][0].get_segments()  # type: ignore[attr-defined]
+        assert (len(segment) == 2) == (count >= 5)
+        marks = [line for line in axes.lines if line.get_marker() == "_" and line.get_alpha() == 0.6]
+        shown = [value for line in marks for value in np.asarray(line.get_ydata()).tolist()]
+        assert shown == pytest.approx([0.375 + 0.1 * seed for seed in range(count)] if count == 3 else [])
+
+
 def test_curves_have_colours_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     figure = drawn(monkeypatch, {f"run {i}": curve(5) for i in range(len(COLOURS))})
     assert {to_hex(line.get_color()) for line in figure.axes[0].lines} == set(COLOURS)
