@@ -51,6 +51,7 @@ def test_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     result = in_this_process("train_sampler", "--out", out, "--resume", "--timesteps", rounded)
     assert result.code == 0, result.stderr[-3000:]
     assert "finished; last checkpoint in" in result.stdout
+    assert "best in validation: " in result.stdout, "the last agent is validated, however long the interval"
     assert last_step(out) >= rounded
     lines = [line["timesteps"] for line in read_lines(out / "episodes.jsonl")]
     assert lines == list(range(3, last_step(out) + 1, 3)), "none is missing, none is there twice"
@@ -100,10 +101,18 @@ def test_validation_names_the_best_and_patience_ends_the_run(tmp_path: Path) -> 
     )  # fmt: skip
     assert result.code == 0, result.stderr
     assert "stopped early; last checkpoint in" in result.stdout
-    assert f"best in validation: {out / 'best.safetensors'}" in result.stdout
+    assert f"best in validation: {out / 'best.safetensors'} (mean return " in result.stdout
+    assert " after 6 steps)" in result.stdout
     assert last_step(out) == 12
     assert read_sampler(out / "best.safetensors")["counters"]["num_timesteps"] == 6
     assert [line["timesteps"] for line in read_lines(out / "evaluations.jsonl")] == [6, 12]
+
+
+def test_run_without_a_best_says_so(tmp_path: Path) -> None:
+    result = train(tmp_path / "run", "--timesteps", 7, "--evaluate-every-steps", 0)
+    assert result.code == 0, result.stderr
+    assert "steps: 12, because 7 are no whole number of rollouts of 6 (n_envs=1)" in result.stdout
+    assert f"no best: evaluate_every_steps=0; {tmp_path / 'run'} stands for its last checkpoint" in result.stdout
 
 
 def test_sac_trains(tmp_path: Path) -> None:
@@ -147,6 +156,7 @@ def test_sac_trains(tmp_path: Path) -> None:
         (("--evaluation-episodes", "0"), "evaluation_episodes=0"),
         (("--patience", "-1"), "patience"),
         (("--hyperparameters", "n_envs=501"), "at most 500"),
+        (("--algo", "sac", "--timesteps", "100"), "['learning_starts']=128: the training ends after 104 steps"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -25,7 +25,14 @@ from ssdkd_agents.commands.given import parse_settings
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.algorithms import ALGORITHMS, load_hyperparameters
 from ssdkd_agents.policies.exported import read_archive, write_exported
-from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, load_policy, read_sampler, untrained_model
+from ssdkd_agents.policies.storage import (
+    TrainedSampler,
+    find_sampler_file,
+    load_policy,
+    read_sampler,
+    taken_of,
+    untrained_model,
+)
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 
@@ -57,6 +64,8 @@ def main(args: Arguments) -> None:
         raise InvalidInputError("--algo, --env. and --hyperparameters describe a .zip; a run knows its own")
     state = read_foreign(args) if archive else read_own(args.sampler)
     write_exported(args.out, state)
+    if taken := taken_of(str(args.sampler)):
+        print(taken)
     print(
         f"{args.out}: {state['config']['algorithm']} for {state['config']['env_id']}; use it as --samplers {args.out}"
     )

@@ -8,8 +8,9 @@ Examples:
   tensorboard --logdir runs
 
 Writes checkpoints/ (the last two), best.safetensors, tensorboard logs, episodes.jsonl, evaluations.jsonl, config.json,
-machine.json, outcome.json and command.txt into the folder. Every --evaluate-every-steps the deterministic policy plays
-the same few episodes on seeds of their own; the checkpoint with the highest mean return is the best one.
+machine.json, outcome.json and command.txt into the folder. Every --evaluate-every-steps, and at the end, the
+deterministic policy plays the same few episodes on seeds of their own; the checkpoint with the highest mean return is
+the best one. Algorithms play whole rollouts: where those are other steps than --timesteps says, a line says how many.
 
 Ctrl-C waits up to five seconds for the rollout in progress; --resume continues from the last checkpoint, and gives on
 the CPU the same curve as a run that was never interrupted or killed. With more --timesteps it lengthens a finished run;
@@ -29,7 +30,8 @@ from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import parse_settings
 from ssdkd_agents.runs import BEST_FILE, RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
-from ssdkd_agents.training.train import train
+from ssdkd_agents.training.train import OUTCOME_FILE, train
+from ssdkd_env.reading import read_json
 
 
 @dataclass
@@ -53,7 +55,8 @@ class Arguments(Plugins):
     checkpoint_every_steps: int = 128
     """Environment steps between checkpoints; each is taken between an update and the next rollout."""
     evaluate_every_steps: int = 1280
-    """Environment steps between validations, which add about an eighth to the time; 0 for none."""
+    """Environment steps between validations, which add about an eighth to the time; the last agent has one in any case;
+    0 for none."""
     evaluation_episodes: int = 8
     """Episodes of a validation."""
     patience: int = 0
@@ -102,8 +105,7 @@ def main(args: Arguments) -> None:
     print(f"curves: tensorboard --logdir {folder.path}")
     outcome = train(config, folder, args.resume, args.progress_bar)
     print(f"{outcome}; last checkpoint in {folder.path / 'checkpoints'}")
-    if (folder.path / BEST_FILE).exists():
-        print(f"best in validation: {folder.path / BEST_FILE}")
+    print(best_of(folder.path, config))
     if outcome == "diverged":
         print(
             "the agent's answers are no numbers any more; the last sound checkpoint is kept: try a smaller "
@@ -113,6 +115,16 @@ def main(args: Arguments) -> None:
     if outcome == "interrupted":
         print(f"continue with: {resuming(folder.path)}")
         sys.exit(130)
+
+
+def best_of(run: Path, config: TrainingConfig) -> str:
+    """Which checkpoint is the best of a training that has ended, or why there is none, in a line."""
+    said = read_json(run / OUTCOME_FILE)
+    if said["best_return"] is not None:
+        reached = f"mean return {said['best_return']:.4f} after {said['best_timesteps']} steps"
+        return f"best in validation: {run / BEST_FILE} ({reached})"
+    why = "no agent was validated so far" if config.evaluate_every_steps else "evaluate_every_steps=0"
+    return f"no best: {why}; {run} stands for its last checkpoint"
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

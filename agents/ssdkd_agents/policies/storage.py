@@ -27,7 +27,7 @@ from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.exported import SETTINGS, check_network, check_tensors, read_exported
 from ssdkd_agents.policies.normalization import frozen_normalization, load_normalization, normalization_state
 from ssdkd_agents.policies.resume import counters_state, load_counters, load_replay, replay_state
-from ssdkd_agents.runs import CONSTANT_FILE
+from ssdkd_agents.runs import BEST_FILE, CONSTANT_FILE
 from ssdkd_agents.samplers import (
     RANDOM_REPLACEMENT_PREFIX,
     SAMPLERS,
@@ -284,6 +284,19 @@ def find_sampler_file(path: Path) -> Path:
     if not checkpoints:
         raise InvalidInputError(f"{path} holds no checkpoint yet; let ssdkd train run for longer")
     return max(checkpoints, key=lambda file: int(file.stem))
+
+
+def taken_of(name: str) -> str | None:
+    """Which checkpoint a training's folder stands for, in a line; None for whatever else a sampler's name may mean."""
+    run = Path(name.removeprefix(RANDOM_REPLACEMENT_PREFIX))
+    if not (run / "checkpoints").is_dir() or (file := find_sampler_file(run)).parent.name != "checkpoints":
+        return None
+    best = run / BEST_FILE
+    if not best.is_file():
+        return f"{run}: its last checkpoint, of {file.stem} steps, is taken; it has no best, because none was validated"
+    steps = read_sampler(best)["counters"]["num_timesteps"]
+    also = "its best in validation, too" if str(steps) == file.stem else f"{best} is the best, of {steps} steps"
+    return f"{run}: its last checkpoint, of {file.stem} steps, is taken; {also}"
 
 
 def load_constant(path: Path, env: SSDKDEnv) -> Sampler:

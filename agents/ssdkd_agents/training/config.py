@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from ssdkd_agents.policies.starting import begin_at
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import config_of
 from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
+from ssdkd_agents.training.extent import check_learns
 from ssdkd_env.envs.sub_environments import check_backend
 from ssdkd_env.errors import InvalidInputError
 
@@ -37,8 +39,8 @@ class TrainingConfig:
         checkpoint_every_steps: environment steps between checkpoints, which lie between an update and the next rollout.
         image_every_episodes: episodes between pictures of the buffer in TensorBoard.
         vectorization: how the work of several environments is done; see `SubEnvironments`.
-        evaluate_every_steps: environment steps between validations of the deterministic policy; 0 for none. Eight
-            episodes of 16 rounds every 1,280 steps add an eighth to the time.
+        evaluate_every_steps: environment steps between validations of the deterministic policy, of which the last
+            agent always has one; 0 for none. Eight episodes of 16 rounds every 1,280 steps add an eighth to the time.
         evaluation_episodes: episodes of a validation, the same ones each time.
         patience: validations without improvement of the mean return after which training ends; 0 for never.
         start: action that the untrained agent's policy gives, whatever it sees; None leaves it to the algorithm.
@@ -90,7 +92,8 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
     """Refuse what cannot be trained before anything is written; returns the hyper-parameters.
 
     Raises:
-        InvalidInputError: when algorithm, environment, one of its arguments or a hyper-parameter is unusable.
+        InvalidInputError: when algorithm, environment, one of its arguments or a hyper-parameter is unusable, or
+            nothing would be learnt in so few steps.
     """
     hyperparameters = load_hyperparameters(config.algorithm, config.env_id, config.hyperparameters)
     for name, low in (("n_envs", 1), ("n_timesteps", 1)):
@@ -107,7 +110,10 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
         partial(make_env, config.env_id, config.env_kwargs) for _ in range(hyperparameters["n_envs"])
     ]
-    model = build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
+    with warnings.catch_warnings():  # the training itself builds its model again, and says them then
+        warnings.simplefilter("ignore", UserWarning)
+        model = build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
+    check_learns(model, config.timesteps or hyperparameters["n_timesteps"])
     if config.start is not None:
         begin_at(model, config.start)
     return hyperparameters

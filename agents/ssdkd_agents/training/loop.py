@@ -48,9 +48,16 @@ class Progress:
     best_timesteps: int | None = None
     without_improvement: int = 0
 
-    def improves(self, evaluation: Evaluation) -> bool:
-        """Take an evaluation into account; whether it is the best so far."""
+    def improves(self, evaluation: Evaluation, learnt: bool) -> bool:
+        """Take an evaluation into account; whether it is the best so far.
+
+        Args:
+            evaluation: what came of it.
+            learnt: whether the agent has been updated at all; the best of a training is one that was.
+        """
         self.evaluated = evaluation.timesteps
+        if not learnt:
+            return False
         if self.best_return is not None and evaluation.mean_return <= self.best_return:
             self.without_improvement += 1
             return False
@@ -106,9 +113,7 @@ class TrainingLoop:
         Raises:
             TrainingStopped: when the training ends here; a checkpoint has been saved then.
         """
-        if self._resumed is not None:
-            self._go_on(self._resumed.loop)
-            self._resumed = None
+        self._catch_up()
         evaluation = self._evaluate()
         tired = evaluation is not None and self._is_enough(evaluation)
         if (
@@ -122,12 +127,18 @@ class TrainingLoop:
         if tired:
             raise TrainingStopped("stopped early")
 
-    def finish(self) -> None:
-        """Do what is due after the last iteration, and save."""
-        evaluation = self._evaluate()
+    def finish(self) -> bool:
+        """Validate the last agent, so that what is kept can be the best, and save.
+
+        Returns:
+            Whether that was the end; false where Ctrl-C cut the validation short, which is due then.
+        """
+        self._catch_up()
+        evaluation = self._evaluate(last=True)
         if evaluation is not None and self._gives_up is not None:
             self._gives_up(evaluation)
         self.save()
+        return is_validated(self._config, self.progress, self._model.num_timesteps)
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -135,9 +146,13 @@ class TrainingLoop:
         save_checkpoint(self._folder, self._model, self._sampler_config, asdict(self.progress))
         self._saved = self._model.num_timesteps
 
-    def _go_on(self, state: dict[str, Any]) -> None:
+    def _catch_up(self) -> None:
+        """Put back, once, what a resumed training needs before anything else is done."""
+        if self._resumed is None:
+            return
         with fitting("the checkpoint's state", "delete its manifest, to go on from the checkpoint before it"):
-            restore(self._model, state)
+            restore(self._model, self._resumed.loop)
+        self._resumed = None
         for tensorboard in _tensorboards(self._model):
             _hide_events_after(tensorboard, self._model.num_timesteps)
 
@@ -147,15 +162,17 @@ class TrainingLoop:
         given_up = self._gives_up is not None and self._gives_up(evaluation)
         return given_up or 0 < patience <= self.progress.without_improvement
 
-    def _evaluate(self) -> Evaluation | None:
+    def _evaluate(self, last: bool = False) -> Evaluation | None:
         """Validate if it is due; what came of it, None otherwise. What Ctrl-C cuts short stays due."""
         steps = self._model.num_timesteps
-        if self._stop() or not _crossed(self._config.evaluate_every_steps, self.progress.evaluated, steps):
+        due = _crossed(self._config.evaluate_every_steps, self.progress.evaluated, steps)
+        due = due or (last and not is_validated(self._config, self.progress, steps))
+        if self._stop() or not due:
             return None
         evaluation = self._validation.play(self._model, self._stop)
         if evaluation is None:
             return None
-        if self.progress.improves(evaluation):
+        if self.progress.improves(evaluation, learnt=self._model._n_updates > 0):
             save_sampler(self._folder.path / BEST_FILE, self._model, self._sampler_config)
         self._folder.append(evaluation.line(), file=EVALUATIONS_FILE)
         # Not through the model's logger, which would write what the algorithm has recorded for its next log.
@@ -185,6 +202,11 @@ class PatienceEnds(BaseCallback):
         if self._stop.waited() > GRACE:
             raise TrainingStopped("interrupted")
         return True
+
+
+def is_validated(config: TrainingConfig, progress: Progress, steps: int) -> bool:
+    """Whether the agent of so many steps has been validated, or none is."""
+    return config.evaluate_every_steps == 0 or progress.evaluated >= steps
 
 
 def _crossed(every: int, before: int, now: int) -> bool:

@@ -30,7 +30,8 @@ from ssdkd_agents.training.checkpoints import (
     read_checkpoint,
 )
 from ssdkd_agents.training.config import TrainingConfig, check_settings, training_seed
-from ssdkd_agents.training.loop import GivesUp, PatienceEnds, Progress, TrainingLoop, TrainingStopped
+from ssdkd_agents.training.extent import announce
+from ssdkd_agents.training.loop import GivesUp, PatienceEnds, Progress, TrainingLoop, TrainingStopped, is_validated
 from ssdkd_agents.training.loop_state import before_each_iteration, prepare
 from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
 from ssdkd_agents.training.validation import Validation
@@ -78,14 +79,15 @@ def train(
         print(f"{folder.path} has no checkpoint yet: it begins anew")
         begin_anew(folder)
     done = checkpoint.steps if checkpoint else 0
-    if checkpoint and done >= total and not (folder.path / OUTCOME_FILE).exists():  # ended after its last checkpoint
-        forget_old(folder.path / FOLDER, KEPT)
-        _write_outcome(folder.path, "finished", done, _progress(folder.path, checkpoint))
+    progress = _progress(folder.path, checkpoint) if checkpoint else Progress()
+    if checkpoint and done >= total and is_validated(config, progress, done):
+        if (folder.path / OUTCOME_FILE).exists():
+            raise InvalidInputError(
+                f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
+            )
+        forget_old(folder.path / FOLDER, KEPT)  # it ended after its last checkpoint
+        _write_outcome(folder.path, "finished", done, progress)
         return "finished"
-    if done >= total:
-        raise InvalidInputError(
-            f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
-        )
     use_one_thread()
     env = make_training_env(config, hyperparameters, _recorded_choice(folder.path) if checkpoint else None)
     made, recorder = env.unwrapped, unwrap_vec_wrapper(env, StepRecorder)
@@ -96,9 +98,8 @@ def train(
         model = build_model(config.algorithm, env, hyperparameters, seed=config.seed, tensorboard_log=str(folder.path))
         # After the model, which seeds its environments by its own seed.
         made.seed_each(training_seed(config.seed), config.common_random_numbers)
-        progress = Progress()
         if checkpoint:
-            progress = _go_on(model, checkpoint, folder.path)
+            _go_on(model, checkpoint, progress, folder.path)
         else:
             if config.start is not None:
                 begin_at(model, config.start)
@@ -110,15 +111,17 @@ def train(
             model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint, gives_up
         )
         before_each_iteration(model, loop)
+        for line in announce(model, total, done, config.evaluate_every_steps):
+            print(line)
         shown = asdict(config) | hyperparameters
         del shown["timesteps"]  # of a run that is lengthened TensorBoard would go on showing the first number
         shows = DistillationCallback(shown, config.image_every_episodes, validated=config.evaluate_every_steps > 0)
         callbacks = CallbackList([log, shows, PatienceEnds(stop)])
         bar = ProgressBarCallback() if progress_bar else None
         with stop:
-            outcome = _learn(model, total - done, callbacks, bar, checkpoint is not None)
-            if outcome == "finished":
-                loop.finish()
+            outcome = _learn(model, max(total - done, 0), callbacks, bar, checkpoint is not None)
+            if outcome == "finished" and not loop.finish():
+                outcome = "interrupted"
         _write_outcome(folder.path, outcome, model.num_timesteps, progress)
         return outcome
     finally:
@@ -131,17 +134,15 @@ def _write_outcome(run: Path, outcome: str, steps: int, progress: Progress) -> N
     write_json(run / OUTCOME_FILE, {"outcome": outcome, "timesteps": steps} | best)
 
 
-def _go_on(model: BaseAlgorithm, checkpoint: Checkpoint, run: Path) -> Progress:
+def _go_on(model: BaseAlgorithm, checkpoint: Checkpoint, progress: Progress, run: Path) -> None:
     """Bring agent, environments and the run's files to where the checkpoint was taken."""
     restore_model(model, checkpoint.sampler)
     with fitting(checkpoint.episodes.with_suffix(".state.safetensors"), "delete this checkpoint's manifest"):
         prepare(model, checkpoint.loop)
     load_episodes(model, checkpoint.episodes)
-    progress = _progress(run, checkpoint)
     drop_lines_after(run / EPISODES_FILE, checkpoint.steps)
     drop_lines_after(run / EVALUATIONS_FILE, progress.evaluated)
     (run / OUTCOME_FILE).unlink(missing_ok=True)
-    return progress
 
 
 def _progress(run: Path, checkpoint: Checkpoint) -> Progress:

@@ -28,7 +28,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.tuning import Choice
-from tests.agents.trainings import PPO, SAC, checkpoints, run, scalars
+from ssdkd_env.errors import InvalidInputError
+from tests.agents.trainings import PPO, SAC, checkpoints, go_on, interrupt_after, run, scalars
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, make
 
 KWARGS = {"budget": BUDGET, "probe": SMALL_PROBE}
@@ -135,7 +136,7 @@ def test_patience_ends_the_training(
 def test_patience_begins_anew_with_an_improvement() -> None:
     progress = Progress()
     improved = [
-        progress.improves(Evaluation(steps, [0], [value], [None], 0.0))
+        progress.improves(Evaluation(steps, [0], [value], [None], 0.0), learnt=True)
         for steps, value in ((1, -0.5), (2, -0.6), (3, -0.4), (4, -0.4))
     ]
     assert improved == [True, False, True, False]
@@ -243,5 +244,48 @@ def test_grouped_validation_gives_the_same_but_for_rounding() -> None:
 
 def test_off_policy_agents_are_validated_too(tmp_path: Path) -> None:
     run(tmp_path / "run", replace(SAC, timesteps=9, evaluate_every_steps=4, evaluation_episodes=1))
-    assert [line["timesteps"] for line in read_lines(tmp_path / "run" / "evaluations.jsonl")] == [4, 8]
+    assert [line["timesteps"] for line in read_lines(tmp_path / "run" / "evaluations.jsonl")] == [4, 8, 9]
     assert (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize(("every", "expected"), [(5, [6, 12]), (7, [12]), (1280, [12]), (0, [])])
+def test_last_agent_is_validated(every: int, expected: list[int], tmp_path: Path) -> None:
+    """Also where the interval is longer than the training; it can then be the best."""
+    _, outcome = run(tmp_path / "run", replace(PPO, evaluate_every_steps=every, evaluation_episodes=1))
+    assert outcome == "finished"
+    path = tmp_path / "run" / "evaluations.jsonl"
+    assert [line["timesteps"] for line in (read_lines(path) if path.exists() else [])] == expected
+    assert (tmp_path / "run" / "best.safetensors").exists() == bool(expected)
+    if len(expected) == 1:
+        last, best = find_sampler_file(tmp_path / "run"), tmp_path / "run" / "best.safetensors"
+        assert all(torch.equal(tensor, load_file(last)[name]) for name, tensor in load_file(best).items())
+        assert json.loads((tmp_path / "run" / "outcome.json").read_text())["best_timesteps"] == 12
+
+
+@pytest.mark.parametrize("steps", [11, 13])
+def test_interrupted_validation_of_the_last_agent_is_made_up_for(steps: int, tmp_path: Path) -> None:
+    """Ctrl-C in the last step of training, or in the validation after it: nothing is left but to validate."""
+    config = replace(PPO, evaluate_every_steps=100, evaluation_episodes=1)
+    with interrupt_after(steps):
+        _, outcome = run(tmp_path / "run", config)
+    assert outcome == "interrupted"
+    assert max(checkpoints(tmp_path / "run")) == 12
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
+    assert go_on(tmp_path / "run", config) == "finished"
+    run(tmp_path / "whole", config)
+    made = [read_lines(tmp_path / name / "evaluations.jsonl")[0] for name in ("run", "whole")]
+    assert made[0]["returns"] == made[1]["returns"] and made[0]["timesteps"] == 12
+    files = [load_file(find_sampler_file(tmp_path / name)) for name in ("run", "whole")]
+    assert all(torch.equal(files[0][name], files[1][name]) for name in files[1])
+    with pytest.raises(InvalidInputError, match="has already done 12; ask for more"):
+        go_on(tmp_path / "run", config)
+
+
+def test_agent_without_an_update_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an off-policy training that is validated before it learns, however high the return is there."""
+    returns_of(monkeypatch, [9.0, 1.0, 2.0])
+    config = replace(SAC, timesteps=9, evaluate_every_steps=4, evaluation_episodes=1)
+    run(tmp_path / "run", replace(config, hyperparameters=SAC.hyperparameters | {"learning_starts": 6}))
+    state = read_sampler(tmp_path / "run" / "best.safetensors")
+    assert state["counters"]["num_timesteps"] == 9 and state["counters"]["n_updates"] > 0
+    assert json.loads((tmp_path / "run" / "outcome.json").read_text())["best_return"] == 2.0
