@@ -33,11 +33,11 @@ from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import FAMILIES
 from ssdkd_agents.lines import append_line, read_lines
+from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import ResultLine
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, search
 from ssdkd_agents.seeds import HELD_OUT_SEED
-from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
@@ -140,10 +140,12 @@ def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
     while wanted := _missing(args, samplers, lines):
         configs = [EpisodeConfig(args.env_id, sampler, seed, kwargs) for _, seed, sampler in wanted]
         labels = {(sampler, seed): label for label, seed, sampler in wanted}
-        for line in tqdm(run_episodes(configs, args.processes), total=len(wanted), unit="episode"):
-            label = labels[line["sampler"], line["seed"]]
-            lines.append(line | {"label": label} | ({"sampler": ORACLE} if label == ORACLE else {}))
-            append_line(path, lines[-1])
+        with progress(len(wanted), "episode") as bar:
+            for line in run_episodes(configs, args.processes):
+                label = labels[line["sampler"], line["seed"]]
+                lines.append(line | {"label": label} | ({"sampler": ORACLE} if label == ORACLE else {}))
+                append_line(path, lines[-1])
+                bar.update(1)
     table = f"{make_sampler_table(lines, against=REFERENCE)}\n\n{verdict(lines)}"
     write_atomically(args.out / "table.md", lambda temporary: temporary.write_text(table + "\n"))
     print(table)

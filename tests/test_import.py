@@ -41,6 +41,7 @@ ROOMS = (
     ("ssdkd_agents",),
     (
         *("ssdkd_agents.seeds", "ssdkd_agents.stopping", "ssdkd_agents.machine", "ssdkd_agents.archives"),
+        "ssdkd_agents.progress",
         "ssdkd_agents.schemas",
     ),
     ("ssdkd_agents.families", "ssdkd_agents.evolution"),

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ssdkd_agents.curves import Curves, layout_of
 from ssdkd_agents.lines import drop_lines
 from ssdkd_agents.manifests import load_newest, previous, save_beside_previous
+from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder, versions
 from ssdkd_agents.schemas import EpochLine
 from ssdkd_agents.stopping import Stopper
@@ -124,19 +124,14 @@ class TeacherRun:
         """Train to the end, or until `stop` says so with a checkpoint; returns whether this is the end."""
         training = self._training
         curves = self._begin_curves()
-        with tqdm(
-            total=training.settings.epochs,
-            initial=training.epochs_done,
-            unit="epoch",
-            disable=not self._progress_bar,
-        ) as bar:
+        with progress(training.settings.epochs, "epoch", training.epochs_done, self._progress_bar) as bar:
             while not training.done:
                 loss = training.epoch(stop)
                 if loss is None:
                     break
                 self._log_epoch(loss, curves)
-                bar.set_postfix(loss=f"{loss:.3f}")
-                bar.update()
+                bar.set_postfix({"loss": f"{loss:.3f}"}, refresh=False)
+                bar.update(1)
                 if stop():
                     break
                 if training.epochs_done % self._checkpoint_every_epochs == 0:

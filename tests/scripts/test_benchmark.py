@@ -56,7 +56,7 @@ def results(out: Path) -> list[dict[str, Any]]:
 def test_folder_holds_lines_table_and_pictures(finished: tuple[Path, Result]) -> None:
     out, result = finished
     assert {path.name for path in out.iterdir()} == RECORD | REPORT
-    assert "4/4" in result.stderr
+    assert "4/4 episodes after" in result.stderr and "\r" not in result.stderr
     table = (out / "table.md").read_text()
     assert table.strip() in result.stdout
     assert table.startswith(make_table(Benchmark.open(out).results()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.plotting import plots
+from ssdkd_agents.samplers import RandomSampler, Sampler, make_sampler
 from ssdkd_agents.seeds import HELD_OUT_SEED
 
+from ssdkd_env.envs import SSDKDEnv
+from tests.agents.trainings import interrupt_after
 from tests.scripts.commands import (
     ENV_BUDGET,
     SMALL_PPO,
     Result,
     assert_refused,
+    assert_resumes,
     contents,
     in_process_of_its_own,
     in_this_process,
@@ -33,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a trained sampler."""
     out = tmp_path_factory.mktemp("runs") / "ppo"
     result = in_this_process(
-        "train_sampler", "--out", out, "--timesteps", 12, "--no-progress-bar",
+        "train_sampler", "--out", out, "--timesteps", 12, "--no-progress-bar", "--checkpoint-every-steps", 6,
         *ENV_BUDGET, "--hyperparameters", *SMALL_PPO,
     )  # fmt: skip
     assert result.code == 0, result.stderr
@@ -63,6 +68,7 @@ def test_folder_holds_lines_table_and_settings(evaluated: tuple[Path, Result]) -
     assert table in result.stdout
     assert (out / "table.md").read_text().startswith(table)
     assert "4/4" in result.stderr
+    assert "Intervals: 95 % percentile bootstrap, 10,000 resamples, over the seeds" in result.stdout
 
 
 def test_samplers_play_the_same_held_out_seeds(evaluated: tuple[Path, Result], run: Path) -> None:
@@ -136,7 +142,7 @@ def test_place_that_cannot_be_written_is_refused(out: str, tmp_path: Path) -> No
     assert contents(tmp_path) == {"file": b"mine"}
 
 
-def test_interrupted_evaluation_keeps_its_lines_and_says_no_more_than_that(tmp_path: Path) -> None:
+def test_interrupted_evaluation_in_processes_keeps_its_lines(tmp_path: Path) -> None:
     lines = tmp_path / "out" / "results.jsonl"
     result = press_ctrl_c(
         lines, "evaluate_sampler", "--out", tmp_path / "out", "--samplers", "paper", "--episodes", 500,
@@ -146,6 +152,83 @@ def test_interrupted_evaluation_keeps_its_lines_and_says_no_more_than_that(tmp_p
     assert result.complaint == "stopped"
     assert "Traceback" not in result.stderr
     assert 1 <= len(read_lines(lines)) < 500
+    assert "of 500 episodes are played; continue with:" in result.stdout
+    assert_resumes(result, "evaluate_sampler", tmp_path / "out")
+
+
+def lines_of(folder: Path) -> list[tuple[str, int, float]]:
+    return sorted((line["sampler"], line["seed"], line["return"]) for line in read_lines(folder / "results.jsonl"))
+
+
+TWO = ("--processes", 1, "--episodes", 2, *ENV_BUDGET, "--samplers", "paper", "uniform")
+
+
+def test_interrupted_evaluation_writes_its_table_and_goes_on(tmp_path: Path) -> None:
+    """Episodes have three steps: the third is cut short, and played again."""
+    out = tmp_path / "out"
+    with interrupt_after(7):
+        result = in_this_process("evaluate_sampler", "--out", out, *TWO)
+    assert (result.code, result.complaint) == (130, "stopped")
+    assert "2 of 4 episodes are played; continue with:" in result.stdout
+    assert_resumes(result, "evaluate_sampler", out)
+    lines = read_lines(out / "results.jsonl")
+    assert [(line["sampler"], line["seed"]) for line in lines] == [(s, HELD_OUT_SEED) for s in ("paper", "uniform")]
+    assert (out / "table.md").read_text().startswith(make_sampler_table(lines))
+    refused = in_this_process("evaluate_sampler", "--out", out, "--resume", "--episodes", 3)
+    assert_refused(refused, "--episodes 3: --resume goes on with the run's own settings")
+
+    result = in_this_process("evaluate_sampler", "--out", out, "--resume", "--processes", 1)
+    assert result.code == 0, result.stderr
+    assert "continue with" not in result.stdout and "4/4 episodes" in result.stderr
+    in_this_process("evaluate_sampler", "--out", tmp_path / "whole", *TWO)
+    assert lines_of(out) == lines_of(tmp_path / "whole")
+    assert (out / "table.md").read_text().startswith(make_sampler_table(read_lines(out / "results.jsonl")))
+    assert in_this_process("evaluate_sampler", "--out", out, "--resume").code == 0, "there is nothing left to play"
+
+
+class Ill(RandomSampler):
+    def predict(self, *arguments: Any, **keywords: Any) -> Any:
+        raise RuntimeError("out of something")
+
+
+def falls_ill(env: SSDKDEnv, seed: int) -> Sampler:
+    """The paper's sampler, which cannot play one seed as long as a variable is set."""
+    ill = seed == HELD_OUT_SEED + 1 and "ILL" in os.environ
+    return Ill(env.action_space) if ill else make_sampler("paper", env, seed)
+
+
+def test_episode_that_is_lost_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, name = tmp_path / "out", f"{falls_ill.__module__}:{falls_ill.__name__}"
+    monkeypatch.setenv("ILL", "yes")
+    result = in_this_process("evaluate_sampler", "--out", out, *TWO, name)
+    assert_refused(result, f"1 of 6 episodes failed, the others are done; the first is sampler '{name}', seed ")
+    assert "5 of 6 episodes are played; continue with:" in result.stdout
+    assert "| paper | 2 |" in (out / "table.md").read_text()
+    monkeypatch.delenv("ILL")
+    result = in_this_process("evaluate_sampler", "--out", out, "--resume", "--processes", 1)
+    assert result.code == 0, result.stderr
+    assert len(lines_of(out)) == 6
+
+
+def test_folder_of_something_else_is_not_evaluated_on(run: Path) -> None:
+    before = contents(run)
+    result = in_this_process("evaluate_sampler", "--out", run, "--resume")
+    assert_refused(result, "was not made by ssdkd evaluate")
+    assert contents(run) == before
+
+
+def test_checkpoint_that_is_taken_is_said(run: Path, tmp_path: Path) -> None:
+    """A run's folder stands for its last checkpoint, which need not be its best."""
+    result = evaluate(tmp_path / "out", "--samplers", run, "paper")
+    assert f"{run}: its last checkpoint, of 12 steps, is taken; its best in validation, too" in result.stdout
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    (other / "best.safetensors").unlink()
+    said = f"{other}: its last checkpoint, of 12 steps, is taken; it has no best, because none was validated"
+    assert said in evaluate(tmp_path / "again", "--samplers", other, "paper").stdout
+    shutil.copy(run / "checkpoints" / "6.safetensors", other / "best.safetensors")
+    result = in_this_process("export_sampler", "--out", tmp_path / "exported", "--sampler", other)
+    assert f"is taken; {other / 'best.safetensors'} is the best, of 6 steps" in result.stdout
 
 
 # --- plot ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -256,6 +257,14 @@ def _clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
+def located(name: str) -> str:
+    """A sampler's name that means the same from any folder: where it is a path, an absolute one."""
+    inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
+    if names_baseline(inner) or not inner or not Path(inner).exists():
+        return name
+    return name.removesuffix(inner) + os.path.abspath(inner)
+
+
 def sampler_file(name: str) -> Path | None:
     """The file of a trained sampler, or of the one that a baseline is made of; None for any other baseline.
 
@@ -350,38 +359,43 @@ def begin(make: Callable[[], EpisodeT], checkpoint: Path | None) -> EpisodeT:
     return episode
 
 
-def run_episodes(configs: Sequence[EpisodeConfig], processes: int) -> Iterator[dict[str, Any]]:
+def run_episodes(
+    configs: Sequence[EpisodeConfig], processes: int, stop: Callable[[], bool] = lambda: False
+) -> Iterator[dict[str, Any]]:
     """Play episodes, in this process or side by side in `processes` of one torch thread each.
 
+    Args:
+        configs: which.
+        processes: how many.
+        stop: when to begin no more of them, and to give up those that are under way.
+
     Yields:
-        Result lines, in the order of `configs`; of several processes without those of episodes that failed.
+        Result lines, in the order of `configs`, without those of episodes that failed or were given up.
 
     Raises:
-        InvalidInputError: after the last line, when episodes have failed in several processes. In this process the
-            first error, whatever it is, ends them all.
+        InvalidInputError: after the last line, when episodes have failed.
     """
-    if processes <= 1:
-        yield from map(run_episode, configs)
-        return
-    ended: dict[int, Outcome[tuple[int, EpisodeConfig]]] = {}
+    ended: dict[int, dict[str, Any] | None] = {}
     failed: list[Outcome[tuple[int, EpisodeConfig]]] = []
     due = 0
-    for outcome in run_jobs(_play_numbered, list(enumerate(configs)), processes, lambda: False):
-        ended[outcome.job[0]] = outcome
+    for outcome in run_jobs(_play_numbered, list(enumerate(configs)), processes, stop):
+        ended[outcome.job[0]] = outcome.result
+        if outcome.error:
+            failed.append(outcome)
         while due in ended:
-            next_one = ended.pop(due)
+            line = ended.pop(due)
             due += 1
-            if next_one.result is None:
-                failed.append(next_one)
-            else:
-                yield next_one.result
+            if line is not None:
+                yield line
+    yield from (line for _, line in sorted(ended.items()) if line is not None)  # behind one that was never begun
     if failed:
-        (_, config), first = failed[0].job, failed[0]
+        first = min(failed, key=lambda outcome: outcome.job[0])
+        config = first.job[1]
         raise InvalidInputError(
             f"{len(failed)} of {len(configs)} episodes failed, the others are done; the first is sampler "
             f"{config.sampler!r}, seed {config.seed}: {first.error}"
         ) from (RuntimeError(f"in another process:\n{first.details}") if first.details else None)
 
 
-def _play_numbered(job: tuple[int, EpisodeConfig], stop: Callable[[], bool]) -> dict[str, Any]:
-    return run_episode(job[1])
+def _play_numbered(job: tuple[int, EpisodeConfig], stop: Callable[[], bool]) -> dict[str, Any] | None:
+    return play(job[1], None, stop)

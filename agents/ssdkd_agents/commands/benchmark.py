@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ssdkd_agents.benchmarking.benchmark import Benchmark, Job, Settings
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import use_one_thread
+from ssdkd_agents.progress import progress
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome
 from ssdkd_env.errors import InvalidInputError
@@ -101,10 +100,10 @@ def read_settings(args: Arguments) -> Settings:
 def play(benchmark: Benchmark, processes: int, stop: Stopper) -> Sequence[Outcome[Job]]:
     """Play what is missing, with a progress bar; returns the failures."""
     failed = []
-    with tqdm(total=len(benchmark.jobs), initial=len(benchmark.results()), unit="episode") as bar:
+    with progress(len(benchmark.jobs), "episode", len(benchmark.results())) as bar:
         for outcome in benchmark.run(processes, stop):
             if outcome.result is not None:
-                bar.update()
+                bar.update(1)
             if outcome.error:
                 failed.append(outcome)
     return failed

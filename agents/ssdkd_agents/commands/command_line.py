@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, dataclass, fields
+from io import TextIOWrapper
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,8 @@ def launch(
         program: what `--help` calls the command; the script's path where None.
         words: of the command line, without the program; `sys.argv` where None.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log shows a line when it is written, not hours later
     given = sys.argv[1:] if words is None else list(words)
     shown = abridged(arguments) if any(word in HELP for word in given) else arguments
     with one_line_for_the_user():

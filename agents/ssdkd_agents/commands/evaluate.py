@@ -3,28 +3,36 @@
 Examples:
   ssdkd evaluate --out runs/evaluation --samplers runs/ppo paper uniform --episodes 20
   ssdkd evaluate --out runs/seeds --samplers ppo=runs/ppo-0,runs/ppo-1,runs/ppo-2 paper
+  ssdkd evaluate --out runs/evaluation --resume
 
-The second makes one row of three training runs, whose intervals cover the noise of training too.
+The second makes one row of three training runs, whose intervals cover the noise of training too. Ctrl-C keeps the
+episodes that were played to their end, and writes the table of them; --resume plays the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
-from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, note
+from ssdkd_agents.analysis.results import Result
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, located, run_episodes, validate
+from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table, note
 from ssdkd_agents.benchmarking.suites import sampler_runs
-from ssdkd_agents.commands.command_line import Plugins, as_settings, launch
+from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
-from ssdkd_agents.policies.storage import face_of
+from ssdkd_agents.lines import read_lines
+from ssdkd_agents.policies.storage import face_of, taken_of
+from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.schemas import ResultLine, config_of
 from ssdkd_agents.seeds import HELD_OUT_SEED
+from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
+
+RESULTS = "results.jsonl"
 
 
 @dataclass
@@ -32,7 +40,7 @@ class Arguments(Plugins):
     """Command line of `ssdkd evaluate`."""
 
     out: Path
-    """Folder for the results; must be new or empty."""
+    """Folder for the results; must be new or empty, unless --resume."""
     samplers: tuple[str, ...] = ("paper", "uniform", "random")
     """Baselines by name, files or run folders of trained samplers, or groups of these such as ppo=runs/a,runs/b."""
     env_id: str = "SSDKD/Digits-v2"
@@ -43,31 +51,119 @@ class Arguments(Plugins):
     """Seed of the first episode; from 1,000,000 on no training has seen them."""
     processes: int = 2
     """Episodes side by side, one torch thread each."""
+    resume: bool = False
+    """Continue the evaluation in --out, with its own settings: play what is missing."""
     env: EnvOptions = field(default_factory=ENV)
     """Arguments of the environment."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation depends on; it lies in `config.json`, under the names of `Arguments`.
+
+    Attributes:
+        samplers: as they were given.
+        env_id: registered id.
+        episodes: of each sampler.
+        first_seed: seed of the first.
+        env_kwargs: JSON-able arguments of the environment.
+    """
+
+    samplers: tuple[str, ...]
+    env_id: str
+    episodes: int
+    first_seed: int
+    env_kwargs: dict[str, Any]
+
+    def rows(self) -> dict[str, str]:
+        """The row that each sampler belongs to; those of files are named by where they are, from any folder."""
+        return {located(run): name for name, runs in sampler_runs(self.samplers).items() for run in runs}
+
+    def configs(self) -> list[EpisodeConfig]:
+        """Every episode, seeds outermost."""
+        kwargs = {run: {**face_of(run), **self.env_kwargs} for run in self.rows()}
+        seeds = range(self.first_seed, self.first_seed + self.episodes)
+        return [EpisodeConfig(self.env_id, run, seed, of) for seed in seeds for run, of in kwargs.items()]
 
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     if args.episodes < 1 or args.processes < 1:
         raise InvalidInputError("--episodes and --processes must be at least 1")
-    rows = {run: name for name, runs in sampler_runs(args.samplers).items() for run in runs}
-    kwargs = {run: {**face_of(run), **args.env.settings()} for run in rows}
-    configs = [
-        EpisodeConfig(args.env_id, run, args.first_seed + index, kwargs[run])
-        for index in range(args.episodes)
-        for run in rows
-    ]
-    validate(configs)
-    folder = RunFolder(args.out, as_settings(args))
-    results = []
-    for result in tqdm(run_episodes(configs, args.processes), total=len(configs), unit="episode"):
-        line = {"group": rows[result["sampler"]]} | result
-        folder.append(line)
-        results.append(line)
-    table = make_sampler_table(results)
-    write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(f"{table}\n\n{note()}\n"))
-    print(table)
+    if args.resume:
+        refuse_beside_resume(args, ("processes",))
+        folder = RunFolder.resume(args.out)
+        evaluation = evaluation_of_run(folder)
+        configs = evaluation.configs()
+        validate(configs)
+    else:
+        evaluation = Evaluation(args.samplers, args.env_id, args.episodes, args.first_seed, args.env.settings())
+        configs = evaluation.configs()
+        validate(configs)
+        folder = RunFolder(args.out, {name: value for name, value in as_settings(args).items() if name != "resume"})
+    rows = evaluation.rows()
+    for taken in filter(None, map(taken_of, rows)):
+        print(taken)
+    failure = None
+    with Stopper() as stop:
+        try:
+            play(configs, rows, folder, args.processes, stop)
+        except InvalidInputError as error:  # of episodes that failed; what the others gave is kept
+            failure = error
+    played = report(configs, folder)
+    if played < len(configs):
+        print(f"{played} of {len(configs)} episodes are played; continue with:\n{resuming(folder.path)}")
+    if failure is not None:
+        raise failure
+    if stop.interrupted and played < len(configs):
+        raise KeyboardInterrupt
+
+
+def evaluation_of_run(folder: RunFolder) -> Evaluation:
+    """The settings of an earlier evaluation.
+
+    Raises:
+        InvalidInputError: when the folder was made by another command.
+    """
+    config = folder.config
+    names = [each.name for each in fields(Evaluation)]
+    if not {*names, "processes"} <= config.keys():
+        raise InvalidInputError(f"{folder.path} was not made by ssdkd evaluate; give the folder of such a run")
+    return config_of({name: config[name] for name in names}, Evaluation, folder.path, "ssdkd evaluate")
+
+
+def played_of(folder: RunFolder) -> dict[tuple[str, int], Result]:
+    """The lines so far, by sampler and seed."""
+    path = folder.path / RESULTS
+    lines = read_lines(path, ResultLine) if path.is_file() else []
+    return {(line["sampler"], line["seed"]): line for line in lines}
+
+
+def play(
+    configs: Sequence[EpisodeConfig], rows: dict[str, str], folder: RunFolder, processes: int, stop: Stopper
+) -> None:
+    """Play the episodes that are missing; every line is on disk before the next episode is waited for.
+
+    Raises:
+        InvalidInputError: after the last line, when episodes have failed.
+    """
+    played = played_of(folder)
+    missing = [config for config in configs if (config.sampler, config.seed) not in played]
+    with progress(len(configs), "episode", len(configs) - len(missing)) as bar:
+        for result in run_episodes(missing, processes, stop):
+            folder.append({"group": rows[result["sampler"]]} | result)
+            bar.update(1)
+
+
+def report(configs: Sequence[EpisodeConfig], folder: RunFolder) -> int:
+    """Write and print the table of what has been played; returns how many episodes that are."""
+    played = played_of(folder)
+    lines = [played[key] for config in configs if (key := (config.sampler, config.seed)) in played]
+    if lines:
+        table = make_sampler_table(lines)
+        write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(f"{table}\n\n{note()}\n"))
+        print(f"{table}\n\n{INTERVALS}")
+    return len(lines)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from tqdm import tqdm
 
 from ssdkd_agents.curves import SEARCH_TAG, VALIDATION_ACCURACY_TAG, VALIDATION_TAG, Curves, layout_of
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.families import FAMILIES, Constants, make_family
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.playing import FloatArray, PlayedEpisode, play_side_by_side
+from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RETURN_TAG, RunFolder
 from ssdkd_agents.schemas import SearchLine, ValidatedPlan, config_of
 from ssdkd_agents.searching.searchers import (
@@ -170,7 +170,7 @@ def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -
     Args:
         config: what to search.
         folder: where everything goes.
-        progress_bar: show one.
+        progress_bar: show one, or lines now and then where stderr is no terminal.
 
     Returns:
         `"finished"` or `"interrupted"`.
@@ -214,7 +214,7 @@ class _Search:
         )
         print(f"environments: {count}, {self._environments.choice}")
         curves = self._begin_curves()
-        with tqdm(total=config.episodes, initial=self._episodes, unit="episode", disable=not progress_bar) as bar:
+        with progress(config.episodes, "episode", self._episodes, progress_bar) as bar:
             self._evaluate_if_due(self._environments, curves, stop)
             while not stop() and (trials := self._searcher.ask(count)):
                 episodes = _play(self._environments, trials, self._decide, stop)
@@ -224,7 +224,7 @@ class _Search:
                     self._take(trial, episode)
                 self._write_constant()
                 self._log(curves)
-                bar.set_postfix(best=self._searcher.recommendation().mean_return)
+                bar.set_postfix({"best": self._searcher.recommendation().mean_return}, refresh=False)
                 bar.update(len(trials))
                 self._evaluate_if_due(self._environments, curves, stop)
         self.finished = self._is_finished()

@@ -22,6 +22,7 @@ from ssdkd_agents.curves import (
     layout_of,
     table_row,
 )
+from ssdkd_agents.progress import Bar
 from ssdkd_agents.runs import RETURN_TAG
 from ssdkd_agents.training.recording import StepRecorder
 
@@ -188,3 +189,22 @@ class DistillationCallback(BaseCallback):
 
     def _record_mean(self, tag: str, value: float | None) -> None:
         self.logger.record_mean(tag, None if value is None else float(value))
+
+
+class StepsDone(BaseCallback):
+    """Tells a bar how many steps are done, and the mean return of the last episodes.
+
+    Args:
+        bar: of the training.
+    """
+
+    def __init__(self, bar: Bar) -> None:
+        super().__init__()
+        self._bar = bar
+
+    def _on_step(self) -> bool:
+        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        if returns:
+            self._bar.set_postfix({"return": f"{np.mean(returns):.3f}"}, refresh=False)
+        self._bar.update(self.num_timesteps - self._bar.n)
+        return True

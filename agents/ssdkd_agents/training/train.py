@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import CallbackList, ProgressBarCallback
+from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize, unwrap_vec_wrapper
 
 from ssdkd_agents.environments import env_arguments, make_vec_env, use_one_thread
@@ -17,9 +17,11 @@ from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.normalization import normalization_options
 from ssdkd_agents.policies.starting import begin_at
 from ssdkd_agents.policies.storage import restore_model
+from ssdkd_agents.progress import Bar
+from ssdkd_agents.progress import progress as show_progress
 from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.stopping import Stopper
-from ssdkd_agents.training.callbacks import DistillationCallback
+from ssdkd_agents.training.callbacks import DistillationCallback, StepsDone
 from ssdkd_agents.training.checkpoints import (
     FOLDER,
     KEPT,
@@ -30,7 +32,7 @@ from ssdkd_agents.training.checkpoints import (
     read_checkpoint,
 )
 from ssdkd_agents.training.config import TrainingConfig, check_settings, training_seed
-from ssdkd_agents.training.extent import announce
+from ssdkd_agents.training.extent import announce, last_step
 from ssdkd_agents.training.loop import GivesUp, PatienceEnds, Progress, TrainingLoop, TrainingStopped, is_validated
 from ssdkd_agents.training.loop_state import before_each_iteration, prepare
 from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
@@ -65,7 +67,7 @@ def train(
         config: what to train.
         folder: where everything goes.
         resume: continue from the last sound checkpoint in `folder`, from the beginning where there is none yet.
-        progress_bar: show one.
+        progress_bar: show one, or lines now and then where stderr is no terminal.
         gives_up: told what each validation gave; true ends the training early.
 
     Returns:
@@ -117,8 +119,8 @@ def train(
         del shown["timesteps"]  # of a run that is lengthened TensorBoard would go on showing the first number
         shows = DistillationCallback(shown, config.image_every_episodes, validated=config.evaluate_every_steps > 0)
         callbacks = CallbackList([log, shows, PatienceEnds(stop)])
-        bar = ProgressBarCallback() if progress_bar else None
-        with stop:
+        end = last_step(model, total, done) or total
+        with stop, show_progress(end, "step", done, progress_bar) as bar:
             outcome = _learn(model, max(total - done, 0), callbacks, bar, checkpoint is not None)
             if outcome == "finished" and not loop.finish():
                 outcome = "interrupted"
@@ -149,14 +151,12 @@ def _progress(run: Path, checkpoint: Checkpoint) -> Progress:
     return conform(checkpoint.progress, Progress, f"{run}: its checkpoint's progress", "start anew in another folder")
 
 
-def _learn(
-    model: BaseAlgorithm, steps: int, callbacks: CallbackList, bar: ProgressBarCallback | None, resume: bool
-) -> str:
+def _learn(model: BaseAlgorithm, steps: int, callbacks: CallbackList, bar: Bar, resume: bool) -> str:
     """Run the algorithm's own loop for so many more steps; returns how it ended."""
     try:
         model.learn(
             steps,
-            callback=CallbackList([callbacks, *([bar] if bar else [])]),
+            callback=CallbackList([callbacks, StepsDone(bar)]),
             reset_num_timesteps=not resume,
             tb_log_name="tensorboard",
             log_interval=1,
@@ -165,12 +165,8 @@ def _learn(
         # ARS asks no callback whether to go on, so that the end has to be an exception.
         if str(stopped) != "interrupted":
             callbacks.on_training_end()  # which after an interruption would log half of what the resumed run logs
-        if bar:
-            bar.on_training_end()
         return str(stopped)
     except ValueError as error:
-        if bar:
-            bar.on_training_end()
         # PyTorch's distributions say so of NaN and infinity; environments refuse such actions in words of their own.
         finite = all(bool(weights.isfinite().all()) for weights in model.policy.parameters())
         if finite and "found invalid values" not in str(error):

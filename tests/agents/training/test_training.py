@@ -290,5 +290,6 @@ def test_normalisation_follows_the_hyperparameters(normalize: bool) -> None:
 def test_progress_bar_is_shown_when_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = replace(PPO, timesteps=6)
     assert train(config, RunFolder(tmp_path / "run", asdict(config)), progress_bar=True) == "finished"
-    captured = capfd.readouterr()
-    assert "6/6" in captured.out + captured.err
+    shown = capfd.readouterr().err
+    assert "6/6 steps after 00:0" in shown and "left, return " in shown
+    assert "\r" not in shown, "lines, where stderr is no terminal"
