@@ -32,6 +32,7 @@ from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import FAMILIES
+from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder
@@ -121,7 +122,8 @@ def _search(config: SearchConfig, path: Path) -> None:
         InvalidInputError: when the folder is of another one.
     """
     begun = (path / "config.json").is_file()
-    folder = RunFolder(path, None if begun else asdict(config))
+    env = make_env(config.env_id, config.env_kwargs)
+    folder = RunFolder.resume(path) if begun else RunFolder(path, asdict(config), inputs_of(env))
     if begun and config_of_search(folder) != config:
         raise InvalidInputError(f"{path} is of another search; give the settings that it began with, or another --out")
     print(f"{path.name}:", flush=True)

@@ -17,11 +17,11 @@ from pathlib import Path
 from laboratory.common import about, check_least
 from laboratory.importance import UNDISTURBED, differences_of, entries_read, play_all, refuse_drawing
 from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.benchmarking.experiments import sampler_digest
 from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.lines import append_line
+from ssdkd_agents.policies.places import sampler_digest
 from ssdkd_agents.policies.storage import face_of, load_sampler
 from ssdkd_agents.seeds import MEASUREMENT_SEED
 

@@ -44,7 +44,7 @@ ROOMS = (
         "ssdkd_agents.progress",
         "ssdkd_agents.schemas",
     ),
-    ("ssdkd_agents.families", "ssdkd_agents.evolution"),
+    ("ssdkd_agents.families", "ssdkd_agents.evolution", "ssdkd_agents.inputs"),
     ("ssdkd_agents.lines", "ssdkd_agents.manifests", "ssdkd_agents.ownership"),
     ("ssdkd_agents.vec_env", "ssdkd_agents.samplers", "ssdkd_agents.playing", "ssdkd_agents.runs"),
     ("ssdkd_agents.environments", "ssdkd_agents.curves"),

@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ from typing import Any
 
 import ssdkd_agents
 import ssdkd_env
+from ssdkd_agents.inputs import check_inputs
 from ssdkd_agents.lines import append_line
 from ssdkd_agents.ownership import LOCK, own, release
 from ssdkd_agents.schemas import RunConfig
@@ -34,6 +36,8 @@ BEST_FILE = "best.safetensors"
 RETURN_TAG = "rollout/ep_rew_mean"
 #: In `config.json`, beside the settings: what tells the run from every other.
 _IDENTITY = "run"
+#: Likewise: the files that it depends on, and what was in them when it began.
+_INPUTS = "inputs"
 #: A plan found by a search.
 CONSTANT_FILE = "constant.json"
 
@@ -68,6 +72,7 @@ class RunFolder:
         path: the folder.
         config: JSON-able settings of a new run, whose folder is this process's own from then on; None opens the folder
             of an earlier run to read it.
+        inputs: files that a new run depends on; see `inputs.inputs_of`.
 
     Raises:
         InvalidInputError: when a new run would go into a folder that holds one or that another process owns, an earlier
@@ -77,9 +82,12 @@ class RunFolder:
         path: the folder.
         config: of the run; of an earlier one with its `versions`.
         identity: tells the run from every other; "" of runs of earlier versions.
+        inputs: absolute path → SHA-256 of the files that it depends on; none of runs of earlier versions.
     """
 
-    def __init__(self, path: str | Path, config: dict[str, Any] | None) -> None:
+    def __init__(
+        self, path: str | Path, config: dict[str, Any] | None, inputs: Mapping[str, str] | None = None
+    ) -> None:
         self.path = Path(path)
         if config is None:
             if not (self.path / "config.json").is_file():
@@ -93,6 +101,7 @@ class RunFolder:
             conform(self.config, RunConfig, f"{where} holds no settings", "give the folder of a run")
             refuse_imports(where, self.config)
             self.identity = str(self.config.pop(_IDENTITY, ""))
+            self.inputs: dict[str, str] = self.config.pop(_INPUTS, {})
             return
         refuse_content(self.path)
         own(self.path)
@@ -101,7 +110,7 @@ class RunFolder:
         except InvalidInputError:
             self.close()
             raise
-        self.config, self.identity = config, uuid.uuid4().hex
+        self.config, self.identity, self.inputs = config, uuid.uuid4().hex, dict(inputs or {})
         program = Path(sys.argv[0])
         words = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
         command = shlex.join([*words, *sys.argv[1:]])
@@ -114,9 +123,9 @@ class RunFolder:
         """Open the folder of an earlier run to go on with it, as its owner.
 
         Raises:
-            InvalidInputError: when it holds no run, or another process owns it.
+            InvalidInputError: when it holds no run, a file that it depends on was changed, or another process owns it.
         """
-        cls(path, None)
+        check_inputs(cls(path, None).inputs, Path(path))
         refuse_links(Path(path))
         own(path)
         return cls(path, None)  # once more: the owner before may have changed it
@@ -131,7 +140,8 @@ class RunFolder:
         release(self.path)
 
     def _write_config(self, config: dict[str, Any]) -> None:
-        write_json(self.path / "config.json", config | {_IDENTITY: self.identity})
+        inputs = {_INPUTS: self.inputs} if self.inputs else {}
+        write_json(self.path / "config.json", config | {_IDENTITY: self.identity} | inputs)
 
     def append(self, result: dict[str, Any], file: str = "results.jsonl") -> None:
         """Add one line to a JSON-lines file of the run."""

@@ -164,6 +164,7 @@ class ResultLine(_Result, total=False):
     group: Name
     held_out_accuracy: Score
     sampler_digest: Text | None
+    inputs: dict[Text, Text]
     curve: dict[str, list[Score]]
     seconds: dict[str, float] | float
     machine: Machine
@@ -288,6 +289,7 @@ class RunConfig(TypedDict, total=False):
     """What every run's `config.json` has."""
 
     run: Name
+    inputs: dict[Text, Text]
     versions: dict[str, Name]
     env_id: EnvId | None
     env_kwargs: EnvArguments | None

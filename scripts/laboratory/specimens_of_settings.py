@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.policies.storage import find_sampler_file
+from ssdkd_agents.policies.places import find_sampler_file
 
 from laboratory.specimens import (
     DEEP,

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from ssdkd_agents.benchmarking.experiments import sampler_digest
 from ssdkd_agents.lines import read_lines
+from ssdkd_agents.policies.places import sampler_digest
 
 from tests.scripts.commands import ENV_BUDGET, Result, assert_refused, in_this_process
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from ssdkd_agents.lines import read_lines
-from ssdkd_agents.policies.storage import find_sampler_file, read_sampler
+from ssdkd_agents.policies.places import find_sampler_file
+from ssdkd_agents.policies.storage import read_sampler
 
 from tests.scripts.commands import (
     ENV_BUDGET,

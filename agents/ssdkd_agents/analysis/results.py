@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.lines import numbered_lines
+from ssdkd_agents.samplers import RANDOM_REPLACEMENT_PREFIX
 from ssdkd_agents.schemas import ResultLine
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.reading import conform
@@ -94,9 +95,22 @@ def rows_of(results: Iterable[Result]) -> dict[str, list[Result]]:
 def runs_of(lines: Iterable[Result], score: str) -> list[dict[int, float]]:
     """Evaluation seed → score, for each training run among the lines of a row; a baseline is one run."""
     runs: dict[str, dict[int, float]] = {}
-    for line in lines:
-        runs.setdefault(line["sampler"], {})[line["seed"]] = score_of(line, score)
+    lines = list(lines)
+    for run, line in zip(trainings_of(lines), lines, strict=True):
+        runs.setdefault(run, {})[line["seed"]] = score_of(line, score)
     return list(runs.values())
+
+
+def trainings_of(lines: Iterable[Result]) -> list[str]:
+    """The training run of each line, by the name of its sampler; two names of one file's content are one run."""
+    first: dict[str, str] = {}
+    runs = []
+    for line in lines:
+        name, digest = str(line["sampler"]), line.get("sampler_digest")
+        # A baseline that is made of a sampler has that one's digest.
+        made = name.startswith(RANDOM_REPLACEMENT_PREFIX)
+        runs.append(first.setdefault(f"{made} {digest}", name) if digest else name)
+    return runs
 
 
 def is_paper(line: Result) -> bool:

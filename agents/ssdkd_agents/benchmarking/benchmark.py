@@ -201,8 +201,8 @@ class Benchmark:
         """
         refuse_content(folder, "continue it with --resume, or choose another folder")
         plan = make_plan(settings)
-        validate([job.config for job in plan.jobs()])
-        RunFolder(folder, {"settings": asdict(settings), "plan": asdict(plan)})
+        inputs = validate([job.config for job in plan.jobs()])
+        RunFolder(folder, {"settings": asdict(settings), "plan": asdict(plan)}, inputs)
         return cls(folder, plan)
 
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from ssdkd_agents.environments import make_env
+from ssdkd_agents.inputs import digests, inputs_of
 from ssdkd_agents.lines import read_checked, write_checked
 from ssdkd_agents.machine import forget_peak_memory, machine, peak_device_memory_mib, peak_memory_mib
 from ssdkd_agents.manifests import is_number
-from ssdkd_agents.policies.storage import find_sampler_file, load_sampler
+from ssdkd_agents.policies.places import sampler_digest, sampler_files
+from ssdkd_agents.policies.storage import load_sampler
 from ssdkd_agents.runs import versions
-from ssdkd_agents.samplers import RANDOM_REPLACEMENT_PREFIX, Sampler, decide, names_baseline, write_decision
+from ssdkd_agents.samplers import Sampler, decide, write_decision
 from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
@@ -56,8 +57,11 @@ class EpisodeConfig:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-def validate(configs: Sequence[EpisodeConfig]) -> None:
+def validate(configs: Sequence[EpisodeConfig]) -> dict[str, str]:
     """Make every environment and sampler once, so that bad input is refused before the first episode is played.
+
+    Returns:
+        The files that they depend on; see `inputs_of`.
 
     Raises:
         InvalidInputError: for an unknown environment id, argument or sampler.
@@ -68,9 +72,12 @@ def validate(configs: Sequence[EpisodeConfig]) -> None:
         if config.seed < 0:
             raise InvalidInputError(f"seed={config.seed}: expected a number of at least 0")
     seen: dict[str, EpisodeConfig] = {f"{c.env_id} {c.env_kwargs} {c.sampler}": c for c in configs}
+    inputs: dict[str, str] = {}
     for config in seen.values():
         env = make_env(config.env_id, config.env_kwargs)
         load_sampler(config.sampler, env, config.seed)
+        inputs |= inputs_of(env) | digests(map(str, sampler_files(config.sampler)))
+    return inputs
 
 
 @dataclass
@@ -127,6 +134,7 @@ class ResumableEpisode:
         self.device = self._env.device
         self._sampler = sampler or load_sampler(config.sampler, self._env, config.seed)
         self._sampler_digest = None if sampler else sampler_digest(config.sampler)
+        self._inputs = inputs_of(self._env)
         self._state: tuple[NDArray[np.float32], ...] | None = None
         self._begins = True
         _load_shared(self._env)
@@ -156,6 +164,7 @@ class ResumableEpisode:
         held_out = self._env.held_out_accuracy()
         return asdict(self.config) | {
             "sampler_digest": self._sampler_digest,
+            **({"inputs": self._inputs} if self._inputs else {}),
             "return": sum(trace.rewards),
             "final": {key: value for key, value in self.info.items() if key != "seconds"},
             **({} if held_out is None else {"held_out_accuracy": held_out}),
@@ -255,30 +264,6 @@ def _states(checkpoint: Path) -> list[Path]:
 def _clocks() -> tuple[float, float]:
     """Wall seconds and this process's processor seconds, of all its threads, each since a time of its own."""
     return time.perf_counter(), time.process_time()
-
-
-def located(name: str) -> str:
-    """A sampler's name that means the same from any folder: where it is a path, an absolute one."""
-    inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
-    if names_baseline(inner) or not inner or not Path(inner).exists():
-        return name
-    return name.removesuffix(inner) + os.path.abspath(inner)
-
-
-def sampler_file(name: str) -> Path | None:
-    """The file of a trained sampler, or of the one that a baseline is made of; None for any other baseline.
-
-    Raises:
-        InvalidInputError: when `name` is a run folder without a checkpoint.
-    """
-    inner = name.removeprefix(RANDOM_REPLACEMENT_PREFIX)
-    return None if names_baseline(inner) or not Path(inner).exists() else find_sampler_file(Path(inner))
-
-
-def sampler_digest(name: str) -> str | None:
-    """SHA-256 of a trained sampler's file, which may be overwritten under its name; None for a baseline."""
-    file = sampler_file(name)
-    return None if file is None else file_digest(file)
 
 
 def _load_shared(env: SSDKDEnv) -> None:

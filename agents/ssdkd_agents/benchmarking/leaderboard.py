@@ -27,17 +27,19 @@ from ssdkd_agents.analysis.results import (
     wall_seconds,
 )
 from ssdkd_agents.analysis.statistics import IN_PLACE, METHOD
+from ssdkd_agents.inputs import SHOWN
 from ssdkd_env.envs.settings import FACE
 
 HEAD = f"""# Leaderboard
 
 Made by `ssdkd results rank` from the result files that the rows name; do not edit it by hand. Episodes are
-comparable within a section only: one environment with one budget. The action scheme is what a sampler can say, so that
-samplers of several meet in a section. Rows stand in the order of the interquartile mean (IQM) of the accuracy. P is the
-probability of scoring above the paper's sampler in accuracy (a tie counts half; above 0.5 is better): on the same
-seeds, and of all pairs. It was played in the same file where possible. Where several files have the same episodes of a
-sampler, the first one has the row. Intervals are {METHOD}, over seeds, and over training runs where
-a row has several; {IN_PLACE}. Seconds are the median wall time of an
+comparable within a section only: one environment with one budget and one teacher. Files (of teachers, their cards, and
+images) stand in titles by the SHA-256 of what is in them, not by their names. The action scheme is what a sampler can
+say, so that samplers of several meet in a section. Rows stand in the order of the interquartile mean (IQM) of the
+accuracy. P is the probability of scoring above the paper's sampler in accuracy (a tie counts half; above 0.5 is
+better): on the same seeds, and of all pairs. It was played in the same file where possible. Where several files have
+the same episodes of a sampler, the first one has the row. Intervals are {METHOD},
+over seeds, and over training runs where a row has several; {IN_PLACE}. Seconds are the median wall time of an
 episode on whatever machine it ran.
 """
 COLUMNS = ("P, same seeds", "P, all pairs", "return, IQM", "seeds", "s/episode", "made with", "file")
@@ -156,9 +158,11 @@ def environment_of(line: Result) -> str:
 
 
 def settings_of(line: Result) -> str:
-    """What makes episodes comparable, as JSON."""
+    """What makes episodes comparable, as JSON; files are named by what is in them, as far as the line knows it."""
     kept = {name: value for name, value in line["env_kwargs"].items() if name not in NEUTRAL}
-    return json.dumps(kept, sort_keys=True)
+    files = {path: f"sha256:{digest[:SHOWN]}" for path, digest in line.get("inputs", {}).items()}
+    kept |= {name: files.pop(value) for name, value in kept.items() if isinstance(value, str) and value in files}
+    return json.dumps(kept | ({"files": sorted(files.values())} if files else {}), sort_keys=True)
 
 
 def _action(line: Result) -> str:

@@ -24,6 +24,7 @@ from ssdkd_agents.analysis.results import (
     row_name,
     rows_of,
     runs_of,
+    trainings_of,
     wall_seconds,
 )
 from ssdkd_agents.analysis.statistics import IN_PLACE, METHOD
@@ -116,7 +117,7 @@ def _score_cells(lines: Sequence[Result], score: str, reference: Sequence[Result
 
 
 def _episodes(lines: Sequence[Result]) -> str:
-    runs = len({line["sampler"] for line in lines})
+    runs = len(set(trainings_of(lines)))
     diverged = sum(bool(line["final"].get("diverged")) for line in lines)
     odd = ([f"{runs} training runs"] if runs > 1 else []) + ([f"{diverged} diverged"] if diverged else [])
     return f"{len(lines)}" + (f" ({', '.join(odd)})" if odd else "")

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, sampler_file
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig
 from ssdkd_agents.environments import make_env
+from ssdkd_agents.policies.places import content_of, located, sampler_file
 from ssdkd_agents.policies.storage import face_of
 from ssdkd_agents.samplers import SAMPLERS
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -312,11 +313,17 @@ def sampler_runs(samplers: Sequence[str]) -> dict[str, tuple[str, ...]]:
         samplers: baselines by name, files or run folders of trained samplers, or groups of these.
 
     Raises:
-        InvalidInputError: when a row or a run is given twice, or a group is empty.
+        InvalidInputError: when a row or a run is given twice, be it under another path, or a group is empty.
     """
     parsed = [_parse_group(sampler) for sampler in samplers]
     _refuse_twice("samplers", [name for name, _ in parsed])
-    _refuse_twice("samplers", [run for _, runs in parsed for run in runs])
+    runs = [run for _, runs in parsed for run in runs]
+    _refuse_twice("samplers", runs)
+    first: dict[str, str] = {}
+    for run in runs:
+        same = first.setdefault(content_of(run), run)
+        if same != run:
+            raise InvalidInputError(f"samplers: {run!r} is the same as {same!r}; give each once")
     return dict(parsed)
 
 
@@ -342,4 +349,4 @@ def _grid_label(method: str, sampler: str) -> str:
 
 
 def _sampler_file(sampler: str) -> str:
-    return str(sampler_file(sampler) or sampler)
+    return located(str(sampler_file(sampler) or sampler))

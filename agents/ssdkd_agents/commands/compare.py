@@ -19,6 +19,7 @@ from ssdkd_agents.analysis.results import SCORES, Result, common_score, paper_li
 from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, settings_of
 from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table, note
 from ssdkd_agents.commands.command_line import Plugins, launch
+from ssdkd_agents.inputs import SHOWN
 from ssdkd_agents.samplers import family_of
 from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
@@ -62,25 +63,36 @@ def merge(paths: tuple[Path, ...]) -> list[Result]:
         InvalidInputError: when they are of different environments or budgets, or a sampler is not the same in all.
     """
     lines: dict[tuple[str, str, int], Result] = {}
-    played: dict[tuple[str, str], Path] = {}
+    played: dict[tuple[str, str], tuple[Path, Result]] = {}
     made: dict[tuple[str, str], tuple[str, Path]] = {}
     for path in paths:
         for line in read_results(path):
             row, sampler = row_name(line), line["sampler"]
-            played.setdefault((environment_of(line), settings_of(line)), path)
+            played.setdefault((environment_of(line), settings_of(line)), (path, line))
             identity = identity_of(line)
             first, earlier = made.setdefault((row, sampler), (identity, path))
             if first != identity:
                 two = f"{first} in {earlier}, {identity} in {path}"
                 raise InvalidInputError(f"--results: {sampler!r} is {two}; compare them apart")
-            lines.setdefault((row, sampler, line["seed"]), line)
+            lines.setdefault((row, line.get("sampler_digest") or sampler, line["seed"]), line)
     if len(played) > 1:
-        (one, at), (another, other) = list(played.items())[:2]
+        (one, (at, first_line)), (another, (other, second_line)) = list(played.items())[:2]
         raise InvalidInputError(
             f"--results: {at} has episodes of {' '.join(one)}, {other} of {' '.join(another)}, which cannot be "
-            "compared; give files of one environment with one budget"
+            f"compared{_other_files(first_line, second_line)}; give files of one environment with one budget"
         )
     return list(lines.values())
+
+
+def _other_files(first: Result, second: Result) -> str:
+    """Which files, such as the teacher, were other ones, in words."""
+    one, another = (line.get("inputs", {}) for line in (first, second))
+    changed = sorted(path for path in one.keys() & another.keys() if one[path] != another[path])
+    if changed:
+        return f": {changed[0]} had another content (SHA-256 {one[changed[0]][:SHOWN]}, {another[changed[0]][:SHOWN]})"
+    alone = sorted(set(one.values()) ^ set(another.values()))
+    names = [path for path, digest in (one | another).items() if digest in alone]
+    return f": {names[0]} was not read for both" if names else ""
 
 
 def identity_of(line: Result) -> str:

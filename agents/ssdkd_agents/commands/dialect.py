@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import tyro
 
 from ssdkd_agents.commands.given import Given
+from ssdkd_agents.inputs import absolute
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.student import StudentSettings
@@ -33,10 +34,21 @@ NESTED: dict[str, type] = {
     "probe": ProbeSettings,
     "method_options": Method,
 }
+#: Arguments that may name files and folders.
+PATHS = ("teacher", "evaluation", "data_root")
 #: All arguments of an environment, by name.
 ARGUMENTS = tuple(setting.name for setting in fields(EnvSettings))
 #: Fields that describe a preset and are no settings.
 _NO_SETTINGS = ("name", "source")
+
+
+class GivenOfEnvironment(Given):
+    """Arguments of an environment, whose files are named so that a record of them means the same from any folder."""
+
+    def settings(self) -> dict[str, Any]:
+        """Only what was given, with absolute paths."""
+        given = super().settings()
+        return given | {name: absolute(given[name]) for name in PATHS if name in given}
 
 
 def first_sentences(settings: type) -> dict[str, str]:
@@ -59,7 +71,8 @@ def make_options(settings: type, names: Iterable[str], about: str, more: Iterabl
     """
     types, sentences = get_type_hints(settings), first_sentences(settings)
     options = [(name, _option(types[name], sentences[name], _default(settings, name)), None) for name in names]
-    made = make_dataclass(f"{settings.__name__}Given", [*options, *more], bases=(Given,), frozen=True)
+    base = GivenOfEnvironment if settings is EnvSettings else Given
+    made = make_dataclass(f"{settings.__name__}Given", [*options, *more], bases=(base,), frozen=True)
     made.__doc__ = about
     return made
 

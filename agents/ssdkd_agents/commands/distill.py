@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tqdm import tqdm
 
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, begin, play_on
 from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
@@ -32,9 +31,11 @@ from ssdkd_agents.commands.given import Given
 from ssdkd_agents.distilling.curve import LearningCurve
 from ssdkd_agents.distilling.episode import DistillationEpisode, forget_distillation
 from ssdkd_agents.distilling.keep import GENERATOR, IMAGES, Keep, keep_generator, keep_images
+from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.introduction import introduce
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.storage import face_of, load_sampler
+from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder, versions
 from ssdkd_agents.schemas import DistilledRun
 from ssdkd_agents.stopping import Stopper
@@ -97,7 +98,7 @@ def main(args: Arguments) -> None:
     load_sampler(sampler, env, seed)  # refuses what is none, before the folder is made
     keep.check(env)
     config = {"out": str(args.out), "sampler": sampler, "seed": seed, "keep": asdict(keep)} | asdict(env.settings)
-    folder = folder or RunFolder(args.out, config)
+    folder = folder or RunFolder(args.out, config, inputs_of(env))
     checkpoint = folder.path / CHECKPOINT
     if (folder.path / RESULTS).is_file() and read_lines(folder.path / RESULTS):
         forget_distillation(checkpoint)  # of a process that was killed right before it did so
@@ -248,13 +249,13 @@ def _settings_of_run(folder: RunFolder) -> tuple[dict[str, Any], Keep]:
 def _play(episode: DistillationEpisode, env: SSDKDEnv, checkpoint: Path, curve: LearningCurve) -> bool:
     """Play an episode to its end, with a checkpoint now and then; false where Ctrl-C, with one, came before."""
     total, unit = (100, "%") if env.budget.work else (env.budget.rounds, "round")
-    with Stopper() as stop, tqdm(total=total, unit=unit) as bar:
+    with Stopper() as stop, progress(total, unit) as bar:
 
         def show() -> None:
             info = episode.info
             curve.see(info)
             shown = [key for key in ("probe_agreement", "accuracy", "mean_iou") if key in info]
-            bar.set_postfix({key: f"{info[key]:.3f}" for key in shown})
+            bar.set_postfix({key: f"{info[key]:.3f}" for key in shown}, refresh=False)
             bar.update((round(100 * info["progress"]) if env.budget.work else info["round"]) - bar.n)
 
         return play_on(episode, checkpoint, stop, show)

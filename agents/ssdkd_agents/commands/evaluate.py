@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.analysis.results import Result
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, located, run_episodes, validate
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
 from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table, note
 from ssdkd_agents.benchmarking.suites import sampler_runs
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.lines import read_lines
+from ssdkd_agents.policies.places import located
 from ssdkd_agents.policies.storage import face_of, taken_of
 from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder
@@ -59,29 +60,25 @@ class Arguments(Plugins):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation depends on; it lies in `config.json`, under the names of `Arguments`.
+    """What an evaluation depends on; it lies in `config.json`, beside what was given.
 
     Attributes:
-        samplers: as they were given.
+        rows: name of each sampler, the same from any folder → the row that it belongs to.
         env_id: registered id.
         episodes: of each sampler.
         first_seed: seed of the first.
         env_kwargs: JSON-able arguments of the environment.
     """
 
-    samplers: tuple[str, ...]
+    rows: dict[str, str]
     env_id: str
     episodes: int
     first_seed: int
     env_kwargs: dict[str, Any]
 
-    def rows(self) -> dict[str, str]:
-        """The row that each sampler belongs to; those of files are named by where they are, from any folder."""
-        return {located(run): name for name, runs in sampler_runs(self.samplers).items() for run in runs}
-
     def configs(self) -> list[EpisodeConfig]:
         """Every episode, seeds outermost."""
-        kwargs = {run: {**face_of(run), **self.env_kwargs} for run in self.rows()}
+        kwargs = {run: {**face_of(run), **self.env_kwargs} for run in self.rows}
         seeds = range(self.first_seed, self.first_seed + self.episodes)
         return [EpisodeConfig(self.env_id, run, seed, of) for seed in seeds for run, of in kwargs.items()]
 
@@ -95,19 +92,20 @@ def main(args: Arguments) -> None:
         folder = RunFolder.resume(args.out)
         evaluation = evaluation_of_run(folder)
         configs = evaluation.configs()
-        validate(configs)
+        refuse_others(validate(configs), folder)
     else:
-        evaluation = Evaluation(args.samplers, args.env_id, args.episodes, args.first_seed, args.env.settings())
+        rows = {located(run): name for name, runs in sampler_runs(args.samplers).items() for run in runs}
+        evaluation = Evaluation(rows, args.env_id, args.episodes, args.first_seed, args.env.settings())
         configs = evaluation.configs()
-        validate(configs)
-        folder = RunFolder(args.out, {name: value for name, value in as_settings(args).items() if name != "resume"})
-    rows = evaluation.rows()
-    for taken in filter(None, map(taken_of, rows)):
+        inputs = validate(configs)
+        settings = {name: value for name, value in as_settings(args).items() if name != "resume"}
+        folder = RunFolder(args.out, settings | {"rows": rows}, inputs)
+    for taken in filter(None, map(taken_of, evaluation.rows)):
         print(taken)
     failure = None
     with Stopper() as stop:
         try:
-            play(configs, rows, folder, args.processes, stop)
+            play(configs, evaluation.rows, folder, args.processes, stop)
         except InvalidInputError as error:  # of episodes that failed; what the others gave is kept
             failure = error
     played = report(configs, folder)
@@ -119,17 +117,32 @@ def main(args: Arguments) -> None:
         raise KeyboardInterrupt
 
 
+def refuse_others(inputs: dict[str, str], folder: RunFolder) -> None:
+    """Refuse a sampler that is another one by now: a run's folder stands for its last checkpoint.
+
+    Raises:
+        InvalidInputError: when what would be read is not what the evaluation began with.
+    """
+    others = [path for path in inputs if path not in folder.inputs]
+    if folder.inputs and others:
+        raise InvalidInputError(
+            f"{others[0]} is what would be evaluated now, and {folder.path} began with another file; start anew in "
+            "another folder"
+        )
+
+
 def evaluation_of_run(folder: RunFolder) -> Evaluation:
     """The settings of an earlier evaluation.
 
     Raises:
         InvalidInputError: when the folder was made by another command.
     """
-    config = folder.config
     names = [each.name for each in fields(Evaluation)]
-    if not {*names, "processes"} <= config.keys():
-        raise InvalidInputError(f"{folder.path} was not made by ssdkd evaluate; give the folder of such a run")
-    return config_of({name: config[name] for name in names}, Evaluation, folder.path, "ssdkd evaluate")
+    if not {*names, "samplers"} <= folder.config.keys():
+        raise InvalidInputError(
+            f"{folder.path} was not made by ssdkd evaluate of this version; give the folder of such a run"
+        )
+    return config_of({name: folder.config[name] for name in names}, Evaluation, folder.path, "ssdkd evaluate")
 
 
 def played_of(folder: RunFolder) -> dict[tuple[str, int], Result]:

@@ -25,14 +25,8 @@ from ssdkd_agents.commands.given import parse_settings
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.policies.algorithms import ALGORITHMS, load_hyperparameters
 from ssdkd_agents.policies.exported import read_archive, write_exported
-from ssdkd_agents.policies.storage import (
-    TrainedSampler,
-    find_sampler_file,
-    load_policy,
-    read_sampler,
-    taken_of,
-    untrained_model,
-)
+from ssdkd_agents.policies.places import find_sampler_file
+from ssdkd_agents.policies.storage import TrainedSampler, load_policy, read_sampler, taken_of, untrained_model
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 

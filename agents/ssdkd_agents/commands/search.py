@@ -23,6 +23,7 @@ from pathlib import Path
 from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import make_env
+from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
 from ssdkd_env.reading import read_json
@@ -93,8 +94,9 @@ def main(args: Arguments) -> None:
             plays=args.plays,
             start=args.start,
         )
-        searcher_of(config, make_env(config.env_id, config.env_kwargs))  # refuses what cannot be searched
-        folder = RunFolder(args.out, asdict(config))
+        env = make_env(config.env_id, config.env_kwargs)
+        searcher_of(config, env)  # refuses what cannot be searched
+        folder = RunFolder(args.out, asdict(config), inputs_of(env))
     print(f"curves: tensorboard --logdir {folder.path}")
     outcome = search(config, folder, args.progress_bar)
     if outcome == "interrupted":

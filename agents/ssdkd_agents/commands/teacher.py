@@ -25,6 +25,7 @@ from typing import Any, TypedDict
 import tyro
 
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
+from ssdkd_agents.inputs import absolute
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import config_of
 from ssdkd_agents.stopping import Stopper
@@ -161,6 +162,7 @@ OF_THE_COMMAND = {"out", "resume", "plugins"}
 def _config(args: Arguments, data: RealData) -> dict[str, Any]:
     """What `_arguments_of_run` and a reader need to know of the run, as JSON values."""
     values = {name: value for name, value in asdict(args).items() if name not in OF_THE_COMMAND}
+    values |= {name: absolute(values[name]) for name in ("data", "test_data", "data_root") if values[name] is not None}
     return values | {"digests": data.digests()}
 
 

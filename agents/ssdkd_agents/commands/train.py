@@ -28,6 +28,8 @@ from typing import Any
 from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.given import parse_settings
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.runs import BEST_FILE, RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import OUTCOME_FILE, train
@@ -101,7 +103,8 @@ def main(args: Arguments) -> None:
     else:
         config = training_of(args)
         check_settings(config)
-        folder = RunFolder(args.out, asdict(config))
+        inputs = inputs_of(make_env(config.env_id, config.env_kwargs))
+        folder = RunFolder(args.out, asdict(config), inputs)
     print(f"curves: tensorboard --logdir {folder.path}")
     outcome = train(config, folder, args.resume, args.progress_bar)
     print(f"{outcome}; last checkpoint in {folder.path / 'checkpoints'}")

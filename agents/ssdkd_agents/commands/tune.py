@@ -23,6 +23,8 @@ from pathlib import Path
 from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.train import training_of
+from ssdkd_agents.environments import make_env
+from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import BestTrial
 from ssdkd_agents.tuning.study import BEST_TRIAL_FILE, StudyConfig, check_study, config_of_study, play_study
@@ -76,7 +78,8 @@ def main(args: Arguments) -> None:
     else:
         config = StudyConfig(training_of(args), args.trials, args.pruner, args.startup, args.seed)
         check_study(config)
-        folder = RunFolder(args.out, asdict(config))
+        inputs = inputs_of(make_env(config.training.env_id, config.training.env_kwargs))
+        folder = RunFolder(args.out, asdict(config), inputs)
     print(f"curves: tensorboard --logdir {folder.path}")
     if play_study(config, folder) == "interrupted":
         print(f"interrupted; continue with: {resuming(folder.path)}")

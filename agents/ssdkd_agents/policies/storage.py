@@ -22,10 +22,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import Constants
-from ssdkd_agents.manifests import is_number
 from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.exported import SETTINGS, check_network, check_tensors, read_exported
 from ssdkd_agents.policies.normalization import frozen_normalization, load_normalization, normalization_state
+from ssdkd_agents.policies.places import find_sampler_file
 from ssdkd_agents.policies.resume import counters_state, load_counters, load_replay, replay_state
 from ssdkd_agents.runs import BEST_FILE, CONSTANT_FILE
 from ssdkd_agents.samplers import (
@@ -267,23 +267,6 @@ def _face_of_found(plan: dict[str, Any]) -> dict[str, Any]:
     """What a search's policy needs: its actions, and, where it reads observations, all that shapes them."""
     action = {"action": plan["env_kwargs"].get("action", "exponents")}
     return action if plan["family"] == Constants.name else {**action, **plan.get("face", {})}
-
-
-def find_sampler_file(path: Path) -> Path:
-    """The sampler file meant by a file, or by a folder: its constant plan, its settings, or its last checkpoint.
-
-    Raises:
-        InvalidInputError: when there is none.
-    """
-    if not path.is_dir():
-        return path
-    for name in (CONSTANT_FILE, SETTINGS):
-        if (path / name).is_file():
-            return path / name
-    checkpoints = [file for file in (path / "checkpoints").glob("*.safetensors") if is_number(file.stem)]
-    if not checkpoints:
-        raise InvalidInputError(f"{path} holds no checkpoint yet; let ssdkd train run for longer")
-    return max(checkpoints, key=lambda file: int(file.stem))
 
 
 def taken_of(name: str) -> str | None:

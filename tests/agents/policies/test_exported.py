@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from ssdkd_agents.policies.exported import MOST_SETTINGS, POLICY, SETTINGS, read_archive, read_exported, write_exported
-from ssdkd_agents.policies.storage import find_sampler_file, load_sampler, read_sampler, save_sampler
+from ssdkd_agents.policies.places import find_sampler_file
+from ssdkd_agents.policies.storage import load_sampler, read_sampler, save_sampler
 
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.policies.test_storage import config_of, fresh, trained

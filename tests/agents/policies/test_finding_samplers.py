@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ssdkd_agents.benchmarking.suites import _sampler_file
-from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, load_sampler, save_sampler
+from ssdkd_agents.policies.places import find_sampler_file
+from ssdkd_agents.policies.storage import TrainedSampler, load_sampler, save_sampler
 from ssdkd_agents.samplers import SAMPLERS, ConstantSampler, RandomSampler
 
 from ssdkd_env.errors import InvalidInputError

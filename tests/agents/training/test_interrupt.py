@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from ssdkd_agents.lines import read_lines
-from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
+from ssdkd_agents.policies.places import find_sampler_file
+from ssdkd_agents.policies.storage import TrainedSampler, read_sampler
 from ssdkd_agents.training import loop
 from ssdkd_agents.training import train as training
 from ssdkd_agents.training.config import TrainingConfig

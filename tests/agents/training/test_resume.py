@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.manifests import write_manifest
 from ssdkd_agents.policies.algorithms import ALGORITHMS
-from ssdkd_agents.policies.storage import find_sampler_file, read_sampler
+from ssdkd_agents.policies.places import find_sampler_file
+from ssdkd_agents.policies.storage import read_sampler
 
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from ssdkd_agents.lines import read_lines
-from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
+from ssdkd_agents.policies.places import find_sampler_file
+from ssdkd_agents.policies.storage import TrainedSampler, read_sampler
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.seeds import VALIDATION_SEED
 from ssdkd_agents.training.config import MOST_ENVIRONMENTS, TrainingConfig, check_settings, config_of_run, training_seed

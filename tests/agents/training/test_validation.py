@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sb3_contrib import RecurrentPPO
 from ssdkd_agents.lines import read_lines
-from ssdkd_agents.policies.storage import TrainedSampler, find_sampler_file, read_sampler
+from ssdkd_agents.policies.places import find_sampler_file
+from ssdkd_agents.policies.storage import TrainedSampler, read_sampler
 from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
 from ssdkd_agents.training.loop import Progress
 from ssdkd_agents.training.loop_state import random_state
