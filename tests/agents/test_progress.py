@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from contextlib import suppress
 
 import pytest
-from ssdkd_agents import progress as module
 from ssdkd_agents.progress import progress
 
 
@@ -20,7 +20,7 @@ def test_a_log_has_a_line_now_and_then_and_one_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with progress(400, "episode", initial=10) as bar:
         for step in range(150):
             now += 1.0
