@@ -67,7 +67,7 @@ def test_training_needs_no_extra_but_those_of_stable_baselines3() -> None:
             "searcher='cma' needs the package 'cma'; install it with: pip install 'ssdkd-env[search]'",
         ),
         (
-            "from ssdkd_env.tasks.data.images import ImageList; ImageList('data', 3).decode('a.png', b'')",
+            "from ssdkd_env.tasks.data.images import ImageStack; ImageStack('data', 1, 3, 1).decode(0, 'a.png', b'')",
             "data needs the package 'pillow'; install it with: pip install 'ssdkd-env[images]'",
         ),
         (

@@ -13,7 +13,7 @@ import pytest
 from safetensors import SafetensorError
 
 from ssdkd_env.tasks.data import load_split, splits
-from ssdkd_env.tasks.data.images import ImageList
+from ssdkd_env.tasks.data.images import ImageStack
 from tests.tasks.data_forms import Files, encoded, image_files, random_images, write_files, write_tar
 
 FILES, TRUTH = image_files()
@@ -29,13 +29,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the images that are decoded from now on."""
     names: list[str] = []
-    decode = ImageList.decode
+    decode = ImageStack.decode
 
-    def note(images: ImageList, name: str, content: bytes) -> None:
+    def note(images: ImageStack, index: int, name: str, content: bytes) -> None:
         names.append(name)
-        decode(images, name, content)
+        decode(images, index, name, content)
 
-    monkeypatch.setattr(ImageList, "decode", note)
+    monkeypatch.setattr(ImageStack, "decode", note)
     return names
 
 
@@ -72,7 +72,7 @@ def test_the_second_reading_decodes_nothing(tmp_path: Path, cache: Path, decoded
 def test_an_archive_is_opened_once_for_both_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = archive(tmp_path, FILES)
     load_split("data", source, "test")
-    monkeypatch.setattr(splits, "read_archive", None)
+    monkeypatch.setattr(splits, "list_members", None)
     assert_right(source)
 
 

@@ -33,15 +33,16 @@ def test_forms_are_found_in_the_documented_order(tmp_path: Path) -> None:
     folder = write_files(root, cifar10_files()[0]) / "cifar-10-batches-py"
     original = write_tar(root / "cifar-10-python.tar.gz", {}, "w:gz")
     images = write_files(root / "cifar10", image_files()[0])
-    archives = [root / f"cifar10{end}" for end in (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")]
-    archives += [root / f"cifar10-jpeg{end}" for end in (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")]
+    archives = [root / f"cifar10{end}" for end in (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")]
+    archives += [root / f"cifar10-jpeg{end}" for end in (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")]
     for path in archives:
         path.touch()
     for split in ("train", "test"):
         write_npz(root / "cifar10" / f"{split}.npz")
     write_files(root, image_files()[0])
+    (root / "cifar10.npz").touch()
 
-    for found in (folder, original, images, *archives, root / "cifar10", root):
+    for found in (folder, original, images, *archives, root / "cifar10", root / "cifar10.npz", root):
         assert find_dataset("cifar10", root) == found
         if found == images and (images / "train").exists():
             shutil.rmtree(images / "train")
@@ -81,7 +82,7 @@ def test_the_variable_stands_in_for_the_argument(tmp_path: Path, monkeypatch: py
     assert find_dataset("pets", "~/one") == tmp_path / "one" / "pets"
 
 
-@pytest.mark.parametrize("half", ["pets/train/ant/0.png", "pets/train.npz", "pets", "pets.tar/x", "pets.zip"])
+@pytest.mark.parametrize("half", ["pets/train/ant/0.png", "pets/train.npz", "pets", "pets.tar/x", "pets.rar"])
 def test_where_nothing_is_found_the_error_says_what_was_looked_for(
     tmp_path: Path, half: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,8 +138,8 @@ def test_an_npz_folder_without_the_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_paths_that_hold_no_data_set_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "none", "does not exist; give a folder, a tar archive")
-    refused(tmp_path, "is a folder without train/ and test/")
+    refused(tmp_path / "none", "does not exist; give a folder, a tar or zip archive")
+    refused(tmp_path, "holds no images; expected {train,test}/<class>/")
     refused("a\0b", "does not exist")
     refused("x" * 5000, "does not exist")
 

@@ -284,7 +284,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
 
 
 def test_sources_that_hold_no_such_split(tmp_path: Path) -> None:
-    refused(tmp_path / "absent", r"does not exist; give a folder or a tar archive of Toys")
+    refused(tmp_path / "absent", r"does not exist; give a folder or an archive of Toys")
     refused(
         write_files(tmp_path / "a", files_of("test", "testannot")),
         r"train split; expected the folders train/images with",

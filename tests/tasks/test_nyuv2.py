@@ -169,6 +169,56 @@ def test_splits_that_do_not_fit(tmp_path: Path, splits: dict[str, Any], match: s
     refused(write_labelled(tmp_path, IMAGES, LABELS, splits=splits), match)
 
 
+@pytest.mark.parametrize(
+    ("shape", "match"),
+    [
+        ((2000, 3, 640, 480), r"has an array \(2000, 3, 640, 480\), officially 1449 images of 640×480"),
+        ((795, 3, 10**6, 10**6), r"officially 1449 images of 640×480; give nyu_depth_v2_labeled\.mat as downloaded"),
+        ((1449, 3, 640, 480), r"unpacks from 0 to 1,335,398,400 bytes"),
+    ],
+)
+def test_arrays_that_are_declared_and_not_stored(tmp_path: Path, shape: tuple[int, ...], match: str) -> None:
+    """HDF5 would give zeros for all of it."""
+    path = write_labelled(tmp_path, IMAGES, LABELS)
+    with h5py.File(path, "r+") as file:
+        for name, declared, dtype in (("images", shape, "u1"), ("labels", (shape[0], *shape[2:]), "u2")):
+            del file[name]
+            file.create_dataset(name, shape=declared, dtype=dtype, chunks=(1, *declared[1:-2], 60, 60))
+    refused(path, match)
+
+
+def test_chunks_names_and_cells_that_are_declared_and_not_stored(tmp_path: Path) -> None:
+    path = write_labelled(tmp_path / "a", IMAGES, LABELS)
+    with h5py.File(path, "r+") as file:
+        del file["images"]
+        file.create_dataset("images", shape=(4, 3, 7, 5), dtype="u1", chunks=(1000, 300, 700, 5), maxshape=(None,) * 4)
+    refused(path, r"has chunks of 1,050,000,000 bytes, at most 268,435,456 are read")
+    path = write_labelled(tmp_path / "b", IMAGES, LABELS)
+    with h5py.File(path, "r+") as file:
+        del file["names"]
+        file.create_dataset("names", (10**6, 10**6), h5py.ref_dtype, chunks=(100, 100))
+    refused(path, r"has 1000000000000 names, expected 894 cells of text")
+    path = write_labelled(tmp_path / "c", IMAGES, LABELS)
+    with h5py.File(path, "r+") as file:
+        long = file.create_dataset("long", (10**6, 10**6), "u2", chunks=(100, 100))
+        file["names"][0, KNOWN_NAMES["wall"] - 1] = long.ref
+    refused(path, r"has '' as name 21, officially 'wall'")
+
+
+def test_splits_that_are_larger_than_splits_can_be(tmp_path: Path) -> None:
+    many = {"trainNdxs": np.zeros((1, 10**6), dtype=np.uint8)}
+    refused(
+        write_labelled(tmp_path / "a", IMAGES, LABELS, splits=many), "1,000,200 bytes, and a file of its kind at most"
+    )
+    path = write_labelled(tmp_path / "b", IMAGES, LABELS)
+    scipy.io.savemat(path.with_name("splits.mat"), many, do_compression=True)
+    refused(path, r"has no trainNdxs that can be read \(it has the shape \(1, 1000000\), there are 1449 images")
+    path = write_labelled(tmp_path / "c", IMAGES, LABELS)
+    path.with_name("splits.mat").unlink()
+    path.with_name("splits.mat").mkdir()
+    refused(path, r"splits\.mat: it is a folder")
+
+
 def test_damaged_splits(tmp_path: Path) -> None:
     path = write_labelled(tmp_path, IMAGES, LABELS)
     (tmp_path / "splits.mat").write_bytes(b"nothing of the kind")
@@ -274,7 +324,7 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidInputError, match=match):
             load_nyuv2("data", path, **({"split": "train"} | options))
-    refused(tmp_path / "absent.mat", r"does not exist; give nyu_depth_v2_labeled\.mat, or a folder or tar archive")
+    refused(tmp_path / "absent.mat", r"does not exist; give nyu_depth_v2_labeled\.mat, or a folder or archive")
 
 
 PNG_CLASSES = np.random.default_rng(0).integers(0, 14, (2, *SIZE), dtype=np.uint8)

@@ -10,8 +10,8 @@ import io
 import math
 import os
 import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,11 +20,13 @@ import numpy.typing as npt
 import torch
 
 from ssdkd_env.errors import InvalidInputError, one_line
-from ssdkd_env.reading import read_bytes
+from ssdkd_env.tasks.data.members import read_members
+from ssdkd_env.tasks.data.tar import Parts
+from ssdkd_env.tasks.data.trees import check_count
 from ssdkd_env.tasks.task import LabelledImages
 
 #: Bytes of a batch's file: those of CIFAR-100's training images are 155 million.
-_MOST_BATCH = 512 * 2**20
+_MOST_BATCH = 256 * 2**20
 #: (3, height, width) of an image; a row of a batch holds its red, then its green, then its blue pixels.
 _IMAGE_SHAPE = (3, 32, 32)
 
@@ -66,24 +68,49 @@ BATCH_LAYOUTS = {
         num_classes=100,
     ),
 }
+_COARSE = replace(BATCH_LAYOUTS["cifar100"], label_key="coarse_labels", num_classes=20)
 
 
-def read_batch_folder(where: str, folder: Path, split: str, layout: BatchLayout) -> LabelledImages:
-    """Read a split from the folder that holds the batches.
+def batches_in(names: Iterable[Parts]) -> tuple[str, dict[Parts, str]]:
+    """The data set whose batches are among the names of an archive, and these; of none an empty name."""
+    files = list(names)
+    for dataset, layout in BATCH_LAYOUTS.items():
+        known = {(layout.folder, name) for own in layout.files.values() for name in own}
+        if found := {parts: parts[-1] for parts in files if parts[-2:] in known}:
+            return dataset, found
+    return "", {}
+
+
+def has_batches(folder: Path, layout: BatchLayout) -> bool:
+    """Whether a folder has any of the original batches of a data set."""
+    return any(os.path.isfile(folder / name) for names in layout.files.values() for name in names)
+
+
+def read_batches(
+    where: str, path: Path, found: Mapping[Parts, str], dataset: str, num_classes: int | None = None
+) -> dict[str, LabelledImages]:
+    """Read the splits of which there are batches.
+
+    Args:
+        where: the user's argument and its value, for error messages.
+        path: folder or archive that holds them.
+        found: where each batch lies in it.
+        dataset: whose they are.
+        num_classes: of the task; with 20 the labels of CIFAR-100 are its coarse ones.
 
     Raises:
-        InvalidInputError: when a batch is missing, damaged, hostile or does not fit.
+        InvalidInputError: when a batch is missing, damaged, hostile or does not fit, or the task has other classes.
     """
-    batches = {}
-    for name in layout.files[split]:
-        try:
-            if not os.path.lexists(folder / name):
-                continue
-            content = read_bytes(folder / name, _MOST_BATCH)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"{where}: {error}") from error
-        batches[name] = read_batch(where, name, content, layout)
-    return join_batches(where, batches, split, layout)
+    layout = BATCH_LAYOUTS[dataset]
+    if dataset == "cifar100" and num_classes == _COARSE.num_classes:
+        layout = _COARSE
+    check_count(where, [dataset], layout.num_classes, num_classes)
+    batches = {
+        found[parts]: read_batch(where, "/".join(parts), content, layout)
+        for parts, content in read_members(where, path, found, _MOST_BATCH)
+    }
+    splits = [split for split, files in layout.files.items() if set(files) & set(found.values())]
+    return {split: join_batches(where, batches, split, layout) for split in splits}
 
 
 def join_batches(where: str, batches: Mapping[str, Batch], split: str, layout: BatchLayout) -> LabelledImages:

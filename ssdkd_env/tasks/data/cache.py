@@ -16,7 +16,7 @@ from ssdkd_env.files import cache_folder, write_atomically
 from ssdkd_env.tasks.task import LabelledImages
 
 #: Raised whenever decoding changes, so that older files are made anew.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def load_cached(source: str, split: str, channels: int, stamp: str) -> LabelledImages | None:

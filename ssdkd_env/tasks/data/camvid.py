@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssdkd_env.tasks.data.label_maps import Layout, MapForm, Size, load_maps
+from ssdkd_env.tasks.data.images import Size
+from ssdkd_env.tasks.data.label_maps import Layout, MapForm, load_maps
 from ssdkd_env.tasks.task import LabelledImages
 from ssdkd_env.tasks.void import VOID
 
@@ -64,7 +65,7 @@ def load_camvid(
 
     Args:
         argument: name of the user's argument, for error messages.
-        source: a folder, or a tar archive of one, in which the split has one of
+        source: a folder, or a tar or zip archive of one, in which the split has one of
 
             - `{split}/images` and `{split}/labels`;
             - `{split}` and `{split}annot` (SegNet's), or `{split}_labels`;

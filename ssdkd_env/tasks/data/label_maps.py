@@ -7,8 +7,7 @@ resized by its nearest pixels, because a mean of two classes is a third.
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +19,16 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from ssdkd_env.errors import InvalidInputError, check_choice, one_line
+from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.extras import load_extra
-from ssdkd_env.reading import read_bytes
 from ssdkd_env.tasks.data.cache import load_cached, save_cached
-from ssdkd_env.tasks.data.folders import is_image
-from ssdkd_env.tasks.data.images import MOST_IMAGE, ImageList, check_pixels
-from ssdkd_env.tasks.data.tar import Parts, read_members
+from ssdkd_env.tasks.data.images import MOST_IMAGE, Size, check_decoded, opened, pixels_of
+from ssdkd_env.tasks.data.members import list_members, packed_size, read_members, stamp_of
+from ssdkd_env.tasks.data.tar import Parts
+from ssdkd_env.tasks.data.trees import is_image
 from ssdkd_env.tasks.task import LabelledImages
 from ssdkd_env.tasks.void import VOID, to_classes
 
-#: Height and width in pixels, or None for those of the files.
-Size = tuple[int, int] | None
 #: What the pixels of a label map are in Pillow's modes.
 _INDICES, _COLOURS = {"L", "P", "I", "I;16", "I;16B"}, {"RGB", "RGBA"}
 #: Stands in a table of colours for those that it lacks: no class, as there are at most 254, and not `VOID`.
@@ -39,11 +36,13 @@ _UNKNOWN = 254
 #: Raised whenever decoding changes, so that what was kept before is made anew.
 _FORMAT = 1
 
-#: Folder → file name → the file's bytes, or where it lies.
-_Folders = Mapping[Parts, Mapping[str, Path | bytes]]
-#: Path and content of a file, and what an image and its label map have in common → such a file.
-_File = tuple[str, Path | bytes]
-_Keyed = dict[str, _File]
+#: Bytes of a file that names the images of a split.
+_MOST_NAMES = 2**23
+
+#: Folder → names of the files in it.
+_Folders = Mapping[Parts, Sequence[str]]
+#: What an image and its label map have in common → where such a file lies.
+_Keyed = dict[str, Parts]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def load_maps(
 
     Args:
         argument: name of the user's argument, for error messages.
-        source: a folder in one of the form's layouts, or a tar archive of such a folder, which is not unpacked.
+        source: a folder in one of the form's layouts, or a tar or zip archive of such a folder, which is not unpacked.
         split: one of the form's.
         form: of the data set.
         size: (height, width) to which images are resized by an antialiased bilinear filter and label maps by their
@@ -111,19 +110,15 @@ def load_maps(
     check_size("size", size)
     to_classes(argument, torch.zeros(0, dtype=torch.uint8), form.num_classes, void)  # refuses a void that is a class
     where, path = f"{argument}={os.fspath(source)!r}", Path(os.path.abspath(os.path.expanduser(source)))
-    if os.path.isdir(path):
-        folders = _listed(where, path, split, form)
-        stamp = _stamp(folders)
-    elif os.path.isfile(path):
-        folders, state = None, path.stat()
-        stamp = f"{state.st_size} {state.st_mtime_ns}"
-    else:
-        raise InvalidInputError(f"{where} does not exist; give a folder or a tar archive of {form.name}")
+    if not os.path.isdir(path) and not os.path.isfile(path):
+        raise InvalidInputError(f"{where} does not exist; give a folder or an archive of {form.name}")
+    listed = _listed(where, path, split, form) if path.is_dir() else {}
+    stamp = stamp_of(path, ((*folder, name) for folder, names in listed.items() for name in names))
 
     def read() -> LabelledImages:
-        found = _unpacked(where, path, split, form) if folders is None else folders
-        layout, pairs = _choose(where, found, split, form)
-        return _read(where, pairs, form, layout.void if void is None else void, size, f"{form.name} {split}")
+        folders = listed if path.is_dir() else _listed(where, path, split, form)
+        layout, pairs = _choose(where, path, folders, split, form)
+        return _read(where, path, pairs, form, layout.void if void is None else void, size)
 
     return keep(f"{path} {form.name} {form.num_classes} {void} {size}", split, stamp, read)
 
@@ -162,10 +157,8 @@ def keep(source: str, split: str, stamp: str, read: Callable[[], LabelledImages]
 
 def resized(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """An image (3, H, W) uint8 at (height, width) `size`, by Pillow's antialiased bilinear filter."""
-    pillow = load_extra("PIL.Image", "size")
-    image = pillow.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    made = np.array(image.resize((size[1], size[0]), pillow.Resampling.BILINEAR), dtype=np.uint8)
-    return made.transpose(2, 0, 1)
+    image = load_extra("PIL.Image", "size").fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return pixels_of("size", "image", image, 3, size)
 
 
 def nearest(labels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
@@ -179,47 +172,21 @@ def _parts(template: str, split: str) -> Parts:
 
 
 def _listed(where: str, path: Path, split: str, form: MapForm) -> _Folders:
-    """The files of all folders on disk in which a layout looks for a split."""
-    folders: dict[Parts, Mapping[str, Path | bytes]] = {}
-    try:
-        for parts in {_parts(name, split) for layout in form.layouts for name in (layout.images, layout.labels)}:
-            if os.path.isdir(path.joinpath(*parts)):
-                with os.scandir(path.joinpath(*parts)) as found:
-                    folders[parts] = {item.name: Path(item.path) for item in found if is_image(item.name)}
-        if os.path.isfile(path / f"{split}.txt"):
-            folders[()] = {f"{split}.txt": path / f"{split}.txt"}
-    except OSError as error:
-        raise InvalidInputError(f"{where}: {error.filename} cannot be listed ({error.strerror}); make it so") from error
-    return folders
-
-
-def _stamp(folders: _Folders) -> str:
-    """Hash of names, sizes and times: another value means that the files may have changed."""
-    digest = hashlib.sha256()
-    for path in sorted(str(content) for files in folders.values() for content in files.values()):
-        state = os.stat(path) if os.path.exists(path) else None  # a link may lead nowhere, which is said later
-        digest.update(os.fsencode(path) + (f"\0{state.st_size} {state.st_mtime_ns}\0" if state else "\0").encode())
-    return digest.hexdigest()
-
-
-def _unpacked(where: str, path: Path, split: str, form: MapForm) -> _Folders:
-    """The files of an archive that may belong to a split, encoded as they are."""
+    """The files that may belong to a split, by folder."""
     templates = [name for layout in form.layouts for name in (layout.images, layout.labels)]
     mine = {part for name in templates for part in _parts(name, split)}
     others = {part for other in form.splits for name in templates for part in _parts(name, other)} - mine
-
-    def wanted(parts: Parts) -> bool:
-        name = parts[-1] if parts else ""
-        return name == f"{split}.txt" or (is_image(name) and not others.intersection(parts[:-1]))
-
-    folders: dict[Parts, dict[str, Path | bytes]] = {}
-    for parts, content in read_members(where, path, wanted):
-        if content is not None:
-            folders.setdefault(parts[:-1], {})[parts[-1]] = content
+    tops = {_parts(name, split)[0] for name in templates} | {f"{split}.txt"}
+    folders: dict[Parts, list[str]] = {}
+    for (*folder, name), is_folder in list_members(where, path, tops).items():
+        if not is_folder and not others.intersection(folder) and (is_image(name) or name == f"{split}.txt"):
+            folders.setdefault(tuple(folder), []).append(name)
     return folders
 
 
-def _choose(where: str, folders: _Folders, split: str, form: MapForm) -> tuple[Layout, list[tuple[_File, _File]]]:
+def _choose(
+    where: str, path: Path, folders: _Folders, split: str, form: MapForm
+) -> tuple[Layout, list[tuple[Parts, Parts]]]:
     """The first layout that is there, and its images with their label maps."""
     unnamed = ""
     roots = {parts[:depth] for parts in folders for depth in range(len(parts))} | {()}
@@ -230,11 +197,11 @@ def _choose(where: str, folders: _Folders, split: str, form: MapForm) -> tuple[L
             labels = _keyed(where, folder, folders, form, images)
             if not images or not labels:
                 continue
-            listed = folders.get(root, {}).get(f"{split}.txt")
+            names = f"{split}.txt"
             if "{split}" in layout.images:
                 keys = [(key, key) for key in sorted(images.keys() | labels.keys())]
-            elif listed is not None:
-                keys = _named(where, f"{split}.txt", listed, form)
+            elif names in folders.get(root, ()):
+                keys = _named(where, path, (*root, names), form)
             else:
                 keys = [(key, key) for key in form.official(split, sorted(images))]
                 if len(keys) != form.splits[split]:
@@ -255,22 +222,28 @@ def _choose(where: str, folders: _Folders, split: str, form: MapForm) -> tuple[L
 def _keyed(where: str, folder: Parts, folders: _Folders, form: MapForm, images: _Keyed) -> _Keyed:
     """The files of a folder by their keys; those of label maps may end with _L where their `images` do not."""
     found: _Keyed = {}
-    for name, content in sorted(folders.get(folder, {}).items()):
+    for name in sorted(name for name in folders.get(folder, ()) if is_image(name)):
         stem = os.path.splitext(name)[0]
         key = form.key(stem)
         if images and key not in images:
             key = form.key(stem.removesuffix("_L"))
-        path = "/".join((*folder, name))
         if key in found:
-            raise InvalidInputError(f"{where}: {found[key][0]} and {path} belong to one image; keep one of them")
-        found[key] = (path, content)
+            raise InvalidInputError(
+                f"{where}: {'/'.join(found[key])} and {'/'.join((*folder, name))} belong to one image; keep one of them"
+            )
+        found[key] = (*folder, name)
     return found
 
 
-def _named(where: str, name: str, content: Path | bytes, form: MapForm) -> list[tuple[str, str]]:
+def _named(where: str, path: Path, names: Parts, form: MapForm) -> list[tuple[str, str]]:
     """Keys of image and label map on every line of a file that names them."""
+    name = names[-1]
+    try:
+        text = "".join(content.decode("utf-8-sig") for _, content in read_members(where, path, [names], _MOST_NAMES))
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{where}: {name} is no text in UTF-8 ({error.reason}); save it so") from error
     keys: dict[str, str] = {}
-    for number, line in enumerate(_bytes(where, name, content).decode(errors="replace").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         words = [PurePosixPath(word.replace("\\", "/")).name for word in line.split()]
         stems = [form.key(os.path.splitext(word)[0] if is_image(word) else word) for word in words]
         if not stems:
@@ -288,68 +261,77 @@ def _named(where: str, name: str, content: Path | bytes, form: MapForm) -> list[
 
 def _pair(
     where: str, images: _Keyed, labels: _Keyed, image_key: str, label_key: str, label_folder: str
-) -> tuple[_File, _File]:
+) -> tuple[Parts, Parts]:
     image, label = images.get(image_key), labels.get(label_key) or labels.get(label_key.removesuffix("_L"))
     if image is None:
-        named = f"label map {label[0]}" if label else f"{image_key!r}, which is named,"
+        named = f"label map {'/'.join(label)}" if label else f"{image_key!r}, which is named,"
         raise InvalidInputError(f"{where}: {named} has no image; add the image, or remove what names it")
     if label is None:
         raise InvalidInputError(
-            f"{where}: image {image[0]} has no label map {label_folder}/{label_key}.png; add it, or remove the image"
+            f"{where}: image {'/'.join(image)} has no label map {label_folder}/{label_key}.png; add it, or "
+            "remove the image"
         )
     return image, label
 
 
-def _bytes(where: str, name: str, content: Path | bytes) -> bytes:
-    try:
-        return content if isinstance(content, bytes) else read_bytes(content, MOST_IMAGE)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{where}: {name}: {error}; make it readable") from error
-
-
 def _read(
-    where: str, pairs: list[tuple[_File, _File]], form: MapForm, void: int, size: Size, title: str
+    where: str, path: Path, pairs: Sequence[tuple[Parts, Parts]], form: MapForm, void: int, size: Size
 ) -> LabelledImages:
-    """Decode all into arrays made once, so that nothing is held twice."""
+    """Decode all, in whatever order they lie there, into arrays made once, so that nothing is held twice."""
+    places: dict[Parts, list[tuple[int, bool]]] = {}
+    for index, pair in enumerate(pairs):
+        for parts, is_label in zip(pair, (False, True), strict=True):
+            places.setdefault(parts, []).append((index, is_label))
     images = labels = torch.empty(0, dtype=torch.uint8)
-    bar = tqdm(pairs, desc=f"decoding {title}", unit="image", leave=False)
-    for index, ((name, content), (label_name, label_content)) in enumerate(bar):
-        one = ImageList(where, 3)
-        one.decode(name, _bytes(where, name, content))
-        pixels = one.stack()[0].numpy()
-        classes = _decode(where, label_name, _bytes(where, label_name, label_content), form, void)
-        if classes.shape != pixels.shape[1:]:
-            raise InvalidInputError(
-                f"{where}: {label_name} has (height, width) {classes.shape} but its image {name} has "
-                f"{pixels.shape[1:]}; bring both to one size, the label map by nearest neighbour"
-            )
-        if size is not None:
-            pixels, classes = resized(pixels, size), nearest(classes, size)
-        if index == 0:
-            images = torch.empty(len(pairs), *pixels.shape, dtype=torch.uint8)
-            labels = torch.empty(len(pairs), *classes.shape, dtype=torch.uint8)
-        elif pixels.shape != images.shape[1:]:
-            raise InvalidInputError(
-                f"{where}: {name} has (height, width) {pixels.shape[1:]} but {pairs[0][0][0]} has "
-                f"{tuple(images.shape[2:])}; bring all images to one size, or give size=(height, width)"
-            )
-        images[index], labels[index] = torch.from_numpy(pixels), torch.from_numpy(classes)
+    first, sizes = "", dict[int, tuple[int, ...]]()
+    members = read_members(where, path, places, MOST_IMAGE)
+    for parts, content in tqdm(members, f"decoding {form.name}", len(places), leave=False, unit="file"):
+        name = "/".join(parts)
+        for index, is_label in places[parts]:
+            shape, pixels = _decoded(where, name, content, is_label, form, void, size)
+            _check_pair(where, pairs[index], is_label, shape, sizes.setdefault(index, shape))
+            if not first:
+                first = name
+                check_decoded(where, len(pairs) * 4 * math.prod(pixels.shape[-2:]), packed_size(path, places))
+                images = torch.empty(len(pairs), 3, *pixels.shape[-2:], dtype=torch.uint8)
+                labels = torch.empty(len(pairs), *pixels.shape[-2:], dtype=torch.uint8)
+            if pixels.shape[-2:] != labels.shape[1:]:
+                raise InvalidInputError(
+                    f"{where}: {name} has (height, width) {shape} but {first} has {tuple(labels.shape[1:])}; bring all "
+                    "images to one size, or give size=(height, width)"
+                )
+            (labels if is_label else images).numpy()[index] = pixels
     return images, labels
+
+
+def _check_pair(
+    where: str, pair: tuple[Parts, Parts], is_label: bool, shape: tuple[int, ...], other: tuple[int, ...]
+) -> None:
+    if shape != other:
+        image, label = ("/".join(parts) for parts in pair)
+        of_label, of_image = (shape, other) if is_label else (other, shape)
+        raise InvalidInputError(
+            f"{where}: {label} has (height, width) {of_label} but its image {image} has {of_image}; bring both to one "
+            "size, the label map by nearest neighbour"
+        )
+
+
+def _decoded(
+    where: str, name: str, content: bytes, is_label: bool, form: MapForm, void: int, size: Size
+) -> tuple[tuple[int, ...], npt.NDArray[np.uint8]]:
+    """(height, width) of an image or a label map, and its pixels or classes at `size`."""
+    if is_label:
+        classes = _decode(where, name, content, form, void)
+        return classes.shape, classes if size is None else nearest(classes, size)
+    with opened(where, name, content) as image:
+        return (image.size[1], image.size[0]), pixels_of(where, name, image, 3, size)
 
 
 def _decode(where: str, name: str, content: bytes, form: MapForm, void: int) -> npt.NDArray[np.uint8]:
     """A label map (H, W) uint8 out of a PNG file."""
-    pillow = load_extra("PIL.Image", where)
-    try:
-        with pillow.open(io.BytesIO(content), formats=("PNG",)) as image:
-            check_pixels(f"{where}: {name}", image.size)
-            pixels, mode = np.array(image), image.mode
-            palette = np.array(image.getpalette("RGB")).reshape(-1, 3) if mode == "P" else None
-    except Exception as error:  # of a damaged file Pillow raises OSError, SyntaxError, ValueError and others
-        reason = "it is no PNG" if isinstance(error, pillow.UnidentifiedImageError) else one_line(error)
-        raise InvalidInputError(
-            f"{where}: {name} cannot be decoded ({reason}); put a whole PNG in its place"
-        ) from error
+    with opened(where, name, content, ("PNG",)) as image:
+        pixels, mode = np.array(image), image.mode
+        palette = np.array(image.getpalette("RGB")).reshape(-1, 3) if mode == "P" else None
     if mode in _COLOURS and form.colours:
         return _of_colours(where, name, pixels[..., :3], form)
     if mode not in _INDICES:

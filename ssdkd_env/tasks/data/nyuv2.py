@@ -17,7 +17,9 @@ from tqdm import tqdm
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
 from ssdkd_env.files import file_digest
-from ssdkd_env.tasks.data.label_maps import Layout, MapForm, Size, check_size, keep, load_maps, nearest, resized
+from ssdkd_env.reading import check_regular, check_unpacked
+from ssdkd_env.tasks.data.images import Size
+from ssdkd_env.tasks.data.label_maps import Layout, MapForm, check_size, keep, load_maps, nearest, resized
 from ssdkd_env.tasks.data.nyuv2_classes import (
     KNOWN_NAMES,
     NUM_IMAGES,
@@ -36,8 +38,12 @@ __all__ = ["NYUV2_CLASSES", "NYUV2_CLASSES_40", "load_nyuv2"]
 LABELLED_FILE = "nyu_depth_v2_labeled.mat"
 _SPLITS_FILE = "splits.mat"
 _SPLITS = ("train", "test")
-#: Most bytes of decoded chunks that HDF5 keeps of each array.
+#: Most bytes of decoded chunks that HDF5 keeps of each array, and of one chunk, which it decodes whole.
 _MOST_CACHE = 256 * 2**20
+#: Bytes of a file of splits: the published one has two thousand.
+_MOST_SPLITS = 2**16
+#: Width and height of the labelled file's images, letters of a name of its classes.
+_SIDES, _MOST_NAME = (640, 480), 100
 
 
 def load_nyuv2(
@@ -57,11 +63,12 @@ def load_nyuv2(
             - the official labelled file, `nyu_depth_v2_labeled.mat` (MATLAB 7.3, 2.8 GB), or a folder that holds it,
               read with the optional package `h5py` (pip install 'ssdkd-env[segmentation]'). The split is the official
               one, unless a `splits.mat` of another content lies beside it (`trainNdxs`, `testNdxs`; needs `scipy`);
-            - a folder of images and label PNGs, or a tar archive of one: `images` with `labels13` (or `labels40`),
-              numbered from 1 as in the labelled file, with or without files `train.txt` and `test.txt`; `{split}` or
-              `nyu_{split}_rgb` with `{split}_labels_13` (Handa's); `{split}/images` with `{split}/labels`; in all of
-              them 0 is no class, and the classes start at 1. `image/{split}` with `seg13/{split}` (Fang's), where the
-              classes start at 0 and 255 is none. Images and label maps are paired by the number that ends their names.
+            - a folder of images and label PNGs, or a tar or zip archive of one: `images` with `labels13` (or
+              `labels40`), numbered from 1 as in the labelled file, with or without files `train.txt` and `test.txt`;
+              `{split}` or `nyu_{split}_rgb` with `{split}_labels_13` (Handa's); `{split}/images` with `{split}/labels`;
+              in all of them 0 is no class, and the classes start at 1. `image/{split}` with `seg13/{split}` (Fang's),
+              where the classes start at 0 and 255 is none. Images and label maps are paired by the number that ends
+              their names.
         split: "train" (795 images) or "test" (654).
         size: (height, width) to which images and label maps are resized; None leaves them (480×640 officially). What
             is made of PNGs, and what is resized, is kept in the cache folder (see `load_split`); the labelled file at
@@ -83,9 +90,7 @@ def load_nyuv2(
     if os.path.isfile(path / LABELLED_FILE):
         path = path / LABELLED_FILE
     if not os.path.exists(path):
-        raise InvalidInputError(
-            f"{where} does not exist; give {LABELLED_FILE}, or a folder or tar archive of label PNGs"
-        )
+        raise InvalidInputError(f"{where} does not exist; give {LABELLED_FILE}, or a folder or archive of label PNGs")
     if path.suffix.lower() != ".mat" or os.path.isdir(path):
         return load_maps(argument, source, split, _form(num_classes), size, void)
     if void is not None:
@@ -101,15 +106,18 @@ def load_nyuv2(
 
 def _numbers(where: str, path: Path, split: str) -> tuple[Sequence[int], str]:
     """Numbers of a split's images, from 1, and the digest of the file that gives them."""
+    remedy = "remove it for the official split, or put the published one in its place"
     try:
+        check_regular(path, _MOST_SPLITS)
         digest = file_digest(path)
     except FileNotFoundError:
         digest = SPLITS_DIGEST
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error}; {remedy}") from error
     except OSError as error:
         raise InvalidInputError(f"{where}: {path.name} beside it cannot be read ({error.strerror})") from error
     if digest == SPLITS_DIGEST:
         return official_split(split), digest
-    remedy = "remove it for the official split, or put the published one in its place"
     try:
         reader = importlib.import_module("scipy.io")
     except ImportError as error:
@@ -118,7 +126,12 @@ def _numbers(where: str, path: Path, split: str) -> tuple[Sequence[int], str]:
             f"install scipy); {remedy}"
         ) from error
     try:
-        numbers = np.asarray(reader.loadmat(path)[f"{split}Ndxs"]).ravel()
+        name = f"{split}Ndxs"
+        # Of all that it names a file declares the shape, for which memory is asked before anything is read.
+        shapes = {array: shape for array, shape, _ in reader.whosmat(path)}
+        if math.prod(shapes[name]) > NUM_IMAGES:
+            raise ValueError(f"it has the shape {shapes[name]}, there are {NUM_IMAGES} images")
+        numbers = np.asarray(reader.loadmat(path, variable_names=[name])[name]).ravel()
     except Exception as error:  # of a damaged file scipy raises whatever its parser meets
         raise InvalidInputError(
             f"{where}: {path.name} beside it has no {split}Ndxs that can be read ({one_line(error)}); {remedy}"
@@ -188,17 +201,41 @@ def _arrays(where: str, name: str, file: Any, h5py: Any) -> tuple[Any, Any]:
         raise InvalidInputError(f"{shapes}; expected images (N, 3, width, height) uint8, as MATLAB saves them")
     if labels.shape != (len(images), *images.shape[2:]) or not np.issubdtype(labels.dtype, np.unsignedinteger):
         raise InvalidInputError(f"{shapes}; expected labels (N, width, height) uint16 of the same images")
-    references = np.asarray(found["names"]).ravel()
-    if h5py.check_ref_dtype(found["names"].dtype) is None or len(references) != NUM_NAMES:
-        raise InvalidInputError(f"{where}: {name} has {len(references)} names, expected {NUM_NAMES} cells of text")
+    for array in (images, labels):
+        _check_stored(where, name, array)
+    cells = found["names"]
+    if h5py.check_ref_dtype(cells.dtype) is None or cells.size != NUM_NAMES:
+        raise InvalidInputError(f"{where}: {name} has {cells.size} names, expected {NUM_NAMES} cells of text")
+    references = np.asarray(cells).ravel()
     for known, number in KNOWN_NAMES.items():
-        text = "".join(map(chr, np.asarray(file[references[number - 1]]).ravel()))
+        cell = file[references[number - 1]]
+        text = "".join(map(chr, np.asarray(cell).ravel())) if cell.size <= _MOST_NAME else ""
         if text != known:
             raise InvalidInputError(
                 f"{where}: {name} has {text[:40]!r} as name {number}, officially {known!r}, so its labels are numbered "
                 f"otherwise; give {LABELLED_FILE} as downloaded"
             )
     return images, labels
+
+
+def _check_stored(where: str, name: str, array: Any) -> None:
+    """Refuse an array that is larger than the official one, or than what is stored of it can mean.
+
+    HDF5 declares shapes without storing anything, and reads zeros then.
+    """
+    if len(array) > NUM_IMAGES or any(side > most for side, most in zip(array.shape[-2:], _SIDES, strict=True)):
+        raise InvalidInputError(
+            f"{where}: {name} has an array {array.shape}, officially {NUM_IMAGES} images of {_SIDES[0]}×{_SIDES[1]}; "
+            f"give {LABELLED_FILE} as downloaded, or a folder of label PNGs"
+        )
+    if array.ndim == 4:  # the images; label maps are compressed to less than a hundredth at times
+        check_unpacked(f"{where}: {name}", array.nbytes, array.id.get_storage_size())
+    chunk = math.prod(array.chunks or (1,)) * array.dtype.itemsize
+    if chunk > _MOST_CACHE:
+        raise InvalidInputError(
+            f"{where}: {name} has chunks of {chunk:,} bytes, at most {_MOST_CACHE:,} are read; give {LABELLED_FILE} as "
+            "downloaded"
+        )
 
 
 def _chunk_bytes(array: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Literal
 from ssdkd_env.registry import HUB_PREFIX
 from ssdkd_env.tasks.data.camvid import load_camvid
 from ssdkd_env.tasks.data.label_maps import Layout, MapForm, load_maps
+from ssdkd_env.tasks.data.locate import npz_splits
 from ssdkd_env.tasks.data.nyuv2 import load_nyuv2
 from ssdkd_env.tasks.data.splits import load_split
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec
@@ -34,12 +35,13 @@ def read_split(argument: str, source: str | Path, split: Literal["train", "test"
     Raises:
         InvalidInputError: as `load_split`, `load_maps` and `to_classes`.
     """
-    path = os.fspath(source)
-    arrays = path.endswith(".npz") or os.path.isfile(os.path.join(path, f"{split}.npz")) or path.startswith(HUB_PREFIX)
-    if not spec.dense or arrays:
+    path, size = os.fspath(source), spec.image_shape[1:]
+    arrays = path.endswith(".npz") or npz_splits(Path(path)) or path.startswith(HUB_PREFIX)
+    if not spec.dense:
+        return load_split(argument, source, split, spec.image_shape[0], spec.num_classes, size)
+    if arrays:
         images, labels = load_split(argument, source, split, spec.image_shape[0])
         return images, to_classes(argument, labels, spec.num_classes, spec.void) if labels.dim() == 3 else labels
-    size = spec.image_shape[1:]
     if spec.dataset == "camvid":
         return load_camvid(argument, source, split, size)
     if spec.dataset == "nyuv2":
