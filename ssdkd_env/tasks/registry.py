@@ -22,12 +22,12 @@ from ssdkd_env.settings import with_overrides
 from ssdkd_env.tasks.cards import with_card
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
 from ssdkd_env.tasks.data import find_dataset
-from ssdkd_env.tasks.data.readers import read_split
+from ssdkd_env.tasks.data.readers import read_both, read_split
 from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.fitness import check_trains
 from ssdkd_env.tasks.normalization import check_normalization
 from ssdkd_env.tasks.scenes import CAMVID, NYUV2
-from ssdkd_env.tasks.task import LabelledImages, Task, TaskSpec, build_teacher, check_methods
+from ssdkd_env.tasks.task import Task, TaskSpec, build_teacher, check_methods
 from ssdkd_env.threads import one_at_a_time
 
 TASKS: Registry[TaskSpec] = Registry(
@@ -66,11 +66,7 @@ def with_real_data(spec: TaskSpec, data_root: str | Path | None) -> TaskSpec:
     if source is None:
         return spec
     test = partial(read_split, "data_root", source, "test", spec)
-    return replace(spec, evaluation=test, teacher_data=partial(_both_splits, source, spec))
-
-
-def _both_splits(source: Path, spec: TaskSpec) -> tuple[LabelledImages, LabelledImages]:
-    return read_split("data_root", source, "train", spec), read_split("data_root", source, "test", spec)
+    return replace(spec, evaluation=test, teacher_data=partial(read_both, "data_root", source, spec))
 
 
 @one_at_a_time

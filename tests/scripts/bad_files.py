@@ -151,7 +151,7 @@ BAD_DATA: dict[str, Callable[[Path], Path]] = {
     "too few labels": lambda path: _npz(path, images=IMAGES, labels=LABELS[:3]),
     "one-hot labels": lambda path: _npz(path, images=IMAGES, labels=np.zeros((4, 10), dtype=np.int64)),
     "labels with a fraction": lambda path: _npz(path, images=IMAGES, labels=LABELS + 0.5),
-    "images out of range": lambda path: _npz(path, images=IMAGES + 2.0, labels=LABELS),
+    "images out of range": lambda path: _npz(path, images=IMAGES - 2.0, labels=LABELS),
     "NaN": lambda path: _npz(path, images=IMAGES * np.nan, labels=LABELS),
     "pickled": pickled_array,
 }

@@ -202,7 +202,7 @@ def test_run_from_before_unequal_classes_is_resumed(data: Path, tmp_path: Path) 
 def test_task_finds_its_own_data_below_the_data_root(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / "cifar10").mkdir(exist_ok=True)
-        real_images(tmp_path / "cifar10" / f"{split}.npz", count=20, shape=(3, 32, 32))
+        real_images(tmp_path / "cifar10" / f"{split}.npz", count=20 + len(split), shape=(3, 32, 32))
     arguments = ("--task", "cifar10", "--teacher-arch", "convnet", *SHORT, "--data-root", tmp_path)
     result = in_this_process("train_teacher", "--out", tmp_path / "out", *arguments)
     assert result.code == 0, result.stderr
@@ -423,7 +423,7 @@ def test_bad_argument_is_refused_before_anything_is_written(
 
 def test_data_without_test_data_is_refused(data: Path, tmp_path: Path) -> None:
     result = in_this_process("train_teacher", "--out", tmp_path / "out", "--data", data)
-    assert_refused(result, "--data and --test-data go together")
+    assert_refused(result, "has no splits: its images to learn from are those to measure on; give")
     assert not (tmp_path / "out").exists()
 
 

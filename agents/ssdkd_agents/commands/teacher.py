@@ -34,7 +34,7 @@ from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.reading import Count, Text, check_bounds, conform
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
-from ssdkd_env.tasks.data.readers import read_split
+from ssdkd_env.tasks.data.readers import read_both, read_split
 from ssdkd_env.tasks.registry import TASKS, with_real_data
 from ssdkd_env.tasks.task import (
     TaskSpec,
@@ -56,9 +56,9 @@ class Arguments(Plugins):
     teacher_arch: str | None = None
     """Another architecture, by name or import path package.module:factory."""
     data: str | None = None
-    """Real data in place of the task's own: image folder, CIFAR batches, tar, .npz or hub:owner/name (load_split)."""
+    """Real data in place of the task's own: folder, CIFAR batches, tar, zip, .npz or hub:owner/name (load_split)."""
     test_data: str | None = None
-    """The same, to measure top-1 on; else the test split of --data. An .npz has no splits and needs it."""
+    """The same, to measure top-1 on; else the test split of --data. Data without splits need it."""
     data_root: str | None = None
     """Folder that holds the task's own data set, such as cifar10; else SSDKD_DATA."""
     device: str = "auto"
@@ -131,16 +131,13 @@ def _real_data(args: Arguments, spec: TaskSpec) -> RealData:
         InvalidInputError: when there are none, the arguments contradict each other, or a file is unusable.
     """
     if args.data is not None:
-        if args.test_data is None and args.data.endswith(".npz"):
-            raise InvalidInputError(
-                "--data and --test-data go together when --data is an .npz, which has no splits: top-1 is measured on "
-                "images not trained on"
-            )
         if args.data_root is not None:
             raise InvalidInputError("--data and --data-root both say what to train on; give one of them")
         source = Path(args.data).resolve().name if Path(args.data).exists() else args.data
-        test = ("--data", args.data) if args.test_data is None else ("--test-data", args.test_data)
-        return RealData(source, read_split("--data", args.data, "train", spec), read_split(*test, "test", spec))
+        if args.test_data is None:
+            return RealData(source, *read_both("--data", args.data, spec, "or --test-data beside it"))
+        test = read_split("--test-data", args.test_data, "test", spec)
+        return RealData(source, read_split("--data", args.data, "train", spec), test)
     if args.test_data is not None:
         raise InvalidInputError("--test-data without --data: top-1 of a teacher is measured on the same data set")
     if args.data_root is not None and not spec.dataset:

@@ -35,8 +35,7 @@ def find_dataset(name: str, data_root: str | Path | None) -> Path | None:
        `load_split`);
     3. an archive, `<name>.tar`, `.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz` or `.zip`, then `<name>-jpeg.tar` and so on;
     4. a folder with `<name>/train.npz` and `<name>/test.npz`;
-    5. a single file `<name>.npz` of both splits, such as MedMNIST's;
-    6. `data_root` itself, when it is such a folder of batches, images or `.npz` files.
+    5. `data_root` itself, when it is such a folder of batches, images or `.npz` files.
 
     Args:
         name: of the data set.
@@ -69,7 +68,7 @@ def find_dataset(name: str, data_root: str | Path | None) -> Path | None:
     originals = f"{layout.folder}/, {layout.archive}, " if layout else ""
     raise InvalidInputError(
         f"{where} holds no data set {name!r}; looked for {originals}{name}/{{train,test}}/<class>/, {name}.tar*, "
-        f"{name}.zip, {name}-jpeg.tar*, {name}/{{train,test}}.npz and {name}.npz: put one of them there or "
+        f"{name}.zip, {name}-jpeg.tar* and {name}/{{train,test}}.npz: put one of them there or "
         "give another folder"
     )
 
@@ -94,7 +93,6 @@ def _candidates(name: str, root: Path) -> Iterator[tuple[Path, bool]]:
             path = root / f"{name}{kind}{suffix}"
             yield path, os.path.isfile(path)
     yield root / name, len(npz_splits(root / name)) == 2
-    yield root / f"{name}.npz", os.path.isfile(root / f"{name}.npz")
     yield root, layout is not None and has_batches(root, layout)
     yield root, len(image_splits(root)) == 2 or len(npz_splits(root)) == 2
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.registry import HUB_PREFIX
 from ssdkd_env.tasks.data.camvid import load_camvid
 from ssdkd_env.tasks.data.label_maps import Layout, MapForm, load_maps
@@ -49,3 +50,27 @@ def read_split(argument: str, source: str | Path, split: Literal["train", "test"
     layouts = tuple(Layout(images, labels, VOID) for images, labels in _LAYOUTS)
     form = MapForm(spec.name, spec.num_classes, {"train": 0, "test": 0}, layouts)
     return load_maps(argument, source, split, form, size, spec.void)
+
+
+def read_both(
+    argument: str, source: str | Path, spec: TaskSpec, remedy: str = ""
+) -> tuple[LabelledImages, LabelledImages]:
+    """Both splits of a source.
+
+    Args:
+        argument: name of the user's argument, for error messages.
+        source: see `read_split`.
+        spec: of the task.
+        remedy: what else than a source with splits may be given, likewise.
+
+    Raises:
+        InvalidInputError: as `read_split`; also when the source has no splits, so that one would be measured on what
+            was learnt.
+    """
+    train, test = read_split(argument, source, "train", spec), read_split(argument, source, "test", spec)
+    if train[0].equal(test[0]):
+        raise InvalidInputError(
+            f"{argument}={os.fspath(source)!r} has no splits: its images to learn from are those to measure on; give "
+            f"train and test apart {remedy}".rstrip()
+        )
+    return train, test
