@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ def write_tar(path: Path, files: Mapping[str, bytes | None], mode: str = "w") ->
             else:
                 member.size = len(content)
             tar.addfile(member, io.BytesIO(content or b""))
+    return path
+
+
+def write_zip(path: Path, files: Mapping[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
     return path
 
 

@@ -6,6 +6,8 @@ import io
 import lzma
 import os
 import tarfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,34 @@ from PIL import Image
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import load_split
 from ssdkd_env.tasks.data.images import MOST_IMAGE
-from tests.tasks.data_forms import encoded, image_files, random_images, refused, write_files, write_tar
+from tests.tasks.data_forms import (
+    Files,
+    encoded,
+    image_files,
+    random_images,
+    refused,
+    write_files,
+    write_tar,
+    write_zip,
+)
 
 MODES = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
+Form = Callable[[Path, Files], Path]
+
+
+def in_folder(path: Path, files: Files) -> Path:
+    return write_files(path / "pets", files)
+
+
+def in_tar(path: Path, files: Files) -> Path:
+    return write_tar(path / "pets.tar.gz", {**files}, "w:gz")
+
+
+def in_zip(path: Path, files: Files) -> Path:
+    return write_zip(path / "pets.zip", files)
+
+
+FORMS = pytest.mark.parametrize("form", [in_folder, in_tar, in_zip])
 
 
 @pytest.fixture(autouse=True)
@@ -274,3 +301,153 @@ def test_two_data_sets_in_one_archive_are_refused(tmp_path: Path) -> None:
 def test_a_missing_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="does not exist"):
         load_split("data", tmp_path / "pets.tar", "train")
+
+
+# --- what people bring ---
+
+
+def shown(source: Path, split: Any = "train") -> dict[int, int]:
+    """Label → grey of its images, which all have one."""
+    images, labels = load_split("data", source, split)
+    greys = {int(label): images[labels == label].unique().tolist() for label in labels.unique()}
+    assert all(len(values) == 1 for values in greys.values())
+    return {label: values[0] for label, values in greys.items()}
+
+
+def grey(value: int, kind: str = "PNG") -> bytes:
+    return encoded(np.full((3, 4, 4), value, dtype=np.uint8), kind)
+
+
+@FORMS
+def test_images_of_other_formats_are_read(tmp_path: Path, form: Form) -> None:
+    """Of 4 PNG and 20 BMP and WebP files a class, 8 of 48 were read, without a word."""
+    pixels = random_images(3, size=(4, 4))
+    kinds = {"png": "PNG", "bmp": "BMP", "PPM": "PPM", "tif": "TIFF", "TIFF": "TIFF", "webp": "WEBP"}
+    files = {f"train/{name}/{suffix}.{suffix}": b"" for name in ("a", "b") for suffix in kinds}
+    for name in files:
+        kind = kinds[name.rpartition(".")[2]]
+        files[name] = encoded(pixels[0], kind) if kind != "WEBP" else webp(pixels[0])
+    images, labels = load_split("data", form(tmp_path, files), "train")
+    assert labels.tolist() == [0] * 6 + [1] * 6
+    assert (images.numpy() == pixels[0]).all()
+
+
+def webp(pixels: Any) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(content, "WEBP", lossless=True)
+    return content.getvalue()
+
+
+@FORMS
+@pytest.mark.parametrize("name", ["a.gif", "b.HEIC", "c.npy", "deeper/d.jp2"])
+def test_an_image_of_a_format_that_is_not_read_is_named(tmp_path: Path, form: Form, name: str) -> None:
+    files = {"train/ant/0.png": grey(0), f"train/ant/{name}": b"x"}
+    refused(form(tmp_path, files), f"train/ant/{name} is of a form that is not read; save it as .png, or remove it")
+
+
+@FORMS
+def test_images_in_folders_below_their_class_are_of_it(tmp_path: Path, form: Form) -> None:
+    """Of 4 files in and 20 below cat/, 8 of 28 were read, without a word."""
+    names = ["ant/0.png", "cat/more/0.png", "cat/more/still/0.png", "cat/test/0.png", "cat/train/0.png"]
+    files = {f"train/{name}": grey(index < 1) for index, name in enumerate(names)}
+    assert load_split("data", form(tmp_path, files), "train")[1].tolist() == [0, 1, 1, 1, 1]
+    assert shown(form(tmp_path, files)) == {0: 1, 1: 0}
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ([str(number) for number in range(12)], [str(number) for number in range(12)]),
+        (["1", "2", "10"], ["1", "2", "10"]),
+        (["01", "02", "10", "9"], ["01", "02", "9", "10"]),
+        (["100", "1000", "20"], ["20", "100", "1000"]),
+        (["10", "9", "x"], ["10", "9", "x"]),
+    ],
+)
+def test_folders_named_by_numbers_are_in_their_order(
+    tmp_path: Path, form: Form, names: list[str], order: list[str]
+) -> None:
+    files = {f"train/{name}/0.png": grey(order.index(name)) for name in names}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert shown(form(tmp_path, files)) == {label: label for label in range(len(names))}
+
+
+def test_names_with_numbers_in_them_are_text_and_that_is_said(tmp_path: Path) -> None:
+    """As everywhere else, so that a teacher that was trained elsewhere means the same classes."""
+    files = {f"train/{name}/0.png": grey(label) for label, name in enumerate(("c1", "c10", "c2"))}
+    with pytest.warns(UserWarning, match="names as text, in which 'c10' comes before 'c2'; name them by numbers"):
+        assert shown(in_folder(tmp_path, files)) == {0: 0, 1: 1, 2: 2}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown(in_folder(tmp_path / "padded", {f"train/c0{number}/0.png": grey(0) for number in range(3)}))
+
+
+@FORMS
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "testing", "Val", "TEST"])
+@pytest.mark.parametrize("training", ["train", "training", "Train"])
+def test_validation_stands_in_for_test(tmp_path: Path, form: Form, name: str, training: str) -> None:
+    source = form(tmp_path, {f"{training}/a/0.png": grey(1), f"{name}/a/0.png": grey(2)})
+    assert shown(source, "train") == {0: 1}
+    assert shown(source, "test") == {0: 2}
+
+
+@FORMS
+def test_test_is_preferred_to_validation(tmp_path: Path, form: Form) -> None:
+    files = {f"{name}/a/0.png": grey(value) for value, name in enumerate(("train", "val", "test", "validation"))}
+    assert shown(form(tmp_path, files), "test") == {0: 2}
+
+
+@FORMS
+def test_folders_of_classes_without_splits(tmp_path: Path, form: Form) -> None:
+    files = {"ant/0.png": grey(0), "bee/more/0.png": grey(1), "README.md": b"x"}
+    source = form(tmp_path, files)
+    assert shown(source, "test") == shown(source, "train") == {0: 0, 1: 1}
+    refused(form(tmp_path / "flat", {**files, "2.png": grey(2)}), r"2\.png is a file where a class folder is expected")
+
+
+@pytest.mark.parametrize("form", [in_tar, in_zip])
+def test_the_data_set_may_be_anywhere_in_an_archive(tmp_path: Path, form: Form) -> None:
+    assert shown(form(tmp_path / "a", {f"x/y/{name}/0.png": grey(label) for label, name in enumerate("ab")})) == {
+        0: 0,
+        1: 1,
+    }
+    files, truth = image_files()
+    check(form(tmp_path / "b", {f"test/v2/{name}": content for name, content in files.items()}), truth)
+
+
+def test_a_zip_archive_as_other_systems_make_it(tmp_path: Path) -> None:
+    files, truth = image_files()
+    resources = {f"__MACOSX/pets/{name.replace('/0', '/._0')}": b"x" for name in files}
+    check(in_zip(tmp_path / "mac", {f"pets/{name}": content for name, content in files.items()} | resources), truth)
+    check(in_zip(tmp_path / "dos", {f"pets/{name}".replace("/", "\\"): files[name] for name in files}), truth)
+    (tmp_path / "pets.data").write_bytes(in_zip(tmp_path, files).read_bytes())
+    check(tmp_path / "pets.data", truth)  # known by its content
+
+
+def test_images_of_all_kinds_beside_each_other(tmp_path: Path) -> None:
+    pixels = np.full((3, 4, 4), 255, dtype=np.uint8)
+    modes = {"L": "0.png", "RGBA": "1.PNG", "P": "2.png", "1": "3.png", "LA": "4.png"}
+    files = {
+        f"train/a/{name}": encoded(pixels, "JPEG" if mode == "CMYK" else "PNG", mode) for mode, name in modes.items()
+    }
+    assert shown(in_folder(tmp_path, files)) == {0: 255}
+    files["train/a/6.png"] = sixteen_bit()
+    refused(in_folder(tmp_path, files), "train/a/6.png is 5×6 but train/a/0.png is 4×4")
+
+
+def test_links_to_images_and_classes_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    folder = in_folder(tmp_path, {"train/ant/0.png": grey(0), "elsewhere/0.png": grey(1)})
+    (folder / "train" / "bee").symlink_to(folder / "elsewhere")
+    assert shown(folder) == {0: 0, 1: 1}
+    (folder / "train" / "ant" / "1.png").symlink_to(folder / "nowhere")
+    refused(folder, r"cannot read .*train/ant/1\.png.*make it readable")
+    (folder / "train" / "ant" / "1.png").unlink()
+    (folder / "train" / "ant" / "again").symlink_to(folder / "train")
+    refused(folder, "train/ant/again is a link to a folder that holds it; remove it")
+
+
+@FORMS
+def test_a_folder_that_is_named_like_an_image_is_one(tmp_path: Path, form: Form) -> None:
+    assert shown(form(tmp_path, {"train/ant/x.png/0.png": grey(3)})) == {0: 3}

@@ -64,7 +64,8 @@ def read_members(where: str, path: Path, wanted: Collection[Parts], most: int) -
 
 def packed_size(path: Path, names: Iterable[Parts]) -> int:
     """Bytes of an archive, or of these files in a folder."""
-    return sum(os.stat(os.path.join(path, *parts)).st_size for parts in names) if path.is_dir() else path.stat().st_size
+    files = [os.path.join(path, *parts) for parts in names] if path.is_dir() else [str(path)]
+    return sum(os.path.getsize(file) for file in files if os.path.exists(file))  # a link may lead nowhere
 
 
 def stamp_of(path: Path, names: Iterable[Parts] = ()) -> str:
@@ -74,7 +75,7 @@ def stamp_of(path: Path, names: Iterable[Parts] = ()) -> str:
         return f"{state.st_size} {state.st_mtime_ns}"
     digest = hashlib.sha256()
     for file in (os.path.join(path, *parts) for parts in sorted(names)):
-        there = os.stat(file) if os.path.exists(file) else None  # a link may lead nowhere, which is said later
+        there = os.stat(file) if os.path.exists(file) else None
         digest.update(os.fsencode(file) + (f"\0{there.st_size} {there.st_mtime_ns}\0" if there else "\0").encode())
     return digest.hexdigest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -116,23 +117,27 @@ def check_count(where: str, names: Sequence[str], found: int, num_classes: int |
 
 
 def _root(where: str, names: Mapping[Parts, bool], rooted: bool) -> tuple[Parts, dict[str, Parts]]:
-    """The data set's folder, and the folder of each split, or of "" where there are none."""
+    """The data set's folder, and the folder of each split, or of "" where there are none.
+
+    Classes may be called test, too: of several folders it is the one below which most images are in splits.
+    """
     below: dict[Parts, set[str]] = {}
+    held: Counter[Parts] = Counter()
     for parts, is_folder in names.items():
         for depth, name in enumerate(parts[: 1 if rooted else None]):
             if name.lower() in _ALL_NAMES and (is_folder or depth < len(parts) - 1):
                 below.setdefault(parts[:depth], set()).add(name)
-    ranked = sorted(below, key=lambda root: (-len(split_names(below[root])), len(root), root))
-    if ranked:
-        root, *others = ranked
-        for other in others:
-            if len(split_names(below[other])) == len(split_names(below[root])) and other[: len(root)] != root:
-                raise InvalidInputError(
-                    f"{where} holds several data sets ({'/'.join(root)} and {'/'.join(other)}); give one alone"
-                )
-        return root, {split: (*root, name) for split, name in split_names(below[root]).items()}
-    root = () if rooted else _common([parts[:-2] for parts in names if is_image(parts[-1])])
-    return root, {"": root}
+                held[parts[:depth]] += not is_folder and is_image(parts[-1])
+    if not below:
+        root = () if rooted else _common([parts[:-2] for parts in names if is_image(parts[-1])])
+        return root, {"": root}
+    root, *others = sorted(below, key=lambda root: (-held[root], -len(split_names(below[root])), len(root), root))
+    for other in others:
+        if root[: len(other)] != other and other[: len(root)] != root:
+            raise InvalidInputError(
+                f"{where} holds several data sets ({'/'.join(root)} and {'/'.join(other)}); give one alone"
+            )
+    return root, {split: (*root, name) for split, name in split_names(below[root]).items()}
 
 
 def _common(folders: Collection[Parts]) -> Parts:
