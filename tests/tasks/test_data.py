@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,64 @@ def test_evaluation_data_of_another_size_are_refused(tmp_path: Path) -> None:
         load_task("digits", evaluation=str(path)).evaluation(torch.device("cpu"))
 
 
+# --- what people bring ---
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint16])
+def test_whole_numbers_up_to_255_are_what_they_are(tmp_path: Path, dtype: type) -> None:
+    images, _ = load_npz("evaluation", write(tmp_path, images=IMAGES.astype(dtype), labels=LABELS))
+    assert images.dtype == torch.uint8 and np.array_equal(images.numpy(), IMAGES)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS[:, None],
+        LABELS[:, None].astype(np.uint8),
+        LABELS.astype(np.float32),
+        np.eye(3)[LABELS],
+        np.eye(3, dtype=np.uint8)[LABELS],
+        np.eye(3, dtype=bool)[LABELS],
+        np.array([[0], [2], [1]], dtype=">i2"),
+    ],
+)
+def test_labels_in_a_column_or_one_hot(tmp_path: Path, labels: Any) -> None:
+    read = load_npz("evaluation", write(tmp_path, images=IMAGES, labels=labels))[1]
+    assert read.dtype == torch.int64 and read.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("X_{}", "y_{}"), ("{}_x", "{}_y")]
+)
+@pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
+def test_both_splits_in_one_file(tmp_path: Path, images: str, labels: str, test: str) -> None:
+    """As in MedMNIST, Keras and others; of test and validation data the test data are preferred."""
+    arrays = {images.format(name): IMAGES + index for index, name in enumerate(("train", test))}
+    arrays |= {labels.format(name): (LABELS + index)[:, None] for index, name in enumerate(("train", test))}
+    path = write(tmp_path, **arrays, unread=np.array([{}]))
+    for index, split in enumerate(("train", "test")):
+        read = load_npz("evaluation", path, split)
+        assert np.array_equal(read[0].numpy(), IMAGES + index)
+        assert read[1].tolist() == (LABELS + index).tolist()
+    path = write(tmp_path, **{**arrays, images.format("test"): IMAGES + 9, labels.format("test"): LABELS})
+    assert np.array_equal(load_npz("evaluation", path)[0].numpy(), IMAGES + 9)
+
+
+def test_a_split_that_a_file_lacks_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, train_images=IMAGES, train_labels=LABELS)
+    assert load_npz("evaluation", path, "train")[0].shape == (3, 2, 4, 4)
+    refused(path, "has the arrays train_images, train_labels, and no images and labels of a test part")
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("X", "y"), ("data", "labels"), ("data", "target")])
+def test_arrays_under_other_names(tmp_path: Path, names: tuple[str, str]) -> None:
+    arrays = dict(zip(names, (IMAGES, LABELS), strict=True))
+    assert np.array_equal(load_npz("evaluation", write(tmp_path, **arrays))[0].numpy(), IMAGES)
+
+
+# --- what a stranger may send ---
+
+
 def archive(folder: Path, compression: int, **entries: bytes) -> Path:
     """An `.npz` whose arrays' files are given as bytes."""
     path = folder / "data.npz"
@@ -154,6 +214,33 @@ def test_an_array_that_says_it_is_larger_than_its_file_takes_no_memory(
     refused(huge, "images says that it has 40,000,000,000 bytes, and has at most")
     small = archive(tmp_path, zipfile.ZIP_STORED, images=array((3, 1, 2, 2), bytes(12), version), labels=labels)
     assert load_npz("evaluation", small)[0].shape == (3, 1, 2, 2)
+
+
+def test_labels_of_another_number_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    """As int64 they would take eight times as much."""
+    labels = array((60_000_000,), bytes(60_000_000))
+    path = archive(tmp_path, zipfile.ZIP_DEFLATED, images=array((3, 1, 2, 2), bytes(12)), labels=labels)
+    tracemalloc.start()
+    try:
+        refused(path, r"3 images but labels of shape \(60000000,\)")
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_single_array_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    for name in ("data.npy", "data.npz"):
+        (tmp_path / name).write_bytes(array((320 * 10**9,), b""))
+        refused(tmp_path / name, "cannot be read: .*is it a single array")
+
+
+def test_an_archive_with_a_list_of_members_beyond_all_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path, zipfile.ZIP_STORED, images=array((3, 1, 2, 2), bytes(12)), labels=array((3,), bytes(3)))
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    size = 17 * 2**20
+    path.write_bytes(content[:end] + bytes(size) + content[end : end + 12] + struct.pack("<LL", size, end) + bytes(2))
+    refused(path, "its list of members has 17,825,792 bytes, at most 16,777,216 are read")
 
 
 def test_an_archive_of_nothing_but_zeros_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

@@ -73,6 +73,30 @@ def test_cifar100_gives_its_fine_labels(tmp_path: Path, archived: bool) -> None:
     assert read[1].tolist() == labels
 
 
+@pytest.mark.parametrize("archived", [False, True])
+def test_cifar100_gives_its_coarse_labels_to_a_task_of_20(tmp_path: Path, archived: bool) -> None:
+    files, _, fine = cifar100_files()
+    if archived:
+        source = write_tar(tmp_path / "cifar-100-python.tar.gz", files, "w:gz")
+    else:
+        source = write_files(tmp_path, files) / "cifar-100-python"
+    assert load_split("data", source, "test", num_classes=20)[1].tolist() == [1, 2, 3, 4]
+    assert load_split("data", source, "test", num_classes=100)[1].tolist() == fine
+    assert load_split("data", source, "test", num_classes=20)[1].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_batches_of_the_other_data_set_are_refused(tmp_path: Path, archived: bool) -> None:
+    files = cifar10_files()[0]
+    if archived:
+        source = write_tar(tmp_path / "cifar10.tar", files)
+        load_split("data", source, "test", num_classes=10)
+    else:
+        source = write_files(tmp_path, files) / "cifar-10-batches-py"
+    with pytest.raises(InvalidInputError, match=r"has 10 classes \(cifar10\), and the task has 100; give data of"):
+        load_split("data", source, "test", num_classes=100)
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("as_bytes", [False, True])
 @pytest.mark.parametrize("labels", [[3, 0, 9], np.array([3, 0, 9]), np.array([3, 0, 9], dtype=">u2")])

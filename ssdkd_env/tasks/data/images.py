@@ -68,7 +68,7 @@ class ImageStack:
         self._shape = count, channels
         self._packed = packed
         self._size = size
-        self._first = "the task"
+        self._first = "an image of the task"
         self.images = torch.empty(0, dtype=torch.uint8)
 
     def decode(self, index: int, name: str, content: bytes) -> None:

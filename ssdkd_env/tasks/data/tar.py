@@ -9,6 +9,7 @@ import math
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple, cast
@@ -56,25 +57,31 @@ def read_tar(where: str, path: Path) -> Iterator[Member]:
             unpacks to a hundred times its size, has headers without end, or members by the hundred thousand.
     """
     check_regular(path)
+    with _in_a_line(where), _open(path) as file:
+        stream = _Bounded(where, file, path.stat().st_size)
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as tar:
+            for number, member in enumerate(tar):
+                check_members(where, number + 1, stream.packed)
+                # Headers follow upon the content; tarfile would take in whatever length they say that they have.
+                stream.limit = tar.offset + _MOST_HEADER
+                yield Member(name_parts(where, member.name), member.isdir(), partial(_content, where, tar, member))
+                # tarfile would keep every header
+                tar.members.clear()  # type: ignore[attr-defined]
+                tar.pax_headers.clear()  # type: ignore[attr-defined]
+            stream.limit = math.inf
+            # tarfile stops without a word at a damaged header, and where the file ends too early
+            while rest := cast(IO[bytes], tar.fileobj).read(_CHUNK):
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError("a header inside is damaged")
+            if stream.last != bytes(_BLOCK):
+                raise tarfile.ReadError("its end is missing")
+
+
+@contextmanager
+def _in_a_line(where: str) -> Iterator[None]:
+    """Say in one line what is wrong with an archive."""
     try:
-        with _open(path) as file:
-            stream = _Bounded(where, file, path.stat().st_size)
-            with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as tar:
-                for number, member in enumerate(tar):
-                    check_members(where, number + 1, stream.packed)
-                    # Headers follow upon the content; tarfile would take in whatever length they say that they have.
-                    stream.limit = tar.offset + _MOST_HEADER
-                    yield Member(name_parts(where, member.name), member.isdir(), partial(_content, where, tar, member))
-                    # tarfile would keep every header
-                    tar.members.clear()  # type: ignore[attr-defined]
-                    tar.pax_headers.clear()  # type: ignore[attr-defined]
-                stream.limit = math.inf
-                # tarfile stops without a word at a damaged header, and where the file ends too early
-                while rest := cast(IO[bytes], tar.fileobj).read(_CHUNK):
-                    if rest.strip(b"\0"):
-                        raise tarfile.ReadError("a header inside is damaged")
-                if stream.last != bytes(_BLOCK):
-                    raise tarfile.ReadError("its end is missing")
+        yield
     except InvalidInputError:
         raise
     except (OSError, EOFError, ValueError, RecursionError, lzma.LZMAError, zlib.error, tarfile.TarError) as error:
@@ -158,6 +165,7 @@ def _content(where: str, tar: tarfile.TarFile, member: tarfile.TarInfo, most: in
         raise InvalidInputError(
             f"{where}: {member.name} inside has {member.size:,} bytes, at most {most:,} are read; pack images"
         )
-    file = tar.extractfile(member)
-    assert file is not None  # it is a plain file
-    return file.read()
+    with _in_a_line(where):
+        file = tar.extractfile(member)
+        assert file is not None  # it is a plain file
+        return file.read()

@@ -18,8 +18,6 @@ from ssdkd_env.tasks.data.tar import Member, check_members, name_parts
 
 #: Bytes of an archive's list of members, of which `zipfile` makes twenty times as much.
 _MOST_LIST = 16 * 2**20
-#: What `zipfile` raises of a damaged archive, an encrypted one, or one in another compression.
-ZIP_ERRORS = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @contextmanager
@@ -46,17 +44,23 @@ def read_zip(where: str, path: Path) -> Iterator[Member]:
         InvalidInputError: when the archive cannot be read, is damaged, or has more in it than images take.
     """
     unpacked, packed = 0, path.stat().st_size
+    with _in_a_line(where), open_zip(where, path) as archive:
+        check_members(where, len(archive.infolist()), packed)
+        for entry in archive.infolist():
+            unpacked += entry.file_size
+            check_unpacked(where, unpacked, packed)
+            parts = name_parts(where, entry.filename.replace("\\", "/"))
+            yield Member(parts, entry.is_dir(), partial(_content, where, archive, entry))
+
+
+@contextmanager
+def _in_a_line(where: str) -> Iterator[None]:
+    """Say in one line what is wrong with an archive: it is damaged, encrypted, or compressed in an unknown way."""
     try:
-        with open_zip(where, path) as archive:
-            check_members(where, len(archive.infolist()), packed)
-            for entry in archive.infolist():
-                unpacked += entry.file_size
-                check_unpacked(where, unpacked, packed)
-                parts = name_parts(where, entry.filename.replace("\\", "/"))
-                yield Member(parts, entry.is_dir(), partial(_content, where, archive, entry))
+        yield
     except InvalidInputError:
         raise
-    except ZIP_ERRORS as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise InvalidInputError(
             f"{where} cannot be read as a zip archive ({one_line(error)}); was it cut short? copy or download it anew"
         ) from error
@@ -78,4 +82,5 @@ def _content(where: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most:
         raise InvalidInputError(
             f"{where}: {entry.filename} inside has {entry.file_size:,} bytes, at most {most:,} are read; pack images"
         )
-    return archive.read(entry)
+    with _in_a_line(where):
+        return archive.read(entry)
