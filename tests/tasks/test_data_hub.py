@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import load_split
 from tests.tasks.data_forms import random_images, refused
 
@@ -32,7 +33,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loader:
 
     def set_up(columns: dict[str, Any], splits: tuple[str, ...] = ("train", "test")) -> None:
         kinds = {name: datasets.Image() for name in columns if name in ("image", "img")}
-        kinds |= {name: datasets.ClassLabel(num_classes=3) for name in columns if name in ("label", "fine_label")}
+        counts = {"label": 3, "fine_label": 3, "coarse_label": 20}
+        kinds |= {name: datasets.ClassLabel(num_classes=counts[name]) for name in columns if name in counts}
         features = datasets.Features({name: kinds.get(name, datasets.Value("int64")) for name in columns})
         held = {split: datasets.Dataset.from_dict(columns, features=features) for split in splits}
 
@@ -69,6 +71,14 @@ def test_fine_labels_are_preferred(loads: Loader) -> None:
 def test_coarse_labels_alone_are_taken(loads: Loader) -> None:
     loads({"coarse_label": LABELS, "img": pictures()})
     assert load_split("data", "hub:owner/pets", "test")[1].tolist() == LABELS
+
+
+def test_the_labels_of_as_many_classes_as_the_task_has_are_taken(loads: Loader) -> None:
+    loads({"coarse_label": [19, 0, 0, 0], "img": pictures(), "fine_label": LABELS})
+    assert load_split("data", "hub:owner/pets", "test", num_classes=20)[1].tolist() == [19, 0, 0, 0]
+    assert load_split("data", "hub:owner/pets", "test", num_classes=3)[1].tolist() == LABELS
+    with pytest.raises(InvalidInputError, match=r"has 3 classes \(0, 1, 2\), and the task has 10"):
+        load_split("data", "hub:owner/pets", "test", num_classes=10)
 
 
 def test_grey_images_get_three_channels(loads: Loader) -> None:

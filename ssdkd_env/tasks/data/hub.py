@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -47,7 +48,7 @@ def read_hub(where: str, name: str, split: str, channels: int, num_classes: int 
         ) from error
     image_column = _choose(where, loaded.column_names, IMAGE_COLUMNS)
     label_column = _label_column(where, loaded, num_classes)
-    images = ImageStack(where, len(loaded), channels, loaded.dataset_size or 0)
+    images = ImageStack(where, len(loaded), channels, loaded.dataset_size or math.inf)
     labels: list[int] = []
     rows = loaded.select_columns([image_column, label_column])
     try:

@@ -51,14 +51,14 @@ class ImageStack:
         where: the user's argument and its value, for error messages.
         count: number of images.
         channels: 1 (grey) or 3 (RGB).
-        packed: bytes of their files, or of the archive that holds them.
+        packed: bytes of their files, or of the archive that holds them; infinite where they are not known.
         size: (height, width) that they must have; None for that of the first.
 
     Raises:
         InvalidInputError: for another number of channels.
     """
 
-    def __init__(self, where: str, count: int, channels: int, packed: int, size: Size = None) -> None:
+    def __init__(self, where: str, count: int, channels: int, packed: float, size: Size = None) -> None:
         if channels not in _MODES:
             raise InvalidInputError(
                 f"{where}: image files give 1 or 3 channels, not {channels}; give an .npz with images "
@@ -152,7 +152,7 @@ def pixels_of(where: str, name: str, image: PillowImage, channels: int, size: Si
     return np.asarray(image).reshape(image.size[1], image.size[0], channels).transpose(2, 0, 1)
 
 
-def check_decoded(where: str, decoded: int, packed: int) -> None:
+def check_decoded(where: str, decoded: int, packed: float) -> None:
     """Refuse images that take far more memory than files of theirs can mean.
 
     Raises:
