@@ -24,6 +24,7 @@ from laboratory.common import about
 from laboratory.specimens import Specimen
 from laboratory.specimens_of_arrays import of_arrays
 from laboratory.specimens_of_checkpoints import of_checkpoints
+from laboratory.specimens_of_data import of_data
 from laboratory.specimens_of_results import of_results
 from laboratory.specimens_of_settings import of_settings
 from laboratory.strangers import Watched, plant, sound_runs, watch
@@ -53,11 +54,8 @@ def main(args: Arguments) -> None:
     """Make, read, watch."""
     check_lines_file("out", args.out)
     out = args.out.resolve()  # because commands are given in a folder of their own
-    chosen = [
-        each
-        for each in (*of_settings(), *of_results(), *of_checkpoints(), *of_arrays())
-        if args.only in f"{each.kind}: {each.holds}"
-    ]
+    tables = (of_settings, of_results, of_checkpoints, of_arrays, of_data)
+    chosen = [each for table in tables for each in table() if args.only in f"{each.kind}: {each.holds}"]
     if not chosen:
         raise InvalidInputError(f"--only {args.only!r}: no file is described so; leave it out to see them all")
     use_one_thread()

@@ -1,10 +1,12 @@
-"""Making files that a stranger might send: see `specimens_of_settings` and `specimens_of_arrays`."""
+"""Making files that a stranger might send: see `specimens_of_settings`, `…_of_arrays` and `…_of_data`."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +107,14 @@ def replaced(kind: str, name: str, content: bytes | None, words: Words) -> Make:
         return words(copy)
 
     return make
+
+
+def zipped(entries: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return made.getvalue()
 
 
 def safetensors(header: str | bytes) -> bytes:

@@ -1,19 +1,15 @@
-"""What weights, archives and images of a stranger may hold, and cards of teachers."""
+"""What weights and archives of a stranger may hold, and cards of teachers."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import pickle
 import shutil
-import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from laboratory.specimens import (
@@ -25,10 +21,10 @@ from laboratory.specimens import (
     Hostile,
     Make,
     Specimen,
-    Words,
     holding,
     out,
     pipe,
+    zipped,
 )
 from ssdkd_env.tasks.digits import DIGITS
 
@@ -38,16 +34,8 @@ _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
 def of_arrays() -> Iterator[Specimen]:
     """All of them."""
-    for table in (_archives, _cards, _weights, _images):
+    for table in (_archives, _cards, _weights):
         yield from table()
-
-
-def _zip(entries: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", compression) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return made.getvalue()
 
 
 def _archives() -> Iterator[Specimen]:
@@ -64,7 +52,7 @@ def _archives() -> Iterator[Specimen]:
     for holds, content in entries.items():
 
         def make(runs: Mapping[str, Path], folder: Path, content: Mapping[str, bytes] = content) -> list[str]:
-            (folder / "a.zip").write_bytes(_zip(content))
+            (folder / "a.zip").write_bytes(zipped(content))
             return export(folder / "a.zip")
 
         yield Specimen("archive", holds, make)
@@ -123,99 +111,10 @@ def _torch_file(tensor: torch.Tensor, compressed: bool = False, name: str = "con
         torch.save({name: tensor}, folder / "plain.pth")
         if compressed:
             with zipfile.ZipFile(folder / "plain.pth") as plain:
-                (folder / "t.pth").write_bytes(_zip({entry: plain.read(entry) for entry in plain.namelist()}))
+                (folder / "t.pth").write_bytes(zipped({entry: plain.read(entry) for entry in plain.namelist()}))
             (folder / "plain.pth").unlink()
         else:
             (folder / "plain.pth").rename(folder / "t.pth")
         return _teacher(folder / "t.pth")
 
     return make
-
-
-def _npy(shape: str, content: bytes = b"", dtype: str = "|u1") -> bytes:
-    """An array's file that declares a shape, whatever its content."""
-    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
-
-
-def _images() -> Iterator[Specimen]:
-    """Real images, for the reported accuracy."""
-
-    def distill(path: Path) -> list[str]:
-        return ["distill", "--evaluation", str(path), "--budget.rounds", "1", *out(path.parent)]
-
-    few = np.zeros(3, dtype=np.int64)
-    labels = io.BytesIO()
-    np.save(labels, few)
-    for holds, entries in {
-        "40 GB declared": {"images.npy": _npy("(40000000000, 1, 1, 1)"), "labels.npy": labels.getvalue()},
-        "2 GB of zeros, compressed": {
-            "images.npy": _npy("(2000000000, 1, 1, 1)", bytes(2_000_000_000)),
-            "labels.npy": labels.getvalue(),
-        },
-        "pickled objects": {
-            "images.npy": _npy("(1,)", pickle.dumps(Hostile()), "|O"),
-            "labels.npy": labels.getvalue(),
-        },
-    }.items():
-
-        def make(runs: Mapping[str, Path], folder: Path, entries: Mapping[str, bytes] = entries) -> list[str]:
-            (folder / "i.npz").write_bytes(_zip(entries))
-            return distill(folder / "i.npz")
-
-        yield Specimen("images", holds, make)
-    yield Specimen("images", "a named pipe", pipe("i.npz", distill))
-    yield Specimen("images", "an image of 10^9 pixels", _in_tar(_png(31_000, 33_000), distill))
-    yield Specimen(
-        "images",
-        "escapes as the name of a class",
-        _in_tar(b"no image", distill, name=f"test/{ESCAPES.replace('/', '')}/a.png"),
-    )
-    yield Specimen("images", "a link out of the archive", _in_tar(None, distill))
-    yield Specimen("images", "600 MB of zeros in a compressed archive", _in_tar(bytes(600_000_000), distill))
-    yield Specimen(
-        "images",
-        "a call in CIFAR's batches",
-        _in_tar(
-            pickle.dumps(Hostile()),
-            lambda path: [
-                "distill",
-                "--task",
-                "cifar10",
-                "--data-root",
-                str(path),
-                "--teacher",
-                str(DIGITS.teacher_weights),
-                "--teacher-arch",
-                "resnet20",
-                *out(path.parent),
-            ],
-            name="cifar-10-batches-py/test_batch",
-        ),
-    )
-
-
-def _in_tar(content: bytes | None, words: Words, name: str = "test/0/a.png") -> Make:
-    def make(runs: Mapping[str, Path], folder: Path) -> list[str]:
-        with tarfile.open(folder / "i.tar.gz", "w:gz", compresslevel=1) as archive:
-            entry = tarfile.TarInfo(name)
-            if content is None:
-                entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
-                archive.addfile(entry)
-            else:
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-        return words(folder / "i.tar.gz")
-
-    return make
-
-
-def _png(width: int, height: int) -> bytes:
-    """A grey picture that is all black."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
-    pixels = zlib.compress(bytes((width + 1) * height), 1)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

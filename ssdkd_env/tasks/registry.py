@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -150,7 +151,7 @@ def load_task(
         )
     _check_work_scale(work_scale, budget)
     path = Path(spec.teacher_weights)
-    stamps = [Path(file).stat().st_mtime_ns for file in (path, evaluation) if file and Path(file).is_file()]
+    stamps = [os.stat(file).st_mtime_ns for file in (path, evaluation) if file and os.path.isfile(file)]
     loaded = _loaded.get(repr((spec, stamps)), lambda: _load(spec, path, stamps)).with_budget(wanted)
     batch = min(wanted.batch_size, 2)  # of which a network either can learn, or more do not help
     # Refuses a student that does not fit, too.

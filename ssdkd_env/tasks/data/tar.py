@@ -18,7 +18,7 @@ from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.reading import check_regular, check_unpacked
 
 #: Members that any archive may have, and bytes of it that each further one must take: images take more.
-_SURELY_FINE, _LEAST_PACKED = 100_000, 200
+_SURELY_FINE, _LEAST_PACKED = 20_000, 200
 #: Bytes of the headers of one member, and letters of a name.
 _MOST_HEADER, _MOST_NAME = 2**18, 1000
 #: Bytes of a tar block; an archive ends with blocks of zeros.
@@ -95,7 +95,7 @@ def check_members(where: str, count: int, packed: int) -> None:
     """Refuse an archive with more members than images have room in it.
 
     Raises:
-        InvalidInputError: when there are more than 100,000, and one for every 200 bytes of the archive.
+        InvalidInputError: when there are more than 20,000, and one for every 200 bytes of the archive.
     """
     if count > _SURELY_FINE + packed // _LEAST_PACKED:
         raise InvalidInputError(
