@@ -170,7 +170,7 @@ def _labelled_files() -> Iterator[Specimen]:
 
         yield Specimen("NYUv2's file", holds, make)
     for holds, content in {
-        "2 GB of splits": b"MATLAB 5.0".ljust(128) + struct.pack("<2L", 2, 2**31),
+        "2 GB of splits": b"MATLAB 5.0".ljust(124) + b"\0\1IM" + struct.pack("<2L", 14, 2**31),
         "splits in a file of a megabyte": bytes(2**20),
     }.items():
 

@@ -90,7 +90,9 @@ def test_channels_may_come_last(tmp_path: Path) -> None:
 
 def test_arrays_as_medmnist_has_them(tmp_path: Path) -> None:
     path = tmp_path / "pathmnist.npz"
-    arrays = {f"{split}_images": IMAGES.transpose(0, 2, 3, 1) // part for part, split in enumerate(("train", "val"), 1)}
+    arrays: dict[str, Any] = {
+        f"{split}_images": IMAGES.transpose(0, 2, 3, 1) // part for part, split in enumerate(("train", "val"), 1)
+    }
     np.savez(path, **arrays, train_labels=LABELS[:, None], val_labels=LABELS[::-1, None])
     train, test = read_both("--data", path, TASK)
     assert np.array_equal(train[0].numpy(), IMAGES) and np.array_equal(test[0].numpy(), IMAGES // 2)

@@ -36,6 +36,8 @@ _UNKNOWN = 254
 #: Raised whenever decoding changes, so that what was kept before is made anew.
 _FORMAT = 1
 
+#: Pixels of a label map that are turned into classes at a time.
+_MOST_ROWS = 2**20
 #: Bytes of a file that names the images of a split.
 _MOST_NAMES = 2**23
 
@@ -342,7 +344,9 @@ def _decode(where: str, name: str, content: bytes, form: MapForm, void: int) -> 
     if void >= form.num_classes and pixels.dtype == np.uint8:
         pixels[pixels == VOID] = void  # no class has this number, whatever else means none
     try:
-        classes = to_classes(f"{where}: {name}", torch.from_numpy(pixels), form.num_classes, void).numpy()
+        # A few rows at a time: of a photograph's 25 megapixels it would take hundreds of megabytes.
+        rows = torch.from_numpy(pixels).tensor_split(-(-pixels.size // _MOST_ROWS))
+        classes = np.concatenate([to_classes(f"{where}: {name}", part, form.num_classes, void) for part in rows])
     except InvalidInputError as error:
         raise InvalidInputError(f"{error}; correct it, or give the number that means no class as void=") from error
     if palette is not None and form.colours:

@@ -18,6 +18,7 @@ from ssdkd_env.tasks.data.images import Size, to_channels
 from ssdkd_env.tasks.data.locate import image_splits, npz_splits
 from ssdkd_env.tasks.data.members import list_members, stamp_of
 from ssdkd_env.tasks.data.npz import load_npz
+from ssdkd_env.tasks.data.tar import Parts
 from ssdkd_env.tasks.data.trees import SPLITS, arrange, read_images
 from ssdkd_env.tasks.task import LabelledImages
 
@@ -130,7 +131,7 @@ def _load_folder(wanted: _Wanted, path: Path) -> LabelledImages:
     if not folders:
         for dataset, layout in BATCH_LAYOUTS.items():
             if has_batches(path, layout):  # not kept: they are quick to read, and a copy would take as much disk again
-                found = {(name,): name for name in layout.files[wanted.split]}
+                found: dict[Parts, str] = {(name,): name for name in layout.files[wanted.split]}
                 return read_batches(wanted.where, path, found, dataset, wanted.num_classes)[wanted.split]
         if files := npz_splits(path):
             return load_npz(wanted.argument, files.get(wanted.split, path / f"{wanted.split}.npz"), wanted.split)
