@@ -113,6 +113,17 @@ def test_a_file_names_the_images_of_a_split(tmp_path: Path, lines: str, packed: 
     check(write_tar(tmp_path / "toys.tar", files) if packed else write_files(tmp_path / "toys", files))
 
 
+def test_a_naming_file_with_a_byte_order_mark_or_in_another_encoding(tmp_path: Path) -> None:
+    files = files_of("images", "labels")
+    name = Path(next(iter(files))).stem
+    folder = write_files(tmp_path / "toys", files | {"train.txt": name.encode("utf-8-sig")})
+    assert len(load_maps("data", folder, "train", FORM)[0]) == 1
+    for encoding in ("utf-16", "latin-1"):
+        write_files(folder, {"train.txt": f"{name}é".encode(encoding)})
+        with pytest.raises(InvalidInputError, match=r"train\.txt is no text in UTF-8 .*; save it so"):
+            load_maps("data", folder, "train", FORM)
+
+
 def test_the_order_is_that_of_the_naming_file(tmp_path: Path) -> None:
     files = files_of("images", "labels") | {"train.txt": b"street_1\nstreet_0\n"}
     images, labels = load_maps("data", write_files(tmp_path / "toys", files), "train", FORM)
