@@ -13,14 +13,14 @@ than `FEWEST` of several, or fewer seeds, there is none: the value of each run, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssdkd_agents.analysis.statistics import BOOTSTRAP_RESAMPLES, FEWEST, Interval
+from ssdkd_agents.analysis.statistics import BOOTSTRAP_RESAMPLES, FEWEST, Interval, resamples_at_once
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -57,10 +57,10 @@ class _Sample:
         self.run: IntArray = np.array([row[1] for row in rows], dtype=np.int64)
         self.seed: IntArray = np.array([row[2] for row in rows], dtype=np.int64)
 
-    def weights(self, random: np.random.Generator) -> FloatArray:
-        """How often each score is in each resample: (resamples, scores) float64."""
+    def resamples(self, random: np.random.Generator, step: int) -> Iterator[FloatArray]:
+        """How often each score is in each resample; see `_resamples`."""
         seeds, place = np.unique(self.seed, return_inverse=True)
-        return _draws(random, self.run_count)[:, self.run] * _draws(random, len(seeds))[:, place]
+        yield from _resamples(random, step, (self.run_count, self.run), (len(seeds), place))
 
     def few(self) -> IntArray | None:
         """The run, or else the seed, of each score, where there are too few of them for an interval."""
@@ -78,7 +78,8 @@ class _Sample:
         few = self.few()
         if few is not None:
             return Interval.of_few(of(self.values), (of(self.values[few == unit]) for unit in np.unique(few)))
-        resampled = statistic(self.values, self.weights(np.random.default_rng(seed)))
+        parts = self.resamples(np.random.default_rng(seed), resamples_at_once(len(self.values)))
+        resampled = np.concatenate([statistic(self.values, weights) for weights in parts])
         return _interval(of(self.values), resampled, confidence)
 
 
@@ -130,14 +131,17 @@ def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 
         ValueError: when either has no score.
     """
     first, second = _Sample(runs), _Sample(reference)
-    random = np.random.default_rng(seed)
-    wins = _wins(first.values[:, None], second.values[None, :])
+    below, through = (np.searchsorted(second.values, first.values, side) for side in ("left", "right"))
+    estimate = float((below + through).mean() / (2 * len(second.values)))
     if first.few() is not None or second.few() is not None:
-        return Interval.of_few(float(wins.mean()))
-    first_weights, second_weights = first.weights(random), second.weights(random)
-    won = ((first_weights @ wins) * second_weights).sum(axis=1)
-    pairs = first_weights.sum(axis=1) * second_weights.sum(axis=1)
-    return _interval(float(wins.mean()), _share(won, pairs), confidence)
+        return Interval.of_few(estimate)
+    random, step = np.random.default_rng(seed), resamples_at_once(len(first.values) + len(second.values))
+    shares = []
+    for ours, theirs in zip(first.resamples(random, step), second.resamples(random, step), strict=True):
+        up_to = np.pad(theirs.cumsum(axis=1), ((0, 0), (1, 0)))  # of the reference's scores, how many are lower
+        won = (ours * (up_to[:, below] + up_to[:, through])).sum(axis=1) / 2
+        shares.append(_share(won, ours.sum(axis=1) * theirs.sum(axis=1)))
+    return _interval(estimate, np.concatenate(shares), confidence)
 
 
 def paired_probability_of_improvement(
@@ -163,12 +167,10 @@ def paired_probability_of_improvement(
     seeds, place = np.unique(first.seed[here], return_inverse=True)
     if _are_few(first.run_count, second.run_count, len(seeds)):
         return Interval.of_few(float(wins.mean()))
-    weights = (
-        _draws(random, first.run_count)[:, first.run[here]]
-        * _draws(random, second.run_count)[:, second.run[there]]
-        * _draws(random, len(seeds))[:, place]
-    )
-    return _interval(float(wins.mean()), _share(weights @ wins, weights.sum(axis=1)), confidence)
+    drawn = (first.run_count, first.run[here]), (second.run_count, second.run[there]), (len(seeds), place)
+    parts = _resamples(random, resamples_at_once(len(here)), *drawn)
+    shares = [_share(weights @ wins, weights.sum(axis=1)) for weights in parts]
+    return _interval(float(wins.mean()), np.concatenate(shares), confidence)
 
 
 def performance_profile(runs: Runs, thresholds: FloatArray, confidence: float = 0.95, seed: int = 0) -> Profile:
@@ -188,8 +190,8 @@ def performance_profile(runs: Runs, thresholds: FloatArray, confidence: float = 
     if sample.few() is not None:
         unknown = np.full(len(thresholds), math.nan)
         return Profile(thresholds, above.mean(axis=0), unknown, unknown)
-    weights = sample.weights(np.random.default_rng(seed))
-    resampled = _share(weights @ above, weights.sum(axis=1)[:, None])
+    parts = sample.resamples(np.random.default_rng(seed), resamples_at_once(len(sample.values)))
+    resampled = np.concatenate([_share(weights @ above, weights.sum(axis=1)[:, None]) for weights in parts])
     low, high = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return Profile(thresholds, above.mean(axis=0), low, high)
 
@@ -199,11 +201,32 @@ def _are_few(*counts: int) -> bool:
     return any(1 < count < FEWEST for count in counts) or all(count == 1 for count in counts)
 
 
-def _draws(random: np.random.Generator, count: int) -> FloatArray:
+def _resamples(
+    random: np.random.Generator, step: int, *drawn: tuple[int, IntArray | NDArray[np.intp]]
+) -> Iterator[FloatArray]:
+    """How often each score is in each resample, (`step`, scores) float64, until there were `BOOTSTRAP_RESAMPLES`.
+
+    Args:
+        random: what is drawn from.
+        step: resamples at once.
+        drawn: how many things are drawn from, and to which of them each score belongs; a score is there as often as
+            all of its things together.
+    """
+    draws = [(_draws(random, count, step), place) for count, place in drawn]
+    for first in range(0, BOOTSTRAP_RESAMPLES, step):
+        weights = [counts[first : first + step][:, place].astype(np.float64) for counts, place in draws]
+        yield math.prod(weights[1:], start=weights[0])
+
+
+def _draws(random: np.random.Generator, count: int, step: int) -> NDArray[np.int32]:
     """How often each of `count` things is drawn in `count` draws with replacement, for each resample."""
     if count == 1:  # a single training run says nothing of the noise between them
-        return np.ones((BOOTSTRAP_RESAMPLES, 1))
-    return random.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_RESAMPLES).astype(np.float64)
+        return np.ones((BOOTSTRAP_RESAMPLES, 1), dtype=np.int32)
+    draws = np.empty((BOOTSTRAP_RESAMPLES, count), dtype=np.int32)
+    for first in range(0, BOOTSTRAP_RESAMPLES, step):
+        part = draws[first : first + step]
+        part[:] = random.multinomial(count, np.full(count, 1 / count), size=len(part))
+    return draws
 
 
 def _wins(first: FloatArray, second: FloatArray) -> FloatArray:

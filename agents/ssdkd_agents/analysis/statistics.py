@@ -18,6 +18,9 @@ FEWEST = 5
 METHOD = f"95 % percentile bootstrap, {BOOTSTRAP_RESAMPLES:,} resamples"
 IN_PLACE = f"fewer than {FEWEST} have no interval: the values themselves stand in brackets"
 
+#: Numbers of resamples that are held at once.
+_PART = 4_000_000
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -56,6 +59,11 @@ class Interval:
         return f"{self.mean:.{digits}f}" + (f" ({listed})" if listed else "")
 
 
+def resamples_at_once(values: int) -> int:
+    """Resamples of so many values that are held at once: all of them would take gigabytes for a few thousand."""
+    return max(_PART // values, 1)
+
+
 def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int = 0) -> Interval:
     """Mean over seeds with a percentile bootstrap interval, which fewer than `FEWEST` have not.
 
@@ -67,7 +75,9 @@ def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int 
         raise ValueError("an interval needs at least one value")
     if len(sample) < FEWEST:
         return Interval.of_few(float(sample.mean()), sample.tolist())
-    resamples = np.random.default_rng(seed).choice(sample, (BOOTSTRAP_RESAMPLES, len(sample))).mean(axis=1)
+    random, step = np.random.default_rng(seed), resamples_at_once(len(sample))
+    sizes = [min(step, BOOTSTRAP_RESAMPLES - first) for first in range(0, BOOTSTRAP_RESAMPLES, step)]
+    resamples = np.concatenate([random.choice(sample, (size, len(sample))).mean(axis=1) for size in sizes])
     low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(sample.mean()), float(low), float(high))
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, trim_mean
+from ssdkd_agents.analysis import statistics
 from ssdkd_agents.analysis.comparison import (
     Runs,
     interquartile_mean,
@@ -211,3 +212,24 @@ def test_nothing_is_no_sample(runs: Runs) -> None:
     with pytest.raises(ValueError, match="at least one score"):
         probability_of_improvement([{1: 0.0}], runs)
     assert paired_probability_of_improvement([{1: 0.0}], [{2: 0.0}]) is None
+
+
+def test_how_many_resamples_are_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, others = [drawn(number, 6) for number in range(5)], [drawn(number, 7, 0.5) for number in range(9, 15)]
+    thresholds = np.linspace(-2, 2, 5)
+
+    def everything() -> list[object]:
+        profile = performance_profile(runs, thresholds)
+        return [
+            *(statistic(runs) for statistic in (mean_score, interquartile_mean)),
+            *(compare(runs, others) for compare in (probability_of_improvement, paired_probability_of_improvement)),
+            bootstrap_mean(runs[0].values()),
+            profile.low.tolist(),
+            profile.high.tolist(),
+        ]
+
+    together = everything()
+    monkeypatch.setattr(statistics, "_PART", 1_000)
+    assert everything() == together
+    monkeypatch.setattr(statistics, "BOOTSTRAP_RESAMPLES", 9_000)
+    assert everything() != together
