@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
+
+import numpy as np
 
 from ssdkd_env.errors import InvalidInputError
 
 SettingsT = TypeVar("SettingsT")
+
+#: The largest seed of an episode: files that name one hold no larger number.
+MOST_SEED = 2**63 - 1
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers, truth values and text as Python's, and its arrays as lists, wherever settings hold them.
+
+    Searches and data frames give them, and they are the numbers that they are. Other values stay as they are.
+    """
+    if isinstance(value, np.generic):
+        return float(value) if isinstance(value, np.floating) else value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {plain(name): plain(part) for name, part in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a `plain` value is a whole number; a truth value is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite_number(value: Any) -> TypeGuard[float]:
+    """Whether a `plain` value is a number that one can calculate with; a truth value is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # not so of NaN, nor of a whole number that no float can hold
+
+
+def check_seed(argument: str, value: Any) -> int:
+    """A seed as Python's number.
+
+    Raises:
+        InvalidInputError: when it is no whole number, or one outside the range.
+    """
+    seed = plain(value)
+    if not is_whole(seed) or not 0 <= seed <= MOST_SEED:
+        raise InvalidInputError(f"{argument}={value!r}: expected a whole number from 0 to 2**63 - 1")
+    return seed
 
 
 def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any] | None) -> SettingsT:
@@ -18,7 +62,7 @@ def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any
     Args:
         settings: the defaults.
         argument: name of the user's argument, for error messages.
-        options: field name → value; a whole number serves where a float is expected.
+        options: field name → value, Python's or NumPy's; a whole number serves where a float is expected.
 
     Raises:
         InvalidInputError: when a name is unknown, or a value has another type than the default it replaces or is
@@ -35,8 +79,8 @@ def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any
             raise InvalidInputError(
                 f"{argument} has no setting {name!r}; choose among: {', '.join(sorted(known - {'name', 'source'}))}"
             )
-        default = getattr(settings, name)
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        default, value = getattr(settings, name), plain(value)
+        if isinstance(default, float) and is_finite_number(value):
             value = float(value)
         if isinstance(default, tuple) and isinstance(value, list):
             value = tuple(value)
@@ -48,11 +92,6 @@ def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any
             raise InvalidInputError(f"{argument}[{name!r}]={value}: expected a finite number")
         values[name] = value
     return replace(settings, **values)  # type: ignore[type-var]
-
-
-def is_finite_number(value: Any) -> bool:
-    """Whether what a file gives is a number that one can calculate with."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def essence(value: Any) -> Any:

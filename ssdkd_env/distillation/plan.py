@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.settings import is_finite_number, is_whole, plain
 
 if TYPE_CHECKING:
     from ssdkd_env.distillation.scoring import Scorer
@@ -50,7 +51,8 @@ class SamplingPlan:
             expected gradient is that of draws from P (Schaul et al. 2016, sec. 3.4): the baseline of the draws.
 
     Raises:
-        InvalidInputError: when a number is not finite or leaves its range, or both logits and a scorer are given.
+        InvalidInputError: when a number is none, is not finite or leaves its range, or both logits and a scorer are
+            given.
     """
 
     discrepancy_exponent: float = 1.0
@@ -69,20 +71,37 @@ class SamplingPlan:
     student_steps: int | None = None
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            if each.name not in ("logits", "scorer"):
+                object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
         for name in ("discrepancy_exponent", "diversity_exponent", "difficulty_exponent"):
-            if not math.isfinite(getattr(self, name)):
-                raise InvalidInputError(f"SamplingPlan.{name}={getattr(self, name)}: expected a finite number")
+            self._check(name, "a finite number", is_finite_number)
         for name in ("importance_exponent", "replaced_share"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InvalidInputError(f"SamplingPlan.{name}={getattr(self, name)}: expected a number in [0, 1]")
-        for name in ("phi_diversity_exponent", "phi_difficulty_exponent", "adversarial_scale"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise InvalidInputError(f"SamplingPlan.{name}={value}: expected a finite number ≥ 0")
+            self._check(name, "a number in [0, 1]", lambda value: is_finite_number(value) and 0 <= value <= 1)
+        self._check("adversarial_scale", "a finite number ≥ 0", _is_not_negative)
+        for name in ("phi_diversity_exponent", "phi_difficulty_exponent"):
+            self._check(name, "a finite number ≥ 0", lambda value: value is None or _is_not_negative(value))
         for name in ("inversion_steps", "student_steps"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise InvalidInputError(f"SamplingPlan.{name}={value}: expected a whole number of at least 1")
+            self._check(
+                name,
+                "a whole number of at least 1",
+                lambda value: value is None or (is_whole(value) and value >= 1),
+            )
+        self._check("reweighted", "True or False", lambda value: isinstance(value, bool))
         check_choice("SamplingPlan.replacement", self.replacement, REPLACEMENTS)
         if self.logits is not None and self.scorer is not None:
             raise InvalidInputError("SamplingPlan: logits and scorer exclude each other; give one of them")
+
+    def _check(self, name: str, expected: str, fits: Callable[[Any], bool]) -> None:
+        value = getattr(self, name)
+        if not fits(value):
+            raise InvalidInputError(f"SamplingPlan.{name}={value!r}: expected {expected}")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's: agents have them from NumPy and PyTorch."""
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else plain(value)
+
+
+def _is_not_negative(value: Any) -> bool:
+    return is_finite_number(value) and value >= 0

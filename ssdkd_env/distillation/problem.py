@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.settings import is_whole, plain
 
 #: Settings of a budget that count images in memory at once, and the most that they can be: a file may name any number.
 OF_IMAGES, MOST_IMAGES = ("candidates", "batch_size", "buffer_capacity"), 10_000_000
@@ -43,14 +44,17 @@ class Budget:
     work: int = 0
 
     def __post_init__(self) -> None:
-        if self.work < 0:
-            raise InvalidInputError(f"budget['work']={self.work}: expected multiply-adds, or 0 to count rounds")
         for setting in fields(self):
+            number = plain(getattr(self, setting.name))
+            object.__setattr__(self, setting.name, number)
+            if setting.name == "work":
+                if not is_whole(number) or number < 0:
+                    raise InvalidInputError(f"budget['work']={number!r}: expected multiply-adds, or 0 to count rounds")
+                continue
             most = MOST_IMAGES if setting.name in OF_IMAGES else MOST_STEPS
-            if setting.name != "work" and not 1 <= getattr(self, setting.name) <= most:
+            if not is_whole(number) or not 1 <= number <= most:
                 raise InvalidInputError(
-                    f"budget[{setting.name!r}]={getattr(self, setting.name)}: expected a whole number of at least 1 "
-                    f"and at most {most:,}"
+                    f"budget[{setting.name!r}]={number!r}: expected a whole number of at least 1 and at most {most:,}"
                 )
 
 

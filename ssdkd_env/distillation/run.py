@@ -29,6 +29,7 @@ from ssdkd_env.distillation.student import StudentTrainer
 from ssdkd_env.distillation.work import LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.folding import FoldedTwin
+from ssdkd_env.settings import check_seed
 from ssdkd_env.threads import one_at_a_time
 
 
@@ -42,7 +43,7 @@ class DistillationRun:
     Args:
         task: teacher, networks, sizes and budget.
         method: the settings of inversion, memory and loss.
-        seed: of everything in this run.
+        seed: of everything in this run, from 0 to 2**63 − 1.
         device: where it all happens.
         backend: `"plain"`, the reference; `"fast"`, the same numbers but for rounding, with BatchNorm folded in the
             teacher that answers and less overhead a step; `"compiled"`, the fast one whose hot loops go through
@@ -60,7 +61,8 @@ class DistillationRun:
         synthesized_difficulty: (DIFFICULTY_BINS,) float64, all of them in bins of 1 − p_T.
 
     Raises:
-        InvalidInputError: when the method needs real training images and the task has none.
+        InvalidInputError: when the seed is out of range, or the method needs real training images and the task has
+            none.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class DistillationRun:
     ) -> None:
         self.task = task
         self.method = method
-        self.seed = seed
+        self.seed = seed = check_seed("seed", seed)
         self.device = torch.device(device)
         self.backend = choose_backend(backend)
         self.precision = choose_precision(precision, self.device, task.spec.image_shape)

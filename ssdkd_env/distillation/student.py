@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.updates import FastUpdate, PlainUpdate, StudentUpdate
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.settings import is_finite_number, plain
 
 #: The cosine schedule ends at this share of its start (0.2 → 2e-4 in the standard protocol).
 FINAL_LR_SHARE = 1e-3
@@ -39,11 +40,12 @@ class StudentSettings:
     temperature: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise InvalidInputError(f"student['temperature']={self.temperature}: expected a number above 0")
-        for name in ("lr", "momentum", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise InvalidInputError(f"student[{name!r}]={getattr(self, name)}: expected a number of at least 0")
+        for each in fields(self):
+            value = plain(getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+            if not is_finite_number(value) or value < 0 or (each.name == "temperature" and value == 0):
+                least = "above 0" if each.name == "temperature" else "of at least 0"
+                raise InvalidInputError(f"student[{each.name!r}]={value!r}: expected a number {least}")
 
 
 class StudentTrainer:

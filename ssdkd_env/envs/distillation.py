@@ -28,6 +28,7 @@ from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.reading import fitting
+from ssdkd_env.settings import check_seed
 from ssdkd_env.tasks import Task
 from ssdkd_env.threads import one_at_a_time
 
@@ -249,12 +250,13 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         """Start a new run; see the class.
 
         Args:
-            seed: of the environment's random stream; None goes on with it.
+            seed: of the environment's random stream, from 0 to 2**63 − 1; None goes on with it.
             options: `{"instance": 3}` takes that instance of the set instead of drawing one.
 
         Raises:
-            InvalidInputError: when there is no such instance.
+            InvalidInputError: when the seed is out of range, or there is no such instance.
         """
+        seed = None if seed is None else check_seed("seed", seed)
         self.instances.wanted(options)  # before the random stream begins anew
         super().reset(seed=seed)
         self._take_task(self.instances.choose(self.np_random, options))

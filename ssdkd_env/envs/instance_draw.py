@@ -11,8 +11,12 @@ from ssdkd_env.distillation import Method
 from ssdkd_env.distillation.costs import allowance_of
 from ssdkd_env.envs.actions import check_work
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.settings import is_whole, plain
 from ssdkd_env.tasks import Instance, Task, find_instances, load_task
 from ssdkd_env.tasks.instances import CHOSEN
+
+#: What a reset may be told; the mask is the vector environment's, which tells its members all that it is told.
+OPTIONS = ("instance", "reset_mask")
 
 
 class InstanceDraw:
@@ -88,15 +92,19 @@ class InstanceDraw:
         """The number of the instance that a reset's options ask for; None where it is to be drawn.
 
         Raises:
-            InvalidInputError: when there is no such instance.
+            InvalidInputError: when there is no such instance, or options of another name are given.
         """
-        wanted = (options or {}).get("instance")
+        if not isinstance(options, Mapping | None):
+            raise InvalidInputError(f"options={options!r}: expected a mapping, such as {{'instance': 0}}")
+        for name in options or {}:
+            if name not in OPTIONS:
+                raise InvalidInputError(f"options has no {name!r}; choose among: {', '.join(OPTIONS)}")
+        wanted = plain((options or {}).get("instance"))
         if wanted is None:
             return None
-        whole = isinstance(wanted, int | np.integer) and not isinstance(wanted, bool)
-        if not whole or not 0 <= wanted < len(self):
+        if not is_whole(wanted) or not 0 <= wanted < len(self):
             raise InvalidInputError(f"options['instance']={wanted!r}: expected a number from 0 to {len(self) - 1}")
-        return int(wanted)
+        return wanted
 
 
 def _refuse_conflicts(name: str | None, instances: tuple[Instance, ...], fixed: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from ssdkd_env.envs.observations import OBSERVATIONS
 from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.renamed import refuse_old_names
+from ssdkd_env.settings import is_whole, plain
 
 #: Settings that an agent must find as it was trained with.
 FACE = ("action", "observation", "history", "rounds_per_step")
@@ -41,6 +42,8 @@ MOST = {"history": 1_000, "rounds_per_step": 1_000_000, "evaluate_every_rounds":
 @dataclass(frozen=True)
 class EnvSettings:
     """The arguments of `SSDKDEnv`, by the same names in Python, on the command line and in files.
+
+    NumPy's numbers serve wherever Python's do.
 
     Attributes:
         task: name of a task, or import path `"package.module:spec"` of a `TaskSpec`.
@@ -126,10 +129,14 @@ class EnvSettings:
     render_mode: str | None = None
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
         for name, most in MOST.items():
             count = getattr(self, name)
-            if not isinstance(count, int) or not 1 <= count <= most:
+            if not is_whole(count) or not 1 <= count <= most:
                 raise InvalidInputError(f"{name}={count!r}: expected a whole number of at least 1 and at most {most:,}")
+        if not isinstance(self.clock, bool):
+            raise InvalidInputError(f"clock={self.clock!r}: expected True or False")
         if self.render_mode is not None:
             check_choice("render_mode", self.render_mode, ("rgb_array",))
         choose_backend(self.backend)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +13,7 @@ from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
 from ssdkd_env.envs.tuning import Choice, choose, choose_by_size
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.settings import check_seed, is_whole, plain
 
 #: How steps are done: one environment after the other, the same in several processes, or equal work together.
 BACKENDS = ("loop", "process", "grouped")
@@ -46,9 +46,10 @@ class SubEnvironments:
 
     def __init__(self, count: int, kwargs: Mapping[str, Any], backend: str, processes: int | None) -> None:
         check_backend(backend)
-        if not _is_whole(count) or count < 1:
+        count, processes = plain(count), plain(processes)
+        if not is_whole(count) or count < 1:
             raise InvalidInputError(f"num_envs={count!r}: expected a whole number of at least 1")
-        if processes is not None and not (_is_whole(processes) and 1 <= processes <= count):
+        if processes is not None and not (is_whole(processes) and 1 <= processes <= count):
             raise InvalidInputError(f"processes={processes!r}: expected a whole number from 1 to num_envs={count}")
         self.count = count
         self.first = SSDKDEnv(**kwargs)
@@ -71,8 +72,10 @@ class SubEnvironments:
             options: of the members that are to be given some; see `SSDKDEnv.reset`.
 
         Raises:
-            InvalidInputError: when there is no instance that the options ask for; no member has been reset then.
+            InvalidInputError: when a seed is out of range, or there is no instance that the options ask for; no member
+                has been reset then.
         """
+        seeds = {index: None if seed is None else check_seed("seed", seed) for index, seed in seeds.items()}
         given = {index: (options or {}).get(index) for index in seeds}
         for each in given.values():
             self.first.instances.wanted(each)
@@ -164,10 +167,6 @@ def one_each(argument: str, values: Any, count: int) -> list[Any]:
         shown = " ".join(repr(values).split())[:100]
         raise InvalidInputError(f"{argument}={shown}: expected {count} values, one for each environment")
     return items
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral)
 
 
 def _decide(env: SSDKDEnv, count: int, backend: str, processes: int | None) -> Choice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from ssdkd_env.envs.distillation import SSDKDEnv
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.sub_environments import SubEnvironments, one_each
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.settings import check_seed
 
 BoolArray = NDArray[np.bool_]
 #: What `step` returns: observations, rewards, terminations, truncations, infos.
@@ -63,7 +65,7 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         self._environments = SubEnvironments(num_envs, kwargs, vectorization, processes)
         self.choice = self._environments.choice
         first = self._environments.first
-        self.num_envs = num_envs
+        self.num_envs = num_envs = self._environments.count
         self.metadata = SSDKDEnv.metadata | {"autoreset_mode": self.autoreset_mode}
         self.render_mode = first.render_mode
         self.single_observation_space, self.single_action_space = first.observation_space, first.action_space
@@ -85,8 +87,10 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
                 `SSDKDEnv.reset`, for every environment.
 
         Raises:
-            InvalidInputError: when a list of seeds or a mask has another length, or an option is refused.
+            InvalidInputError: when a list of seeds or a mask has another length, a seed is out of range, or an option
+                is refused; no environment has been reset then.
         """
+        self._environments.first.instances.wanted(options)  # refuses what is none, before the mask is looked for
         mask = self._mask(options)
         chosen = dict(enumerate(self._seeds(seed)))
         seeds = {index: chosen[index] for index in np.flatnonzero(mask).tolist()}
@@ -102,9 +106,10 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
     def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
         if seed is None:
             return [None] * self.num_envs
-        if isinstance(seed, int):
-            return [seed + index for index in range(self.num_envs)]
-        return one_each("seed", seed, self.num_envs)
+        if isinstance(seed, Iterable):
+            return one_each("seed", seed, self.num_envs)
+        first = check_seed("seed", seed)
+        return [first + index for index in range(self.num_envs)]
 
     def _mask(self, options: dict[str, Any] | None) -> BoolArray:
         mask = (options or {}).get("reset_mask")

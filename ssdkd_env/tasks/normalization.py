@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.settings import is_finite_number
+from ssdkd_env.settings import is_finite_number, plain
 
 #: Beyond it a number is of pixels from 0 to 255.
 _MOST = 2.0
@@ -16,7 +16,7 @@ def check_normalization(argument: str, values: Any, channels: int) -> tuple[floa
 
     Args:
         argument: name of the user's argument, or of what a file has; one that ends in `std` is a standard deviation.
-        values: a list or tuple.
+        values: a list, a tuple or an array.
         channels: how many the images have.
 
     Raises:
@@ -24,6 +24,7 @@ def check_normalization(argument: str, values: Any, channels: int) -> tuple[floa
             numbers are of pixels from 0 to 255.
     """
     deviation = argument.endswith("std")
+    values = plain(values)
     numbers = isinstance(values, list | tuple) and all(map(is_finite_number, values))
     if not numbers or len(values) != channels or (deviation and min(values) <= 0):
         expected = f"{channels} finite numbers{' above 0' if deviation else ''}, one a channel"

@@ -19,7 +19,7 @@ from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.networks.checkpoints import load_weights
 from ssdkd_env.recent import Recent
 from ssdkd_env.registry import Registry
-from ssdkd_env.settings import with_overrides
+from ssdkd_env.settings import is_finite_number, plain, with_overrides
 from ssdkd_env.tasks.cards import with_card
 from ssdkd_env.tasks.cifar import CIFAR10, CIFAR100
 from ssdkd_env.tasks.data import find_dataset
@@ -114,6 +114,7 @@ def load_task(
     Raises:
         InvalidInputError: when anything is unknown, missing, unreadable or does not fit.
     """
+    buffer_scale, work_scale = plain(buffer_scale), plain(work_scale)
     spec = TASKS.find(task)
     check_methods(spec)
     if teacher is not None:
@@ -193,8 +194,7 @@ def work_of(task: Task, budget: Budget) -> int:
 def _check_work_scale(work_scale: Any, budget: Mapping[str, Any] | None) -> None:
     given = budget if isinstance(budget, Mapping) else {}
     if work_scale is not None:
-        number = isinstance(work_scale, (int, float)) and not isinstance(work_scale, bool)
-        if not number or not 0 < work_scale <= MOST_WORK:
+        if not is_finite_number(work_scale) or not 0 < work_scale <= MOST_WORK:
             raise InvalidInputError(
                 f"work_scale={work_scale!r}: expected a number above 0 and at most {MOST_WORK:,}, such as 1.0"
             )
@@ -227,7 +227,7 @@ def _budget(spec: TaskSpec, settings: Mapping[str, Any] | None, buffer_scale: fl
             f"buffer_scale={buffer_scale}: task {spec.name!r} does not say how many images its teacher was trained on; "
             "give budget={'buffer_capacity': ...} instead"
         )
-    if isinstance(buffer_scale, bool) or not isinstance(buffer_scale, (int, float)) or not 0 < buffer_scale <= 1:
+    if not is_finite_number(buffer_scale) or not 0 < buffer_scale <= 1:
         raise InvalidInputError(f"buffer_scale={buffer_scale!r}: expected a share in (0, 1], such as 0.1")
     if settings and "buffer_capacity" in settings:
         raise InvalidInputError("buffer_scale and budget['buffer_capacity'] say the same; give one of them")
