@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -60,6 +60,17 @@ class Worker:
         theirs.close()  # else the pipe would have no end when the process dies
         self._question = 0
         self._has_answered = self._left = False
+
+    def __reduce__(self) -> NoReturn:
+        """A process has no copy.
+
+        Raises:
+            InvalidInputError: always. A copy of the pipe would close it under the process, when it goes.
+        """
+        raise InvalidInputError(
+            f"a process {self._purpose} can be neither copied nor pickled; use what computes in this process "
+            "(environments: vectorization='loop')"
+        )
 
     @property
     def is_alive(self) -> bool:

@@ -24,12 +24,14 @@ from functools import wraps
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
-import torch
+from ssdkd_env.modes import put_away
 
 #: A function, or a class.
 WhatT = TypeVar("WhatT", bound=Callable[..., Any])
 
 _lock = threading.RLock()
+#: How many times the thread that holds the lock has entered it.
+_depth = 0
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
@@ -38,26 +40,30 @@ if hasattr(os, "register_at_fork"):
 def alone() -> Iterator[None]:
     """Compute while no other thread does, whatever the calling thread has PyTorch do.
 
-    Modes belong to threads: an agent may act without gradients, in inference mode or under autocast, and a run is the
-    same to the last bit all the same.
+    Modes are put away once, by whoever begins: what computes inside may set its own, and so may a caller who has
+    entered this himself, such as one who counts the operations of a run or compares two in float64.
     """
+    global _depth
     with _lock, ExitStack() as modes:
-        if torch.is_inference_mode_enabled():
-            modes.enter_context(torch.inference_mode(False))
-        if not torch.is_grad_enabled():
-            modes.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                modes.enter_context(torch.autocast(kind, enabled=False))
-        yield
+        if not _depth:
+            modes.enter_context(put_away())
+        _depth += 1
+        try:
+            yield
+        finally:
+            _depth -= 1
 
 
 def one_at_a_time(what: WhatT) -> WhatT:
-    """Decorate a function, or a class for all its public methods and its constructor: they compute `alone`."""
+    """Decorate a function, or a class for its constructor and all its public methods and properties: `alone`."""
     if isinstance(what, type):
         for name, member in list(vars(what).items()):
-            if isinstance(member, FunctionType) and (name == "__init__" or not name.startswith("_")):
+            if name.startswith("_") and name != "__init__":
+                continue
+            if isinstance(member, FunctionType):
                 setattr(what, name, one_at_a_time(member))
+            elif isinstance(member, property) and member.fget is not None:
+                setattr(what, name, member.getter(one_at_a_time(member.fget)))
         return what
 
     @wraps(what)

@@ -7,6 +7,7 @@ anew: the tests that took at least so many seconds. A test that nobody has timed
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from hypothesis import settings
 
 from ssdkd_env import registry
+from ssdkd_env.threads import alone
 
 torch.set_num_threads(1)
 
@@ -27,6 +29,15 @@ SLOW = Path(__file__).with_name("slow.txt")
 def named_in_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules and data sets that a test names as a user would are not named in the next one."""
     monkeypatch.setattr(registry, "_trusted", set(registry._trusted))
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Everything in float64, where two right implementations agree to many digits."""
+    with alone():  # which puts the default away that it finds
+        torch.set_default_dtype(torch.float64)
+        yield
+        torch.set_default_dtype(torch.float32)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -25,6 +25,7 @@ ROOMS = (
         "ssdkd_env.devices",
         "ssdkd_env.extras",
         "ssdkd_env.files",
+        "ssdkd_env.modes",
         "ssdkd_env.processes",
         "ssdkd_env.ranges",
         "ssdkd_env.recent",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from threading import Event, Thread, Timer
 
 import pytest
+import torch
 
 from ssdkd_env.threads import alone, one_at_a_time
 
@@ -41,6 +42,11 @@ class Counter:
         self.count = self._next()
         return self.count
 
+    @property
+    def has_gradients(self) -> bool:
+        """Whether it computes with gradients."""
+        return torch.is_grad_enabled()
+
     def _next(self) -> int:
         return self.count + 1
 
@@ -61,6 +67,20 @@ def test_a_thread_that_computes_may_call_what_computes() -> None:
         assert Counter().more() == 1
 
 
+def test_modes_are_put_away_once_by_whoever_begins() -> None:
+    """So that a caller may hold it and set modes that a run obeys, and what computes may use its own."""
+    with torch.no_grad():
+        assert Counter().has_gradients
+        with alone():
+            assert torch.is_grad_enabled() and Counter().has_gradients
+            with torch.no_grad():
+                assert not Counter().has_gradients
+        assert not torch.is_grad_enabled()
+        with pytest.raises(ZeroDivisionError), alone():
+            _ = 1 / 0
+        assert Counter().has_gradients  # and again by the next one
+
+
 def test_an_error_lets_the_next_one_compute() -> None:
     with pytest.raises(ZeroDivisionError), alone():
         _ = 1 / 0
@@ -74,6 +94,7 @@ def test_an_error_lets_the_next_one_compute() -> None:
 def test_decorated_ones_keep_their_names_and_what_is_private_stays_as_it_is() -> None:
     assert Counter.more.__name__ == "more" and Counter.more.__doc__ == "One more."
     assert not hasattr(Counter._next, "__wrapped__")
+    assert Counter.has_gradients.__doc__ == "Whether it computes with gradients."
     assert Counter.__name__ == "Counter"
 
 

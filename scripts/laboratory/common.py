@@ -16,6 +16,7 @@ from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.distillation import StepResult
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.threads import alone
 
 ResultT = TypeVar("ResultT")
 
@@ -38,12 +39,12 @@ def timed(device: torch.device, call: Callable[[], ResultT]) -> tuple[ResultT, f
 @contextmanager
 def float64() -> Iterator[None]:
     """New numbers have double precision inside this block, so that two ways of computing them differ by little."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    with alone():  # which puts the default away that it finds
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def memory_mib() -> float:

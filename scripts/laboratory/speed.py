@@ -24,6 +24,7 @@ from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import Task
+from ssdkd_env.threads import alone
 
 #: Largest difference in float64 between a run in a group and the same run alone that is still rounding.
 GATE_TOLERANCE = 1e-6
@@ -142,7 +143,7 @@ def cost_of_round(run: DistillationRun, reference: DistillationRun) -> dict[str,
     """
     plan = SamplingPlan()
     reference.step(plan)
-    with FlopCounterMode(display=False) as flops:
+    with alone(), FlopCounterMode(display=False) as flops:
         reference.step(plan)
     seconds = fastest(lambda: run.step(plan), run.device, turns=ROUND_TURNS)
     return {"flops": flops.get_total_flops(), "seconds": seconds}

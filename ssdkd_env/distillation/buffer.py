@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 from ssdkd_env.distillation.restoring import restore
 from ssdkd_env.errors import InvalidInputError
 
+#: Columns of `Entries` that are written anew for images that stay.
+MEASURED = ("discrepancy", "importance_weight")
 #: Residents for each place given away, from which on looking for the lowest beats sorting all.
 MUCH_LARGER = 8
 
@@ -86,6 +90,8 @@ class ReplayBuffer:
             raise InvalidInputError(f"buffer_capacity={capacity}: expected at least 1 image")
         self.capacity = capacity
         self.size = 0
+        #: Rows that updates have overwritten, and what was there, while somebody may want it back.
+        self._overwritten: list[tuple[Tensor, Entries]] | None = None
         self._slots = Entries(
             images=torch.zeros((capacity, *image_shape), dtype=torch.uint8, device=device),
             teacher_logits=torch.zeros((capacity, 0 if dense else num_classes), device=device),
@@ -135,6 +141,8 @@ class ReplayBuffer:
         joining, contenders, weakest, wins = self._contest(keys, most_replaced)
         rows = torch.cat([torch.arange(self.size, device=keys.device), self.size + joining])
         rows[weakest] = torch.where(wins, self.size + contenders, weakest)
+        if self._overwritten is not None:
+            self._overwritten.append((weakest, self._slots.rows(weakest)))
         for field in fields(Entries):
             slots, new = getattr(self._slots, field.name), getattr(candidates, field.name)
             slots[self.size : self.size + len(joining)] = new.index_select(0, joining)
@@ -163,6 +171,33 @@ class ReplayBuffer:
         pairs = min(most_replaced, len(contenders), self.size)
         weakest, contenders = lowest(resident_keys, pairs), contenders[:pairs]
         return joining, contenders, weakest, candidate_keys[contenders] > resident_keys[weakest]
+
+    @property
+    def is_undoable(self) -> bool:
+        """Whether this is inside `undone_by_errors`."""
+        return self._overwritten is not None
+
+    @contextmanager
+    def undone_by_errors(self) -> Iterator[None]:
+        """Put everything back as it was if the block raises.
+
+        Updates keep what they overwrite, and only the columns that are measured anew every round are copied: a large
+        buffer would not fit into memory twice.
+        """
+        size, self._overwritten = self.size, []
+        measured = {name: getattr(self._slots, name).clone() for name in MEASURED}
+        try:
+            yield
+        except BaseException:
+            for rows, entries in reversed(self._overwritten):
+                for field in fields(Entries):
+                    getattr(self._slots, field.name).index_copy_(0, rows, getattr(entries, field.name))
+            for name, before in measured.items():
+                getattr(self._slots, name).copy_(before)
+            self.size = size
+            raise
+        finally:
+            self._overwritten = None
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Everything, copied."""

@@ -40,12 +40,16 @@ class GroupedRuns:
     def __init__(self) -> None:
         self._groups: dict[Hashable, NetworkGroup | None] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy makes its groups anew; weights are the runs'."""
+        return GroupedRuns, ()
+
     def play(self, calls: Sequence[Callable[[], ResultT]]) -> list[ResultT]:
         """Make the calls, each of which plays one run, and do what is equal in their work as one.
 
         Each call is made in a greenlet, which stops where it comes to a piece of work. When all have stopped or
         returned, the pieces are done and each goes on with its result. What a call raises, this raises; the others end
-        where they stand.
+        where they stand, and undo the step that they are in.
 
         Returns:
             What each call returns.

@@ -26,8 +26,8 @@ from ssdkd_env.distillation.report import Distillation, RoundClock, RoundReport,
 from ssdkd_env.distillation.restoring import restore
 from ssdkd_env.distillation.sizes import Sizes, check_memory
 from ssdkd_env.distillation.student import StudentTrainer
+from ssdkd_env.distillation.undo import whole_or_not_at_all
 from ssdkd_env.distillation.work import LayerRandom, LogitsWork, SynthesisWork, TrainingWork, perform
-from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.folding import FoldedTwin
 from ssdkd_env.settings import check_seed
 from ssdkd_env.threads import one_at_a_time
@@ -146,6 +146,7 @@ class DistillationRun:
         """Whether the budget is used up."""
         return self.allowance.done
 
+    @whole_or_not_at_all
     def warm_up(self) -> RoundReport:
         """Fill the memory before the student learns: `budget.warmup_rounds` batches without adversary.
 
@@ -155,6 +156,7 @@ class DistillationRun:
 
         Raises:
             RuntimeError: when it was called before.
+            Exception: whatever stops it in the middle; the run is then as it was before.
         """
         if self.warm:
             raise RuntimeError("warm_up() was already called on this run; make a new DistillationRun to start over")
@@ -168,6 +170,7 @@ class DistillationRun:
         distillation = Distillation(zero, agreement, zero, uniform)
         return self._report(synthesis, distillation, clock)
 
+    @whole_or_not_at_all
     def step(self, plan: SamplingPlan) -> RoundReport:
         """Do one round: synthesise, update the buffer, distil, refresh the priorities.
 
@@ -177,6 +180,7 @@ class DistillationRun:
         Raises:
             RuntimeError: when the budget is used up.
             InvalidInputError: when `plan.logits` has the wrong length.
+            Exception: whatever stops it in the middle; the run is then as it was before.
         """
         if not self.warm:
             self.warm_up()
@@ -184,7 +188,8 @@ class DistillationRun:
             raise RuntimeError(f"the budget is used up after {self.round} rounds; make a new run")
         amounts = self.allowance.affordable(self._wanted(plan))
         turns = self._sizes.turns(amounts.student_steps)
-        self._check_logits(plan.logits, len(turns))
+        rows = len(self.buffer) + self._sizes.candidates
+        sampling.check_logits(plan.logits, rows, len(turns), self.method.name)
         clock = RoundClock(self.device)
         self._reset_first_layer()
         learning_rate = self.trainer.learning_rate(self.allowance.position(amounts))
@@ -222,24 +227,6 @@ class DistillationRun:
     def _wanted(self, plan: SamplingPlan) -> Amounts:
         own = self._sizes.own
         return Amounts(plan.inversion_steps or own.inversion_steps, plan.student_steps or own.student_steps)
-
-    def _check_logits(self, logits: Tensor | None, turns: int) -> None:
-        """Refuse logits before anything of the run has moved."""
-        if logits is None:
-            return
-        if turns > 1:
-            raise InvalidInputError(
-                f"SamplingPlan.logits: method {self.method.name!r} changes its images several times a round; use the "
-                "exponents, or a method with one batch a round"
-            )
-        expected = (len(self.buffer) + self._sizes.candidates,)
-        if tuple(logits.shape) != expected:
-            raise InvalidInputError(
-                f"SamplingPlan.logits has shape {tuple(logits.shape)}, expected {expected}: one log-weight for "
-                "each resident of the buffer, then one for each candidate"
-            )
-        if not bool(logits.isfinite().all()):
-            raise InvalidInputError("SamplingPlan.logits holds NaN or infinite values: expected finite log-weights")
 
     def _reset_first_layer(self) -> None:
         share = self.method.first_layer_reset
@@ -374,6 +361,10 @@ class DistillationRun:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `step` depends on, copied: `load_state_dict` of it continues bit-identically on the CPU."""
+        return self.state_beside_buffer() | {"buffer": self.buffer.state_dict()}
+
+    def state_beside_buffer(self) -> dict[str, Any]:
+        """The same without the buffer, which can be large."""
         state = {
             "round": self.round,
             "warm": self.warm,
@@ -386,13 +377,15 @@ class DistillationRun:
             "trainer": self.trainer.state_dict(),
             "random": {name: generator.get_state() for name, generator in self._random.items()},
         }
-        # The buffer, which can be large, has copied itself.
-        return copy.deepcopy(state) | {"buffer": self.buffer.state_dict()}
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict()` of a run with the same task, method and device."""
         self.buffer.load_state_dict(state["buffer"])
-        state = copy.deepcopy({name: value for name, value in state.items() if name != "buffer"})
+        self.load_beside_buffer(copy.deepcopy({name: value for name, value in state.items() if name != "buffer"}))
+
+    def load_beside_buffer(self, state: dict[str, Any]) -> None:
+        """Continue from `state_beside_buffer()`, whose tensors now belong to the run."""
         self.inversion.load_state_dict(state["inversion"])
         self.trainer.load_state_dict(state["trainer"])
         self._answering.follow()

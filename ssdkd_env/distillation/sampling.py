@@ -15,6 +15,34 @@ from ssdkd_env.distillation.scoring import sample_features
 from ssdkd_env.errors import InvalidInputError
 
 
+def check_logits(logits: Tensor | None, expected: int, turns: int, method: str) -> None:
+    """Refuse a plan's logits before anything of the run has moved.
+
+    Args:
+        logits: of the plan.
+        expected: how many log-weights, of residents and candidates.
+        turns: how many times the round changes its images.
+        method: its name.
+
+    Raises:
+        InvalidInputError: when they do not fit.
+    """
+    if logits is None:
+        return
+    if turns > 1:
+        raise InvalidInputError(
+            f"SamplingPlan.logits: method {method!r} changes its images several times a round; use the exponents, or a "
+            "method with one batch a round"
+        )
+    if tuple(logits.shape) != (expected,):
+        raise InvalidInputError(
+            f"SamplingPlan.logits has shape {tuple(logits.shape)}, expected {(expected,)}: one log-weight for each "
+            "resident of the buffer, then one for each candidate"
+        )
+    if not bool(logits.isfinite().all()):
+        raise InvalidInputError("SamplingPlan.logits holds NaN or infinite values: expected finite log-weights")
+
+
 def log_weights(plan: SamplingPlan, buffer_share: Tensor, *competing: Entries) -> Tensor:
     """Log P(x) of the plan, unnormalised.
 

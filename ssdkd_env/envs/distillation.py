@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,19 @@ from numpy.typing import NDArray
 
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.devices import select_device
-from ssdkd_env.distillation import DistillationRun, SamplingPlan
+from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.distillation.execution import choose_backend, choose_precision
-from ssdkd_env.envs.actions import ACTION_SCHEMES, WITHOUT_SAMPLING
+from ssdkd_env.envs.action_meanings import Action as Action
+from ssdkd_env.envs.action_meanings import ActionMeanings
+from ssdkd_env.envs.actions import ACTION_SCHEMES
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.facts import Facts
 from ssdkd_env.envs.instance_draw import InstanceDraw
 from ssdkd_env.envs.judging import Judge
-from ssdkd_env.envs.named_plans import UNIFORM
 from ssdkd_env.envs.observations import OBSERVATIONS, Observer
 from ssdkd_env.envs.references import References
-from ssdkd_env.envs.rewards import REWARDS
+from ssdkd_env.envs.rewards import find_reward
 from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
@@ -32,8 +34,11 @@ from ssdkd_env.settings import check_seed
 from ssdkd_env.tasks import Task
 from ssdkd_env.threads import one_at_a_time
 
-#: An action of the scheme, or the plan itself.
-Action = FloatArray | np.int64 | SamplingPlan
+#: Attributes that a copy makes anew of the settings, or finds in memory: tasks and what belongs to them.
+REMADE = (
+    *("instances", "task", "references", "action_scheme", "episode"),
+    *("_reward", "_judge", "_make_scheme", "_facts", "_observer"),
+)
 #: What `reset` and `load` return: observation and info.
 ResetResult = tuple[FloatArray, dict[str, Any]]
 #: What `step` returns: observation, reward, terminated, truncated, info.
@@ -41,7 +46,7 @@ StepResult = tuple[FloatArray, float, bool, bool, dict[str, Any]]
 
 
 @one_at_a_time
-class SSDKDEnv(gym.Env[FloatArray, Any]):
+class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
     """Data-free knowledge distillation with a sampler to control.
 
     ## Description
@@ -184,12 +189,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         )
         self.method = self.task.make_method(made.method, made.method_options)
         self.instances.check(made.action, self.method)
-        self._reward = REWARDS.find(made.reward)
-        if self._reward.oracle and self.task.spec.evaluation is None:
-            raise InvalidInputError(
-                f"reward={made.reward!r} needs real evaluation data, task {self.task.spec.name!r} has none; "
-                "choose a data-free reward such as 'probe_agreement'"
-            )
+        self._reward = find_reward(made.reward, self.task)
         self._judge = Judge(self.device, made.evaluate_every_rounds, always=self._reward.oracle)
         self.references = References(self.method, self._reward, self.device, self.backend, made.precision)
         self._make_scheme = ACTION_SCHEMES.find(made.action)
@@ -218,33 +218,11 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             raise AttributeError("curve: call env.reset() first")
         return self.episode.curve
 
-    def action_of(self, action: Action) -> Any:
-        """The action of the scheme: a plan's nearest one, or the action itself."""
-        return self.action_scheme.from_plan(action) if isinstance(action, SamplingPlan) else action
-
     def _take_task(self, task: Task) -> None:
         """Play this task from now on; spaces and names stay as they are."""
         self.task = task
         self.budget, self._facts = task.spec.budget, Facts(task, self.method)
         self.action_scheme = self._make_scheme(self.budget, self.method, task.spec.num_classes)
-
-    @property
-    def paper_action(self) -> Any:
-        """The action that is the paper's sampler; the plan itself where the scheme says nothing of sampling."""
-        return self._saying(SamplingPlan())
-
-    @property
-    def own_action(self) -> Any:
-        """The action that samples as the method's authors do: the paper's for SSD-KD, uniform for the others."""
-        return self.action_scheme.from_plan(self.method.own_plan)
-
-    @property
-    def uniform_action(self) -> Any:
-        """The action that samples without any priority; the plan itself where the scheme says nothing of sampling."""
-        return self._saying(UNIFORM)
-
-    def _saying(self, plan: SamplingPlan) -> Any:
-        return plan if self.settings.action in WITHOUT_SAMPLING else self.action_scheme.from_plan(plan)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetResult:
         """Start a new run; see the class.
@@ -259,11 +237,15 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         seed = None if seed is None else check_seed("seed", seed)
         self.instances.wanted(options)  # before the random stream begins anew
         super().reset(seed=seed)
-        self._take_task(self.instances.choose(self.np_random, options))
+        index = self.instances.choose(self.np_random, options)
+        task = self.instances.tasks[index]
+        episode = self._new_episode(task, int(self.np_random.integers(2**62)))
+        episode.begin()
+        # From here on nothing fails, so that an earlier episode goes on where this one cannot begin.
+        self.instances.index, self.episode = index, episode
+        self._take_task(task)
         self._last_action = np.zeros(len(self.action_scheme.observed_names), dtype=np.float32)
-        self.episode = self._new_episode(self.task, int(self.np_random.integers(2**62)))
-        self.episode.begin()
-        self._observer.begin(self.episode.snapshot, self._facts, self._last_action)
+        self._observer.begin(episode.snapshot, self._facts, self._last_action)
         return self._observer.observation(), self._info()
 
     def step(self, action: Action) -> StepResult:
@@ -273,7 +255,8 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         repeats the action that comes nearest.
 
         Raises:
-            InvalidInputError: when the action is unusable; the episode can go on.
+            InvalidInputError: when the action is unusable.
+            Exception: whatever stops the step in the middle. The episode is as it was before, and can go on.
             ResetNeeded: before the first reset, and after the episode's end.
         """
         episode = self._begun("step")
@@ -281,8 +264,9 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             raise gym.error.ResetNeeded(
                 f"the budget is used up after {episode.run.round} rounds; call env.reset() to start a new episode"
             )
-        reward = episode.play(self.plan_of(action), self.rounds_per_step)
-        self._last_action = self.action_scheme.observed(self.action_of(action))
+        plan, observed = self.plan_of(action), self.action_scheme.observed(self.action_of(action))
+        reward = episode.play(plan, self.rounds_per_step)
+        self._last_action = observed
         self._observer.see(episode.snapshot, episode.previous, self._facts, self._last_action)
         return self._observer.observation(), reward, episode.over, False, self._info()
 
@@ -290,22 +274,6 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         if self.episode is None:
             raise gym.error.ResetNeeded(f"Cannot call env.{method}() before calling env.reset()")
         return self.episode
-
-    def plan_of(self, action: Action) -> SamplingPlan:
-        """The sampling plan that an action means.
-
-        Raises:
-            InvalidInputError: when the action is unusable.
-        """
-        plan = action if isinstance(action, SamplingPlan) else self.action_scheme.to_plan(action)
-        if plan.logits is not None and self.rounds_per_step > 1:
-            raise InvalidInputError(
-                "SamplingPlan.logits are of the images of one round; give a scorer, or make the environment with "
-                "rounds_per_step=1"
-            )
-        if (plan.inversion_steps or plan.student_steps) and not self.budget.work:
-            raise InvalidInputError("SamplingPlan: steps of its own need a budget that counts them; give work_scale")
-        return plan
 
     def render(self) -> NDArray[np.uint8] | None:
         """Picture of the run so far, (H, W, 3) uint8; None without a render mode."""
@@ -343,7 +311,10 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             ResetNeeded: before the first reset.
             InvalidInputError: when the file cannot be written.
         """
-        episode = self._begun("save")
+        save_state(path, self._state("save"))
+
+    def _state(self, method: str) -> dict[str, Any]:
+        """The episode so far, copied."""
         state = {
             "arguments": self._fingerprint(self.task),
             "instance": self.instances.index,
@@ -351,7 +322,7 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
             "last_action": self._last_action.tolist(),
             "frames": [frame.tolist() for frame in self._observer.frames],
         }
-        save_state(path, state | episode.state_dict())
+        return state | self._begun(method).state_dict()
 
     def load(self, path: str | Path) -> ResetResult:
         """Continue the episode that `save` wrote, in an environment made with the same arguments.
@@ -362,7 +333,10 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         Raises:
             InvalidInputError: when the file is unreadable or belongs to another task, method or scheme.
         """
-        state = load_state(path)
+        self._go_on(load_state(path), path)
+        return self._observer.observation(), self._info()
+
+    def _go_on(self, state: dict[str, Any], path: str | Path) -> None:
         number = state.get("instance") if isinstance(state, dict) else None
         task = self.instances.tasks[number] if isinstance(number, int) and 0 <= number < len(self.instances) else None
         if task is None or state.get("arguments") != self._fingerprint(task):
@@ -382,7 +356,20 @@ class SSDKDEnv(gym.Env[FloatArray, Any]):
         self._take_task(task)
         self.episode = episode
         self._last_action, self._observer.frames = last_action, np.split(frames, self.settings.history)
-        return self._observer.observation(), self._info()
+
+    @one_at_a_time
+    def __getstate__(self) -> dict[str, Any]:
+        """What makes it anew, for pickles and copies: each has an episode of its own, at the same step."""
+        own = {name: value for name, value in vars(self).items() if name not in REMADE}
+        return copy.deepcopy({"own": own, "episode": None if self.episode is None else self._state("copy")})
+
+    @one_at_a_time
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be what `__getstate__` describes."""
+        SSDKDEnv.__init__(self, **vars(state["own"]["settings"]))
+        vars(self).update(state["own"])
+        if state["episode"] is not None:
+            self._go_on(state["episode"], "the copied environment")
 
     def _fingerprint(self, task: Task) -> str:
         """What an episode depends on beside its state."""

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.report import RoundReport
+from ssdkd_env.distillation.undo import undone_by_errors
 from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.rewards import DIVERGED_SCORE, Reference, Reward
 from ssdkd_env.envs.snapshot import Snapshot
@@ -55,9 +56,14 @@ class Episode:
         self.curve = [self._curve_point()]
 
     def play(self, plan: SamplingPlan, rounds: int) -> float:
-        """Play a step of so many rounds, or of those that are left; returns its reward."""
-        report = self._rounds(plan, rounds)
-        snapshot = self._judge.look(self.run, self.task, report, self.snapshot)
+        """Play a step of so many rounds, or of those that are left; returns its reward.
+
+        Raises:
+            Exception: whatever stops it in the middle; the episode is then as it was before.
+        """
+        with undone_by_errors(self.run):
+            report = self._rounds(plan, rounds)
+            snapshot = self._judge.look(self.run, self.task, report, self.snapshot)
         self.previous, self.snapshot = self.snapshot, snapshot
         self.score = self._score_now()
         self.curve.append(self._curve_point())

@@ -31,7 +31,7 @@ class InstanceDraw:
     Attributes:
         name: of the set.
         tasks: of each instance; those with the same teacher share it.
-        index: number of the instance that was chosen last.
+        index: number of the instance that is played.
 
     Raises:
         InvalidInputError: when there is no such set, an argument is given that its instances choose, or a task cannot
@@ -75,18 +75,17 @@ class InstanceDraw:
             except InvalidInputError as error:
                 raise self._named(number, error) from error
 
-    def choose(self, random: np.random.Generator, options: Mapping[str, Any] | None) -> Task:
-        """Draw an instance, or take the one that `options["instance"]` names; returns its task.
+    def choose(self, random: np.random.Generator, options: Mapping[str, Any] | None) -> int:
+        """Draw an instance, or take the one that `options["instance"]` names; returns its number.
 
         Raises:
             InvalidInputError: when there is no such instance; nothing has been drawn then.
         """
         wanted = self.wanted(options)
-        if wanted is None:
-            # A single instance draws nothing, so that seeds mean the same with a set and without.
-            wanted = int(random.integers(len(self))) if len(self) > 1 else 0
-        self.index = wanted
-        return self.tasks[wanted]
+        if wanted is not None:
+            return wanted
+        # A single instance draws nothing, so that seeds mean the same with a set and without.
+        return int(random.integers(len(self))) if len(self) > 1 else 0
 
     def wanted(self, options: Mapping[str, Any] | None) -> int | None:
         """The number of the instance that a reset's options ask for; None where it is to be drawn.

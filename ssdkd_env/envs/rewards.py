@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssdkd_env.envs.snapshot import Snapshot
-from ssdkd_env.errors import check_choice
+from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.registry import Registry
+from ssdkd_env.tasks import Task
 
 #: A score of the student in [0, 1].
 Score = Callable[[Snapshot], float]
@@ -115,3 +116,18 @@ _AGAINST = {
 _GAINS = _SCORES | _AGAINST
 _TERMINAL = {f"terminal_{name}": replace(reward, terminal=True) for name, reward in _GAINS.items()}
 REWARDS: Registry[Reward] = Registry("reward", Reward, _GAINS | _TERMINAL)
+
+
+def find_reward(name: str, task: Task) -> Reward:
+    """The reward with a name, for a task.
+
+    Raises:
+        InvalidInputError: when there is none, or it needs real data that the task does not have.
+    """
+    reward = REWARDS.find(name)
+    if reward.oracle and task.spec.evaluation is None:
+        raise InvalidInputError(
+            f"reward={name!r} needs real evaluation data, task {task.spec.name!r} has none; choose a data-free reward "
+            "such as 'probe_agreement'"
+        )
+    return reward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -178,6 +179,14 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
         """Set an attribute of every environment: to the items of a list or tuple, or all to one value."""
         each = values if isinstance(values, list | tuple) else [values] * self.num_envs
         self._environments.assign(dict(enumerate(one_each("values", each, self.num_envs))), name)
+
+    def __copy__(self) -> SSDKDVectorEnv:
+        """A copy with episodes of its own, as `copy.deepcopy` gives it.
+
+        Raises:
+            InvalidInputError: when the environments are in processes of their own.
+        """
+        return copy.deepcopy(self)
 
     def close_extras(self, **kwargs: Any) -> None:
         """End processes."""

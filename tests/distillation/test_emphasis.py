@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,13 +31,6 @@ EMPHASES = [
     Emphasis(0.0, 1.7, 4.0),
     Emphasis(0.3, 2.0, 0.5),
 ]
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def plan_of(emphasis: Emphasis) -> SamplingPlan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,11 +28,13 @@ IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
-def float64() -> Iterator[None]:
-    load_task("digits")  # which stays in memory, in float32
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+def digits_in_memory() -> None:
+    load_task("digits")  # where it stays, in float32
+
+
+@pytest.fixture
+def float64(digits_in_memory: None, float64: None) -> None:
+    """Everything else in float64."""
 
 
 def make_network() -> ConvNet:

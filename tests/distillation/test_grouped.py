@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -66,14 +66,6 @@ class ForgetfulNet(ConvNet):
         super().__init__(num_classes, in_channels, (4, 6))
         self.classifier.bias.requires_grad_(False)
         self.spare = nn.Linear(2, 2)
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    """Everything in float64, where a run in a group is the run alone to many digits."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @cache

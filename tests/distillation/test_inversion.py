@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,14 +26,6 @@ CLASSES, LATENT, BATCH = 4, 6, 8
 SHAPE = (2, 8, 8)
 UNIFORM = torch.full((CLASSES,), 1 / CLASSES)
 MODULATED: dict[str, Any] = {"modulate_diversity": True, "modulate_difficulty": True}
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    """Everything in float64, where two right implementations agree to many digits."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def seeded(build: Any, seed: int) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -48,14 +47,6 @@ TERMS: dict[str, dict[str, float]] = {
     "nayer": _FAST,
 }
 ADVERSARIES = {"kl", "masked_kl", "js", "l1"}
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    """Everything in float64, where two right implementations agree to many digits."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def make_objective(

@@ -43,14 +43,6 @@ MEAN, STD = (0.5, 0.25), (0.5, 0.25)
 AnySource = MetaGenerator | TrainedGenerator | Pixels
 
 
-@pytest.fixture
-def float64() -> Iterator[None]:
-    """Everything in float64, where two right implementations agree to many digits."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.fixture(autouse=True)
 def global_random() -> Iterator[None]:
     """Layers are initialised from the global generator: seed it, and put it back."""

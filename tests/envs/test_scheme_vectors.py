@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
@@ -37,11 +35,8 @@ def tiny(tiny_teacher: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def float64(empty_caches: None) -> Iterator[None]:
+def float64(empty_caches: None, float64: None) -> None:
     """Every network, the teacher too, in float64, where a group differs by nothing that can be seen."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def actions_by_member(count: int, **arguments: Any) -> list[list[Any]]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from threading import Barrier, Thread
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-import torch
 
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.distillation.grouped import GroupedRuns
@@ -22,7 +20,7 @@ from ssdkd_env.tasks import Task, registry
 from ssdkd_env.tasks.probe import ProbeSet, probe_set
 from ssdkd_env.tasks.teacher import TeacherTraining
 from tests.envs.conftest import forget_tasks
-from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, Moment, actions_of, assert_same, episode, make, reset
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, Moment, actions_of, assert_same, episode, make
 
 ResultT = TypeVar("ResultT")
 #: What an episode gave, and the weights of its student at its end.
@@ -119,31 +117,6 @@ def test_a_grouped_and_a_single_environment_in_two_threads() -> None:
     grouped_too, single_too = in_threads(calls)
     assert grouped_too == grouped
     assert_same_episodes(single_too, single)
-
-
-MODES = {
-    "without gradients": torch.no_grad,
-    "in inference mode": torch.inference_mode,
-    "under autocast": partial(torch.autocast, "cpu", torch.bfloat16),
-}
-
-
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_what_mode_a_thread_has_pytorch_in_makes_no_difference(mode: Callable[[], AbstractContextManager[Any]]) -> None:
-    def play_inside() -> list[Played]:
-        with mode():
-            return play([3])
-
-    (inside,) = in_threads([play_inside])
-    assert_same_episodes(inside, play([3]))
-
-
-def test_a_mode_comes_back_after_a_step() -> None:
-    env = make()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        reset(env, 1)
-        assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
-        assert torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(

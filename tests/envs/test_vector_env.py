@@ -252,11 +252,8 @@ def test_each_environment_gives_what_it_gives_alone_in_gymnasiums_form(
 
 
 @pytest.fixture
-def double(empty_caches: None) -> Iterator[None]:
+def double(empty_caches: None, float64: None) -> None:
     """Every network, the teacher too, in float64."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])

@@ -16,6 +16,7 @@ from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.networks.channels_last import GlobalAveragePooling, every_second_pixel, to_channels_last
 from ssdkd_env.tasks.cifar import CIFAR10
 from ssdkd_env.tasks.task import Task, build_teacher
+from ssdkd_env.threads import alone
 
 
 def mean(features: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def test_feature_maps_lie_in_channels_last_through_a_whole_round(arch: str, prec
     )
     task = Task(spec, build_teacher(spec, seed=0))
     run = DistillationRun(task, task.make_method("ssdkd"), seed=0, precision=precision)
-    with Layouts() as layouts:
+    with alone(), Layouts() as layouts:
         run.step(SamplingPlan())
     assert layouts.seen > 500
     assert not layouts.odd
