@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ssdkd_env.distillation import METHODS, StudentSettings, make_method
 from ssdkd_env.errors import InvalidInputError, check_choice
-from ssdkd_env.settings import essence, with_overrides
+from ssdkd_env.settings import check_seed, essence, is_finite_number, is_whole, plain, with_overrides
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,69 @@ def test_values_of_another_type_are_refused(name: str, value: Any) -> None:
     with pytest.raises(InvalidInputError) as error:
         with_overrides(Settings(), "budget", {name: value})
     assert str(error.value).startswith(f"budget[{name!r}]=")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rounds", np.int64(7)),
+        ("rounds", np.uint8(7)),
+        ("rate", np.float32(0.25)),
+        ("rate", np.float64(0.25)),
+        ("rate", np.int16(2)),
+        ("rate", np.longdouble(0.25)),
+        ("masked", np.bool_(False)),
+        ("label", np.str_("b")),
+        ("widths", np.array([3, 4])),
+        ("widths", [np.int64(3), 4]),
+    ],
+)
+def test_numpys_values_are_the_numbers_that_they_are(name: str, value: Any) -> None:
+    changed = getattr(with_overrides(Settings(), "budget", {name: value}), name)
+    assert type(changed) is type(getattr(Settings(), name))
+    assert changed == (tuple(value) if name == "widths" else value)
+    assert all(type(item) is int for item in changed) if name == "widths" else True
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rounds", np.float64(3.0)),
+        ("rounds", np.bool_(True)),
+        ("rate", np.bool_(True)),
+        ("rate", np.float32(math.nan)),
+        ("rate", 10**400),
+        ("masked", np.int64(1)),
+    ],
+)
+def test_numpys_values_of_another_kind_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidInputError, match=re.escape(f"budget[{name!r}]=")):
+        with_overrides(Settings(), "budget", {name: value})
+
+
+def test_plain_values_are_pythons_wherever_they_lie() -> None:
+    given = {np.str_("a"): [np.int64(1), (np.float32(0.5), np.bool_(True))], "b": np.array([[1, 2]]), "c": None}
+    made = plain(given)
+    assert repr(made) == "{'a': [1, (0.5, True)], 'b': [[1, 2]], 'c': None}"
+    assert plain(settings := Settings()) is settings
+
+
+def test_truth_values_are_no_numbers() -> None:
+    assert [is_whole(value) for value in (3, True, 3.0, "3")] == [True, False, False, False]
+    assert [is_finite_number(value) for value in (3, 0.5, True, math.inf, math.nan, 10**400, "3")] == [
+        *(True, True, False, False, False, False, False)
+    ]
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1, np.int64(5), np.uint64(2**63 - 1)])
+def test_seeds_are_whole_numbers(seed: Any) -> None:
+    assert (check_seed("seed", seed), type(check_seed("seed", seed))) == (int(seed), int)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, np.int64(-1), np.uint64(2**63), True, np.bool_(False), 1.0, "1", None])
+def test_other_seeds_are_refused_with_the_range(seed: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"first_seed=.*from 0 to 2\*\*63 - 1"):
+        check_seed("first_seed", seed)
 
 
 def test_an_unknown_setting_lists_the_known_ones() -> None:
