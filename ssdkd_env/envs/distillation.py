@@ -75,6 +75,9 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
     | 3   | importance_exponent β                               | 0  | 1                                    |
     | 4   | replaced_share ρ of the buffer, at most, this round | 0  | candidates / capacity (all of them)  |
 
+    A number outside the box counts as the nearest one inside, in the observation too. NaN, infinity, what is no number
+    and another shape are refused in one line, and the episode can go on.
+
     Other schemes, each with a table of its parts in its class:
 
     - `"full"` (`Full`, 8 numbers): also φ's two exponents in inversion, and the adversarial weight.
@@ -160,8 +163,10 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
 
     ## Vectorized environment
 
-    `gymnasium.make_vec` (sync, async) and Stable-Baselines3's `SubprocVecEnv` work unchanged; with one process an
-    environment, give each one torch thread. Spawned workers need the id `"ssdkd_env:SSDKD/Digits-v2"`.
+    `gymnasium.make_vec(id, num_envs=16)`, without a `vectorization_mode`, makes an `SSDKDVectorEnv`, which does equal
+    work of its runs together or divides them among processes. Its modes `"sync"` and `"async"` and Stable-Baselines3's
+    `SubprocVecEnv` work unchanged; with one process an environment, give each one torch thread. Spawned workers need
+    the id `"ssdkd_env:SSDKD/Digits-v2"`.
 
     ## Version History
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ssdkd_env.distillation.emphasis import Emphasis
 from ssdkd_env.distillation.methods import Method
@@ -39,10 +40,7 @@ class RangedScheme:
         Raises:
             InvalidInputError: when the action has another shape or is not finite.
         """
-        try:
-            given = np.asarray(action, dtype=np.float64)
-        except (TypeError, ValueError):
-            given = np.array(np.nan)
+        given = _numbers(action)
         if given.shape != self.space.shape or not np.isfinite(given).all():
             raise InvalidInputError(
                 f"action={shown(action)}: expected {len(self.names)} finite numbers in [-1, 1]: {', '.join(self.names)}"
@@ -58,7 +56,16 @@ class RangedScheme:
 
     def observed(self, action: Any) -> FloatArray:
         """The action's first parts, as many as are observed."""
-        return np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)[: len(self.observed_names)].copy()
+        return np.clip(_numbers(action).astype(np.float32), -1.0, 1.0)[: len(self.observed_names)].copy()
+
+
+def _numbers(action: Any) -> NDArray[np.float64]:
+    """An action's numbers, from wherever an agent has them; NaN where they are none, such as text and truth values."""
+    try:
+        given = np.asarray(action.detach().cpu() if isinstance(action, Tensor) else action)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
+    return given.astype(np.float64) if given.dtype.kind in "iuf" else np.array(np.nan)
 
 
 def sampling_ranges(budget: Budget) -> dict[str, tuple[float, float]]:

@@ -27,8 +27,10 @@ class SSDKDVectorEnv(VectorEnv[FloatArray, FloatArray, NDArray[Any]]):
     """`num_envs` environments like `SSDKDEnv`, whose runs are done side by side.
 
     ```python
-    envs = gymnasium.make_vec("SSDKD/Digits-v2", num_envs=16, vectorization_mode="vector_entry_point")
+    envs = gymnasium.make_vec("SSDKD/Digits-v2", num_envs=16)
     ```
+
+    It is the ids' `vector_entry_point`, which `make_vec` takes where no `vectorization_mode` is given.
 
     Spaces, rewards and infos are those of `SSDKDEnv`, batched as in Gymnasium's own vector environments. Environment i
     gives what it gives alone, whatever the number of environments: bit-identically on the CPU with the backend
