@@ -55,7 +55,7 @@ def whole_or_not_at_all(
     """Decorate a method of a run: an error in the middle undoes it."""
 
     @wraps(method)
-    def call(run: RunT, *args: ArgumentsT.args, **kwargs: ArgumentsT.kwargs) -> ResultT:
+    def call(run: RunT, /, *args: ArgumentsT.args, **kwargs: ArgumentsT.kwargs) -> ResultT:
         with undone_by_errors(run):
             return method(run, *args, **kwargs)
 

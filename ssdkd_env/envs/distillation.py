@@ -316,9 +316,9 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
             ResetNeeded: before the first reset.
             InvalidInputError: when the file cannot be written.
         """
-        save_state(path, self._state("save"))
+        save_state(path, self._state(self._begun("save")))
 
-    def _state(self, method: str) -> dict[str, Any]:
+    def _state(self, episode: Episode) -> dict[str, Any]:
         """The episode so far, copied."""
         state = {
             "arguments": self._fingerprint(self.task),
@@ -327,7 +327,7 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
             "last_action": self._last_action.tolist(),
             "frames": [frame.tolist() for frame in self._observer.frames],
         }
-        return state | self._begun(method).state_dict()
+        return state | episode.state_dict()
 
     def load(self, path: str | Path) -> ResetResult:
         """Continue the episode that `save` wrote, in an environment made with the same arguments.
@@ -366,7 +366,7 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
     def __getstate__(self) -> dict[str, Any]:
         """What makes it anew, for pickles and copies: each has an episode of its own, at the same step."""
         own = {name: value for name, value in vars(self).items() if name not in REMADE}
-        return copy.deepcopy({"own": own, "episode": None if self.episode is None else self._state("copy")})
+        return copy.deepcopy({"own": own, "episode": None if self.episode is None else self._state(self.episode)})
 
     @one_at_a_time
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ import torch
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan, StudentSettings
 from ssdkd_env.distillation.problem import Budget
-from ssdkd_env.envs import SSDKDVectorEnv
+from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv
 from ssdkd_env.errors import InvalidInputError
-from tests.envs.episodes import BUDGET, SMALL_PROBE, SSDKDEnv, actions_of, assert_same, episode, make, steps
+from tests.envs.episodes import BUDGET, SMALL_PROBE, actions_of, assert_same, episode, make, steps
 
 #: The same arguments, as NumPy's and as Python's.
 ALIKE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -89,7 +89,7 @@ def test_plans_take_what_agents_have() -> None:
     plan = SamplingPlan(
         discrepancy_exponent=np.float32(0.5),  # type: ignore[arg-type]
         diversity_exponent=torch.tensor(2.0),  # type: ignore[arg-type]
-        replaced_share=np.int64(1),
+        replaced_share=np.int64(1),  # type: ignore[arg-type]
         student_steps=np.int64(4),  # type: ignore[arg-type]
         reweighted=np.bool_(True),  # type: ignore[arg-type]
     )

@@ -80,7 +80,7 @@ WRAPPERS: dict[str, tuple[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]], int]
     "PassiveEnvChecker": (wrappers.PassiveEnvChecker, ROUNDS),
     "RecordEpisodeStatistics": (RecordEpisodeStatistics, ROUNDS),
     "RenderCollection": (wrappers.RenderCollection, ROUNDS),
-    "RescaleAction": (lambda env: RescaleAction(env, np.float32(0), np.float32(1)), ROUNDS),
+    "RescaleAction": (lambda env: RescaleAction(env, np.zeros(5, np.float32), np.ones(5, np.float32)), ROUNDS),
     "RescaleObservation": (lambda env: wrappers.RescaleObservation(env, np.float32(-1), np.float32(1)), ROUNDS),
     "StickyAction": (lambda env: wrappers.StickyAction(env, 0.5), ROUNDS),
     "TimeLimit": (lambda env: wrappers.TimeLimit(env, 2), 2),
