@@ -109,7 +109,7 @@ VECTOR_WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "NormalizeObservation": vector_wrappers.NormalizeObservation,
     "NormalizeReward": vector_wrappers.NormalizeReward,
     "RecordEpisodeStatistics": vector_wrappers.RecordEpisodeStatistics,
-    "RescaleAction": lambda envs: vector_wrappers.RescaleAction(envs, np.float32(0), np.float32(1)),
+    "RescaleAction": lambda envs: vector_wrappers.RescaleAction(envs, 0.0, 1.0),
 }
 
 
