@@ -29,7 +29,7 @@ from ssdkd_env.envs.rewards import find_reward
 from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
-from ssdkd_env.reading import fitting
+from ssdkd_env.reading import Seed, fitted, fitting
 from ssdkd_env.settings import check_seed
 from ssdkd_env.tasks import Task
 from ssdkd_env.threads import one_at_a_time
@@ -351,7 +351,7 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
             )
         # Nothing fails after it, so that a file that does not fit leaves the environment as it was.
         with fitting(path, "it is damaged; go on from an earlier one"):
-            episode = self._new_episode(task, state["seed"])
+            episode = self._new_episode(task, fitted(state["seed"], Seed))
             episode.load_state_dict(state)
             last_action = np.array(state["last_action"], dtype=np.float32)
             last_action = last_action.reshape(len(self.action_scheme.observed_names))
