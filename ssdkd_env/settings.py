@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
@@ -14,6 +13,8 @@ from ssdkd_env.errors import InvalidInputError
 
 SettingsT = TypeVar("SettingsT")
 
+#: The largest number of a setting: networks compute in float32, which ends at 3e38.
+MOST = 1e30
 #: The largest seed of an episode: files that name one hold no larger number.
 MOST_SEED = 2**63 - 1
 
@@ -66,7 +67,7 @@ def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any
 
     Raises:
         InvalidInputError: when a name is unknown, or a value has another type than the default it replaces or is
-            not finite.
+            not finite, or beyond `MOST`.
     """
     if options is not None and not isinstance(options, Mapping):
         raise InvalidInputError(f"{argument}={options!r}: expected a mapping of settings, such as {{'name': value}}")
@@ -88,8 +89,8 @@ def with_overrides(settings: SettingsT, argument: str, options: Mapping[str, Any
             raise InvalidInputError(
                 f"{argument}[{name!r}]={value!r}: expected {type(default).__name__}, such as {default!r}"
             )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InvalidInputError(f"{argument}[{name!r}]={value}: expected a finite number")
+        if isinstance(value, float) and not abs(value) <= MOST:
+            raise InvalidInputError(f"{argument}[{name!r}]={value}: expected a finite number of at most {MOST:g}")
         values[name] = value
     return replace(settings, **values)  # type: ignore[type-var]
 

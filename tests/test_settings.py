@@ -102,6 +102,15 @@ def test_numpys_values_of_another_kind_are_refused(name: str, value: Any) -> Non
         with_overrides(Settings(), "budget", {name: value})
 
 
+@pytest.mark.parametrize("value", [1e31, -1e31, 1.7e308])
+def test_numbers_that_no_network_computes_with_are_refused(value: float) -> None:
+    with pytest.raises(
+        InvalidInputError, match=re.escape(f"budget['rate']={value}: expected a finite number of at most")
+    ):
+        with_overrides(Settings(), "budget", {"rate": value})
+    assert with_overrides(Settings(), "budget", {"rate": 1e30}).rate == 1e30
+
+
 def test_plain_values_are_pythons_wherever_they_lie() -> None:
     given = {np.str_("a"): [np.int64(1), (np.float32(0.5), np.bool_(True))], "b": np.array([[1, 2]]), "c": None}
     made = plain(given)

@@ -25,7 +25,7 @@ from ssdkd_agents.tuning.spaces import Choice, Space, chosen, nested, space_of
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
 from ssdkd_env.files import write_json
-from ssdkd_env.reading import conform, read_json
+from ssdkd_env.reading import conform, fitting, read_json
 
 PRUNERS = ("median", "hyperband", "none")
 TRIALS_FILE, BEST_TRIAL_FILE = "trials.jsonl", "best.json"
@@ -144,7 +144,8 @@ def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial
     study = _study(config, space, done)
     begun = (place / "config.json").is_file()
     if begun:
-        study.enqueue_trial(chosen(space, config_of_run(RunFolder(place, None)).hyperparameters))
+        with fitting(place / "config.json", "delete the folder of that trial, to play it anew"):
+            study.enqueue_trial(chosen(space, config_of_run(RunFolder(place, None)).hyperparameters))
         if not any((place / "checkpoints").glob("*.state.safetensors")):
             shutil.rmtree(place)  # killed before there was anything to go on from
             begun = False

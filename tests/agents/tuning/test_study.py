@@ -237,3 +237,14 @@ def test_damaged_file_of_a_study_is_a_line(
     (path / file).write_text(json.dumps(content) + "\n")
     with pytest.raises(InvalidInputError, match=said):
         play(path)
+
+
+def test_trial_without_what_was_tried_is_a_line(tmp_path: Path, pretend: Pretend) -> None:
+    pretend.at = lambda trial, steps: "interrupted" if (trial, steps) == (1, 20) else ""
+    assert play(tmp_path / "a") == "interrupted"
+    file = tmp_path / "a" / "trials" / "1" / "config.json"
+    write_json(file, {**read_json(file), "hyperparameters": {}})
+    with pytest.raises(
+        InvalidInputError, match=r"config\.json does not fit \(KeyError: .+\); delete the folder of that"
+    ):
+        play(tmp_path / "a")
