@@ -180,7 +180,7 @@ def test_nothing_that_is_printed_acts_on_the_terminal() -> None:
 #: Readers of files of our own, of the system's, or that look at what they read beforehand.
 READERS = {
     "ssdkd_env/reading.py",
-    "agents/ssdkd_agents/archives.py",
+    "agents/ssdkd_agents/curves.py",
     "agents/ssdkd_agents/machine.py",
     "agents/ssdkd_agents/ownership.py",
     "agents/ssdkd_agents/policies/algorithms.py",

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ssdkd_env.settings import is_finite_number
+
 
 def restore(tensor: torch.Tensor, saved: Any, name: str) -> None:
     """Copy what was saved into a tensor, in place; `copy_` alone would stretch and convert what does not fit.
@@ -36,16 +38,21 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     """Load the moments of `optimizer.state_dict()` and give each the memory layout of its parameter.
 
     The fused CPU kernels walk raw memory: a moment that came back from disk contiguous, beside a channels_last
-    parameter, would silently be added to the wrong weights, and one of another size leads them out of it. What the
-    optimiser was made with (learning rates, decay, kernels) stays as it is.
+    parameter, would silently be added to the wrong weights, and one of another size leads them out of it. Of what the
+    optimiser was made with (decay, kernels) only the learning rates change, which go with the steps.
 
     Raises:
         ValueError: when a moment is of another shape or type than its parameter, or is not there.
     """
-    made = [{name: option for name, option in group.items() if name != "params"} for group in optimizer.param_groups]
+    made = [
+        {name: option for name, option in group.items() if name not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
     optimizer.load_state_dict(state)
     for group, options in zip(optimizer.param_groups, made, strict=True):
         group.update(options)
+        if not is_finite_number(group["lr"]):
+            raise ValueError(f"an optimiser's learning rate is {group['lr']!r}")
     for parameter, moments in optimizer.state.items():
         for name, moment in moments.items():
             if name != "step":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -50,7 +51,9 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
 
 
 @one_at_a_time
-def build_network(argument: str, arch: str, options: Mapping[str, Any], seed: int) -> nn.Module:
+def build_network(
+    argument: str, arch: str, options: Mapping[str, Any], seed: int, device: str | None = None
+) -> nn.Module:
     """Build a network with initial weights that depend on `seed` alone.
 
     PyTorch's initialisers draw from the global CPU generator; its state is put back afterwards, so that
@@ -61,12 +64,13 @@ def build_network(argument: str, arch: str, options: Mapping[str, Any], seed: in
         arch: a key of `NETWORKS`, or an import path to a callable that returns an `nn.Module`.
         options: keyword arguments of the constructor.
         seed: seed of the initial weights.
+        device: where it is made; `"meta"` makes shapes without memory.
 
     Raises:
         InvalidInputError: when `arch` is unknown, does not accept `options`, or returns no module.
     """
     factory = NETWORKS.find(arch, argument)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), nullcontext() if device is None else torch.device(device):
         torch.default_generator.manual_seed(seed)
         try:
             network = factory(**options)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-import torch
 from torch import nn
 
 from ssdkd_env.errors import InvalidInputError
@@ -98,8 +97,7 @@ def _check_size(path: Path, arch: str, options: dict[str, Any], weights: Path, s
     """
     if not NETWORKS.is_ours(arch) or not weights.is_file():
         return
-    with torch.device("meta"):
-        network = build_network("teacher_arch", arch, {**classifier_options(spec), **options}, seed=0)
+    network = build_network("teacher_arch", arch, {**classifier_options(spec), **options}, seed=0, device="meta")
     needed, found = sum(part.nbytes for part in network.state_dict().values()), weights.stat().st_size
     if needed > _MOST_TIMES * found:  # compressed and half-precision weights have fewer bytes, never so few
         raise InvalidInputError(

@@ -93,11 +93,15 @@ def test_moments_of_another_kind_are_refused(change: Callable[[dict[str, Any]], 
 def test_what_an_optimizer_was_made_with_stays() -> None:
     optimizer, parameters = stepped()
     state = copy.deepcopy(optimizer.state_dict())
-    state["param_groups"][0].update(lr=1e9, betas=(2.0, 2.0), fused=False, capturable=True)
+    state["param_groups"][0].update(lr=0.5, betas=(2.0, 2.0), fused=False, capturable=True)
     resumed = torch.optim.Adam(parameters, lr=0.1, fused=True)
     made = {name: option for name, option in resumed.param_groups[0].items() if name != "params"}
     load_optimizer_state(resumed, state)
-    assert {name: option for name, option in resumed.param_groups[0].items() if name != "params"} == made
+    kept = {name: option for name, option in resumed.param_groups[0].items() if name != "params"}
+    assert kept == made | {"lr": 0.5}
+    state["param_groups"][0]["lr"] = float("nan")
+    with pytest.raises(ValueError, match="learning rate is nan"):
+        load_optimizer_state(torch.optim.Adam(parameters, lr=0.1, fused=True), state)
     torch.testing.assert_close(resumed.state[parameters[0]]["exp_avg"], optimizer.state[parameters[0]]["exp_avg"])
 
 

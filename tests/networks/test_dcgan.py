@@ -80,9 +80,9 @@ def test_the_images_are_those_of_the_description(shape: tuple[int, int, int]) ->
 def test_it_has_the_documented_layers_and_costs(
     arch: str, channels: int, shape: tuple[int, int, int], base: int
 ) -> None:
-    with torch.device("meta"):
-        generator = build_network("generator_arch", arch, {"latent_dim": 100, "image_shape": shape}, 0)
-        costs = multiply_adds(generator.eval(), torch.zeros(2, 100))
+    generator = build_network("generator_arch", arch, {"latent_dim": 100, "image_shape": shape}, 0, device="meta")
+    assert all(parameter.is_meta for parameter in generator.parameters())
+    costs = multiply_adds(generator.eval(), torch.zeros(2, 100, device="meta"))
     widths = [channels >> halvings for halvings in range(5)]
     pairs = list(itertools.pairwise(widths))
     parameters = 101 * channels * base + 2 * channels

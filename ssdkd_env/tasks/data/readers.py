@@ -38,10 +38,9 @@ def read_split(argument: str, source: str | Path, split: Literal["train", "test"
     """
     path, size = os.fspath(source), spec.image_shape[1:]
     arrays = path.endswith(".npz") or npz_splits(Path(path)) or path.startswith(HUB_PREFIX)
-    if not spec.dense:
-        return load_split(argument, source, split, spec.image_shape[0], spec.num_classes, size)
-    if arrays:
-        images, labels = load_split(argument, source, split, spec.image_shape[0])
+    if not spec.dense or arrays:
+        fits = (None, None) if spec.dense else (spec.num_classes, size)
+        images, labels = load_split(argument, source, split, spec.image_shape[0], *fits)
         return images, to_classes(argument, labels, spec.num_classes, spec.void) if labels.dim() == 3 else labels
     if spec.dataset == "camvid":
         return load_camvid(argument, source, split, size)
