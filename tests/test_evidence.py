@@ -139,6 +139,16 @@ def test_the_tables_of_cifar() -> None:
         assert_cell(row["processor seconds to there"], *(quarter["processor s"] for quarter in quarters))
 
 
+def test_the_parts_on_cifar() -> None:
+    lines = read_lines(RESULTS / "cifar10-jpeg-parts.jsonl")
+    rows = evidence("part", "images kept", "seed by seed")
+    assert {row["part"] for row in rows} == {line["label"] for line in lines}
+    for row in rows:
+        own = sorted((line["seed"], line["held_out_accuracy"]) for line in lines if line["label"] == row["part"])
+        assert len(row["seed by seed"].split()) == len(own)
+        assert all(map(agrees, row["seed by seed"].split(), (str(accuracy) for _, accuracy in own)))
+
+
 def test_the_table_of_methods() -> None:
     (source,) = kept("digits-methods")
     entries = {row["entry"]: row for row in source}
