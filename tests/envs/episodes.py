@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.distillation import DistillationRun
+from ssdkd_env.envs import SSDKDEnv, judging
 from ssdkd_env.envs.actions import OF_WORK
+from ssdkd_env.envs.snapshot import Snapshot
+from ssdkd_env.tasks.task import share_right
 
 #: A run of a tenth of a second.
 BUDGET = {
@@ -94,3 +99,22 @@ def assert_same(first: list[Moment], second: list[Moment]) -> None:
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one.observation, other.observation)
         assert one[1:] == other[1:]
+
+
+def rounds_measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rounds after which students are measured on real images, from now on."""
+    measured: list[int] = []
+    runs: list[DistillationRun] = []
+    look = judging.Judge.look
+
+    def see(judge: judging.Judge, run: DistillationRun, *rest: Any) -> Snapshot:
+        runs.append(run)
+        return look(judge, run, *rest)
+
+    def count(logits: Tensor, labels: Tensor) -> float:
+        measured.append(runs[-1].round)
+        return share_right(logits, labels)
+
+    monkeypatch.setattr(judging.Judge, "look", see)
+    monkeypatch.setattr(judging, "share_right", count)
+    return measured

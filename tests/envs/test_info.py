@@ -6,12 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from torch import Tensor
 
-from ssdkd_env.envs import judging
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.tasks.task import share_right
-from tests.envs.episodes import REWARD_NAMES, ROUNDS, actions_of, episode, make, reset, steps
+from tests.envs.episodes import REWARD_NAMES, ROUNDS, actions_of, episode, make, reset, rounds_measured, steps
 
 
 @pytest.mark.parametrize("reward", REWARD_NAMES)
@@ -83,14 +80,7 @@ def test_accuracy_may_be_measured_in_some_rounds_only(monkeypatch: pytest.Monkey
     every, some = make(budget={"rounds": 5}), make(budget={"rounds": 5}, evaluate_every_rounds=3)
     actions = actions_of(5, count=5)
     each = [moment.info["accuracy"] for moment in episode(every, 3, actions)]
-    measured = []
-
-    def count(logits: Tensor, labels: Tensor) -> float:
-        assert some.run is not None
-        measured.append(some.run.round)
-        return share_right(logits, labels)
-
-    monkeypatch.setattr(judging, "share_right", count)
+    measured = rounds_measured(monkeypatch)
     stated = [moment.info["accuracy"] for moment in episode(some, 3, actions)]
     assert measured == [0, 3, 5]
     assert stated == [each[0], each[0], each[0], each[3], each[3], each[5]]

@@ -9,14 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.distillation.report import RoundReport
-from ssdkd_env.envs import SSDKDVectorEnv, judging
+from ssdkd_env.envs import SSDKDVectorEnv
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.tasks.task import share_right
-from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, assert_same, episode, make, steps
+from tests.envs.episodes import (
+    BUDGET,
+    ROUNDS,
+    SMALL_PROBE,
+    FloatArray,
+    actions_of,
+    assert_same,
+    episode,
+    make,
+    rounds_measured,
+    steps,
+)
 
 REWARD = "probe_agreement"
 #: Rounds of a step → the rounds after which its steps end, of three.
@@ -93,14 +102,7 @@ def test_accuracy_is_measured_after_the_steps_in_which_it_is_due(monkeypatch: py
     """Steps end after rounds 2, 4, 6, 8, 10 and 11; it is due after 4, 8 and the last one."""
     env = make(rounds_per_step=2, evaluate_every_rounds=4, budget={"rounds": 11})
     other = make(rounds_per_step=2, evaluate_every_rounds=3, budget={"rounds": 11})
-    measured: list[int] = []
-
-    def count(logits: Tensor, labels: Tensor) -> float:
-        assert playing.run is not None
-        measured.append(playing.run.round)
-        return share_right(logits, labels)
-
-    monkeypatch.setattr(judging, "share_right", count)
+    measured = rounds_measured(monkeypatch)
     for playing, expected in ((env, [0, 4, 8, 11]), (other, [0, 4, 6, 10, 11])):
         measured.clear()
         episode(playing, 7, actions_of(4, 6))

@@ -120,7 +120,7 @@ def test_scores_are_those_of_the_rewards() -> None:
 def test_rank_correlation_is_of_plan_means() -> None:
     """Two plans change places between reward and accuracy: 1 − 6·2 / (4·15)."""
     means = np.array([1.0, 2.0, 3.0, 4.0])
-    noise = np.array([-0.4, 0.1, 0.3])
+    noise = np.array([-0.4, 0.1, 0.3, -0.2, 0.2])
     values, truth = means[:, None] + noise, means[[0, 2, 1, 3]][:, None] - noise
     found = rank_correlation(values, truth)
     assert found.mean == pytest.approx(0.8)

@@ -23,7 +23,7 @@ def test_a_small_run_ends_in_tables_and_lines(tmp_path: Path) -> None:
     assert [line["point"]["size"] for line in points if line["sweep"] == "buffer"] == [180, 1000, 5000]
     assert {line["sweep"] for line in points} == {"buffer", "candidates", "classes"}
     assert all(line["nbytes"] == line["expected_bytes"] for line in points)
-    assert all(len(seconds) == 3 for line in points for seconds in line["cpu"].values())
+    assert all(len(seconds) == 5 for line in points for seconds in line["cpu"].values())
     fits = {(line["sweep"], line["part"]): line for line in lines if "exponent" in line}
     assert {part for sweep, part in fits if sweep == "candidates"} == {"weigh", "update"}
     assert all(fit["linear"] == (fit["exponent"]["high"] <= 1.15) for fit in fits.values())

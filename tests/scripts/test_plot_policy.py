@@ -47,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     discrete = make_env(DIGITS, {"budget": SIZES, "action": "plans"})
     random = np.random.default_rng(0)
     lines = []
-    for seed in range(3):
+    for seed in range(5):
         actions = random.uniform(-1, 1, (ROUNDS, 5)).astype(np.float32)
         lines.append(line("runs/ppo", env, list(actions), seed) | {"group": "ppo"})
         choices = [np.int64(choice) for choice in random.integers(10, size=ROUNDS)]

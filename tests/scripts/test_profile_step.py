@@ -26,7 +26,7 @@ def test_a_small_run_ends_in_tables_lines_and_a_trace(tmp_path: Path) -> None:
     total = re.search(r"^\| all \|  \| ([\d.]+) \| 100\.0 % \|  \|$", result.stdout, re.MULTILINE)
     assert total is not None
     assert sum(float(seconds) for _, _, seconds in rows) == pytest.approx(float(total[1]), abs=0.01 * len(rows))
-    assert re.search(r"Measured over unmeasured: [\d.]+ \[", result.stdout)
+    assert re.search(r"Measured over unmeasured: [\d.]+", result.stdout)
     assert re.search(rf"{re.escape(str(trace))}: [\d.]+ MiB", result.stdout)
     first, summary = [json.loads(line) for line in out.read_text().splitlines()]
     assert 1000 * first["wall"] == pytest.approx(float(total[1]), abs=0.01)
