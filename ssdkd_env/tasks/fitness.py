@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.errors import InvalidInputError, one_line
@@ -97,6 +98,11 @@ def oddities(teacher: nn.Module, spec: TaskSpec, data_std: Sequence[float]) -> l
         )
     elif logits.logsumexp(dim=1).abs().max() < _ROUNDING:
         found.append("its outputs are logarithms of probabilities (log_softmax); they do, as logits would")
+    if any(isinstance(layer, _BatchNorm) and layer.running_mean is None for layer in teacher.modules()):
+        found.append(
+            "its BatchNorm keeps no running statistics: its answer to an image depends on the others of the batch, and "
+            "inversion has nothing to match; train it with track_running_stats=True"
+        )
     seen, expected = spread_seen(teacher), sum(data_std) / sum(spec.std)
     if seen is not None and not _LEAST * expected < seen < _MOST * expected:
         found.append(

@@ -95,6 +95,16 @@ def test_teacher_that_ends_in_probabilities_is_odd(end: nn.Module, said: str) ->
     assert said in found
 
 
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d, nn.BatchNorm1d])
+def test_batch_norm_without_statistics_is_odd(layer: type[nn.Module]) -> None:
+    features = (nn.Conv2d(1, 4, 3), layer(4, track_running_stats=False)) if layer is nn.BatchNorm2d else ()
+    dense = (nn.LazyLinear(8), layer(8, track_running_stats=False)) if layer is nn.BatchNorm1d else ()
+    teacher = nn.Sequential(*features, nn.Flatten(), *dense, nn.LazyLinear(10))
+    teacher(torch.zeros(2, 1, 8, 8))
+    (found,) = oddities(teacher.eval(), DIGITS, DIGITS.std)
+    assert "keeps no running statistics" in found and "track_running_stats=True" in found
+
+
 def test_spread_of_a_first_layers_inputs_is_that_of_the_images_that_it_was_trained_on() -> None:
     """Images of equal pixels, for which the formula is exact."""
     network = ConvNet(10, 1, (16, 5))
