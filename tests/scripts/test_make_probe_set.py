@@ -31,7 +31,7 @@ def make(out: Path, *arguments: object) -> Result:
     return in_this_process("make_probe_set", "--task", TASK, "--out", out, *arguments)
 
 
-@pytest.mark.parametrize("teacher", [None, str(ASSETS / "digits_teacher_narrow.safetensors")])
+@pytest.mark.parametrize("teacher", [None, str(ASSETS / "digits_teacher_narrow.safetensors")], ids=["own", "narrow"])
 def test_task_finds_what_was_written(teacher: str | None, tmp_path: Path, cache: Path) -> None:
     result = make(tmp_path / "probes", *(("--teacher", teacher) if teacher else ()))
     assert result.code == 0, result.stderr
