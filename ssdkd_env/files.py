@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,27 @@ def _digest(structure: str, tensors: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def load_tensors(path: str | Path, names: Collection[str] | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors of a safetensors file by name, on the CPU, and the text of its header.
+
+    Args:
+        path: of the file.
+        names: of those that are read, if they are there; None for all.
+
+    Raises:
+        InvalidInputError: when the file is missing, no regular file, none of this kind or cut short.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    check_regular(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            there = [name for name in file.keys() if names is None or name in names]  # noqa: SIM118 (no iteration)
+            return {name: file.get_tensor(name) for name in there}, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InvalidInputError(f"cannot read {path}: {error}; was it cut short?") from error
+
+
 def load_state(path: str | Path) -> Any:
     """Load what `save_state` wrote; tensors arrive on the CPU, tuples as tuples.
 
@@ -187,15 +208,7 @@ def load_state(path: str | Path) -> Any:
         InvalidInputError: when the file is missing, none, cut short or changed since, or was not written by
             `save_state`.
     """
-    from safetensors import SafetensorError, safe_open
-
-    check_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iteration protocol)
-    except (OSError, SafetensorError) as error:
-        raise InvalidInputError(f"cannot read {path}: {error}; was it cut short?") from error
+    tensors, metadata = load_tensors(path)
     digest, _, structure = metadata.get("structure", "").partition(" ")
     if len(digest) != _DIGITS:
         raise InvalidInputError(

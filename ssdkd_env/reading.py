@@ -37,8 +37,9 @@ _MOST_PARTS = 100_000
 Text = Annotated[str, msgspec.Meta(max_length=_MOST_TEXT)]
 #: A number of things that there are, or are to be.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-#: A seed of an episode; beyond it Gymnasium and NumPy take none.
-Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+#: The largest seed of an episode: beyond it Gymnasium and NumPy take none.
+MOST_SEED = 2**63 - 1
+Seed = Annotated[int, msgspec.Meta(ge=0, le=MOST_SEED)]
 
 
 def check_regular(path: str | Path, most: int | None = None, where: str = "") -> None:

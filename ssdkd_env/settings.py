@@ -10,13 +10,12 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import MOST_SEED
 
 SettingsT = TypeVar("SettingsT")
 
 #: The largest number of a setting: networks compute in float32, which ends at 3e38.
 MOST = 1e30
-#: The largest seed of an episode: files that name one hold no larger number.
-MOST_SEED = 2**63 - 1
 
 
 def plain(value: Any) -> Any:
@@ -31,6 +30,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {plain(name): plain(part) for name, part in value.items()}
     return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+
+
+def hold_plain(settings: Any) -> None:
+    """Make the fields of a frozen dataclass `plain`; to be called as it is made."""
+    for each in fields(settings):
+        object.__setattr__(settings, each.name, plain(getattr(settings, each.name)))
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

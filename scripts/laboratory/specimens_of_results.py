@@ -141,32 +141,28 @@ def _without(line: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _benchmark_line(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Make:
-    """A copy of a benchmark whose first line is as by hand, and which is then resumed."""
+    """A benchmark with a changed line, resumed."""
+    return _first_line("benchmark", change, _resume)
+
+
+def _first_line(kind: str, change: Callable[[dict[str, Any]], dict[str, Any]], words: Words) -> Make:
+    """A copy of a sound run whose first line is changed, as by hand."""
 
     def make(runs: Mapping[str, Path], folder: Path) -> list[str]:
         copy = folder / "run"
-        shutil.copytree(runs["benchmark"], copy)
+        shutil.copytree(runs[kind], copy)
         first, *others = (copy / "results.jsonl").read_text().splitlines(keepends=True)
         line = json.loads(first)
         line.pop("crc32", None)
         (copy / "results.jsonl").write_text("".join((json.dumps(change(line)) + "\n", *others)))
-        return _resume(copy)
+        return words(copy)
 
     return make
 
 
 def _line(path: str, value: Any, words: Words) -> Make:
     """A copy of an evaluation with one entry of its line changed."""
-
-    def make(runs: Mapping[str, Path], folder: Path) -> list[str]:
-        copy = folder / "run"
-        shutil.copytree(runs["evaluate"], copy)
-        line = json.loads((copy / "results.jsonl").read_text())
-        line.pop("crc32", None)  # as by hand
-        (copy / "results.jsonl").write_text(json.dumps(put(line, path, value)) + "\n")
-        return words(copy)
-
-    return make
+    return _first_line("evaluate", partial(put, path=path, new=value), words)
 
 
 def _manifests() -> Iterator[Specimen]:

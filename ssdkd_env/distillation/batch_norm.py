@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdkd_env import ranges
-from ssdkd_env.distillation.restoring import restore
+from ssdkd_env.distillation.restoring import restored
 from ssdkd_env.errors import InvalidInputError
 
 
@@ -128,9 +128,8 @@ class BatchNormStatistics:
     def load_state_dict(self, state: dict[str, Tensor | None]) -> None:
         """Continue from `state_dict()`."""
         past = state["past"]
-        self.past = None if past is None else self._remembered.new_empty(self.runs, len(self._remembered))
-        if self.past is not None:
-            restore(self.past, past, "the blended statistics")
+        like = self._remembered.new_empty(self.runs, len(self._remembered))
+        self.past = None if past is None else restored(like, past, "the blended statistics")
 
 
 class _MeanAndVariance(torch.autograd.Function):

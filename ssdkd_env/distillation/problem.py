@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.settings import is_whole, plain
+from ssdkd_env.settings import hold_plain, is_whole
 
 #: Settings of a budget that count images in memory at once, and the most that they can be: a file may name any number.
 OF_IMAGES, MOST_IMAGES = ("candidates", "batch_size", "buffer_capacity"), 10_000_000
@@ -44,9 +44,9 @@ class Budget:
     work: int = 0
 
     def __post_init__(self) -> None:
+        hold_plain(self)
         for setting in fields(self):
-            number = plain(getattr(self, setting.name))
-            object.__setattr__(self, setting.name, number)
+            number = getattr(self, setting.name)
             if setting.name == "work":
                 if not is_whole(number) or number < 0:
                     raise InvalidInputError(f"budget['work']={number!r}: expected multiply-adds, or 0 to count rounds")

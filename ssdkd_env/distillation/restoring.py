@@ -21,15 +21,26 @@ def restore(tensor: torch.Tensor, saved: Any, name: str) -> None:
         tensor.copy_(saved)
 
 
+def restored(like: torch.Tensor, saved: Any, name: str) -> torch.Tensor:
+    """What was saved, in a tensor of its own with the layout and on the device of another.
+
+    Raises:
+        ValueError: as `restore`.
+    """
+    made = torch.empty_like(like)
+    restore(made, saved, name)
+    return made
+
+
 def permutation(saved: Any, count: int, device: torch.device) -> torch.Tensor:
     """An order of things that was saved, (count,) int64: it is an index, and what it leads to must be there.
 
     Raises:
         ValueError: when it does not hold each number from 0 to `count` − 1 once.
     """
-    order = torch.empty(count, dtype=torch.int64, device=device)
-    restore(order, saved, "the order")
-    if not torch.equal(order.sort().values, torch.arange(count, device=device)):
+    ascending = torch.arange(count, device=device)
+    order = restored(ascending, saved, "the order")
+    if not torch.equal(order.sort().values, ascending):
         raise ValueError(f"the order is none of {count} things")
     return order
 
@@ -56,8 +67,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     for parameter, moments in optimizer.state.items():
         for name, moment in moments.items():
             if name != "step":
-                moments[name] = torch.empty_like(parameter)
-                restore(moments[name], moment, f"an optimiser's {name}")
+                moments[name] = restored(parameter, moment, f"an optimiser's {name}")
             elif not isinstance(moment, torch.Tensor) or moment.shape != () or not moment >= 0:
                 raise ValueError(f"an optimiser's step is {moment!r}")
     needed = _moments_of(optimizer)

@@ -17,7 +17,7 @@ from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.updates import FastUpdate, PlainUpdate, StudentUpdate
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.settings import is_finite_number, plain
+from ssdkd_env.settings import hold_plain, is_finite_number
 
 #: The cosine schedule ends at this share of its start (0.2 → 2e-4 in the standard protocol).
 FINAL_LR_SHARE = 1e-3
@@ -40,9 +40,9 @@ class StudentSettings:
     temperature: float = 20.0
 
     def __post_init__(self) -> None:
+        hold_plain(self)
         for each in fields(self):
-            value = plain(getattr(self, each.name))
-            object.__setattr__(self, each.name, value)
+            value = getattr(self, each.name)
             if not is_finite_number(value) or value < 0 or (each.name == "temperature" and value == 0):
                 least = "above 0" if each.name == "temperature" else "of at least 0"
                 raise InvalidInputError(f"student[{each.name!r}]={value!r}: expected a number {least}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssdkd_env import ranges
 from ssdkd_env.distillation.execution import Forward
 from ssdkd_env.distillation.losses import distillation_loss
-from ssdkd_env.distillation.restoring import load_optimizer_state, restore
+from ssdkd_env.distillation.restoring import load_optimizer_state, restored
 
 
 class StudentUpdate(Protocol):
@@ -182,11 +182,10 @@ class FastUpdate:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        saved = list(zip(self._parameters, state["momenta"], strict=True))
-        self._momenta = [None if momentum is None else torch.empty_like(parameter) for parameter, momentum in saved]
-        for momentum, (_, value) in zip(self._momenta, saved, strict=True):
-            if momentum is not None:
-                restore(momentum, value, "a momentum")
+        self._momenta = [
+            None if momentum is None else restored(parameter, momentum, "a momentum")
+            for parameter, momentum in zip(self._parameters, state["momenta"], strict=True)
+        ]
 
 
 def _joined(parameter: Tensor, momenta: Sequence[Tensor | None]) -> Tensor | None:

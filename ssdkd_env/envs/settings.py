@@ -12,7 +12,7 @@ from ssdkd_env.envs.observations import OBSERVATIONS
 from ssdkd_env.envs.rewards import REWARDS
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.renamed import refuse_old_names
-from ssdkd_env.settings import is_whole, plain
+from ssdkd_env.settings import hold_plain, is_whole
 
 #: Settings that an agent must find as it was trained with.
 FACE = ("action", "observation", "history", "rounds_per_step")
@@ -129,8 +129,7 @@ class EnvSettings:
     render_mode: str | None = None
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
+        hold_plain(self)
         for name, most in MOST.items():
             count = getattr(self, name)
             if not is_whole(count) or not 1 <= count <= most:

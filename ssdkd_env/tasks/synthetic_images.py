@@ -14,14 +14,13 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import save_tensors
-from ssdkd_env.reading import MOST_JSON, Text, check_bounds, check_regular, conform
+from ssdkd_env.files import load_tensors, save_tensors
+from ssdkd_env.reading import MOST_JSON, Text, check_bounds, conform
 from ssdkd_env.tasks.normalization import check_normalization
 
 #: Name of the card in a file's header.
@@ -129,13 +128,8 @@ def label_dtype(num_classes: int) -> torch.dtype:
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], Any]:
-    check_regular(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_CARD, "null")
-            tensors = {name: file.get_tensor(name) for name in _TYPES.keys() & set(file.keys())}
-    except (OSError, SafetensorError) as error:
-        raise InvalidInputError(f"cannot read {path}: {error}; was it cut short?") from error
+    tensors, header = load_tensors(path, _TYPES.keys())
+    text = header.get(_CARD, "null")
     try:
         return tensors, json.loads(text) if len(text) <= MOST_JSON else None
     except (ValueError, RecursionError) as error:

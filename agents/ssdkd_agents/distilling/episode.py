@@ -7,8 +7,8 @@ from pathlib import Path
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, ResumableEpisode, forget
 from ssdkd_agents.distilling.recent import Recent
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
+from ssdkd_env.reading import fitting
 
 #: What lies beside a checkpoint, with the number of its steps.
 _RECENT = "recent.{}.safetensors"
@@ -60,10 +60,8 @@ class DistillationEpisode(ResumableEpisode):
             InvalidInputError: as of `ResumableEpisode.load`; also when what was recent does not fit.
         """
         super().load(path)
-        try:
+        with fitting(self._beside(path), f"delete {path} to start over"):
             self.recent.load_state_dict(load_state(self._beside(path)))
-        except (KeyError, TypeError) as error:
-            raise InvalidInputError(f"{self._beside(path)} does not fit; delete {path} to start over") from error
 
     def _beside(self, path: Path) -> Path:
         return path.with_name(_RECENT.format(len(self.trace.actions)))

@@ -78,17 +78,35 @@ def read_tar(where: str, path: Path) -> Iterator[Member]:
 
 
 @contextmanager
-def _in_a_line(where: str) -> Iterator[None]:
-    """Say in one line what is wrong with an archive."""
+def archive_in_a_line(where: str, kind: str, own: tuple[type[Exception], ...], remedy: str) -> Iterator[None]:
+    """Say in one line what is wrong with an archive.
+
+    Args:
+        where: the user's argument and its value.
+        kind: of archive.
+        own: what its reader raises, beside what any reading and unpacking does.
+        remedy: what to do.
+
+    Raises:
+        InvalidInputError: in place of these errors.
+    """
+    caught: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error, *own)
     try:
         yield
     except InvalidInputError:
         raise
-    except (OSError, EOFError, ValueError, RecursionError, lzma.LZMAError, zlib.error, tarfile.TarError) as error:
+    except caught as error:
         raise InvalidInputError(
-            f"{where} cannot be read as a tar archive ({one_line(error)}); was it cut short? expected a whole .tar, "
-            ".tar.gz, .tar.bz2, .tar.xz or .zip, or an .npz: copy or download it anew"
+            f"{where} cannot be read as a {kind} archive ({one_line(error)}); was it cut short? {remedy}"
         ) from error
+
+
+_in_a_line = partial(
+    archive_in_a_line,
+    kind="tar",
+    own=(RecursionError, tarfile.TarError),
+    remedy="expected a whole .tar, .tar.gz, .tar.bz2, .tar.xz or .zip, or an .npz: copy or download it anew",
+)
 
 
 def check_members(where: str, count: int, packed: int) -> None:

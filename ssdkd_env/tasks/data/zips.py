@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
-import lzma
 import sys
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.reading import check_regular, check_unpacked
-from ssdkd_env.tasks.data.tar import Member, check_members, name_parts
+from ssdkd_env.tasks.data.tar import Member, archive_in_a_line, check_members, name_parts
+
+# RuntimeError: it is encrypted, or compressed in an unknown way.
+_in_a_line = partial(
+    archive_in_a_line, kind="zip", own=(RuntimeError, zipfile.BadZipFile), remedy="copy or download it anew"
+)
 
 #: Bytes of an archive's list of members, of which `zipfile` makes twenty times as much.
 _MOST_LIST = 16 * 2**20
@@ -51,19 +54,6 @@ def read_zip(where: str, path: Path) -> Iterator[Member]:
             check_unpacked(where, unpacked, packed)
             parts = name_parts(where, entry.filename.replace("\\", "/"))
             yield Member(parts, entry.is_dir(), partial(_content, where, archive, entry))
-
-
-@contextmanager
-def _in_a_line(where: str) -> Iterator[None]:
-    """Say in one line what is wrong with an archive: it is damaged, encrypted, or compressed in an unknown way."""
-    try:
-        yield
-    except InvalidInputError:
-        raise
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        raise InvalidInputError(
-            f"{where} cannot be read as a zip archive ({one_line(error)}); was it cut short? copy or download it anew"
-        ) from error
 
 
 class _Bounded(io.FileIO):
