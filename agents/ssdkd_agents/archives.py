@@ -17,7 +17,7 @@ from ssdkd_env.reading import check_regular
 ENDING = ".gz"
 #: Bytes of a file, unpacked, beyond which it is taken for a bomb: hundreds of times the largest file of results.
 MOST_BYTES = 256 * 2**20
-#: Bytes of a line: an episode of 50,000 rounds has fewer. Parsed it may take twenty times as much memory.
+#: Bytes of a line: an episode of 50,000 rounds has fewer. Parsed it may take thirty times as much memory.
 MOST_LINE = 16 * 2**20
 #: Lines of a file, blank ones too.
 MOST_LINES = 5_000_000

@@ -74,7 +74,8 @@ def check_memory(sizes: Sizes, budget: Budget, task: Problem, available: int | N
     """Refuse batches and buffers that no memory holds, before a machine that tries is brought to a halt.
 
     A lower estimate, which refuses nothing that could run: a pixel of the buffer is a byte, and one of a minibatch
-    has `ACTIVATIONS` numbers of four bytes in the networks (ResNet-20 and BatchNorm keep about twice as many).
+    has `ACTIVATIONS` numbers of four bytes in the networks (the first stage of ResNet-20 alone: seven maps of
+    16 channels for three, and as many in BatchNorm, are 75).
 
     Args:
         sizes: of a run.
