@@ -30,6 +30,7 @@ from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.executing import SideBySide, executor_of
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import FAMILIES
 from ssdkd_agents.inputs import inputs_of
@@ -41,6 +42,7 @@ from ssdkd_agents.searching.search import SearchConfig, config_of_search, search
 from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_atomically
 from ssdkd_env.tasks.instances import INSTANCE_SETS
 
@@ -57,7 +59,7 @@ LEAST_GAIN = 0.01
 
 
 @dataclass
-class Arguments(Plugins):
+class Arguments(SideBySide, Plugins):
     """Command line of headroom."""
 
     out: Path
@@ -74,8 +76,6 @@ class Arguments(Plugins):
     """Candidates of a generation."""
     seeds: int = 30
     """Held-out seeds on which what was found is compared."""
-    processes: int = 2
-    """Episodes side by side in the comparison."""
     env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
     env: EnvOptions = field(default_factory=ENV)
@@ -84,17 +84,18 @@ class Arguments(Plugins):
 
 def main(args: Arguments) -> None:
     """Search what is not found yet, play what is not played yet, and report."""
-    check_least(args, episodes=1, plays=1, population=4, seeds=2, processes=1)
+    check_least(args, episodes=1, plays=1, population=4, seeds=2)
     if REFERENCE not in args.families:
         raise InvalidInputError(f"--families {' '.join(args.families)}: expected {REFERENCE} among them")
     kwargs = args.env.settings() | {"evaluate_every_rounds": 10**6}
     rows: Rows = {family: {None: SearchConfig(family=family, **_settings(args, kwargs))} for family in args.families}
     if args.oracle:
         rows[ORACLE] = {index: SearchConfig(**_settings(args, alone)) for index, alone in enumerate(_instances(kwargs))}
-    for row, searches in rows.items():
-        for index, config in searches.items():
-            _search(config, _folder(args.out, row, index))
-    _compare(args, kwargs, rows)
+    with executor_of(args) as executor:
+        for row, searches in rows.items():
+            for index, config in searches.items():
+                _search(config, _folder(args.out, row, index))
+        _compare(args, kwargs, rows, executor)
 
 
 def _settings(args: Arguments, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _search(config: SearchConfig, path: Path) -> None:
         raise KeyboardInterrupt
 
 
-def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
+def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows, executor: Executor) -> None:
     """Play the rows on the held-out seeds, and write the table."""
     path = args.out / "results.jsonl"
     lines = read_lines(path, ResultLine) if path.is_file() else []
@@ -143,7 +144,7 @@ def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows) -> None:
         configs = [EpisodeConfig(args.env_id, sampler, seed, kwargs) for _, seed, sampler in wanted]
         labels = {(sampler, seed): label for label, seed, sampler in wanted}
         with progress(len(wanted), "episode") as bar:
-            for line in run_episodes(configs, args.processes):
+            for line in run_episodes(configs, executor):
                 label = labels[line["sampler"], line["seed"]]
                 lines.append(line | {"label": label} | ({"sampler": ORACLE} if label == ORACLE else {}))
                 append_line(path, lines[-1])

@@ -1,4 +1,4 @@
-"""Processes that answer questions: one way of starting, watching and ending them, for environments and for jobs.
+"""Workers in processes of this machine: one way of starting, watching and ending them, for environments and for jobs.
 
 A process ends soon after its parent has, however that ended, even in the middle of a long computation. It learns of
 that from a thread of its own that waits for the parent (`multiprocessing.parent_process`). The end of the pipe would
@@ -15,38 +15,28 @@ import multiprocessing
 import os
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
-import torch
-
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.registry import trust, trusted
-
-#: Answers a question; the second argument says whether the parent wants no more than an early end.
-Answer = Callable[[Any, Callable[[], bool]], Any]
+from ssdkd_env.executors import Answer, Reply, WorkerDied, respond
+from ssdkd_env.registry import trusted
 
 #: Seconds that a process has to end by itself.
 PATIENCE = 10.0
 
 
-class WorkerDied(InvalidInputError):
-    """A process has ended before its answer; one line says which, how, and what to do."""
-
-
-class Worker:
-    """A spawned process of one torch thread that answers one question after another.
+class ProcessWorker:
+    """A spawned process: a `Worker`.
 
     Ctrl-C, which reaches the whole process group, is left to its parent.
 
     Args:
-        answer: picklable; called in the process.
-        purpose: what the process is for, in the words of an error message: "of two environments".
-        remedy: what to do when it has died, as a sentence.
+        answer, purpose, remedy: see `Executor.start`.
     """
 
     def __init__(self, answer: Answer, purpose: str, remedy: str) -> None:
@@ -90,16 +80,14 @@ class Worker:
             WorkerDied: when the process has died.
             Exception: whatever the answer raised.
         """
-        number = None
+        number, reply = None, Reply()
         while number != self._question:  # Ctrl-C may have left the answer to an earlier one
-            number, answer, error, trace = self._receive()
-        if error is not None:
-            raise error from RuntimeError(f"in another process:\n{trace}")
-        return answer
+            number, reply = self._receive()
+        return reply.taken()
 
-    def _receive(self) -> Any:
+    def _receive(self) -> tuple[int, Reply]:
         with suppress(EOFError, OSError):  # what a pipe gives whose other end has died
-            received = self._connection.recv()
+            received: tuple[int, Reply] = self._connection.recv()
             self._has_answered = True
             return received
         raise WorkerDied(self._death())
@@ -133,10 +121,31 @@ class Worker:
             self._process.join()
 
 
-def ready(workers: Collection[Worker], timeout: float) -> list[Worker]:
-    """Those that have answered or died, as soon as there is one; none after `timeout` seconds."""
-    by_connection: dict[Any, Worker] = {worker._connection: worker for worker in workers}
-    return [by_connection[connection] for connection in wait(list(by_connection), timeout)]
+@dataclass(frozen=True)
+class Processes:
+    """The default `Executor`: spawned processes of one torch thread each.
+
+    Attributes:
+        count: how many work side by side.
+        tries: how many may die of one piece of work before it has failed.
+    """
+
+    count: int = 2
+    tries: int = 2
+
+    @property
+    def is_here(self) -> bool:
+        """Whether one process is enough, which is then the caller's own."""
+        return self.count == 1
+
+    def start(self, answer: Answer, purpose: str, remedy: str) -> ProcessWorker:
+        """Start a process; see `Executor.start`."""
+        return ProcessWorker(answer, purpose, remedy)
+
+    def ready(self, workers: Collection[ProcessWorker], timeout: float) -> list[ProcessWorker]:
+        """Those that have answered or died, as soon as there is one; none after `timeout` seconds."""
+        by_connection: dict[Any, ProcessWorker] = {worker._connection: worker for worker in workers}
+        return [by_connection[connection] for connection in wait(list(by_connection), timeout)]
 
 
 @contextmanager
@@ -153,26 +162,25 @@ def _ignored_interrupts() -> Iterator[None]:
 
 
 def serve(answer: Answer, connection: Connection, modules: tuple[str, ...]) -> None:
-    """Answer questions until there are no more, or the parent is gone: what a `Worker`'s process does.
+    """Answer questions until there are no more, or the parent is gone: what a worker's process does.
 
     Args:
-        answer: of the `Worker`.
+        answer: of the worker.
         connection: this end of the pipe.
-        modules: that the user has named (`registry.trusted` of the parent); they may register what is asked for.
+        modules: see `executors.respond`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
-    torch.set_num_threads(1)  # side by side, more threads only wait for each other
     with suppress(EOFError, OSError):  # the other end is closed
         while (asked := connection.recv()) is not None:
             number, question = asked
+            # What can be read before the answer is there is either the end or a later question.
+            reply = respond(answer, question, connection.poll, modules)
             try:
-                trust(modules)
-                # What can be read before the answer is there is either the end or a later question.
-                reply = ForkingPickler.dumps((number, answer(question, connection.poll), None, ""))
-            except Exception as error:  # whatever it is, it is raised again where the user can see it
-                reply = ForkingPickler.dumps((number, None, error, traceback.format_exc()))
-            connection.send_bytes(reply)
+                sent = ForkingPickler.dumps((number, reply))
+            except Exception as error:  # such as an answer that cannot be sent
+                sent = ForkingPickler.dumps((number, Reply(None, error, reply.trace)))
+            connection.send_bytes(sent)
 
 
 def _end_with_parent() -> None:

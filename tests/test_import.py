@@ -22,7 +22,9 @@ ROOMS = (
     ("ssdkd_env.errors",),
     ("ssdkd_env.reading",),
     (
+        "ssdkd_env.cluster",
         "ssdkd_env.devices",
+        "ssdkd_env.executors",
         "ssdkd_env.extras",
         "ssdkd_env.files",
         "ssdkd_env.modes",

@@ -15,7 +15,8 @@ import torch
 
 from ssdkd_env import processes
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.processes import Worker, WorkerDied, ready, serve
+from ssdkd_env.executors import Reply, WorkerDied
+from ssdkd_env.processes import Processes, ProcessWorker, serve
 from tests.parents import outliving
 
 
@@ -36,18 +37,18 @@ def answer(question: Any, stop: Callable[[], bool]) -> Any:
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
-    worker = Worker(answer, "of a test", "Try again")
+def worker() -> Iterator[ProcessWorker]:
+    worker = ProcessWorker(answer, "of a test", "Try again")
     yield worker
     worker.close(patience=0)
 
 
-def ask(worker: Worker, question: Any) -> Any:
+def ask(worker: ProcessWorker, question: Any) -> Any:
     worker.ask(question)
     return worker.take()
 
 
-def test_answers_come_from_a_process_of_one_thread_that_leaves_ctrl_c_to_its_parent(worker: Worker) -> None:
+def test_answers_come_from_a_process_of_one_thread_that_leaves_ctrl_c_to_its_parent(worker: ProcessWorker) -> None:
     process, threads, question = ask(worker, "a")
     assert process != os.getpid()
     assert (threads, question) == (1, "a")
@@ -57,7 +58,7 @@ def test_answers_come_from_a_process_of_one_thread_that_leaves_ctrl_c_to_its_par
     assert "in answer" in str(caught.value.__cause__), "the other process's traceback"
     worker.ask("lost")
     assert ask(worker, "b") == (process, 1, "b")
-    assert ready([worker], timeout=0.1) == []
+    assert Processes().ready([worker], timeout=0.1) == []
     worker.ask("wait until stopped")
     worker.leave()
     assert worker.take() == "stopped"
@@ -67,11 +68,11 @@ def test_answers_come_from_a_process_of_one_thread_that_leaves_ctrl_c_to_its_par
     worker.close()
 
 
-def test_death_is_told_in_one_line_as_often_as_it_is_asked(worker: Worker) -> None:
+def test_death_is_told_in_one_line_as_often_as_it_is_asked(worker: ProcessWorker) -> None:
     process, *_ = ask(worker, "a")
     threading.Timer(0.2, os.kill, (process, signal.SIGKILL)).start()
     worker.ask("compute")
-    assert ready([worker], timeout=60) == [worker]
+    assert Processes().ready([worker], timeout=60) == [worker]
     for _ in range(2):
         with pytest.raises(WorkerDied) as caught:
             worker.take()
@@ -84,12 +85,12 @@ def test_death_is_told_in_one_line_as_often_as_it_is_asked(worker: Worker) -> No
     worker.close()
 
 
-def test_death_of_a_process_that_has_answered_nothing_may_lie_in_the_main_file(worker: Worker) -> None:
+def test_death_of_a_process_that_has_answered_nothing_may_lie_in_the_main_file(worker: ProcessWorker) -> None:
     with pytest.raises(WorkerDied, match=r'has died \(exit code 7\)\. Is what .* under `if __name__ == "__main__":`\?'):
         ask(worker, "die")
 
 
-def test_process_that_does_not_end_by_itself_is_ended(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_does_not_end_by_itself_is_ended(worker: ProcessWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 0.01)
     worker.leave()  # while it is still starting
     worker.close()
@@ -99,9 +100,9 @@ def test_process_that_does_not_end_by_itself_is_ended(worker: Worker, monkeypatc
 @pytest.mark.parametrize("question", ["a", "compute"])
 def test_process_ends_soon_after_its_parent_was_killed(question: str) -> None:
     code = (
-        "import time; from ssdkd_env.processes import Worker; from tests.test_processes import answer\n"
-        f"worker = Worker(answer, '', ''); worker.ask('a'); worker.take(); worker.ask({question!r}); print('there')\n"
-        "import sys; sys.stdout.flush(); time.sleep(600)"
+        "import time; from ssdkd_env.processes import ProcessWorker; from tests.test_processes import answer\n"
+        "worker = ProcessWorker(answer, '', ''); worker.ask('a'); worker.take()\n"
+        f"worker.ask({question!r}); print('there')\nimport sys; sys.stdout.flush(); time.sleep(600)"
     )
     assert outliving(code, processes=1, computing_for=0.5) == []
 
@@ -133,8 +134,8 @@ def test_serving_ends_with_the_other_end_of_the_pipe() -> None:
         signal.signal(signal.SIGINT, handler)
         asking.join()
     first, second, third = answers
-    assert first == (0, (os.getpid(), 1, "a"), None, "")
-    assert second[:2] == (1, None)
-    assert isinstance(second[2], ValueError) and "no such thing" in second[3]
-    assert third[:2] == (2, None)
-    assert "lambda" in str(third[2])
+    assert first == (0, Reply((os.getpid(), 1, "a")))
+    assert (second[0], second[1].answer) == (1, None)
+    assert isinstance(second[1].error, ValueError) and "no such thing" in second[1].trace
+    assert (third[0], third[1].answer) == (2, None)
+    assert "lambda" in str(third[1].error)

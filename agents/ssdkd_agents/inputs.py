@@ -54,7 +54,7 @@ def check_inputs(recorded: Mapping[str, str], run: Path) -> None:
     Raises:
         InvalidInputError: at the first that is gone or was changed.
     """
-    remedy = "put back what it was, or start anew in another folder"
+    remedy = "put back what it was, on every machine that plays, or start anew in another folder"
     for path, digest in recorded.items():
         if not os.path.exists(path):
             raise InvalidInputError(f"{path}, with which {run} began, is not there any more; {remedy}")

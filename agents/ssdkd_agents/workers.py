@@ -1,4 +1,4 @@
-"""Jobs side by side in processes, where a failure or a dead process costs one job and no more.
+"""Jobs side by side, where a failure or a dead worker costs one job and no more, whatever executor there is.
 
 Libraries were tried, with a job that kills its process, and with a parent that is killed. The executors of the standard
 library and of loky then fail every job that is not done. `multiprocessing.Pool` waits for the lost one for ever.
@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from ssdkd_env.errors import one_line
-from ssdkd_env.processes import Worker, WorkerDied, ready
+from ssdkd_env.executors import Executor, Worker, WorkerDied
 
 JobT = TypeVar("JobT")
 #: Does a job; the second argument says whether to stop. None: it stopped before the end.
@@ -27,7 +27,7 @@ Work = Callable[[JobT, Callable[[], bool]], dict[str, Any] | None]
 
 #: Seconds between two looks at the clock and at Ctrl-C while processes work.
 POLL = 0.2
-#: What to do when the process of a job has died.
+#: What to do when the worker of a job has died.
 REMEDY = "Was there enough memory? Use fewer processes"
 
 
@@ -49,24 +49,24 @@ class Outcome(Generic[JobT]):
 
 
 def run_jobs(
-    work: Work[JobT], jobs: Sequence[JobT], processes: int, stop: Callable[[], bool]
+    work: Work[JobT], jobs: Sequence[JobT], executor: Executor, stop: Callable[[], bool]
 ) -> Iterator[Outcome[JobT]]:
-    """Do jobs in their order, in this process or side by side in spawned ones of one torch thread each.
+    """Do jobs in their order, in this process or side by side by an executor's workers of one torch thread each.
 
-    A job whose process dies is done once more, in a new one, which a line on stderr says. When that dies too, it has
-    failed. A process that dies between two jobs costs nothing.
+    A job whose worker dies is done once more, by a new one, which a line on stderr says. When as many workers as
+    `Executor.tries` have died of it, it has failed. A process that dies between two jobs costs nothing.
 
     Args:
         work: picklable function that does one job.
         jobs: picklable.
-        processes: how many; 1 works in this process.
+        executor: whose workers.
         stop: when to begin no more jobs and ask those in progress to stop.
 
     Yields:
         An outcome for each job that was begun, as they end.
     """
-    if processes > 1:
-        yield from _run_in_processes(work, jobs, processes, stop)
+    if not executor.is_here:
+        yield from _run_side_by_side(work, jobs, executor, stop)
         return
     for job in jobs:
         if stop():
@@ -92,15 +92,15 @@ class _Turn(Generic[JobT]):
 
     Attributes:
         job: which one.
-        died: whether a process that did it has died.
+        deaths: of workers that did it.
     """
 
     job: JobT
-    died: bool = False
+    deaths: int = 0
 
 
-def _run_in_processes(
-    work: Work[JobT], jobs: Sequence[JobT], processes: int, stop: Callable[[], bool]
+def _run_side_by_side(
+    work: Work[JobT], jobs: Sequence[JobT], executor: Executor, stop: Callable[[], bool]
 ) -> Iterator[Outcome[JobT]]:
     waiting = [_Turn(job) for job in reversed(jobs)]
     idle: list[Worker] = []
@@ -111,26 +111,28 @@ def _run_in_processes(
                 waiting.clear()
                 for worker in busy:
                     worker.leave()
-            while waiting and len(busy) < processes:
+            while waiting and len(busy) < executor.count:
                 idle = [worker for worker in idle if worker.is_alive]
-                worker = idle.pop() if idle else Worker(partial(_attempt, work), "of a job", REMEDY)
+                worker = idle.pop() if idle else executor.start(partial(_attempt, work), "of a job", REMEDY)
                 busy[worker] = waiting.pop()
                 worker.ask(busy[worker].job)
-            for worker in ready(busy, POLL):
+            while idle and not waiting:  # what it has reserved may be what another one waits for
+                _end(idle.pop())
+            for worker in executor.ready(busy, POLL):
                 turn = busy.pop(worker)
                 try:
                     outcome = _outcome(worker, turn.job)
                 except WorkerDied as death:
                     worker.close()
-                    if not turn.died and not stop():
+                    deaths = turn.deaths + 1
+                    if deaths < executor.tries and not stop():
                         tqdm.write(f"a job is done once more: {death}", file=sys.stderr)
-                        waiting.append(_Turn(turn.job, died=True))
+                        waiting.append(_Turn(turn.job, deaths))
                         continue
-                    outcome = Outcome(turn.job, error=f"{'for the second time: ' if turn.died else ''}{death}")
+                    outcome = Outcome(turn.job, error=f"{f'after {deaths} tries: ' if deaths > 1 else ''}{death}")
                 else:
                     if outcome.error:  # what has failed once may be unusable, after an error of the GPU for one
-                        worker.leave()
-                        worker.close()
+                        _end(worker)
                     else:
                         idle.append(worker)
                 yield outcome
@@ -141,6 +143,11 @@ def _run_in_processes(
             worker.close()
         for worker in busy:  # there are some only after an error, such as a second Ctrl-C
             worker.close(patience=0)
+
+
+def _end(worker: Worker) -> None:
+    worker.leave()
+    worker.close()
 
 
 def _outcome(worker: Worker, job: JobT) -> Outcome[JobT]:

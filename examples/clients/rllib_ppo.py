@@ -18,7 +18,7 @@ ROUNDS, MEMBERS, EPISODES = 4, 2, 8
 BUDGET = {"rounds": ROUNDS, "inversion_steps": 1, "student_steps": 1}
 
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200_000_000)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=200_000_000)
     config = (
         PPOConfig()
         .environment("ssdkd_env:SSDKD/Digits-v2", env_config={"budget": BUDGET})

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.exponent_actions import FloatArray
-from ssdkd_env.processes import Worker
+from ssdkd_env.processes import ProcessWorker
 
 #: What to do when a process of environments has died.
 REMEDY = (
@@ -107,7 +107,7 @@ class LocalMembers:
             env.close()
 
 
-class RemoteMembers(Worker):
+class RemoteMembers(ProcessWorker):
     """Environments in a process of their own, with one torch thread.
 
     Args:

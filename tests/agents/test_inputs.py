@@ -76,7 +76,8 @@ def test_changed_file_is_refused_and_named(teacher: Path, tmp_path: Path) -> Non
     shutil.copy(SHIPPED_TEACHER, teacher)
     said = (
         f"{teacher} was changed since {tmp_path / 'run'} began with it \\(SHA-256 {sha256(OTHER_TEACHER)[:12]}, now "
-        f"{sha256(SHIPPED_TEACHER)[:12]}\\); put back what it was, or start anew in another folder"
+        f"{sha256(SHIPPED_TEACHER)[:12]}\\); put back what it was, on every machine that plays, or "
+        "start anew in another folder"
     )
     with pytest.raises(InvalidInputError, match=f"^{said}$"):
         check_inputs(recorded, tmp_path / "run")

@@ -17,6 +17,7 @@ import torch
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome, run_jobs
 
+from ssdkd_env.processes import Processes
 from tests.parents import outliving
 
 
@@ -44,7 +45,7 @@ def work(job: str, stop: Callable[[], bool]) -> dict[str, Any] | None:
 
 
 def outcomes(jobs: list[str], processes: int, stop: Stopper | None = None) -> dict[str, Outcome[str]]:
-    return {outcome.job: outcome for outcome in run_jobs(work, jobs, processes, stop or Stopper())}
+    return {outcome.job: outcome for outcome in run_jobs(work, jobs, Processes(processes), stop or Stopper())}
 
 
 def test_failure_is_told_and_the_others_go_on() -> None:
@@ -62,7 +63,7 @@ def test_process_that_dies_costs_its_job_only(capfd: pytest.CaptureFixture[str])
     assert made["fail"].error == "ValueError: no such thing"
     assert "lambda" in made["give what cannot be sent"].error
     assert re.fullmatch(
-        r"for the second time: process \d+ of a job has died \(exit code 7\)\..* Was there enough memory\? Use fewer "
+        r"after 2 tries: process \d+ of a job has died \(exit code 7\)\..* Was there enough memory\? Use fewer "
         "processes",
         made["die"].error,
     )
@@ -81,7 +82,7 @@ def test_job_whose_process_was_killed_is_done_once_more(tmp_path: Path, capfd: p
 
 
 def test_process_that_is_killed_between_two_jobs_costs_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    made = run_jobs(work, ["a", "b", "c", "d"], 2, Stopper())
+    made = run_jobs(work, ["a", "b", "c", "d"], Processes(2), Stopper())
     seen = [next(made)]
     assert seen[0].result is not None
     (killed,) = [each for each in multiprocessing.active_children() if each.pid == seen[0].result["process"]]
@@ -94,13 +95,13 @@ def test_process_that_is_killed_between_two_jobs_costs_nothing(capfd: pytest.Cap
 
 def test_dying_when_asked_to_stop_is_the_end_of_a_job() -> None:
     asked = iter([False, *[True] * 1000])
-    made = list(run_jobs(work, ["die", "b", "c"], 2, lambda: next(asked)))
+    made = list(run_jobs(work, ["die", "b", "c"], Processes(2), lambda: next(asked)))
     assert sorted(outcome.job for outcome in made) == ["b", "die"]
     assert [outcome.error[:8] for outcome in made if outcome.job == "die"] == ["process "]
 
 
 def test_nothing_goes_on_computing_when_nobody_wants_the_outcomes() -> None:
-    made = run_jobs(work, ["a", "compute"], 2, Stopper())
+    made = run_jobs(work, ["a", "compute"], Processes(2), Stopper())
     assert next(made).job == "a"
     processes = multiprocessing.active_children()
     assert processes
@@ -111,8 +112,9 @@ def test_nothing_goes_on_computing_when_nobody_wants_the_outcomes() -> None:
 @pytest.mark.parametrize(("jobs", "awaited"), [(["a", "b"], 2), (["a", "compute"], 1)], ids=["idle", "computing"])
 def test_processes_end_soon_after_their_parent_was_killed(jobs: list[str], awaited: int) -> None:
     code = (
-        "import time; from ssdkd_agents.workers import run_jobs; from tests.agents.test_workers import work\n"
-        f"made = run_jobs(work, {jobs}, 2, lambda: False)\nfor _ in range({awaited}): next(made)\n"
+        "import time; from ssdkd_agents.workers import run_jobs; from ssdkd_env.processes import Processes\n"
+        "from tests.agents.test_workers import work\n"
+        f"made = run_jobs(work, {jobs}, Processes(2), lambda: False)\nfor _ in range({awaited}): next(made)\n"
         "print('there', flush=True); time.sleep(600)"
     )
     assert outliving(code, processes=2, computing_for=0.5) == []
@@ -150,7 +152,7 @@ def test_stopper_works_where_signals_cannot_be_caught() -> None:
 
     def elsewhere() -> None:
         with Stopper() as stop:
-            made.extend(run_jobs(work, ["a"], 1, stop))
+            made.extend(run_jobs(work, ["a"], Processes(1), stop))
 
     thread = threading.Thread(target=elsewhere)
     thread.start()

@@ -25,7 +25,7 @@ from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv, sub_environments, tuning
 from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.processes import WorkerDied
+from ssdkd_env.executors import WorkerDied
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, make
 from tests.parents import outliving
 

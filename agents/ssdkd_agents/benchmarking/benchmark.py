@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ssdkd_agents.benchmarking.suites import (
     sampler_entries,
     with_face,
 )
+from ssdkd_agents.inputs import check_inputs
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.runs import RunFolder, refuse_content
 from ssdkd_agents.schemas import BenchmarkLine, ResultLine, config_of
@@ -27,6 +28,7 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs.settings import FACE
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.executors import Executor
 from ssdkd_env.reading import conform
 
 DEFAULT_SEEDS, MOST_SEEDS = 5, 100_000
@@ -119,6 +121,7 @@ class Job:
         config: the episode.
         folder: where it is kept when it is stopped.
         group: of the entry.
+        inputs: of the benchmark; see `inputs.inputs_of`.
     """
 
     index: int
@@ -126,6 +129,7 @@ class Job:
     config: EpisodeConfig
     folder: str = ""
     group: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -185,12 +189,13 @@ class Benchmark:
     Args:
         folder: `config.json`, `command.txt` and `results.jsonl` lie in it.
         plan: what is to be played.
+        inputs: what it began with; see `inputs.inputs_of`.
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, inputs: Mapping[str, str]) -> None:
         self.folder = folder
         self.plan = plan
-        self.jobs = [replace(job, folder=str(folder)) for job in plan.jobs()]
+        self.jobs = [replace(job, folder=str(folder.resolve()), inputs=inputs) for job in plan.jobs()]
 
     @classmethod
     def new(cls, folder: Path, settings: Settings) -> Benchmark:
@@ -203,7 +208,7 @@ class Benchmark:
         plan = make_plan(settings)
         inputs = validate([job.config for job in plan.jobs()])
         RunFolder(folder, {"settings": asdict(settings), "plan": asdict(plan)}, inputs)
-        return cls(folder, plan)
+        return cls(folder, plan, inputs)
 
     @classmethod
     def open(cls, folder: Path) -> Benchmark:
@@ -212,14 +217,15 @@ class Benchmark:
         Raises:
             InvalidInputError: when there is none.
         """
-        config = RunFolder(folder, None).config
+        run = RunFolder(folder, None)
+        config = run.config
         where, maker = folder / "config.json", "ssdkd benchmark"
         if not isinstance(config.get("settings"), dict) or not isinstance(config.get("plan"), dict):
             raise InvalidInputError(f"{where} is not that of a benchmark; give its folder")
         # Whose environment earlier versions called `env`.
         settings = {"env_id" if name == "env" else name: setting for name, setting in config["settings"].items()}
         config_of(settings, Settings, where, maker)
-        return cls(folder, config_of(config["plan"], Plan, where, maker))
+        return cls(folder, config_of(config["plan"], Plan, where, maker), run.inputs)
 
     @classmethod
     def resume(cls, folder: Path, given: Settings) -> Benchmark:
@@ -232,7 +238,7 @@ class Benchmark:
         opened = cls.open(folder)
         opened.results()
         validate([job.config for job in opened.jobs])
-        return cls(folder, _extended(run, opened.plan, given))
+        return cls(folder, _extended(run, opened.plan, given), run.inputs)
 
     def results(self) -> list[dict[str, Any]]:
         """The result lines so far, in the order of the plan; half a last line does not count.
@@ -262,11 +268,11 @@ class Benchmark:
             lines[key] = line
         return [lines[job.key] for job in self.jobs if job.key in lines]
 
-    def run(self, processes: int, stop: Stopper) -> Iterator[Outcome[Job]]:
+    def run(self, executor: Executor, stop: Stopper) -> Iterator[Outcome[Job]]:
         """Play what is missing; every result line is on disk before it is yielded.
 
         Args:
-            processes: episodes side by side.
+            executor: whose workers play.
             stop: when to stop; unfinished episodes are then kept, and continued by the next `run`.
 
         Yields:
@@ -280,7 +286,7 @@ class Benchmark:
                 forget(job.checkpoint)  # of a process that was killed right before it did so
             else:
                 missing.append(job)
-        for outcome in run_jobs(play_job, missing, processes, stop):
+        for outcome in run_jobs(play_job, missing, executor, stop):
             if outcome.result is not None:
                 append_line(self.folder / RESULTS, outcome.result)
                 forget(outcome.job.checkpoint)
@@ -306,8 +312,16 @@ class Benchmark:
 
 
 def play_job(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
-    """Play a job's episode from where it was left; a result line carries label and group of its entry."""
-    result = play(job.config, job.checkpoint, stop)
+    """Play a job's episode from where it was left; a result line carries label and group of its entry.
+
+    Raises:
+        InvalidInputError: when the episode cannot be played, or a file that the benchmark began with is another one
+            here.
+    """
+    check_inputs(job.inputs, Path(job.folder))
+    # On a node of a cluster that does not share the folder there is nothing to go on from.
+    checkpoint = job.checkpoint if Path(job.folder).is_dir() else None
+    result = play(job.config, checkpoint, stop)
     if result is None:
         return None
     return {"label": job.label} | ({"group": job.group} if job.group else {}) | result

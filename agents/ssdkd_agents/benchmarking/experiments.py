@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.executors import Executor
 from ssdkd_env.files import file_digest
 from ssdkd_env.reading import conform
 from ssdkd_env.tasks.probe import probe_set
@@ -345,14 +347,18 @@ def begin(make: Callable[[], EpisodeT], checkpoint: Path | None) -> EpisodeT:
 
 
 def run_episodes(
-    configs: Sequence[EpisodeConfig], processes: int, stop: Callable[[], bool] = lambda: False
+    configs: Sequence[EpisodeConfig],
+    executor: Executor,
+    stop: Callable[[], bool] = lambda: False,
+    check: Callable[[], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Play episodes, in this process or side by side in `processes` of one torch thread each.
+    """Play episodes, in this process or side by side by workers of one torch thread each.
 
     Args:
         configs: which.
-        processes: how many.
+        executor: whose workers.
         stop: when to begin no more of them, and to give up those that are under way.
+        check: picklable; called before each episode, where it is played, and raises what is wrong there.
 
     Yields:
         Result lines, in the order of `configs`, without those of episodes that failed or were given up.
@@ -363,7 +369,7 @@ def run_episodes(
     ended: dict[int, dict[str, Any] | None] = {}
     failed: list[Outcome[tuple[int, EpisodeConfig]]] = []
     due = 0
-    for outcome in run_jobs(_play_numbered, list(enumerate(configs)), processes, stop):
+    for outcome in run_jobs(partial(_play_numbered, check), list(enumerate(configs)), executor, stop):
         ended[outcome.job[0]] = outcome.result
         if outcome.error:
             failed.append(outcome)
@@ -382,5 +388,9 @@ def run_episodes(
         ) from (RuntimeError(f"in another process:\n{first.details}") if first.details else None)
 
 
-def _play_numbered(job: tuple[int, EpisodeConfig], stop: Callable[[], bool]) -> dict[str, Any] | None:
+def _play_numbered(
+    check: Callable[[], None] | None, job: tuple[int, EpisodeConfig], stop: Callable[[], bool]
+) -> dict[str, Any] | None:
+    if check is not None:
+        check()
     return play(job[1], None, stop)

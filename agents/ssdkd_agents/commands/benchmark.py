@@ -22,15 +22,17 @@ from pathlib import Path
 from ssdkd_agents.benchmarking.benchmark import Benchmark, Job, Settings
 from ssdkd_agents.commands.command_line import Plugins, launch, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.executing import SideBySide, executor_of
 from ssdkd_agents.environments import use_one_thread
 from ssdkd_agents.progress import progress
 from ssdkd_agents.stopping import Stopper
 from ssdkd_agents.workers import Outcome
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.executors import Executor
 
 
 @dataclass
-class Arguments(Plugins):
+class Arguments(SideBySide, Plugins):
     """Command line of `ssdkd benchmark`."""
 
     out: Path
@@ -48,8 +50,6 @@ class Arguments(Plugins):
     """Episodes of each entry, 5 where none is given; --resume may ask for more than before."""
     first_seed: int | None = None
     """Seed of the first episode; 1,000,000 where none is given, from which on no training has seen them."""
-    processes: int = 2
-    """Episodes side by side, one torch thread each."""
     resume: bool = False
     """Continue the folder: play what is missing, failed or unfinished."""
     minutes: float | None = None
@@ -65,16 +65,15 @@ def main(args: Arguments) -> None:
     if args.report_only:
         print(Benchmark.open(args.out).report())
         return
-    if args.processes < 1:
-        raise InvalidInputError(f"--processes {args.processes}: expected at least 1")
     if args.minutes is not None and not args.minutes > 0:
         raise InvalidInputError(f"--minutes {args.minutes}: expected a number above 0")
     stop = Stopper(None if args.minutes is None else 60 * args.minutes)
     settings = read_settings(args)
     use_one_thread()
-    benchmark = Benchmark.resume(args.out, settings) if args.resume else Benchmark.new(args.out, settings)
-    with stop:
-        failed = play(benchmark, args.processes, stop)
+    with executor_of(args) as executor:
+        benchmark = Benchmark.resume(args.out, settings) if args.resume else Benchmark.new(args.out, settings)
+        with stop:
+            failed = play(benchmark, executor, stop)
     finished = len(benchmark.results())
     if finished:
         print(benchmark.report())
@@ -97,11 +96,11 @@ def read_settings(args: Arguments) -> Settings:
     return Settings(args.suite, args.methods, args.samplers, args.env_id, env_kwargs, args.seeds, args.first_seed)
 
 
-def play(benchmark: Benchmark, processes: int, stop: Stopper) -> Sequence[Outcome[Job]]:
+def play(benchmark: Benchmark, executor: Executor, stop: Stopper) -> Sequence[Outcome[Job]]:
     """Play what is missing, with a progress bar; returns the failures."""
     failed = []
     with progress(len(benchmark.jobs), "episode", len(benchmark.results())) as bar:
-        for outcome in benchmark.run(processes, stop):
+        for outcome in benchmark.run(executor, stop):
             if outcome.result is not None:
                 bar.update(1)
             if outcome.error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_tab
 from ssdkd_agents.benchmarking.suites import sampler_runs
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.executing import SIDE_BY_SIDE, SideBySide, executor_of
+from ssdkd_agents.inputs import check_inputs
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.places import located
 from ssdkd_agents.policies.storage import face_of, taken_of
@@ -31,13 +34,14 @@ from ssdkd_agents.schemas import ResultLine, config_of
 from ssdkd_agents.seeds import HELD_OUT_SEED
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_atomically
 
 RESULTS = "results.jsonl"
 
 
 @dataclass
-class Arguments(Plugins):
+class Arguments(SideBySide, Plugins):
     """Command line of `ssdkd evaluate`."""
 
     out: Path
@@ -50,8 +54,6 @@ class Arguments(Plugins):
     """Episodes of each sampler."""
     first_seed: int = HELD_OUT_SEED
     """Seed of the first episode; from 1,000,000 on no training has seen them."""
-    processes: int = 2
-    """Episodes side by side, one torch thread each."""
     resume: bool = False
     """Continue the evaluation in --out, with its own settings: play what is missing."""
     env: EnvOptions = field(default_factory=ENV)
@@ -85,10 +87,16 @@ class Evaluation:
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
-    if args.episodes < 1 or args.processes < 1:
-        raise InvalidInputError("--episodes and --processes must be at least 1")
+    if args.episodes < 1:
+        raise InvalidInputError(f"--episodes {args.episodes}: expected at least 1")
+    with executor_of(args) as executor:
+        evaluate(args, executor)
+
+
+def evaluate(args: Arguments, executor: Executor) -> None:
+    """Play what is missing of an evaluation, new or begun, and report."""
     if args.resume:
-        refuse_beside_resume(args, ("processes",))
+        refuse_beside_resume(args, SIDE_BY_SIDE)
         folder = RunFolder.resume(args.out)
         evaluation = evaluation_of_run(folder)
         configs = evaluation.configs()
@@ -105,7 +113,7 @@ def main(args: Arguments) -> None:
     failure = None
     with Stopper() as stop:
         try:
-            play(configs, evaluation.rows, folder, args.processes, stop)
+            play(configs, evaluation.rows, folder, executor, stop)
         except InvalidInputError as error:  # of episodes that failed; what the others gave is kept
             failure = error
     played = report(configs, folder)
@@ -153,7 +161,7 @@ def played_of(folder: RunFolder) -> dict[tuple[str, int], Result]:
 
 
 def play(
-    configs: Sequence[EpisodeConfig], rows: dict[str, str], folder: RunFolder, processes: int, stop: Stopper
+    configs: Sequence[EpisodeConfig], rows: dict[str, str], folder: RunFolder, executor: Executor, stop: Stopper
 ) -> None:
     """Play the episodes that are missing; every line is on disk before the next episode is waited for.
 
@@ -163,7 +171,7 @@ def play(
     played = played_of(folder)
     missing = [config for config in configs if (config.sampler, config.seed) not in played]
     with progress(len(configs), "episode", len(configs) - len(missing)) as bar:
-        for result in run_episodes(missing, processes, stop):
+        for result in run_episodes(missing, executor, stop, partial(check_inputs, folder.inputs, folder.path)):
             folder.append({"group": rows[result["sampler"]]} | result)
             bar.update(1)
 

@@ -21,6 +21,7 @@ from ssdkd_agents.seeds import HELD_OUT_SEED
 from ssdkd_agents.stopping import Stopper
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.processes import Processes
 from tests.agents.benchmarking.test_experiments import timeless
 from tests.envs.episodes import BUDGET
 
@@ -42,7 +43,7 @@ class StopAfter(Stopper):
 
 def play(benchmark: Benchmark, stop: Stopper | None = None) -> list[str]:
     """Play in this process; returns the errors."""
-    return [outcome.error for outcome in benchmark.run(1, stop or Stopper()) if outcome.error]
+    return [outcome.error for outcome in benchmark.run(Processes(1), stop or Stopper()) if outcome.error]
 
 
 def lines_of(benchmark: Benchmark) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from ssdkd_agents.seeds import HELD_OUT_SEED
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.processes import Processes
 from tests.envs.episodes import BUDGET, ROUNDS
 
 CONFIG = EpisodeConfig("SSDKD/Digits-v2", "paper", HELD_OUT_SEED, {"budget": BUDGET})
@@ -365,14 +366,14 @@ def test_checkpoint_that_cannot_be_used_starts_the_episode_over(damage: str, tmp
 
 def test_two_processes_give_the_lines_of_one() -> None:
     configs = [replace(CONFIG, seed=CONFIG.seed + i, sampler=s) for i in range(2) for s in ("paper", "random")]
-    alone = [timeless(line) for line in run_episodes(configs, 1)]
-    side_by_side = [timeless(line) for line in run_episodes(configs, 2)]
+    alone = [timeless(line) for line in run_episodes(configs, Processes(1))]
+    side_by_side = [timeless(line) for line in run_episodes(configs, Processes(2))]
     assert side_by_side == alone
     assert [(line["seed"], line["sampler"]) for line in alone] == [(c.seed, c.sampler) for c in configs]
 
 
 def test_lines_come_as_they_are_made() -> None:
-    lines = run_episodes([CONFIG, replace(CONFIG, sampler="no such sampler")], 1)
+    lines = run_episodes([CONFIG, replace(CONFIG, sampler="no such sampler")], Processes(1))
     assert next(lines)["sampler"] == "paper"
     with pytest.raises(InvalidInputError, match="no such sampler"):
         next(lines)
@@ -388,7 +389,7 @@ def deadly(env: SSDKDEnv, seed: int) -> Sampler:
 def test_process_that_dies_costs_its_episode_and_one_line() -> None:
     name = f"{deadly.__module__}:{deadly.__name__}"
     configs = [replace(CONFIG, seed=HELD_OUT_SEED + index, sampler=name) for index in range(4)]
-    lines = run_episodes(configs, 2)
+    lines = run_episodes(configs, Processes(2))
     assert [next(lines)["seed"] for _ in range(3)] == [HELD_OUT_SEED, HELD_OUT_SEED + 2, HELD_OUT_SEED + 3]
     expected = (
         f"^1 of 4 episodes failed, the others are done; the first is sampler '{name}', seed {HELD_OUT_SEED + 1}: for "

@@ -21,6 +21,7 @@ from ssdkd_agents.benchmarking.experiments import run_episodes
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table, write_sampler_pictures
 from ssdkd_agents.plotting import comparison_plots
 
+from ssdkd_env.processes import Processes
 from tests.agents.benchmarking.test_experiments import CONFIG
 from tests.agents.benchmarking.test_report import line as result_line
 
@@ -124,7 +125,7 @@ def test_accuracy_is_one_that_every_line_has() -> None:
 
 
 def test_table_takes_lines_that_were_played() -> None:
-    lines = list(run_episodes([CONFIG, replace(CONFIG, sampler="uniform")], 1))
+    lines = list(run_episodes([CONFIG, replace(CONFIG, sampler="uniform")], Processes(1)))
     rows = tables(json.loads(json.dumps(lines)))["held-out accuracy"]
     assert rows["uniform"]["mean"] == f"{lines[1]['held_out_accuracy']:.4f}"
 
