@@ -24,6 +24,7 @@ from pathlib import Path
 from ssdkd_agents.benchmarking.benchmark import Benchmark
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.executing import WHERE, Where
 from ssdkd_agents.commands.given import as_words, refuse_settings
 
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -39,7 +40,7 @@ FAST_SUITES = {"wrn40_2": "protocol-wrn40_2", "vgg11": "protocol-vgg11"}
 
 
 @dataclass
-class Arguments(Plugins):
+class Arguments(Where, Plugins):
     """Command line of cifar_protocol."""
 
     out: Path
@@ -100,7 +101,7 @@ def check_same_work(args: Arguments) -> None:
     Raises:
         InvalidInputError: when it does.
     """
-    work = {name: value for name, value in as_settings(args).items() if name not in ("out", "minutes")}
+    work = {name: value for name, value in as_settings(args).items() if name not in ("out", "minutes", *WHERE)}
     work = json.loads(json.dumps(work))
     path = args.out / "config.json"
     if not path.exists():
@@ -131,13 +132,20 @@ def teacher_command(args: Arguments, teacher: str, folder: Path) -> list[str]:
 
 
 def benchmark_command(args: Arguments, teacher: str, student: str, weights: Path, folder: Path) -> list[str]:
-    command = ["benchmark.py", "--out", str(folder), "--processes", "1"]
+    command = ["benchmark.py", "--out", str(folder), *where_words(args)]
     if (folder / "config.json").exists():
         return [*command, "--resume"]
     own = {"teacher": weights, "student_arch": student, "device": args.device, "data_root": args.data_root}
     command += ["--methods", *args.methods] if args.methods else ["--suite", FAST_SUITES.get(teacher, "protocol")]
     command += ["--env-id", {"cifar10": "SSDKD/CIFAR10-v2", "cifar100": "SSDKD/CIFAR100-v2"}[args.task]]
     return [*command, "--seeds", str(args.seeds), *as_words(ENV.prefix, own | args.env.settings())]
+
+
+def where_words(args: Arguments) -> list[str]:
+    """Words that say where a benchmark is played: on this machine one episode after the other."""
+    if args.executor == "local":
+        return ["--processes", "1"]
+    return as_words("--", {name.replace("_", "-"): getattr(args, name) for name in WHERE})
 
 
 def is_finished(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, as_settings, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.executing import Where, cluster_of
 from ssdkd_agents.commands.given import refuse_settings
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.lines import append_line
@@ -34,7 +35,7 @@ from ssdkd_env.errors import InvalidInputError
 
 
 @dataclass
-class Arguments(Plugins):
+class Arguments(Where, Plugins):
     """Command line of measure_plans."""
 
     out: Path
@@ -74,10 +75,13 @@ def main(args: Arguments) -> None:
         raise InvalidInputError(f"--env-id {args.env_id}: no real images to measure accuracy on; give --env.evaluation")
     plans = fixed_plans(env, args.plans)
     seeds = range(MEASUREMENT_SEED, MEASUREMENT_SEED + args.seeds)
-    pool = SubEnvironments(args.num_envs, env_arguments(args.env_id, kwargs), args.vectorization, None)
-    print(f"environments: {pool.count}, {pool.choice}")
     lines = []
-    with closing(pool):
+    arguments = env_arguments(args.env_id, kwargs)
+    with (
+        cluster_of(args) as cluster,
+        closing(SubEnvironments(args.num_envs, arguments, args.vectorization, None, cluster)) as pool,
+    ):
+        print(f"environments: {pool.count}, {pool.choice}")
         for line in tqdm(play_plans(pool, env, plans, seeds), total=len(plans) * len(seeds), unit="episode"):
             append_line(args.out, line)
             lines.append(line)

@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
 from ssdkd_agents.workers import Outcome, run_jobs
 
 from ssdkd_env.cluster import Needs, RayCluster
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import WorkerDied
 from ssdkd_env.processes import Processes
@@ -207,6 +209,20 @@ def test_episodes_are_those_of_one_process(cluster: RayCluster) -> None:
     ]
     here = [timeless(line) for line in run_episodes(configs, Processes(1))]
     assert [timeless(line) for line in run_episodes(configs, cluster)] == here
+
+
+def test_environments_of_a_killed_worker_go_on(nodes: Cluster, cluster: RayCluster) -> None:
+    kwargs: dict[str, Any] = {"budget": TINY}
+    shown = []
+    for executor in (None, cluster):
+        with closing(SubEnvironments(2, kwargs, "process", 2 if executor else 1, executor)) as pool:
+            moments: list[Any] = [pool.reset({0: 1, 1: 2})]
+            for _ in range(TINY["rounds"]):
+                if executor:
+                    ray.kill(pool._parts[1]._worker._actor)  # type: ignore[attr-defined]
+                moments.append(pool.step(dict.fromkeys(range(2), pool.first.paper_action)))
+            shown.append(repr(moments))
+    assert shown[0] == shown[1]
 
 
 @pytest.mark.parametrize(

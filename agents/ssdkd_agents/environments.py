@@ -11,6 +11,7 @@ import ssdkd_env  # noqa: F401 (registers the environments)
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.executors import Executor
 from ssdkd_env.registry import has_module
 
 
@@ -37,14 +38,20 @@ def make_env(env_id: str, env_kwargs: dict[str, Any]) -> SSDKDEnv:
 
 
 def make_vec_env(
-    env_id: str, env_kwargs: dict[str, Any], count: int, backend: str = "by_size", processes: int | None = None
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    count: int,
+    backend: str = "by_size",
+    processes: int | None = None,
+    executor: Executor | None = None,
+    more: int = 0,
 ) -> DistillationVecEnv:
     """Make several distillation environments whose work is done side by side; see `DistillationVecEnv`.
 
     Raises:
         InvalidInputError: as `make_env`, and when backend, count or processes do not fit.
     """
-    return DistillationVecEnv(count, env_arguments(env_id, env_kwargs), backend, processes)
+    return DistillationVecEnv(count, env_arguments(env_id, env_kwargs), backend, processes, executor, more)
 
 
 def env_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:

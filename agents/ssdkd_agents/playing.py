@@ -5,17 +5,65 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssdkd_env.envs.distillation import Action
+from ssdkd_env.envs.distillation import Action, ResetResult, StepResult
 from ssdkd_env.envs.sub_environments import SubEnvironments
 
 FloatArray = NDArray[np.float32]
 #: From the (episodes, entries) observations and the number of the step: what each episode does next.
 Decide = Callable[[FloatArray, int], Sequence[Action]]
+ValueT = TypeVar("ValueT")
+
+
+class Pool(Protocol):
+    """Environments by number, such as `SubEnvironments`, as far as they are played here."""
+
+    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, ResetResult]:
+        """Reset some of them."""
+        ...
+
+    def step(self, actions: Mapping[int, Any]) -> dict[int, StepResult]:
+        """Step some of them."""
+        ...
+
+    def call(self, indices: Sequence[int], name: str) -> list[Any]:
+        """What a method of some of them gives."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Those environments of a pool that come after the first so many: a `Pool`.
+
+    Attributes:
+        pool: of all.
+        first: number in it of the first of these.
+    """
+
+    pool: SubEnvironments
+    first: int
+
+    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, ResetResult]:
+        """Reset some of them."""
+        return self._own(self.pool.reset(self._all(seeds)))
+
+    def step(self, actions: Mapping[int, Any]) -> dict[int, StepResult]:
+        """Step some of them."""
+        return self._own(self.pool.step(self._all(actions)))
+
+    def call(self, indices: Sequence[int], name: str) -> list[Any]:
+        """What a method of some of them gives."""
+        return self.pool.call([index + self.first for index in indices], name)
+
+    def _all(self, values: Mapping[int, ValueT]) -> dict[int, ValueT]:
+        return {index + self.first: value for index, value in values.items()}
+
+    def _own(self, results: Mapping[int, ValueT]) -> dict[int, ValueT]:
+        return {index - self.first: result for index, result in results.items()}
 
 
 @dataclass(frozen=True)
@@ -45,7 +93,7 @@ class PlayedEpisode:
 
 
 def play_side_by_side(
-    pool: SubEnvironments,
+    pool: Pool,
     seeds: Sequence[int],
     decide: Decide,
     stop: Callable[[], bool] = lambda: False,
@@ -80,7 +128,7 @@ def play_side_by_side(
         for index in active:
             seen[index].append(observations[index])
         observations = observations.copy()
-        for index, step in pool.step({index: decisions[index] for index in active}).items():  # type: ignore[misc]
+        for index, step in pool.step({index: decisions[index] for index in active}).items():
             observations[index], reward, terminated, truncated, info = step
             rewards[index].append(float(reward))
             if terminated or truncated:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from ssdkd_agents.playing import Rest
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import SubEnvironments, one_each
+from ssdkd_env.executors import Executor
 
 
 class DistillationVecEnv(VecEnv):
@@ -26,8 +28,12 @@ class DistillationVecEnv(VecEnv):
         kwargs: arguments of each `SSDKDEnv`.
         backend: `"by_size"`, `"loop"`, `"process"`, `"grouped"` or `"auto"`; see `SubEnvironments`.
         processes: among which the environments are divided; None leaves it to the backend.
+        executor: whose workers have the environments; None for processes of this machine.
+        more: environments beside them, which are not stepped here: workers that have room for both are one set, because
+            on a cluster a second one may wait for ever for what the first has reserved.
 
     Attributes:
+        rest: those.
         choice: backend and processes, and why.
         device: of the environments' networks.
 
@@ -36,9 +42,16 @@ class DistillationVecEnv(VecEnv):
     """
 
     def __init__(
-        self, num_envs: int, kwargs: dict[str, Any], backend: str = "by_size", processes: int | None = None
+        self,
+        num_envs: int,
+        kwargs: dict[str, Any],
+        backend: str = "by_size",
+        processes: int | None = None,
+        executor: Executor | None = None,
+        more: int = 0,
     ) -> None:
-        self._environments = SubEnvironments(num_envs, kwargs, backend, processes)
+        self._environments = SubEnvironments(num_envs + more, kwargs, backend, processes, executor)
+        self.rest = Rest(self._environments, num_envs)
         self.choice = self._environments.choice
         self._actions: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         first = self._environments.first

@@ -1,22 +1,32 @@
-"""Environments of equal arguments in one process, and such processes."""
+"""Environments of equal arguments in one process, and the workers that have such elsewhere."""
 
 from __future__ import annotations
 
+import itertools
+import pickle
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.exponent_actions import FloatArray
-from ssdkd_env.processes import ProcessWorker
+from ssdkd_env.executors import Executor, Worker, WorkerDied
 
 #: What to do when a process of environments has died.
 REMEDY = (
     "Was there enough memory? Go on from what was saved (commands: --resume), or use fewer environments or "
     "vectorization='loop'"
 )
+#: A method of `LocalMembers`, and its arguments by member.
+Question: TypeAlias = tuple[str, dict[int, Any]]
+#: Questions after which environments are not what they were.
+CHANGING = ("reset", "step", "call", "assign")
+#: Seconds between two copies of environments that are to last: what is computed again, at most, when a worker dies.
+COPY_EVERY = 120.0
 
 
 class Members(Protocol):
@@ -98,6 +108,15 @@ class LocalMembers:
             setattr(self.envs[index], name, value)
         return {}
 
+    def copied(self, _: Mapping[int, Any]) -> dict[int, bytes]:
+        """A copy of all members, episodes included, as number 0."""
+        return {0: pickle.dumps(self.envs)}
+
+    def take_over(self, copies: Mapping[int, bytes]) -> dict[int, Any]:
+        """Become what such a copy holds."""
+        self.envs = pickle.loads(copies[0])
+        return {}
+
     def leave(self) -> None:
         """Nothing: no process has to end."""
 
@@ -107,30 +126,107 @@ class LocalMembers:
             env.close()
 
 
-class RemoteMembers(ProcessWorker):
-    """Environments in a process of their own, with one torch thread.
+class RemoteMembers:
+    """Environments of a worker, in a process of their own or on a cluster, with one torch thread.
 
     Args:
         kwargs, count, grouped: see `LocalMembers`.
+        executor: that starts the worker.
     """
 
-    def __init__(self, kwargs: Mapping[str, Any], count: int, grouped: bool) -> None:
-        purpose = "of one environment" if count == 1 else f"of {count} environments"
-        super().__init__(_Answers(dict(kwargs), count, grouped), purpose, REMEDY)
+    def __init__(self, kwargs: Mapping[str, Any], count: int, grouped: bool, executor: Executor) -> None:
+        self._answers = _Answers(dict(kwargs), count, grouped)
+        self._purpose = "of one environment" if count == 1 else f"of {count} environments"
+        self._executor = executor
+        self._question: Question = ("", {})
+        self._worker = self._start()
+
+    def _start(self) -> Worker:
+        return self._executor.start(self._answers, self._purpose, REMEDY)
 
     def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
         """Send the question."""
-        self.ask((method, dict(arguments)))
+        self._question = method, dict(arguments)
+        self._worker.ask(self._question)
 
     def end(self) -> dict[int, Any]:
         """Wait for the answer.
 
         Raises:
-            WorkerDied: when the process has died.
+            WorkerDied: when the worker has died.
             Exception: whatever the environment raised.
         """
-        answers: dict[int, Any] = self.take()
+        answers: dict[int, Any] = self._worker.take()
         return answers
+
+    def leave(self) -> None:
+        """Let the worker end."""
+        self._worker.leave()
+
+    def close(self) -> None:
+        """Wait for that."""
+        self._worker.close()
+
+
+class LastingMembers(RemoteMembers):
+    """The same, outliving their workers: a new one takes the environments over from the last copy of them.
+
+    What was asked since that copy is asked again, so that on a CPU episodes go on with the same bits as if nothing had
+    happened. A copy holds all that the environments hold, and lies in the memory of this process.
+    """
+
+    def __init__(self, kwargs: Mapping[str, Any], count: int, grouped: bool, executor: Executor) -> None:
+        super().__init__(kwargs, count, grouped, executor)
+        self._copy: bytes | None = None
+        self._since: list[Question] = []
+        self._copied = time.monotonic()
+
+    def end(self) -> dict[int, Any]:
+        """Wait for the answer, from another worker where one has died.
+
+        Raises:
+            WorkerDied: when as many have died of the question as `Executor.tries`.
+            Exception: whatever the environment raised.
+        """
+        answers: dict[int, Any] = self._lasting(lambda: self._worker.take())  # of whichever worker it then is
+        method, _ = self._question
+        if method in CHANGING:
+            self._since.append(self._question)
+        # Beside what was taken out of a file, which may be gone when it is asked for again.
+        if method == "call" or time.monotonic() - self._copied > COPY_EVERY:
+            self._lasting(self._take_copy)
+        return answers
+
+    def _lasting(self, take: Callable[[], Any]) -> Any:
+        for number in itertools.count(1):
+            try:
+                if number > 1:
+                    self._replace()
+                    self._worker.ask(self._question)
+                return take()
+            except WorkerDied as death:
+                if number == self._executor.tries:
+                    raise
+                print(f"its environments are taken over by another: {death}", file=sys.stderr)
+        raise AssertionError("unreachable")
+
+    def _take_copy(self) -> None:
+        question = self._question
+        self._question = "copied", {}
+        self._worker.ask(self._question)
+        self._copy = self._worker.take()[0]
+        self._question, self._since, self._copied = question, [], time.monotonic()
+
+    def _replace(self) -> None:
+        """Bring a new worker to where the dead one was before the question."""
+        self._worker.close()
+        self._worker = self._start()
+        if self._copy is not None:
+            self._worker.ask(("take_over", {0: self._copy}))
+            self._worker.take()
+        for question in self._since:
+            self._worker.ask(question)
+            self._worker.take()
 
 
 @dataclass
@@ -145,7 +241,7 @@ class _Answers:
     def _members(self) -> LocalMembers:
         return LocalMembers(self.kwargs, self.count, self.grouped)
 
-    def __call__(self, question: tuple[str, dict[int, Any]], stop: Callable[[], bool]) -> dict[int, Any]:
+    def __call__(self, question: Question, stop: Callable[[], bool]) -> dict[int, Any]:
         method, arguments = question
         answers: dict[int, Any] = getattr(self._members, method)(arguments)
         return answers

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 
 from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.exponent_actions import FloatArray
-from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
+from ssdkd_env.envs.members import LastingMembers, LocalMembers, Members, RemoteMembers
 from ssdkd_env.envs.tuning import Choice, choose, choose_by_size
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.executors import Executor
+from ssdkd_env.processes import Processes
 from ssdkd_env.settings import check_seed, is_whole, plain
 
 #: How steps are done: one environment after the other, the same in several processes, or equal work together.
@@ -35,6 +38,8 @@ class SubEnvironments:
             and generators as one grouped network), `"by_size"` (grouped where images are small, else in processes: a
             fixed rule, see `tuning.choose_by_size`), or `"auto"`, which tries and takes the fastest.
         processes: among which the members are divided; None is one, and as many as there are cores with `"process"`.
+        executor: whose workers have the members, such as a cluster; None has them in processes of this machine. A
+            worker of an executor that dies is replaced, and its members go on (`members.LastingMembers`).
 
     Attributes:
         first: an environment of the same arguments, for spaces and names.
@@ -44,7 +49,14 @@ class SubEnvironments:
         InvalidInputError: when an argument does not fit.
     """
 
-    def __init__(self, count: int, kwargs: Mapping[str, Any], backend: str, processes: int | None) -> None:
+    def __init__(
+        self,
+        count: int,
+        kwargs: Mapping[str, Any],
+        backend: str,
+        processes: int | None,
+        executor: Executor | None = None,
+    ) -> None:
         check_backend(backend)
         count, processes = plain(count), plain(processes)
         if not is_whole(count) or count < 1:
@@ -53,14 +65,19 @@ class SubEnvironments:
             raise InvalidInputError(f"processes={processes!r}: expected a whole number from 1 to num_envs={count}")
         self.count = count
         self.first = SSDKDEnv(**kwargs)
-        self.choice = _decide(self.first, count, backend, processes)
+        if executor is None:
+            self.choice = _decide(self.first, count, backend, processes)
+        else:
+            self.choice = _decide_elsewhere(self.first, count, backend, processes or min(executor.count, count))
         grouped = self.choice.backend == "grouped"
         sizes = [len(range(part, count, self.choice.processes)) for part in range(self.choice.processes)]
-        self._parts: list[Members] = (
-            [LocalMembers(kwargs, count, grouped)]
-            if self.choice.processes == 1
-            else [RemoteMembers(kwargs, size, grouped) for size in sizes]
-        )
+        self._parts: list[Members]
+        if executor is not None:
+            self._parts = [LastingMembers(kwargs, size, grouped, executor) for size in sizes]
+        elif self.choice.processes == 1:
+            self._parts = [LocalMembers(kwargs, count, grouped)]
+        else:
+            self._parts = [RemoteMembers(kwargs, size, grouped, Processes(len(sizes))) for size in sizes]
 
     def reset(
         self, seeds: Mapping[int, int | None], options: Mapping[int, dict[str, Any]] | None = None
@@ -177,6 +194,23 @@ def _decide(env: SSDKDEnv, count: int, backend: str, processes: int | None) -> C
         return choose(env, count, cores, processes)
     default = min(cores, count) if backend == "process" else 1
     return Choice(backend, processes or default, "as asked for")
+
+
+def _decide_elsewhere(env: SSDKDEnv, count: int, backend: str, workers: int) -> Choice:
+    """What an executor's workers do with their members.
+
+    Raises:
+        InvalidInputError: when it is to be tried out here.
+    """
+    if backend == "auto":
+        raise InvalidInputError(
+            "vectorization='auto' tries what is fastest on this machine, not on a cluster; choose by_size, process or "
+            "grouped"
+        )
+    if backend == "by_size":
+        choice = choose_by_size(env, count, workers, workers)
+        return replace(choice, backend="grouped" if choice.backend == "grouped" else "process")
+    return Choice("grouped" if backend == "grouped" else "process", workers, "as asked for")
 
 
 def usable_cores() -> int:

@@ -26,6 +26,7 @@ from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import WorkerDied
+from ssdkd_env.processes import ProcessWorker
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, make
 from tests.parents import outliving
 
@@ -520,6 +521,11 @@ def test_interrupted_step_leaves_no_answer_behind(
     assert_same([reset(envs, 11), step(envs, 0)], expected)
 
 
+def processes_of(envs: SSDKDVectorEnv) -> list[Any]:
+    workers = [part._worker for part in envs._environments._parts if isinstance(part, RemoteMembers)]
+    return [worker._process for worker in workers if isinstance(worker, ProcessWorker)]
+
+
 @pytest.mark.parametrize("when", ["idle", "computing"])
 def test_death_of_a_process_is_reported_and_the_rest_can_be_closed(
     when: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -527,7 +533,7 @@ def test_death_of_a_process_is_reported_and_the_rest_can_be_closed(
     monkeypatch.setattr(processes, "PATIENCE", 60.0)
     longer = {"budget": BUDGET | {"inversion_steps": 10**8}} if when == "computing" else {}
     envs = make_vec(2, vectorization="process", processes=2, **arguments | longer)
-    first, second = (part._process for part in envs._environments._parts if isinstance(part, RemoteMembers))
+    first, second = processes_of(envs)
     assert {first, second} <= set(multiprocessing.active_children())
     assert envs.get_attr("clock") == (False, False)
     assert first.pid
@@ -568,11 +574,10 @@ def test_processes_leave_ctrl_c_to_their_parent(
 ) -> None:
     envs = three_in_two_processes
     expected = reset(envs, 11)
-    for part in envs._environments._parts:
-        assert isinstance(part, RemoteMembers)
-        assert part._process.daemon
-        assert part._process.pid
-        os.kill(part._process.pid, signal.SIGINT)
+    for process in processes_of(envs):
+        assert process.daemon
+        assert process.pid
+        os.kill(process.pid, signal.SIGINT)
     assert_same(reset(envs, 11), expected)
 
 

@@ -22,15 +22,17 @@ from pathlib import Path
 
 from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.executing import WHERE, Where, cluster_of
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
+from ssdkd_env.cluster import RayCluster
 from ssdkd_env.reading import read_json
 
 
 @dataclass
-class Arguments(Plugins):
+class Arguments(Where, Plugins):
     """Command line of `ssdkd search`."""
 
     out: Path
@@ -73,8 +75,14 @@ class Arguments(Plugins):
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
+    with cluster_of(args) as cluster:
+        begin_or_resume(args, cluster)
+
+
+def begin_or_resume(args: Arguments, cluster: RayCluster | None) -> None:
+    """Search, and say how it ended."""
     if args.resume:
-        refuse_beside_resume(args, ("progress_bar",))
+        refuse_beside_resume(args, ("progress_bar", *WHERE))
         folder = RunFolder.resume(args.out)
         config = config_of_search(folder)
     else:
@@ -98,7 +106,7 @@ def main(args: Arguments) -> None:
         searcher_of(config, env)  # refuses what cannot be searched
         folder = RunFolder(args.out, asdict(config), inputs_of(env))
     print(f"curves: tensorboard --logdir {folder.path}")
-    outcome = search(config, folder, args.progress_bar)
+    outcome = search(config, folder, args.progress_bar, cluster)
     if outcome == "interrupted":
         print(f"interrupted; continue with: {resuming(folder.path)}")
         sys.exit(130)

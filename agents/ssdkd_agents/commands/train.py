@@ -27,17 +27,19 @@ from typing import Any
 
 from ssdkd_agents.commands.command_line import Plugins, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
+from ssdkd_agents.commands.executing import WHERE, Where, cluster_of
 from ssdkd_agents.commands.given import parse_settings
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.runs import BEST_FILE, RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import OUTCOME_FILE, train
+from ssdkd_env.cluster import RayCluster
 from ssdkd_env.reading import read_json
 
 
 @dataclass
-class Arguments(Plugins):
+class Arguments(Where, Plugins):
     """Command line of `ssdkd train`."""
 
     out: Path
@@ -74,7 +76,8 @@ class Arguments(Plugins):
     """How several environments are stepped: loop, process (as SubprocVecEnv does, one torch thread each), grouped,
     by_size (grouped where images are small, else in processes), or auto, which tries what is fastest here and now."""
     resume: bool = False
-    """Continue the run in --out, with its own settings; only --timesteps is taken from this command."""
+    """Continue the run in --out, with its own settings; only --timesteps, and on what it runs, are taken from this
+    command."""
     progress_bar: bool = True
     """Show a progress bar."""
     env: EnvOptions = field(default_factory=ENV)
@@ -94,8 +97,14 @@ def training_of(args: Any) -> TrainingConfig:
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
+    with cluster_of(args) as cluster:
+        begin_or_resume(args, cluster)
+
+
+def begin_or_resume(args: Arguments, cluster: RayCluster | None) -> None:
+    """Train, and say how it ended."""
     if args.resume:
-        refuse_beside_resume(args, ("timesteps", "progress_bar"))
+        refuse_beside_resume(args, ("timesteps", "progress_bar", *WHERE))
         folder = RunFolder.resume(args.out)
         config = config_of_run(folder)
         config = replace(config, timesteps=args.timesteps or config.timesteps)
@@ -106,7 +115,7 @@ def main(args: Arguments) -> None:
         inputs = inputs_of(make_env(config.env_id, config.env_kwargs))
         folder = RunFolder(args.out, asdict(config), inputs)
     print(f"curves: tensorboard --logdir {folder.path}")
-    outcome = train(config, folder, args.resume, args.progress_bar)
+    outcome = train(config, folder, args.resume, args.progress_bar, executor=cluster)
     print(f"{outcome}; last checkpoint in {folder.path / 'checkpoints'}")
     print(best_of(folder.path, config))
     if outcome == "diverged":

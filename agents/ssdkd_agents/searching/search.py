@@ -34,6 +34,7 @@ from ssdkd_agents.stopping import Stopper
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import SubEnvironments, check_backend
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_json
 
 #: Episodes of the mean return in TensorBoard, as many as Stable-Baselines3 takes for an agent.
@@ -161,7 +162,7 @@ def _play(
     return play_side_by_side(pool, [trial.seed for trial in trials], lambda seen, _: decide(trials, seen), stop)
 
 
-def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -> str:
+def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True, executor: Executor | None = None) -> str:
     """Search until the budget is used up or Ctrl-C, from where the folder's `episodes.jsonl` ends.
 
     Leaves `episodes.jsonl`, `evaluations.jsonl`, TensorBoard logs and, after every batch of episodes, the
@@ -171,6 +172,7 @@ def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -
         config: what to search.
         folder: where everything goes.
         progress_bar: show one, or lines now and then where stderr is no terminal.
+        executor: whose workers have the environments; None for this machine.
 
     Returns:
         `"finished"` or `"interrupted"`.
@@ -179,7 +181,7 @@ def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -
         InvalidInputError: when the folder's episodes are not those of the config.
     """
     use_one_thread()
-    work = _Search(config, folder)
+    work = _Search(config, folder, executor)
     stop = Stopper()
     with closing(work), stop:
         work.run(stop, progress_bar)
@@ -189,8 +191,8 @@ def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True) -
 class _Search:
     """A search in progress; see `search`."""
 
-    def __init__(self, config: SearchConfig, folder: RunFolder) -> None:
-        self._config, self._folder = config, folder
+    def __init__(self, config: SearchConfig, folder: RunFolder, executor: Executor | None) -> None:
+        self._config, self._folder, self._executor = config, folder, executor
         self._env = make_env(config.env_id, config.env_kwargs)
         self._searcher, self._decide = searcher_of(config, self._env), decider(config, self._env)
         self._steps, self._episodes, self._seconds = 0, 0, 0.0
@@ -210,7 +212,7 @@ class _Search:
         config = self._config
         count = min(config.num_envs, config.episodes)
         self._environments = SubEnvironments(
-            count, env_arguments(config.env_id, config.env_kwargs), config.vectorization, None
+            count, env_arguments(config.env_id, config.env_kwargs), config.vectorization, None, self._executor
         )
         print(f"environments: {count}, {self._environments.choice}")
         curves = self._begin_curves()

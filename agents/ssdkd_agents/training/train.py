@@ -39,6 +39,7 @@ from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
 from ssdkd_agents.training.validation import Validation
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_json
 from ssdkd_env.reading import conform, fitting, read_json
 
@@ -54,6 +55,7 @@ def train(
     resume: bool = False,
     progress_bar: bool = True,
     gives_up: GivesUp | None = None,
+    executor: Executor | None = None,
 ) -> str:
     """Train until the steps are done, patience ends or Ctrl-C.
 
@@ -69,6 +71,7 @@ def train(
         resume: continue from the last sound checkpoint in `folder`, from the beginning where there is none yet.
         progress_bar: show one, or lines now and then where stderr is no terminal.
         gives_up: told what each validation gave; true ends the training early.
+        executor: whose workers have the environments; None for this machine. It changes no number but by rounding.
 
     Returns:
         `"finished"`, `"stopped early"`, `"interrupted"`, or `"diverged"` where the agent's answers are no numbers any
@@ -91,11 +94,13 @@ def train(
         _write_outcome(folder.path, "finished", done, progress)
         return "finished"
     use_one_thread()
-    env = make_training_env(config, hyperparameters, _recorded_choice(folder.path) if checkpoint else None)
+    env = make_training_env(config, hyperparameters, _recorded_choice(folder.path) if checkpoint else None, executor)
     made, recorder = env.unwrapped, unwrap_vec_wrapper(env, StepRecorder)
     assert isinstance(made, DistillationVecEnv)
     assert recorder is not None
-    validation = Validation(env_arguments(config.env_id, config.env_kwargs), config.evaluation_episodes, made.choice)
+    arguments = env_arguments(config.env_id, config.env_kwargs)
+    rest = made.rest if executor is not None else None
+    validation = Validation(arguments, config.evaluation_episodes, made.choice, rest)
     try:
         model = build_model(config.algorithm, env, hyperparameters, seed=config.seed, tensorboard_log=str(folder.path))
         # After the model, which seeds its environments by its own seed.
@@ -176,7 +181,10 @@ def _learn(model: BaseAlgorithm, steps: int, callbacks: CallbackList, bar: Bar, 
 
 
 def make_training_env(
-    config: TrainingConfig, hyperparameters: dict[str, Any], choice: tuple[str, int] | None = None
+    config: TrainingConfig,
+    hyperparameters: dict[str, Any],
+    choice: tuple[str, int] | None = None,
+    executor: Executor | None = None,
 ) -> VecEnv:
     """`n_envs` environments side by side, monitored, recorded and normalised.
 
@@ -184,10 +192,14 @@ def make_training_env(
         config: of the training.
         hyperparameters: `n_envs`, `normalize` and `gamma` are used.
         choice: vector backend and number of processes, in place of the config's.
+        executor: see `train`.
     """
     count = int(hyperparameters.get("n_envs", 1))
     backend, processes = choice or (config.vectorization, None)
-    made = make_vec_env(config.env_id, config.env_kwargs, count, backend, processes)
+    # On a cluster those of the validation are with the same workers, which have reserved all the room that there is.
+    more = config.evaluation_episodes if executor and config.evaluate_every_steps else 0
+    processes = min(executor.count, count) if executor and processes is None else processes
+    made = make_vec_env(config.env_id, config.env_kwargs, count, backend, processes, executor, more)
     print(f"environments: {count}, {made.choice}")
     venv: VecEnv = StepRecorder(VecMonitor(made))
     options = normalization_options(hyperparameters)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
+from ssdkd_agents.playing import PlayedEpisode, Pool, play_side_by_side
 from ssdkd_agents.samplers import State
 from ssdkd_agents.seeds import VALIDATION_SEED
 from ssdkd_agents.training.loop_state import random_streams_kept
@@ -60,10 +60,11 @@ class Validation:
         kwargs: arguments of each `SSDKDEnv`, those of the training.
         episodes: how many, with seeds from `VALIDATION_SEED` on.
         choice: how the training's environments are stepped; these are stepped likewise.
+        pool: to be played in, somebody else's, of at least as many environments; None makes one when it is needed.
     """
 
-    def __init__(self, kwargs: dict[str, Any], episodes: int, choice: Choice) -> None:
-        self._kwargs, self._choice = kwargs, choice
+    def __init__(self, kwargs: dict[str, Any], episodes: int, choice: Choice, pool: Pool | None = None) -> None:
+        self._kwargs, self._choice, self._pool = kwargs, choice, pool
         self._seeds = [VALIDATION_SEED + index for index in range(episodes)]
         self._environments: SubEnvironments | None = None
 
@@ -92,9 +93,9 @@ class Validation:
 
     def _play(self, model: BaseAlgorithm, stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
         count = len(self._seeds)
-        if self._environments is None:  # made when first needed: processes take seconds to start
+        if self._pool is None:  # made when first needed: processes take seconds to start
             backend, processes = self._choice.backend, min(self._choice.processes, count)
-            self._environments = SubEnvironments(count, self._kwargs, backend, processes)
+            self._pool = self._environments = SubEnvironments(count, self._kwargs, backend, processes)
         state: State = None
 
         def decide(observations: NDArray[np.float32], step_index: int) -> NDArray[Any]:
@@ -103,7 +104,7 @@ class Validation:
             actions, state = model.predict(_normalized(model, observations), state, starts, deterministic=True)
             return actions
 
-        return play_side_by_side(self._environments, self._seeds, decide, stop)  # type: ignore[arg-type]
+        return play_side_by_side(self._pool, self._seeds, decide, stop)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End the environments."""

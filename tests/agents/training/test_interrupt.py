@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ssdkd_env.envs import sub_environments
 from ssdkd_env.envs.members import RemoteMembers
+from ssdkd_env.processes import ProcessWorker
 from tests.agents.trainings import PPO, ROUNDS, SAC, checkpoints, go_on, interrupt_after, run
 from tests.envs.episodes import make
 
@@ -106,7 +107,8 @@ def interrupted_pipe(monkeypatch: pytest.MonkeyPatch, two_cores: None) -> Iterat
         assert isinstance(made, DistillationVecEnv)
         second = made._environments._parts[1]
         assert isinstance(second, RemoteMembers)
-        monkeypatch.setattr(second, "_connection", InterruptedPipe(second._connection))
+        assert isinstance(second._worker, ProcessWorker)
+        monkeypatch.setattr(second._worker, "_connection", InterruptedPipe(second._worker._connection))
         return env
 
     monkeypatch.setattr(training, "make_training_env", make_env)
