@@ -15,6 +15,7 @@ EXTRAS = {
     "h5py": ("segmentation", "h5py"),
     "matplotlib": ("plot", "matplotlib"),
     "optuna": ("tune", "optuna"),
+    "pyarrow": ("store", "pyarrow"),
     "ray": ("cluster", "ray"),
     "sb3_contrib": ("contrib", "sb3-contrib"),
 }

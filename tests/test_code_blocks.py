@@ -28,6 +28,7 @@ from unittest import mock
 import pytest
 import tomllib
 import tyro
+from ray.scripts.scripts import start as ray_start
 from ssdkd_agents.commands import main as ssdkd
 from tensorboard.program import TensorBoard  # type: ignore[import-untyped]
 
@@ -161,6 +162,9 @@ def run_bash(block: Block) -> None:
         elif program == "python" and rest[:1] == ["-m"]:  # of a client, which is not installed; its example runs it
             known = {word for path in CLIENTS.glob("*.py") for word in re.findall(r'"(--[\w-]+)"', path.read_text())}
             assert {word for word in rest if word.startswith("--")} <= known
+        elif program == "ray":
+            known = {option for parameter in ray_start.params for option in parameter.opts}
+            assert rest[0] == "start" and {word for word in rest if word.startswith("--")} <= known
         elif program == "tensorboard":
             TensorBoard().configure(words)
         elif program == "make":

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
+from typing import IO
 
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.reading import check_regular
@@ -27,9 +28,14 @@ _CHUNK = 2**20
 def compress(content: bytes) -> bytes:
     """A gzip archive without a name or a time in it, so that it depends on the content (and on the zlib) alone."""
     archive = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=archive, mtime=0) as file:
+    with compressing(archive) as file:
         file.write(content)
     return archive.getvalue()
+
+
+def compressing(archive: IO[bytes]) -> gzip.GzipFile:
+    """Such an archive, to be written into a file piece by piece."""
+    return gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=archive, mtime=0)
 
 
 def read_content(path: str | Path) -> bytes:
@@ -46,8 +52,12 @@ def read_content(path: str | Path) -> bytes:
     return content.getvalue()
 
 
-def read_raw_lines(path: str | Path) -> Iterator[bytes]:
+def read_raw_lines(path: str | Path, of_any_size: bool = False) -> Iterator[bytes]:
     """The lines of a file as `read_content` reads it, each with its end, one after the other.
+
+    Args:
+        path: the file.
+        of_any_size: whether it may have more lines and bytes, for a reader that keeps none of them.
 
     Raises:
         InvalidInputError: as `read_content`; also at a line of more than `MOST_LINE` bytes, and after `MOST_LINES`.
@@ -56,13 +66,15 @@ def read_raw_lines(path: str | Path) -> Iterator[bytes]:
     with _opened(path) as file:
         while raw := file.readline(MOST_LINE + 1):
             number += 1
-            if number > MOST_LINES:
+            if number > MOST_LINES and not of_any_size:
                 raise InvalidInputError(f"{path} has more than {MOST_LINES:,} lines; give a part of them")
             if len(raw) > MOST_LINE:
                 raise InvalidInputError(
                     f"{path} has a line of more than {MOST_LINE:,} bytes, which no episode has; get another copy"
                 )
-            _refuse_beyond(path, total := total + len(raw))
+            total += len(raw)
+            if not of_any_size:
+                _refuse_beyond(path, total)
             yield raw
 
 

@@ -76,6 +76,15 @@ def numbered_lines(path: str | Path, schema: type = dict) -> Iterator[tuple[int,
         yield number, value
 
 
+def raw_lines(path: str | Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """The same of a file of any size: number of each line, the line as it is, without its end, and what it says.
+
+    Raises:
+        InvalidInputError: as `read_lines`.
+    """
+    yield from _parsed(read_raw_lines(path, of_any_size=True), path, dict)
+
+
 def parse_lines(content: bytes, path: str | Path, schema: type = dict) -> list[dict[str, Any]]:
     """The JSON objects that a file's content holds, one a line; errors name `path`, as those of `read_lines`."""
     return [value for _, _, value in _parsed(BytesIO(content), path, schema)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssdkd_agents.analysis.results import check_result, under_new_names
+from ssdkd_agents.analysis.checking import check_result, under_new_names
 from ssdkd_agents.benchmarking.benchmark import Plan, Settings, make_plan
 from ssdkd_agents.schemas import ResultLine, check_settings_of, config_of
 from ssdkd_agents.searching.search import SearchConfig

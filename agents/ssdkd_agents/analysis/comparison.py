@@ -26,6 +26,8 @@ FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 #: Evaluation seed → score, for each training run.
 Runs: TypeAlias = Sequence[Mapping[int, float]]
+#: Seeds that are resampled one by one; more are in as many groups, each a sample of all of them.
+MOST_UNITS = 5000
 #: From (n,) ascending values and (B, n) how often each occurs: (B,), NaN where nothing occurs.
 Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
 
@@ -159,7 +161,7 @@ def paired_probability_of_improvement(
         ValueError: when either has no score.
     """
     first, second = _Sample(runs), _Sample(reference)
-    here, there = np.nonzero(first.seed[:, None] == second.seed[None, :])
+    here, there = _pairs(first.seed, second.seed)
     if len(here) == 0:
         return None
     random = np.random.default_rng(seed)
@@ -196,6 +198,16 @@ def performance_profile(runs: Runs, thresholds: FloatArray, confidence: float = 
     return Profile(thresholds, above.mean(axis=0), low, high)
 
 
+def _pairs(first: IntArray, second: IntArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Places of every pair of equal entries, in the order of both, without looking at all pairs."""
+    order = np.argsort(second, kind="stable")
+    begin, end = (np.searchsorted(second[order], first, side) for side in ("left", "right"))
+    counts = end - begin
+    here = np.repeat(np.arange(len(first)), counts)
+    within = np.arange(len(here)) - np.repeat(counts.cumsum() - counts, counts)
+    return here, order[np.repeat(begin, counts) + within]
+
+
 def _are_few(*counts: int) -> bool:
     """Whether what is resampled is too little for an interval: a single run, or seed, is not resampled (`_draws`)."""
     return any(1 < count < FEWEST for count in counts) or all(count == 1 for count in counts)
@@ -212,7 +224,7 @@ def _resamples(
         drawn: how many things are drawn from, and to which of them each score belongs; a score is there as often as
             all of its things together.
     """
-    draws = [(_draws(random, count, step), place) for count, place in drawn]
+    draws = [(_draws(random, min(count, MOST_UNITS), step), place % MOST_UNITS) for count, place in drawn]
     for first in range(0, BOOTSTRAP_RESAMPLES, step):
         weights = [counts[first : first + step][:, place].astype(np.float64) for counts, place in draws]
         yield math.prod(weights[1:], start=weights[0])

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from ssdkd_agents.analysis.checking import Result as Result
+from ssdkd_agents.analysis.checking import check_result, under_new_names
+from ssdkd_agents.analysis.store import is_store, read_store, read_whole
 from ssdkd_agents.lines import numbered_lines
 from ssdkd_agents.samplers import RANDOM_REPLACEMENT_PREFIX
-from ssdkd_agents.schemas import ResultLine
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.reading import conform
-from ssdkd_env.renamed import with_new_names
-
-Result = Mapping[str, Any]
 
 #: Scores from the most telling on: key of a result line or of its `final`, and its name in tables and pictures.
 SCORES = {
@@ -26,36 +23,24 @@ SCORES = {
 ACCURACIES = ("mean_iou", "held_out_accuracy", "accuracy")
 
 
-def read_results(path: str | Path) -> list[Result]:
+def read_results(path: str | Path, whole: bool = False) -> list[Result]:
     """Result lines of a file.
+
+    Args:
+        path: of JSON lines, plain or compressed, or a store.
+        whole: wants of a store the lines as they were, and not only what tables read; see `store.read_store`.
 
     Raises:
         InvalidInputError: when it is missing, or a line is no result of an episode.
     """
     lines = []
-    for number, line in numbered_lines(path):
+    read = read_whole if whole else read_store
+    for number, line in enumerate(read(path), start=1) if is_store(path) else numbered_lines(path):
         lines.append(under_new_names(line))
         check_result(lines[-1], f"{path}, line {number}")
     if not lines:
         raise InvalidInputError(f"{path} is empty; give the results.jsonl of ssdkd evaluate or ssdkd benchmark")
     return lines
-
-
-def under_new_names(line: Result) -> Result:
-    """A line under today's names, as far as it is a result at all."""
-    kwargs = line.get("env_kwargs")
-    return with_new_names(line) | ({"env_kwargs": with_new_names(kwargs)} if isinstance(kwargs, Mapping) else {})
-
-
-def check_result(line: Mapping[str, Any], where: str) -> None:
-    """Check that a line describes an episode.
-
-    Raises:
-        InvalidInputError: when it does not.
-    """
-    conform(
-        line, ResultLine, f"{where} is no result of an episode", "give the results.jsonl of ssdkd evaluate or benchmark"
-    )
 
 
 def score_of(line: Result, name: str) -> float:

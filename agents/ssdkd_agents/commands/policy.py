@@ -33,7 +33,7 @@ class Arguments(Plugins):
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
-    results = read_results(args.results)
+    results = read_results(args.results, whole=True)
     refuse_imports(args.results, [[line["env_id"], line["env_kwargs"]] for line in results])  # they are made anew
     plot_policy(read_traces(results, args.samplers), args.out)
     print(f"plot: {args.out}")

@@ -45,7 +45,7 @@ def main(args: Arguments) -> None:
     """Do what the command line says."""
     if not args.tolerance >= 0:
         raise InvalidInputError(f"--tolerance {args.tolerance}: expected a number of at least 0")
-    chosen = choose(args, read_results(args.results))
+    chosen = choose(args, read_results(args.results, whole=True))
     for number, line in chosen.items():
         played = [line[name] for name in ("env_id", "env_kwargs", "sampler")]
         check_settings_of(played, f"{args.results}, line {number}")

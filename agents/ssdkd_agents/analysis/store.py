@@ -1,0 +1,219 @@
+"""A store of result lines: one Parquet file, of which a table reads the columns that it needs.
+
+A line of an episode has some thousand characters, of which a comparison uses a dozen numbers. The store has these as
+columns, with the texts that many lines share once each, and the line itself, as it was, in a last column that only
+`write_lines` reads. A campaign of a million episodes is thus read without its lines. DuckDB, Polars and pandas read it,
+too.
+
+pyarrow is an optional dependency (`pip install ssdkd-env[store]`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ssdkd_agents.analysis.checking import check_result, under_new_names
+from ssdkd_agents.archives import compressing
+from ssdkd_agents.lines import parse_lines, raw_lines
+from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.extras import load_extra
+from ssdkd_env.files import write_atomically
+from ssdkd_env.reading import check_regular
+
+#: What the name of a store ends in.
+ENDING = ".parquet"
+#: Lines that are in memory at once.
+BATCH = 4096
+#: Columns of text, and whether they hold JSON: each text once, whatever number of lines have it.
+TEXTS = {
+    "sampler": False, "env_id": False, "label": False, "group": False, "sampler_digest": False, "commit": False,
+    "env_kwargs": True, "inputs": True, "versions": True,
+}  # fmt: skip
+#: Columns of numbers that are the line's own, and those of its `final`.
+OWN, FINAL = ("return", "held_out_accuracy"), ("accuracy", "mean_iou", "probe_agreement")
+#: The line as it was.
+LINE = "line"
+#: Bytes of a store beyond which it is not opened, and lines beyond which it is not read.
+MOST_BYTES, MOST_LINES = 2**40, 10**8
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a name is that of a store."""
+    return Path(path).suffix == ENDING
+
+
+def write_store(sources: Sequence[Path], out: Path) -> int:
+    """Bring result lines into a new store, a few at a time; returns how many.
+
+    Args:
+        sources: files of lines, of any size, plain or compressed.
+        out: file to write.
+
+    Raises:
+        InvalidInputError: when a file is missing or damaged, or a line is no result of an episode; nothing is written.
+    """
+    arrow, parquet = _arrow()
+    schema = _schema(arrow)
+    written = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal written
+        options = {"compression": "zstd", "use_dictionary": [name for name in schema.names if name != LINE]}
+        with parquet.ParquetWriter(temporary, schema, **options) as writer:
+            for batch in _batches(_rows(sources)):
+                writer.write_batch(arrow.RecordBatch.from_pylist(batch, schema=schema))
+                written += len(batch)
+
+    write_atomically(out, write)
+    return written
+
+
+def read_store(path: str | Path) -> Iterator[dict[str, Any]]:
+    """What tables read of the lines of a store: a line each, without its actions, curve and distributions.
+
+    Raises:
+        InvalidInputError: when it is missing, or no store.
+    """
+    names = [name for name in _schema(_arrow()[0]).names if name != LINE]
+    shared: dict[tuple[str, bool], Any] = {}
+
+    def of_text(text: str, is_json: bool) -> Any:
+        """What a text says, one object for all lines that share it."""
+        if (text, is_json) not in shared:
+            shared[text, is_json] = _parsed(text, path) if is_json else text
+        return shared[text, is_json]
+
+    for row in _read(path, names):
+        line: dict[str, Any] = {"actions": [], "seed": row["seed"], "final": {"diverged": row["diverged"]}}
+        for name, is_json in TEXTS.items():
+            if row[name] is not None:
+                line[name] = of_text(row[name], is_json)
+        line |= {name: row[name] for name in OWN if row[name] is not None}
+        line["final"] |= {name: row[name] for name in FINAL if row[name] is not None}
+        if row["seconds"] is not None:
+            line["seconds"] = {"wall": row["seconds"]}
+        yield line
+
+
+def read_whole(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The lines of a store, each as it was.
+
+    Raises:
+        InvalidInputError: when it is missing, or no store, or a line was changed.
+    """
+    for number, row in enumerate(_read(path, [LINE]), start=1):
+        yield from parse_lines(row[LINE].encode(), f"{path}, row {number}")
+
+
+def write_lines(store: Path, out: Path) -> int:
+    """Write the lines of a store as they were, as JSON lines, compressed where the name ends in `.gz`.
+
+    Returns:
+        How many.
+
+    Raises:
+        InvalidInputError: when it is missing, or no store.
+    """
+    written = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal written
+        with ExitStack() as stack:
+            file = stack.enter_context(temporary.open("wb"))
+            target = stack.enter_context(compressing(file)) if out.suffix == ".gz" else file
+            for row in _read(store, [LINE]):
+                target.write(row[LINE].encode() + b"\n")
+                written += 1
+
+    write_atomically(out, write)
+    return written
+
+
+def _rows(sources: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for source in sources:
+        for number, raw, line in raw_lines(source):
+            check_result(under_new_names(line), f"{source}, line {number}")
+            yield _row(line) | {LINE: raw.decode()}
+
+
+def _row(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a line, but for the line itself."""
+    row: dict[str, Any] = {"seed": line["seed"], "diverged": bool(line["final"].get("diverged"))}
+    for name, is_json in TEXTS.items():
+        value = line.get(name)
+        row[name] = json.dumps(value, sort_keys=True) if is_json and value is not None else value
+    row |= {name: line.get(name) for name in OWN}
+    row |= {name: line.get(name, line["final"].get(name)) for name in FINAL}
+    seconds = line.get("seconds")  # a number in early versions
+    return row | {"seconds": seconds.get("wall") if isinstance(seconds, Mapping) else seconds}
+
+
+def _read(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a store, a batch in memory at a time.
+
+    Raises:
+        InvalidInputError: when it is missing, or no store.
+    """
+    arrow, parquet = _arrow()
+    if not Path(path).is_file():
+        raise InvalidInputError(f"cannot read {path}: there is no such file; give what ssdkd results import wrote")
+    check_regular(path, MOST_BYTES)
+    try:
+        with parquet.ParquetFile(path, memory_map=True) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                raise InvalidInputError(f"{path} has no column {missing[0]!r}; give what ssdkd results import wrote")
+            if file.metadata.num_rows > MOST_LINES:
+                raise InvalidInputError(f"{path} has more than {MOST_LINES:,} lines; give a part of them")
+            expected = _schema(arrow)
+            for batch in file.iter_batches(BATCH, columns=list(columns)):
+                yield from batch.cast(arrow.schema([expected.field(name) for name in batch.schema.names])).to_pylist()
+    except (arrow.ArrowException, OSError) as error:
+        raise InvalidInputError(f"{path} is no store of results ({one_line(error)[:200]}); get another copy") from error
+
+
+def _parsed(text: str, path: str | Path) -> Any:
+    """The JSON object of a column.
+
+    Raises:
+        InvalidInputError: when it is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{path} is no store of results ({one_line(error)}); get another copy") from error
+    return value
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _schema(arrow: Any) -> Any:
+    numbers = [*OWN, *FINAL, "seconds"]
+    return arrow.schema(
+        [("seed", arrow.int64()), ("diverged", arrow.bool_())]
+        + [(name, arrow.string()) for name in TEXTS]
+        + [(name, arrow.float64()) for name in numbers]
+        + [(LINE, arrow.large_string())]
+    )
+
+
+def _arrow() -> tuple[Any, Any]:
+    """pyarrow, and its module of Parquet.
+
+    Raises:
+        InvalidInputError: when it is not installed.
+    """
+    return load_extra("pyarrow", "a store of results"), load_extra("pyarrow.parquet", "a store of results")
