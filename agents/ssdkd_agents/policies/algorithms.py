@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,17 @@ def build_model(
     try:
         options = _with_objects(given, env.action_space)
         check_hyperparameters(chosen, options, env.num_envs)
-        return chosen(env=env, seed=seed, tensorboard_log=tensorboard_log, device="cpu", **options)
+        model = chosen(env=env, seed=seed, tensorboard_log=tensorboard_log, device="cpu", **options)
     except InvalidInputError:
         raise
     except (TypeError, ValueError, AssertionError, MemoryError, RuntimeError) as error:
         raise InvalidInputError(f"hyperparameters: {algorithm} refused {given}: {one_line(error)}") from error
+    if not all(weights.numel() for weights in model.policy.parameters()):  # PyTorch makes such a layer, and it is blind
+        raise InvalidInputError(
+            f"hyperparameters['policy_kwargs']={given.get('policy_kwargs')!r}: a layer of the policy has no unit; "
+            "choose widths of at least 1"
+        )
+    return model
 
 
 def check_action_space(algorithm: str, space: spaces.Space[Any]) -> None:
@@ -130,9 +137,8 @@ def _with_objects(given: dict[str, Any], space: spaces.Space[Any]) -> dict[str, 
     """Hyper-parameters with RL Zoo's spellings of schedules, noise and pairs replaced by what they mean."""
     options = copy.deepcopy(given)  # because algorithms add to policy_kwargs what JSON cannot hold
     for name in SCHEDULES:
-        value = options.get(name)
-        if isinstance(value, str) and value.startswith("lin_"):
-            options[name] = _linear(float(value.removeprefix("lin_")))
+        if name in options:
+            options[name] = _schedule(name, options[name])
     if isinstance(options.get("train_freq"), list):
         options["train_freq"] = tuple(options["train_freq"])
     kind, scale = options.pop("noise_type", None), options.pop("noise_std", None)
@@ -141,6 +147,24 @@ def _with_objects(given: dict[str, Any], space: spaces.Space[Any]) -> dict[str, 
         noise: Any = NOISES[check_choice("hyperparameters['noise_type']", kind, NOISES)]
         options["action_noise"] = noise(mean=np.zeros(space.shape), sigma=np.full(space.shape, float(scale)))
     return options
+
+
+def _schedule(name: str, value: Any) -> Any:
+    """A schedule in place of its spelling; a plain number, and what is none, as they are."""
+    spelt = isinstance(value, str) and value.startswith("lin_")
+    start = _number(value.removeprefix("lin_")) if spelt else value
+    if isinstance(start, int | float) and (start < 0 or (spelt and not math.isfinite(start))):
+        raise InvalidInputError(
+            f"hyperparameters[{name!r}]={value!r}: expected a number of at least 0, or lin_ before it, as lin_0.001"
+        )
+    return _linear(start) if spelt else value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _linear(start: float) -> Callable[[float], float]:

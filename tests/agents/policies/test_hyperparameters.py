@@ -65,3 +65,25 @@ def test_schedules_end_at_zero() -> None:
     """The last rollout has more steps than are left, so that what remains of the training is below 0 in it."""
     model = build_model("ppo", environments("ppo"), {"policy": "MlpPolicy", "learning_rate": "lin_0.003"}, seed=0)
     assert [round(model.lr_schedule(left), 6) for left in (1.0, 0.5, 0.0, -0.9)] == [0.003, 0.0015, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", "lin_abc"), ("learning_rate", "lin_"), ("learning_rate", "lin_-0.003"),
+        ("clip_range", "lin_nan"), ("clip_range_vf", "lin_inf"), ("clip_range", -0.2),
+    ],
+)  # fmt: skip
+def test_schedules_that_begin_at_no_number_or_below_zero_are_refused(name: str, value: Any) -> None:
+    """Stable-Baselines3 clips with a negative or NaN range without a word."""
+    with pytest.raises(InvalidInputError, match=rf"hyperparameters\['{name}'\]={value!r}: expected a number of at le"):
+        build_model("ppo", environments("ppo"), {"policy": "MlpPolicy", name: value}, seed=0)
+
+
+def test_layer_without_units_is_refused() -> None:
+    """It would learn one answer to everything, without a word."""
+    given = {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [8, 0]}}
+    with pytest.raises(
+        InvalidInputError, match=r"hyperparameters\['policy_kwargs'\]=.*layer of the policy has no unit"
+    ):
+        build_model("ppo", environments("ppo"), given, seed=0)
