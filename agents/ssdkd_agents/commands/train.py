@@ -108,7 +108,6 @@ def begin_or_resume(args: Arguments, cluster: RayCluster | None) -> None:
         folder = RunFolder.resume(args.out)
         config = config_of_run(folder)
         config = replace(config, timesteps=args.timesteps or config.timesteps)
-        folder.change(timesteps=config.timesteps)  # so that the next --resume goes there, too
     else:
         config = training_of(args)
         check_settings(config)

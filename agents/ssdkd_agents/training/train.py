@@ -68,7 +68,8 @@ def train(
     Args:
         config: what to train.
         folder: where everything goes.
-        resume: continue from the last sound checkpoint in `folder`, from the beginning where there is none yet.
+        resume: continue from the last sound checkpoint in `folder`, from the beginning where there is none yet. Other
+            timesteps than the run's are its own from then on; those that are done already are refused.
         progress_bar: show one, or lines now and then where stderr is no terminal.
         gives_up: told what each validation gave; true ends the training early.
         executor: whose workers have the environments; None for this machine. It changes no number but by rounding.
@@ -85,14 +86,17 @@ def train(
         begin_anew(folder)
     done = checkpoint.steps if checkpoint else 0
     progress = _progress(folder.path, checkpoint) if checkpoint else Progress()
-    if checkpoint and done >= total and is_validated(config, progress, done):
-        if (folder.path / OUTCOME_FILE).exists():
+    lengthens = resume and config.timesteps != folder.config.get("timesteps", config.timesteps)
+    if checkpoint and done >= total and (lengthens or is_validated(config, progress, done)):
+        if lengthens or (folder.path / OUTCOME_FILE).exists():
             raise InvalidInputError(
                 f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
             )
         forget_old(folder.path / FOLDER, KEPT)  # it ended after its last checkpoint
         _write_outcome(folder.path, "finished", done, progress)
         return "finished"
+    if lengthens:
+        folder.change(timesteps=config.timesteps)  # so that the next --resume goes there, too
     use_one_thread()
     env = make_training_env(config, hyperparameters, _recorded_choice(folder.path) if checkpoint else None, executor)
     made, recorder = env.unwrapped, unwrap_vec_wrapper(env, StepRecorder)
