@@ -66,10 +66,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether there was no room for what was to be written."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def unwritable(path: str | Path, error: OSError) -> InvalidInputError:
     """What to say of a file or folder that cannot be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "free some space, or choose another disk" if full else "choose a folder that you may write"
+    remedy = "free some space, or choose another disk" if is_full(error) else "choose a folder that you may write"
     return InvalidInputError(f"cannot write {path}: {error.strerror or error}; {remedy}")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.places import find_sampler_file
 from ssdkd_agents.policies.storage import read_sampler
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from tests.scripts.commands import (
     ENV_BUDGET,
@@ -209,6 +212,21 @@ def test_number_of_steps_that_was_asked_for_last_is_the_runs(tmp_path: Path) -> 
     assert_refused(in_this_process("train_sampler", "--out", out, "--resume"), "timesteps=12: the run in")
 
 
+def test_fewer_steps_than_are_done_are_refused_and_not_noted(tmp_path: Path) -> None:
+    """Also where the run was to go further: it would end with fewer than it has."""
+    out = tmp_path / "run"
+    assert train(out, "--timesteps", 12).code == 0
+    config = json.loads((out / "config.json").read_text())
+    for interrupted in (False, True):
+        if interrupted:
+            (out / "config.json").write_text(json.dumps(config | {"timesteps": 600}))
+            (out / "outcome.json").write_text('{"outcome": "interrupted", "timesteps": 12}')
+        before = contents(out)
+        words = ("--resume", "--timesteps", 6)
+        assert_refused(in_this_process("train_sampler", "--out", out, *words), "timesteps=6: the run in")
+        assert contents(out) == before
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
     [
@@ -239,3 +257,21 @@ def test_agent_that_diverges_is_an_outcome(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
     assert "the agent's answers are no numbers any more" in result.stdout
     assert json.loads((tmp_path / "run" / "outcome.json").read_text())["outcome"] == "diverged"
+
+
+def test_full_disk_met_by_tensorboards_thread_is_said_in_one_line(tmp_path: Path) -> None:
+    """Its error names no file, and comes in a thread of its own first."""
+    out, write, records = tmp_path / "run", RecordWriter.write, []
+
+    def write_some(self: RecordWriter, data: bytes) -> None:
+        records.append(data)
+        if len(records) > 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordWriter, "write", write_some)
+        result = train(out, "--timesteps", 12, "--evaluate-every-steps", 0)
+        assert_refused(result, "cannot write any more: No space left on device; free some space")
+    assert in_this_process("train_sampler", "--out", out, "--resume", "--no-progress-bar").code == 0
+    assert [line["timesteps"] for line in read_lines(out / "episodes.jsonl")] == [3, 6, 9, 12]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import is_full, unwritable
 from ssdkd_env.reading import printable
 
 #: Words that ask for help.
@@ -19,10 +21,13 @@ HELP = ("-h", "--help")
 def one_line_for_the_user() -> Iterator[None]:
     """End the process with one line in place of a traceback: code 2 after bad input, 130 after Ctrl-C."""
     try:
-        yield
+        with _full_disks_said_once():
+            yield
     except InvalidInputError as error:
         _refuse(str(error))
     except OSError as error:
+        if is_full(error):  # met by a writer of others, such as TensorBoard's: it names no file
+            _refuse(str(unwritable(error.filename or "any more", error)))
         if error.filename is None:  # not of a file, so that nobody can mend it by looking at one
             raise
         _refuse(f"cannot use {error.filename}: {error.strerror}; make it what it was")
@@ -31,6 +36,22 @@ def one_line_for_the_user() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def _full_disks_said_once() -> Iterator[None]:
+    """Without the traceback of TensorBoard's thread, whose error comes again where the command writes next."""
+    before = threading.excepthook
+
+    def hook(said: threading.ExceptHookArgs) -> None:
+        if not is_full(said.exc_value):
+            before(said)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _refuse(text: str) -> NoReturn:
