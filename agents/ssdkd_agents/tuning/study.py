@@ -96,17 +96,18 @@ def check_study(config: StudyConfig) -> None:
     """Refuse what no trial could begin with.
 
     Raises:
-        InvalidInputError: when the package `optuna` is missing, or a setting does not fit.
+        InvalidInputError: when the package `optuna` is missing, a setting does not fit, or trials that may end early
+            have no validation before their end.
     """
     load_extra("optuna", "ssdkd tune")
     training = config.training
     space_of(training.algorithm, training.hyperparameters)
     hyperparameters = check_settings(training)
     steps = training.timesteps or hyperparameters["n_timesteps"]
-    if training.evaluate_every_steps > steps:
+    if config.pruner != "none" and training.evaluate_every_steps >= steps:
         raise InvalidInputError(
-            f"evaluate_every_steps={training.evaluate_every_steps}: a trial has {steps} steps, and none would be "
-            "validated; choose fewer"
+            f"evaluate_every_steps={training.evaluate_every_steps}: a trial has {steps} steps and is validated at its "
+            f"end alone, where pruner={config.pruner!r} can end nothing early; choose fewer, or pruner='none'"
         )
 
 

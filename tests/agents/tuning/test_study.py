@@ -207,12 +207,17 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], match: st
 def test_what_no_trial_could_begin_with_is_refused() -> None:
     check_study(CONFIG)
     for training, match in (
-        (replace(TRAINING, evaluate_every_steps=31), "a trial has 30 steps, and none would be validated"),
+        (replace(TRAINING, evaluate_every_steps=30), "a trial has 30 steps and is validated at its end alone"),
         (replace(TRAINING, hyperparameters={"bogus": 1}), "hyperparameters"),
         (replace(TRAINING, algorithm="pqo"), "algo='pqo' is unknown"),
     ):
         with pytest.raises(InvalidInputError, match=match):
             check_study(replace(CONFIG, training=training))
+
+
+def test_trials_that_none_ends_early_may_have_one_validation() -> None:
+    """That of their last agent, which every training has."""
+    check_study(replace(CONFIG, training=replace(TRAINING, evaluate_every_steps=1000), pruner="none"))
 
 
 @pytest.mark.parametrize(
