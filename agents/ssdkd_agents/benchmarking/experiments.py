@@ -32,6 +32,7 @@ from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.executors import Executor
 from ssdkd_env.files import file_digest
 from ssdkd_env.reading import conform
+from ssdkd_env.settings import check_seed
 from ssdkd_env.tasks.probe import probe_set
 
 #: Seconds between two checkpoints of a long episode: what a killed process loses.
@@ -66,13 +67,12 @@ def validate(configs: Sequence[EpisodeConfig]) -> dict[str, str]:
         The files that they depend on; see `inputs_of`.
 
     Raises:
-        InvalidInputError: for an unknown environment id, argument or sampler.
+        InvalidInputError: for an unknown environment id, argument or sampler, or a seed out of range.
     """
     if not configs:
         raise InvalidInputError("samplers: none given; name at least one, such as paper")
     for config in configs:
-        if config.seed < 0:
-            raise InvalidInputError(f"seed={config.seed}: expected a number of at least 0")
+        check_seed("seed", config.seed)
     seen: dict[str, EpisodeConfig] = {f"{c.env_id} {c.env_kwargs} {c.sampler}": c for c in configs}
     inputs: dict[str, str] = {}
     for config in seen.values():
