@@ -108,7 +108,9 @@ def test_second_evaluation_into_the_folder_is_refused(evaluated: tuple[Path, Res
         (("--executor", "dask"), "--executor='dask' is unknown; choose one of: local, ray"),
         (("--gpus-per-job", "0.5"), "--gpus-per-job is of a Ray cluster; give --executor ray, too, or leave it out"),
         (("--executor", "ray", "--cpus-per-job", "0"), "cpus_per_job=0.0: expected a number above 0"),
-        (("--first-seed", "-1"), "seed"),
+        (("--first-seed", "-1"), "seed=-1: expected a whole number from 0 to 2**63 - 1"),
+        (("--first-seed", str(2**63)), f"seed={2**63}: expected a whole number from 0 to 2**63 - 1"),
+        (("--episodes", "2", "--first-seed", str(2**63 - 1)), f"seed={2**63}: expected a whole number"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -127,6 +129,11 @@ def test_bad_argument_is_refused_before_anything_is_written(
         assert "Traceback" not in result.stderr
         assert match in result.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize("runs", ["a=b,b", "a="])
+def test_odd_groups_of_runs_are_refused_by_the_options_name(runs: str, tmp_path: Path) -> None:
+    assert_refused(in_this_process("plot", "--out", tmp_path / "plot.png", "--runs", runs), "error: runs: '")
 
 
 def test_bad_sampler_files_are_refused(run: Path, tmp_path: Path) -> None:

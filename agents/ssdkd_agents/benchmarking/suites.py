@@ -306,35 +306,36 @@ def sampler_entries(samplers: Sequence[str]) -> tuple[Entry, ...]:
     )
 
 
-def sampler_runs(samplers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def sampler_runs(samplers: Sequence[str], argument: str = "samplers") -> dict[str, tuple[str, ...]]:
     """Samplers by row: `"ppo=runs/a,runs/b"` is the row ppo of two training runs, anything else a row of its own.
 
     Args:
         samplers: baselines by name, files or run folders of trained samplers, or groups of these.
+        argument: what they were given as, for messages.
 
     Raises:
         InvalidInputError: when a row or a run is given twice, be it under another path, or a group is empty.
     """
-    parsed = [_parse_group(sampler) for sampler in samplers]
-    _refuse_twice("samplers", [name for name, _ in parsed])
+    parsed = [_parse_group(sampler, argument) for sampler in samplers]
+    _refuse_twice(argument, [name for name, _ in parsed])
     runs = [run for _, runs in parsed for run in runs]
-    _refuse_twice("samplers", runs)
+    _refuse_twice(argument, runs)
     first: dict[str, str] = {}
     for run in runs:
         same = first.setdefault(content_of(run), run)
         if same != run:
-            raise InvalidInputError(f"samplers: {run!r} is the same as {same!r}; give each once")
+            raise InvalidInputError(f"{argument}: {run!r} is the same as {same!r}; give each once")
     return dict(parsed)
 
 
-def _parse_group(sampler: str) -> tuple[str, tuple[str, ...]]:
+def _parse_group(sampler: str, argument: str) -> tuple[str, tuple[str, ...]]:
     name, equals, members = sampler.partition("=")
     if not equals or not re.fullmatch(r"[\w.+-]+", name) or Path(sampler).exists():
         return sampler, (sampler,)
     # Not inside brackets: a member may be given by its numbers, such as schedule:[0,0,1,1].
     runs = tuple(run for run in re.split(r",(?![^\[]*\])", members) if run)
     if not runs:
-        raise InvalidInputError(f"samplers: {sampler!r} names no run; give such as ppo=runs/ppo-0,runs/ppo-1")
+        raise InvalidInputError(f"{argument}: {sampler!r} names no run; give such as ppo=runs/ppo-0,runs/ppo-1")
     return name, runs
 
 

@@ -50,7 +50,7 @@ def main(args: Arguments) -> None:
     if args.window < 1:
         raise InvalidInputError(f"--window {args.window}: expected at least 1 episode")
     check_choice("score", args.score, TRAINING_SCORES)
-    groups = sampler_runs(args.runs)
+    groups = sampler_runs(args.runs, "runs")
     if args.by_algorithm or args.score != "return" or any((name,) != runs for name, runs in groups.items()):
         plot_means(groups, args)
     else:
