@@ -24,7 +24,9 @@ from ssdkd_agents.runs import RETURN_TAG
 from ssdkd_env.files import unwritable
 
 #: Of what a training or a search is selected by.
-VALIDATION_TAG, VALIDATION_ACCURACY_TAG = "eval/mean_reward", "eval/mean_accuracy"
+VALIDATION_TAG = "eval/mean_reward"
+#: What is measured on real images, by its name in info → the same in a line of `evaluations.jsonl`, and its curve.
+REAL_SCORES = {"accuracy": ("accuracies", "eval/mean_accuracy"), "mean_iou": ("mean_ious", "eval/mean_iou")}
 #: Mean return of what a search would recommend.
 SEARCH_TAG = "search/best"
 #: Tag → key of info after a round, of the student.
@@ -52,7 +54,8 @@ BUFFER_CATEGORY = "Buffer (mean over the steps)"
 #: Tag → title, of the charts that the page *Custom scalars* begins with, in every command.
 RESULTS = {
     VALIDATION_TAG: "Validation: mean return",
-    VALIDATION_ACCURACY_TAG: "Validation: accuracy on real data",
+    "eval/mean_accuracy": "Validation: accuracy on real data",
+    "eval/mean_iou": "Validation: mean IoU on real data",
     SEARCH_TAG: "Search: mean return of the best so far",
     RETURN_TAG: "Return, mean of the last episodes",
     "student/accuracy": "Student: accuracy on real data",
@@ -63,8 +66,8 @@ RESULTS = {
 }
 #: What the table of hyper-parameters compares; it shows the first five unasked.
 METRICS = (
-    *(VALIDATION_TAG, VALIDATION_ACCURACY_TAG, RETURN_TAG, "student/accuracy", "student/probe_agreement"),
-    *("student/mean_iou", SEARCH_TAG, "test/top1", "test/mean_iou"),
+    *(VALIDATION_TAG, "eval/mean_accuracy", RETURN_TAG, "student/accuracy", "student/probe_agreement"),
+    *("eval/mean_iou", "student/mean_iou", SEARCH_TAG, "test/top1", "test/mean_iou"),
 )
 #: The settings that it shows unasked; it has room for five.
 SHOWN = ("algorithm", "env_id", "env_kwargs", "hyperparameters", "seed")
@@ -125,6 +128,30 @@ class Curves:
                 file.write(record.getvalue())
         except OSError as error:
             raise unwritable(self._path, error) from error
+
+
+def result_tags(scores: Iterable[str], validated: bool) -> list[str]:
+    """What the page *Custom scalars* of a training or a search begins with.
+
+    Args:
+        scores: names of what is measured on real images; see `SSDKDEnv.real_scores`.
+        validated: whether there are validations.
+    """
+    scores = list(scores)
+    validation = [VALIDATION_TAG, *(REAL_SCORES[score][1] for score in scores)] if validated else []
+    return [*validation, RETURN_TAG, *(f"student/{score}" for score in scores), "student/probe_agreement"]
+
+
+def validation_points(line: Mapping[str, Any]) -> dict[str, float]:
+    """Tag → value of the curves of a validation, out of its line in `evaluations.jsonl`."""
+    means = {tag: mean_known(line.get(name, ())) for name, tag in REAL_SCORES.values()}
+    return {VALIDATION_TAG: line["mean_return"]} | {tag: mean for tag, mean in means.items() if mean is not None}
+
+
+def mean_known(values: Iterable[Any]) -> float | None:
+    """Mean of those that are numbers; None without any."""
+    known = [value for value in values if isinstance(value, int | float)]
+    return float(np.mean(known)) if known else None
 
 
 def layout_of(results: Iterable[str], others: Mapping[str, Iterable[str]]) -> dict[str, dict[str, list[Any]]]:

@@ -199,8 +199,7 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
         self.references = References(self.method, self._reward, self.device, self.backend, made.precision)
         self._make_scheme = ACTION_SCHEMES.find(made.action)
         self._take_task(self.task)
-        self.action_space = self.action_scheme.space
-        self.action_names = self.action_scheme.names
+        self.action_space, self.action_names = self.action_scheme.space, self.action_scheme.names
         self.face = made.face
         self._observer = Observer(OBSERVATIONS.find(made.observation), made.history, self.action_scheme.observed_names)
         self.observation_names = self._observer.names
@@ -211,6 +210,11 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
     def run(self) -> DistillationRun | None:
         """The episode's run; None before the first reset."""
         return None if self.episode is None else self.episode.run
+
+    @property
+    def real_scores(self) -> tuple[str, ...]:
+        """Names in info of what is measured of the student on real images; none where there are no such images."""
+        return self._judge.real_scores(self.task)
 
     @property
     def curve(self) -> list[dict[str, float]]:

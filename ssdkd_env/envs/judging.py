@@ -46,6 +46,12 @@ class Judge:
             **self._on_real_data(run, task, last),
         )
 
+    def real_scores(self, task: Task) -> tuple[str, ...]:
+        """Names in info of what is measured on a task's real images; none where it has none."""
+        if task.evaluation(self._device) is None:
+            return ()
+        return ("accuracy", "mean_iou") if task.dense else ("accuracy",)
+
     def _on_real_data(self, run: DistillationRun, task: Task, last: Snapshot | None) -> dict[str, Any]:
         """The student's scores; where no multiple of `every` has been passed since, the last measured ones."""
         fresh = last is None or run.round // self._every > last.report.round // self._every

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ssdkd_agents.curves import SEARCH_TAG, VALIDATION_ACCURACY_TAG, VALIDATION_TAG, Curves, layout_of
+from ssdkd_agents.curves import REAL_SCORES, SEARCH_TAG, Curves, layout_of, mean_known, result_tags, validation_points
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.families import FAMILIES, Constants, make_family
 from ssdkd_agents.lines import read_lines
@@ -273,7 +273,7 @@ class _Search:
             "seconds": time.time() - self._started,
             "action": plain(trial.action),
             "seed": trial.seed,
-        }
+        } | ({"mean_iou": episode.final["mean_iou"]} if "mean_iou" in episode.final else {})
         self._folder.append(line, file=EPISODES_FILE)
         self._recent.append(line)
 
@@ -286,9 +286,8 @@ class _Search:
             "hyperparameters": {name: value for name, value in config.items() if name in shown},
         }
         curves = Curves(self._folder.path, self._steps)
-        tags = (SEARCH_TAG, RETURN_TAG, "student/accuracy", "student/probe_agreement")
-        validated = (VALIDATION_TAG, VALIDATION_ACCURACY_TAG) if self._config.evaluate_every_steps else ()
-        curves.describe(layout_of((*tags, *validated), {}), config | own)
+        tags = result_tags(self._env.real_scores, self._config.evaluate_every_steps > 0)
+        curves.describe(layout_of((SEARCH_TAG, *tags), {}), config | own)
         if self._episodes:
             self._log(curves)
             if self._evaluation is not None and self._evaluated == self._steps:
@@ -297,16 +296,14 @@ class _Search:
 
     def _log(self, curves: Curves) -> None:
         batch = list(self._recent)[-min(self._config.num_envs, self._config.episodes) :]
-        points = {
-            f"student/{name}": _mean([line.get(name) for line in batch]) for name in ("accuracy", "probe_agreement")
-        }
-        points[RETURN_TAG] = _mean([line["return"] for line in self._recent])
+        names = (*REAL_SCORES, "probe_agreement")
+        points = {f"student/{name}": mean_known(line.get(name) for line in batch) for name in names}
+        points[RETURN_TAG] = mean_known(line["return"] for line in self._recent)
         points[SEARCH_TAG] = self._searcher.recommendation().mean_return
         curves.scalars(points, self._steps)
 
     def _log_evaluation(self, curves: Curves, line: dict[str, Any]) -> None:
-        validated = {VALIDATION_TAG: line["mean_return"], VALIDATION_ACCURACY_TAG: _mean(line.get("accuracies", []))}
-        curves.scalars(validated, self._steps)
+        curves.scalars(validation_points(line), self._steps)
 
     def _evaluation_is_due(self) -> bool:
         """Whether a multiple of `evaluate_every_steps`, or the end, has come since the last evaluation."""
@@ -339,6 +336,8 @@ class _Search:
                 "mean_return": float(np.mean(returns)),
                 "action": plain(action),
             }
+            if ious := [episode.final["mean_iou"] for episode in episodes if "mean_iou" in episode.final]:
+                line["mean_ious"] = ious
         self._evaluation = line | {"timesteps": self._steps}
         self._folder.append(self._evaluation, file=EVALUATIONS_FILE)
         self._evaluated = self._steps
@@ -360,12 +359,6 @@ class _Search:
             "env_kwargs": config.env_kwargs,
         }
         write_json(self._folder.path / CONSTANT_FILE, value)
-
-
-def _mean(values: Sequence[Any]) -> float | None:
-    """Of those that are numbers."""
-    known = [value for value in values if isinstance(value, int | float)]
-    return float(np.mean(known)) if known else None
 
 
 def constant_name(value: dict[str, Any]) -> str:

@@ -17,9 +17,8 @@ from ssdkd_agents.curves import (
     BUFFER_TAGS,
     PICTURE_TAG,
     STUDENT_TAGS,
-    VALIDATION_ACCURACY_TAG,
-    VALIDATION_TAG,
     layout_of,
+    result_tags,
     table_row,
 )
 from ssdkd_agents.progress import Bar
@@ -78,8 +77,8 @@ class DistillationCallback(BaseCallback):
         hyperparameters: row of the table *HParams*. None: no table.
         image_every_episodes: episodes of the first environment between two pictures; 0 for none.
         verbose: 1 to say when TensorBoard is off.
-        validated: somebody writes `eval/mean_reward` (and `eval/mean_accuracy`), as `train` and `EvalCallback` do: the
-            page *Custom scalars* begins with it.
+        validated: somebody writes `eval/mean_reward` (and `eval/mean_accuracy`, of dense predictions `eval/mean_iou`),
+            as `train` and `EvalCallback` do: the page *Custom scalars* begins with it.
     """
 
     def __init__(
@@ -122,8 +121,9 @@ class DistillationCallback(BaseCallback):
 
     def _layout(self) -> dict[str, dict[str, list[Any]]]:
         """Charts of the page *Custom scalars*."""
-        validation = (VALIDATION_TAG, VALIDATION_ACCURACY_TAG) if self.validated else ()
-        results = (*validation, RETURN_TAG, "student/accuracy", "student/probe_agreement")
+        env = self.training_env
+        scores = env.get_attr("real_scores", indices=[0])[0] if env.has_attr("real_scores") else ()
+        results = result_tags(scores, self.validated)
         algorithm = type(self.model).__name__
         others = {
             f"Losses of {algorithm}": LOSS_TAGS.get(algorithm, ()),

@@ -10,6 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
+from ssdkd_agents.curves import validation_points
 from ssdkd_agents.policies.storage import save_sampler
 from ssdkd_agents.runs import BEST_FILE, EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.stopping import Stopper
@@ -177,9 +178,8 @@ class TrainingLoop:
         self._folder.append(evaluation.line(), file=EVALUATIONS_FILE)
         # Not through the model's logger, which would write what the algorithm has recorded for its next log.
         for tensorboard in _tensorboards(self._model):
-            tensorboard.writer.add_scalar("eval/mean_reward", evaluation.mean_return, steps)
-            if evaluation.mean_accuracy is not None:
-                tensorboard.writer.add_scalar("eval/mean_accuracy", evaluation.mean_accuracy, steps)
+            for tag, value in validation_points(evaluation.line()).items():
+                tensorboard.writer.add_scalar(tag, value, steps)
             tensorboard.writer.flush()
         return evaluation
 

@@ -83,6 +83,6 @@ class EpisodeLog(BaseCallback):
                     "accuracy": info.get("accuracy"),
                     "probe_agreement": info["probe_agreement"],
                     "seconds": self.seconds,
-                }
+                } | ({"mean_iou": info["mean_iou"]} if "mean_iou" in info else {})
                 self._folder.append(line, file=EPISODES_FILE)
         return True

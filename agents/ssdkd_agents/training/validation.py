@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Evaluation:
         returns: data-free where the reward is; what agents are selected by.
         accuracies: on real data at the end, None where there are none; reported only.
         seconds: that the evaluation took.
+        mean_ious: likewise on real data; empty but for dense predictions.
     """
 
     timesteps: int
@@ -36,21 +37,17 @@ class Evaluation:
     returns: list[float]
     accuracies: list[float | None]
     seconds: float
+    mean_ious: list[float] = field(default_factory=list)
 
     @property
     def mean_return(self) -> float:
         """Over the seeds."""
         return float(np.mean(self.returns))
 
-    @property
-    def mean_accuracy(self) -> float | None:
-        """Over the seeds; None where there are no real data."""
-        known = [accuracy for accuracy in self.accuracies if accuracy is not None]
-        return float(np.mean(known)) if known else None
-
     def line(self) -> dict[str, Any]:
         """A line of `evaluations.jsonl`."""
-        return asdict(self) | {"mean_return": self.mean_return}
+        line = asdict(self) | {"mean_return": self.mean_return}
+        return line if self.mean_ious else {name: value for name, value in line.items() if name != "mean_ious"}
 
 
 class Validation:
@@ -89,6 +86,7 @@ class Validation:
             returns=[episode.total for episode in episodes],
             accuracies=[episode.final.get("accuracy") for episode in episodes],
             seconds=time.perf_counter() - started,
+            mean_ious=[episode.final["mean_iou"] for episode in episodes if "mean_iou" in episode.final],
         )
 
     def _play(self, model: BaseAlgorithm, stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
