@@ -17,6 +17,7 @@ from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_precision
 from ssdkd_env.distillation.restoring import load_optimizer_state, permutation, restore
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.reading import Count, fitted
+from ssdkd_env.settings import check_seed
 from ssdkd_env.tasks.fitness import check_trains
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
 from ssdkd_env.tasks.void import VOID
@@ -78,8 +79,7 @@ class TeacherSettings:
                 f"warmup_epochs={self.warmup_epochs}: expected a whole number of at least 0 and below "
                 f"epochs={self.epochs}"
             )
-        if self.seed < 0:
-            raise InvalidInputError(f"seed={self.seed}: expected a whole number of at least 0")
+        check_seed("seed", self.seed)
         if self.nesterov and self.momentum == 0:
             raise InvalidInputError("momentum=0.0: Nesterov's needs more than 0; or choose nesterov=False")
         for name, fits, expected in (

@@ -74,6 +74,7 @@ def test_a_class_without_images_stays_without(data: LabelledImages) -> None:
         ({"majority": 0.0}, "imbalance.majority"),
         ({"majority": 1.0}, "imbalance.majority"),
         ({"seed": -1}, "imbalance.seed"),
+        ({"seed": 2**64}, "imbalance.seed"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], named: str) -> None:

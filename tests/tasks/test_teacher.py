@@ -451,6 +451,7 @@ def test_a_learning_rate_that_diverges_is_named(stop: Callable[[], bool]) -> Non
         {"ema_decay": 1.0},
         {"precision": "fp16"},
         {"seed": -1},
+        {"seed": 2**63},
     ],
     ids=str,
 )

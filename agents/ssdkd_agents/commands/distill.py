@@ -46,6 +46,7 @@ from ssdkd_env.extras import load_extra
 from ssdkd_env.files import write_atomically, write_json
 from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.reading import check_bounds, conform, read_text
+from ssdkd_env.settings import check_seed
 from ssdkd_env.tasks.cards import describe
 
 STUDENT, CARD, RESULTS, CHECKPOINT = "student.safetensors", "student.json", "results.jsonl", "checkpoint.json"
@@ -82,8 +83,7 @@ class Arguments(Plugins):
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
-    if args.seed < 0:
-        raise InvalidInputError(f"--seed {args.seed}: expected a number of at least 0")
+    check_seed("seed", args.seed)
     load_extra("matplotlib.image", "the picture of the run")  # before the hours, not after them
     if args.resume:
         refuse_beside_resume(args)

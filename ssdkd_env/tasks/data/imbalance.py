@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssdkd_env.errors import InvalidInputError, check_choice
+from ssdkd_env.settings import check_seed
 from ssdkd_env.tasks.task import LabelledImages
 
 PROFILES = ("none", "long_tailed", "step")
@@ -45,8 +46,7 @@ class ImbalanceSettings:
             raise InvalidInputError(f"imbalance.ratio={self.ratio}: expected a number of at least 1, such as 20")
         if not 0 < self.majority < 1:
             raise InvalidInputError(f"imbalance.majority={self.majority}: expected a share of the classes in (0, 1)")
-        if self.seed < 0:
-            raise InvalidInputError(f"imbalance.seed={self.seed}: expected a whole number of at least 0")
+        check_seed("imbalance.seed", self.seed)
 
     def shares(self, num_classes: int) -> Tensor:
         """Share of the images that each class keeps, (num_classes,) float64, by its rank."""
