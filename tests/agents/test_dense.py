@@ -58,7 +58,8 @@ def test_validation_and_students_have_their_mean_iou(what: str, dense: dict[str,
     written, line = curves(tmp_path / "run"), read_lines(tmp_path / "run" / "evaluations.jsonl")[-1]
     for name, tag in (("accuracies", "eval/mean_accuracy"), ("mean_ious", "eval/mean_iou")):
         assert len(line[name]) == 2
-        assert written[tag][-1] == (line["timesteps"], pytest.approx(np.mean(line[name]), abs=1e-6))
+        step, value = written[tag][-1]
+        assert step == line["timesteps"] and value == pytest.approx(np.mean(line[name]), abs=1e-6)
     assert line["mean_ious"] != line["accuracies"]
     episodes = read_lines(tmp_path / "run" / "episodes.jsonl")
     assert written["student/mean_iou"][-1][1] == pytest.approx(episodes[-1]["mean_iou"], abs=0.5)
