@@ -141,6 +141,9 @@ def _with_objects(given: dict[str, Any], space: spaces.Space[Any]) -> dict[str, 
             options[name] = _schedule(name, options[name])
     if isinstance(options.get("train_freq"), list):
         options["train_freq"] = tuple(options["train_freq"])
+    if ("noise_type" in options) != ("noise_std" in options):
+        there, missing = sorted(("noise_type", "noise_std"), key=options.__contains__, reverse=True)
+        raise InvalidInputError(f"hyperparameters[{there!r}] does nothing without {missing!r}; give both, or neither")
     kind, scale = options.pop("noise_type", None), options.pop("noise_std", None)
     if kind is not None:
         assert isinstance(space, spaces.Box), "noise_type needs a continuous action"

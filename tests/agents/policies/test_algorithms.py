@@ -258,6 +258,14 @@ def test_td3_explores() -> None:
         build("td3", noise_type="pink")
 
 
+@pytest.mark.parametrize("given", [{"noise_std": 0.1}, {"noise_type": "normal"}], ids=str)
+def test_half_of_a_noise_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(
+        InvalidInputError, match=rf"hyperparameters\['{next(iter(given))}'\] does nothing without 'noise_"
+    ):
+        build("sac", **given)
+
+
 def test_pair_of_a_list_is_a_frequency() -> None:
     assert build("sac", train_freq=[3, "step"]).train_freq.frequency == 3
 
