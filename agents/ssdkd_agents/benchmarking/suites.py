@@ -330,6 +330,8 @@ def sampler_runs(samplers: Sequence[str], argument: str = "samplers") -> dict[st
 
 def _parse_group(sampler: str, argument: str) -> tuple[str, tuple[str, ...]]:
     name, equals, members = sampler.partition("=")
+    if equals and re.search(r"[\s|]", name) and "/" not in name and not Path(sampler).exists():
+        raise InvalidInputError(f"{argument}: {name!r} names no group; take letters, digits, and any of _ . + - alone")
     if not equals or not re.fullmatch(r"[\w.+-]+", name) or Path(sampler).exists():
         return sampler, (sampler,)
     # Not inside brackets: a member may be given by its numbers, such as schedule:[0,0,1,1].

@@ -32,7 +32,15 @@ ENTRY_SHAPES = ("o", "s", "^", "D", "v", "P")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, atomically. Its text is text: names out of results may have a `$` in them."""
+    """Write a figure as PNG, atomically. Its text is text: names out of results may have a `$` in them.
+
+    Raises:
+        InvalidInputError: when the name says that it is something else, or the file cannot be written.
+    """
+    if Path(path).suffix.lower() not in ("", ".png"):
+        raise InvalidInputError(
+            f"out={str(path)!r}: plots are PNG files; name it {Path(path).with_suffix('.png').name}"
+        )
     FigureCanvasAgg(figure)
     for text in figure.findobj(Text):
         text.set_parse_math(False)

@@ -51,6 +51,8 @@ def test_numbers_of_a_member_are_not_torn_apart() -> None:
         (["ppo=a", "ppo=b"], "'ppo' is given twice"),
         (["ppo=a,a"], "'a' is given twice"),
         (["paper", "x=paper"], "'paper' is given twice"),
+        (["my ppo=a"], "samplers: 'my ppo' names no group; take letters"),
+        (["a|b=paper"], "samplers: 'a|b' names no group; take letters"),
     ],
     ids=str,
 )

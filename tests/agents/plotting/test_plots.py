@@ -330,3 +330,9 @@ def test_names_in_pictures_are_text_and_no_formulas(tmp_path: Path) -> None:
     results = [{"sampler": r"$\frac$ | <b>", "return": 0.1 * i} for i in range(3)]
     plot_reward_curves({r"$\no$": curve(30)}, results, tmp_path / "curve.png")
     assert_picture(tmp_path / "curve.png")
+
+
+def test_name_that_says_something_other_than_png_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"out='.*a.svg': plots are PNG files; name it a.png"):
+        plots.save_figure(Figure(), tmp_path / "a.svg")
+    assert not list(tmp_path.iterdir())
