@@ -61,6 +61,14 @@ def evaluate(out: Path, *arguments: object) -> Result:
     return in_this_process("evaluate_sampler", "--out", out, "--processes", 1, "--episodes", 1, *ENV_BUDGET, *arguments)
 
 
+@pytest.mark.parametrize(("first", "said"), [(HELD_OUT_SEED - 1, True), (HELD_OUT_SEED, False)])
+def test_seeds_that_may_have_been_trained_on_are_said(first: int, said: bool, tmp_path: Path) -> None:
+    result = evaluate(tmp_path / "out", "--samplers", "uniform", "--first-seed", first)
+    assert result.code == 0, result.stderr
+    for text in (result.stdout, (tmp_path / "out" / "table.md").read_text()):
+        assert ("a trained sampler may have been made on these episodes" in text) == said
+
+
 def test_folder_holds_lines_table_and_settings(evaluated: tuple[Path, Result]) -> None:
     out, result = evaluated
     assert {path.name for path in out.iterdir()} == {"config.json", "command.txt", "results.jsonl", "table.md", ".lock"}

@@ -38,6 +38,11 @@ from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_atomically
 
 RESULTS = "results.jsonl"
+#: Said of a table whose seeds are not held out.
+SEEN = (
+    f"Seeds below {HELD_OUT_SEED:,} are those of trainings, searches and validations: a trained sampler may have been "
+    "made on these episodes."
+)
 
 
 @dataclass
@@ -182,8 +187,10 @@ def report(configs: Sequence[EpisodeConfig], folder: RunFolder) -> int:
     lines = [played[key] for config in configs if (key := (config.sampler, config.seed)) in played]
     if lines:
         table = make_sampler_table(lines)
-        write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(f"{table}\n\n{note()}\n"))
-        print(f"{table}\n\n{INTERVALS}")
+        seen = f" {SEEN}" if any(config.seed < HELD_OUT_SEED for config in configs) else ""
+        text = f"{table}\n\n{note()}{seen}\n"
+        write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(text))
+        print(f"{table}\n\n{INTERVALS}{seen}")
     return len(lines)
 
 
