@@ -35,6 +35,8 @@ TEXTS = {
 }  # fmt: skip
 #: Columns of numbers that are the line's own, and those of its `final`.
 OWN, FINAL = ("return", "held_out_accuracy"), ("accuracy", "mean_iou", "probe_agreement")
+#: The first two different actions of the line, as JSON: what tells a plan that never changes from others.
+ACTIONS = "actions"
 #: The line as it was.
 LINE = "line"
 #: Bytes of a store beyond which it is not opened, and lines beyond which it is not read.
@@ -62,7 +64,7 @@ def write_store(sources: Sequence[Path], out: Path) -> int:
 
     def write(temporary: Path) -> None:
         nonlocal written
-        options = {"compression": "zstd", "use_dictionary": [name for name in schema.names if name != LINE]}
+        options = {"compression": "zstd", "use_dictionary": list(TEXTS)}
         with parquet.ParquetWriter(temporary, schema, **options) as writer:
             for batch in _batches(_rows(sources)):
                 writer.write_batch(arrow.RecordBatch.from_pylist(batch, schema=schema))
@@ -73,7 +75,7 @@ def write_store(sources: Sequence[Path], out: Path) -> int:
 
 
 def read_store(path: str | Path) -> Iterator[dict[str, Any]]:
-    """What tables read of the lines of a store: a line each, without its actions, curve and distributions.
+    """What tables read of the lines of a store: a line each, without most of its actions, its curve and the like.
 
     Raises:
         InvalidInputError: when it is missing, or no store.
@@ -88,7 +90,8 @@ def read_store(path: str | Path) -> Iterator[dict[str, Any]]:
         return shared[text, is_json]
 
     for row in _read(path, names):
-        line: dict[str, Any] = {"actions": [], "seed": row["seed"], "final": {"diverged": row["diverged"]}}
+        line: dict[str, Any] = {"seed": row["seed"], "final": {"diverged": row["diverged"]}}
+        line[ACTIONS] = _parsed(row[ACTIONS], path)
         for name, is_json in TEXTS.items():
             if row[name] is not None:
                 line[name] = of_text(row[name], is_json)
@@ -149,6 +152,11 @@ def _row(line: Mapping[str, Any]) -> dict[str, Any]:
     row |= {name: line.get(name) for name in OWN}
     row |= {name: line.get(name, line["final"].get(name)) for name in FINAL}
     seconds = line.get("seconds")  # a number in early versions
+    different: list[Any] = []
+    for action in line[ACTIONS]:
+        if action not in different and len(different) < 2:
+            different.append(action)
+    row[ACTIONS] = json.dumps(different)
     return row | {"seconds": seconds.get("wall") if isinstance(seconds, Mapping) else seconds}
 
 
@@ -206,7 +214,7 @@ def _schema(arrow: Any) -> Any:
         [("seed", arrow.int64()), ("diverged", arrow.bool_())]
         + [(name, arrow.string()) for name in TEXTS]
         + [(name, arrow.float64()) for name in numbers]
-        + [(LINE, arrow.large_string())]
+        + [(ACTIONS, arrow.string()), (LINE, arrow.large_string())]
     )
 
 

@@ -23,7 +23,7 @@ FloatArray: TypeAlias = NDArray[np.float64]
 Lines: TypeAlias = Sequence[Mapping[str, Any]]
 
 #: Score of an episode of training → the same in a line of evaluations; the agreement is not written there.
-TRAINING_SCORES = {"return": "returns", "accuracy": "accuracies", "probe_agreement": None}
+TRAINING_SCORES = {"return": "returns", "accuracy": "accuracies", "mean_iou": "mean_ious", "probe_agreement": None}
 #: Places at which the curves of several runs are averaged.
 GRID = 200
 

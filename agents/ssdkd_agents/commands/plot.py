@@ -40,7 +40,7 @@ class Arguments(Plugins):
     by_algorithm: bool = False
     """One mean curve with its band for all runs of an algorithm; groups always have one."""
     score: str = "return"
-    """Of mean curves: return, accuracy or probe_agreement."""
+    """Of mean curves: return, accuracy, mean_iou (of dense predictions) or probe_agreement."""
     window: int = SMOOTHING
     """Episodes of the moving average."""
 

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from ssdkd_agents.analysis.results import read_results
 from ssdkd_agents.analysis.store import BATCH, read_store, read_whole, write_lines, write_store
+from ssdkd_agents.analysis.training_curves import best_constant
 from ssdkd_agents.benchmarking.leaderboard import make_leaderboard
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.lines import append_line, read_lines
@@ -24,7 +25,7 @@ from tests.scripts.commands import assert_refused, in_this_process
 
 RESULTS = Path(__file__).parents[3] / "results"
 #: Of several versions: with and without held-out accuracy, groups, digests and files.
-KEPT = ("digits-ablation", "digits-methods", "cifar10-jpeg-cpu", "digits-scale")
+KEPT = ("digits-ablation", "digits-headroom", "cifar10-jpeg-cpu", "digits-scale")
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -34,6 +35,7 @@ def test_tables_of_a_store_are_those_of_its_lines(name: str, tmp_path: Path) -> 
     assert write_store([source], store) == len(lines)
     stored = read_results(store)
     assert make_leaderboard({"x": stored}) == make_leaderboard({"x": lines})
+    assert best_constant(stored, "return") == best_constant(lines, "return")
     row = str(lines[0].get("label", lines[0]["sampler"]))
     assert make_sampler_table(stored, row) == make_sampler_table(lines, row)
     assert list(read_whole(store)) == read_lines(source)
