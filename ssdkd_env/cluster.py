@@ -67,7 +67,7 @@ class Needs:
 
 
 class RayCluster:
-    """An `Executor` whose workers are actors of a Ray cluster; a context manager that leaves it.
+    """An `Executor` whose workers are actors of a Ray cluster; a context manager that leaves it, if it has entered it.
 
     Args:
         address: `"auto"` (the cluster that this machine belongs to), `"local"` (one that begins on this machine and
@@ -87,7 +87,7 @@ class RayCluster:
 
     def __init__(self, address: str = "auto", count: int | None = None, needs: Needs | None = None) -> None:
         self._needs = needs or Needs()
-        self._ray = _connected(address)
+        self._ray, self._is_ours = _connected(address)
         self.count = count or self._room()
 
     @property
@@ -101,7 +101,8 @@ class RayCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ray.shutdown()
+        if self._is_ours:
+            self._ray.shutdown()
 
     def start(self, answer: Answer, purpose: str, remedy: str) -> RayWorker:
         """Start an actor; see `Executor.start`. It waits for room on the cluster by itself."""
@@ -170,7 +171,9 @@ class RayWorker:
         """
         try:
             sent = self._ray.get(self.reply)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as error:
+        except self._ray.exceptions.RayTaskError:  # of what is around the answer: a fault of ours
+            raise
+        except self._ray.exceptions.RayError as error:  # the actor, its node, the memory of either
             self.is_alive = False
             raise WorkerDied(
                 f"a worker {self._purpose} on the cluster has died ({_reason(error)}). {self._remedy}"
@@ -231,8 +234,8 @@ def _dumps(value: Any) -> bytes:
     return pickled
 
 
-def _connected(address: str) -> Any:
-    """The module `ray`, connected to a cluster.
+def _connected(address: str) -> tuple[Any, bool]:
+    """The module `ray`, connected to a cluster, and whether it was not before.
 
     Raises:
         InvalidInputError: when Ray is missing, or there is no such cluster.
@@ -240,7 +243,7 @@ def _connected(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a cluster of ours would tell its makers
     ray = load_extra("ray", "a cluster")
     try:
-        if not ray.is_initialized():
+        if is_ours := not ray.is_initialized():
             own = {"include_dashboard": False} if address == "local" else {}
             ray.init(address=address, logging_level="warning", **own)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -248,7 +251,7 @@ def _connected(address: str) -> Any:
             f"address={address!r}: no Ray cluster there ({one_line(error)[:200]}); begin one with 'ray start --head', "
             "or give 'local' for one on this machine"
         ) from error
-    return ray
+    return ray, is_ours
 
 
 def _reason(error: Exception) -> str:
