@@ -40,6 +40,7 @@ NAMES = (
     "measure_nyuv2",
     "measure_plans",
     "measure_scaling",
+    "measure_store",
     "measure_strangers",
     "measure_threads",
     "plot",
