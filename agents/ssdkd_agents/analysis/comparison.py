@@ -12,10 +12,12 @@ than `FEWEST` of several, or fewer seeds, there is none: the value of each run, 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 #: Evaluation seed → score, for each training run.
 Runs: TypeAlias = Sequence[Mapping[int, float]]
 #: Seeds that are resampled one by one; more are in as many groups, each a sample of all of them.
-MOST_UNITS = 5000
+MOST_UNITS = 2000
 #: From (n,) ascending values and (B, n) how often each occurs: (B,), NaN where nothing occurs.
 Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
 
@@ -224,21 +226,34 @@ def _resamples(
         drawn: how many things are drawn from, and to which of them each score belongs; a score is there as often as
             all of its things together.
     """
-    draws = [(_draws(random, min(count, MOST_UNITS), step), place % MOST_UNITS) for count, place in drawn]
+    draws = [(_draws(random, min(count, MOST_UNITS)), place % MOST_UNITS) for count, place in drawn]
     for first in range(0, BOOTSTRAP_RESAMPLES, step):
         weights = [counts[first : first + step][:, place].astype(np.float64) for counts, place in draws]
         yield math.prod(weights[1:], start=weights[0])
 
 
-def _draws(random: np.random.Generator, count: int, step: int) -> NDArray[np.int32]:
+def _draws(random: np.random.Generator, count: int) -> NDArray[np.uint16]:
     """How often each of `count` things is drawn in `count` draws with replacement, for each resample."""
     if count == 1:  # a single training run says nothing of the noise between them
-        return np.ones((BOOTSTRAP_RESAMPLES, 1), dtype=np.int32)
-    draws = np.empty((BOOTSTRAP_RESAMPLES, count), dtype=np.int32)
+        return np.ones((BOOTSTRAP_RESAMPLES, 1), dtype=np.uint16)
+    draws, random.bit_generator.state = _drawn(json.dumps(random.bit_generator.state), count)
+    return draws
+
+
+@lru_cache(
+    maxsize=4
+)  # of which a table asks again and again: its rows have as many seeds, and one seed of the resampling
+def _drawn(state: str, count: int) -> tuple[NDArray[np.uint16], Mapping[str, Any]]:
+    """The same from the state of a generator, as JSON, and its state after that."""
+    random = np.random.default_rng(0)
+    random.bit_generator.state = json.loads(state)
+    draws = np.empty((BOOTSTRAP_RESAMPLES, count), dtype=np.uint16)
+    step = resamples_at_once(count)
     for first in range(0, BOOTSTRAP_RESAMPLES, step):
         part = draws[first : first + step]
         part[:] = random.multinomial(count, np.full(count, 1 / count), size=len(part))
-    return draws
+    draws.setflags(write=False)
+    return draws, random.bit_generator.state
 
 
 def _wins(first: FloatArray, second: FloatArray) -> FloatArray:

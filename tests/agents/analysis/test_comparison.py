@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import product
 from statistics import NormalDist, fmean, stdev
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, trim_mean
-from ssdkd_agents.analysis import statistics
+from ssdkd_agents.analysis import comparison, statistics
 from ssdkd_agents.analysis.comparison import (
     Runs,
     interquartile_mean,
@@ -233,3 +234,21 @@ def test_how_many_resamples_are_held_at_once_changes_nothing(monkeypatch: pytest
     assert everything() == together
     monkeypatch.setattr(statistics, "BOOTSTRAP_RESAMPLES", 9_000)
     assert everything() != together
+
+
+def test_more_seeds_than_are_resampled_one_by_one_have_the_interval_of_their_number() -> None:
+    """In groups of seeds, an interval has the width that theory gives the mean of independent scores."""
+    values = np.random.default_rng(0).normal(0.5, 0.1, 2 * comparison.MOST_UNITS + 500)
+    interval = mean_score([dict(enumerate(values.tolist()))])
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert interval.mean == pytest.approx(values.mean())
+    for end, expected in ((interval.low, values.mean() - half), (interval.high, values.mean() + half)):
+        assert end == pytest.approx(expected, abs=0.1 * half)
+
+
+def test_pairs_of_equal_seeds_are_those_of_looking_at_all() -> None:
+    random = np.random.default_rng(0)
+    for sizes in ((0, 3), (1, 1), (40, 60)):
+        first, second = (random.integers(0, 20, size) for size in sizes)
+        made, expected = comparison._pairs(first, second), np.nonzero(first[:, None] == second[None, :])
+        assert [part.tolist() for part in made] == [part.tolist() for part in expected]
