@@ -33,6 +33,14 @@ _SURELY_FINE, _MOST_RATIO = 64 * 2**20, 100
 #: Places of a nested value that `check_bounds` looks at, at most.
 _MOST_PARTS = 100_000
 
+#: First bytes of text that stands for a file which somebody meant to download → what it is, and what to do.
+_STAND_INS = {
+    b"version https://git-lfs": "is a Git LFS pointer, which stands for the file; fetch the file itself (git lfs pull)",
+    b"<": "is a web page; download the file itself, not the page that shows it",
+}
+#: Bytes of a file's beginning that `check_no_stand_in` looks at.
+START = 64
+
 #: Names and other short text.
 Text = Annotated[str, msgspec.Meta(max_length=_MOST_TEXT)]
 #: A number of things that there are, or are to be.
@@ -65,6 +73,21 @@ def check_regular(path: str | Path, most: int | None = None, where: str = "") ->
         raise InvalidInputError(
             f"{where or path} has {found.st_size:,} bytes, and a file of its kind at most {most:,}; give the right file"
         )
+
+
+def check_no_stand_in(where: str, start: bytes) -> None:
+    """Refuse what was downloaded in place of a file of bytes: a Git LFS pointer or a web page.
+
+    Args:
+        where: the file, for the error message.
+        start: its first `START` bytes.
+
+    Raises:
+        InvalidInputError: when it is one of these. What has a zero byte in it is no text, whatever it begins with.
+    """
+    for beginning, mistake in _STAND_INS.items():
+        if start.lstrip().startswith(beginning) and b"\0" not in start:
+            raise InvalidInputError(f"{where} {mistake}")
 
 
 def read_bytes(path: str | Path, most: int = MOST_JSON) -> bytes:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import load_state, save_state, write_atomically, write_json
+from ssdkd_env.files import load_state, load_tensors, save_state, write_atomically, write_json
 from ssdkd_env.reading import read_json
 
 
@@ -167,6 +167,13 @@ def test_a_missing_state_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path / "none.safetensors")
     with pytest.raises(InvalidInputError, match=tmp_path.name):
         load_state(tmp_path)
+
+
+def test_a_pointer_in_the_place_of_tensors_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(InvalidInputError, match=r"state\.safetensors is a Git LFS pointer"):
+        load_tensors(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"structure": "{"}, {"structure": '["tensor", "t9"]'}])

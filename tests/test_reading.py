@@ -19,6 +19,7 @@ from ssdkd_env.reading import (
     Count,
     Seed,
     check_bounds,
+    check_no_stand_in,
     check_regular,
     check_unpacked,
     conform,
@@ -201,3 +202,22 @@ def test_text_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.md").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInputError, match=r"x\.md is no text in UTF-8"):
         read_text(tmp_path / "x.md")
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "x is a Git LFS pointer"),
+        (b"<!DOCTYPE html>", "x is a web page"),
+        (b"\r\n <?xml version='1.0'?><Error>", "x is a web page"),
+        (b"<\0\0\0\0\0\0\0{", None),
+        (b"", None),
+        (b"PK\x03\x04", None),
+    ],
+)
+def test_text_that_stands_for_a_file_is_told_from_bytes(start: bytes, said: str | None) -> None:
+    if said is None:
+        check_no_stand_in("x", start)
+        return
+    with pytest.raises(InvalidInputError, match=said):
+        check_no_stand_in("x", start)

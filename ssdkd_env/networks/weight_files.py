@@ -7,7 +7,7 @@
 | a state dict inside dictionaries                   | found; of several, `CONTAINERS` come first             |
 | averaged (EMA) weights beside the raw ones         | the raw ones are taken, the others named               |
 | a pickle of protocol 4 or 5, TorchScript           | refused, with what it is and how to save it anew       |
-| a Git-LFS pointer, a web page                      | refused, with what it is                               |
+| a Git-LFS pointer, a web page, no file of weights  | refused, with what it is, or begins with               |
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssdkd_env.errors import InvalidInputError, one_line
-from ssdkd_env.reading import check_regular, check_unpacked
+from ssdkd_env.reading import START, check_no_stand_in, check_regular, check_unpacked
 
 #: Keys under which training scripts keep the state dict beside an epoch, an accuracy or an optimiser's state; of
 #: several that are there the first one is taken.
@@ -37,11 +37,8 @@ _AVERAGES = {"ema", "swa", "avg", "average", "averaged"}
 #: How deep in dictionaries a state dict is looked for.
 _DEPTH = 3
 _SAVE_ANEW = "save network.state_dict() alone, best as .safetensors"
-#: First bytes of what is taken for weights by mistake → what it is, and what to do.
-_MISTAKEN = {
-    b"version https://git-lfs": "is a Git LFS pointer, which stands for the file; fetch the file itself (git lfs pull)",
-    b"<": "is a web page; download the file itself, not the page that shows it",
-}
+#: First bytes of PyTorch's files: a zip archive, or a pickle of protocol 2 or later.
+_OF_PYTORCH = (b"PK\x03\x04", b"\x80")
 
 
 def read_weights(argument: str, path: str | Path, key: str = "") -> dict[str, Tensor]:
@@ -69,17 +66,21 @@ def _content(where: str, path: Path) -> Any:
     """What is in the file, as tensors, numbers, text and containers of them."""
     try:
         with path.open("rb") as file:
-            start = file.read(64)
-        for beginning, mistake in _MISTAKEN.items():
-            if start.lstrip().startswith(beginning):
-                raise InvalidInputError(f"{where} {mistake}")
-        if path.suffix == ".safetensors" or start[8:9] == b"{":  # whose header's length comes first
+            start = file.read(START)
+        check_no_stand_in(where, start)
+        if start[8:9] == b"{":  # safetensors, whose header's length comes first
             return load_file(path)
+        if not start.startswith(_OF_PYTORCH):
+            found = f"begins with {start[:4]!r}, as neither" if start else "is empty, neither"
+            raise InvalidInputError(
+                f"{where} {found} safetensors nor a file of torch.save; unpack it, if it is compressed, or give the "
+                "file of weights itself"
+            )
         if zipfile.is_zipfile(path):
             _check_archive(where, path)
-        with torch.serialization.safe_globals(_NUMPY), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_NUMPY), warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # which is said in the error, if any
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)  # of a path it would ask the name
     except InvalidInputError:
         raise
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -110,7 +111,9 @@ def _refusal(error: Exception) -> str:
             "it is a pickle of protocol 4 or 5, which PyTorch's safe reader does not read; save it anew by torch.save "
             "as it is by default (protocol 2), or as .safetensors"
         )
-    return f"it is not a plain dictionary of tensors and might run code when loaded; {_SAVE_ANEW}"
+    asked = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
+    more = f" (it asks for {asked.group(1)})" if asked else ""
+    return f"it is not a plain dictionary of tensors{more} and might run code when loaded; {_SAVE_ANEW}"
 
 
 def _chosen(where: str, content: Any, key: str) -> dict[str, Tensor]:

@@ -173,9 +173,9 @@ def test_a_file_that_holds_no_state_dict_is_refused(tmp_path: Path, value: Any) 
     refused(tmp_path / "plain.pkl")
 
 
-def test_a_whole_pickled_network_is_refused(tmp_path: Path) -> None:
+def test_a_whole_pickled_network_is_refused_and_what_it_asks_for_is_named(tmp_path: Path) -> None:
     torch.save(make_net(), tmp_path / "w.pt")
-    refused(tmp_path / "w.pt", match="refused")
+    refused(tmp_path / "w.pt", match=r"refused.*\(it asks for ssdkd_env\.networks\.convnet\.ConvNet\)")
 
 
 def test_an_optimizers_file_is_refused(tmp_path: Path) -> None:

@@ -153,6 +153,37 @@ def test_what_stands_for_a_file_is_named(content: bytes, said: str, tmp_path: Pa
         refused(tmp_path / name, said)
 
 
+@pytest.mark.parametrize("filler", [0x3C, 0x3C20, 0x3C0A09])
+def test_weights_whose_first_bytes_are_those_of_a_page_by_chance_are_read(filler: int, tmp_path: Path) -> None:
+    """The first bytes of safetensors are the length of its header, such as that of `" <"`."""
+    content = save(OWN)
+    length = int.from_bytes(content[:8], "little")
+    padding = b" " * ((filler - length) % 2 ** (8 * ((filler.bit_length() + 7) // 8)))
+    header = content[8 : 8 + length] + padding
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    fits(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty, neither safetensors nor a file of torch.save"),
+        (b"\x1f\x8b\x08\x00 and so on", r"begins with b'\\x1f\\x8b\\x08\\x00'.*; unpack it, if it is compressed"),
+        (b"\x89HDF\r\n\x1a\n of Keras", r"begins with b'\\x89HDF'"),
+        (b'{"error": "Invalid username or password."}', "begins with b'{\"er'"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_not_taken_for_a_pickle(content: bytes, said: str, tmp_path: Path) -> None:
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, said)
+
+
+def test_pytorchs_files_under_the_name_of_safetensors_are_read(tmp_path: Path) -> None:
+    fits(saved(tmp_path, OWN, "w.safetensors"))
+    fits(saved(tmp_path, OWN, "w.safetensors", _use_new_zipfile_serialization=False))
+
+
 def test_compiled_code_is_named(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(nn.Linear(2, 3)), str(tmp_path / "w.pt"))
     refused(tmp_path / "w.pt", "is a TorchScript archive, which holds code.*torch.save its state_dict")
@@ -164,4 +195,7 @@ def test_keys_of_a_file_without_weights_are_listed(tmp_path: Path) -> None:
 
 def test_a_pickle_that_calls_is_not_taken_for_one_of_a_later_protocol(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"model": OWN, "more": print}, protocol=2))
-    refused(tmp_path / "w.pth", "might run code when loaded; save network.state_dict")
+    refused(
+        tmp_path / "w.pth",
+        r"\(it asks for torch\.storage\.\w+\) and might run code when loaded; save network.state_dict",
+    )

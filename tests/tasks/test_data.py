@@ -17,7 +17,7 @@ import torch
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import load_task
-from ssdkd_env.tasks.data import load_npz
+from ssdkd_env.tasks.data import load_npz, load_split
 
 IMAGES = np.arange(3 * 2 * 4 * 4, dtype=np.uint8).reshape(3, 2, 4, 4)
 LABELS = np.array([0, 2, 1])
@@ -252,3 +252,17 @@ def test_an_archive_of_nothing_but_zeros_is_refused_before_it_is_unpacked(tmp_pa
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "data.npz")
     refused(tmp_path / "data.npz", "it is a named pipe")
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.zip", "x.tar.gz", "train/c/x.png"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"), (b"<!DOCTYPE html>", "web page")],
+)
+def test_what_stands_for_a_download_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    for path in (tmp_path / name, tmp_path / "test/c/x.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=f"x[.a-z]*'? is a {said}") as caught:
+        load_split("data", tmp_path / name.removesuffix("train/c/x.png"), "train", 1)
+    assert str(tmp_path) in str(caught.value)

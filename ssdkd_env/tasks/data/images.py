@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.extras import load_extra
+from ssdkd_env.reading import START, check_no_stand_in
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -108,6 +109,7 @@ def opened(where: str, name: str, content: bytes, formats: tuple[str, ...] = _FO
         InvalidInputError: when it is in none of these formats, damaged, or of more than `MOST_PIXELS`.
     """
     pillow = load_extra("PIL.Image", where)
+    check_no_stand_in(f"{where}: {name}", content[:START])
     try:
         with pillow.open(io.BytesIO(content), formats=formats) as image:
             if math.prod(image.size) > MOST_PIXELS:

@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.reading import check_regular, read_bytes
+from ssdkd_env.reading import START, check_no_stand_in, check_regular, read_bytes
 from ssdkd_env.tasks.data.tar import Member, Parts, read_tar
 from ssdkd_env.tasks.data.zips import read_zip
+
+#: First bytes of a zip archive.
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def members_of(where: str, path: Path, tops: Collection[str] = ()) -> Iterator[Member]:
@@ -28,7 +31,10 @@ def members_of(where: str, path: Path, tops: Collection[str] = ()) -> Iterator[M
     if path.is_dir():
         return _in_folder(where, str(path), tops)
     check_regular(path, where=where)
-    members = (read_zip if _starts_as_zip(path) else read_tar)(where, path)
+    with open(path, "rb") as file:
+        start = file.read(START)
+    check_no_stand_in(where, start)
+    members = (read_zip if start.startswith(_ZIPS) else read_tar)(where, path)
     return (member for member in members if member.parts and not any(map(_is_hidden, member.parts)))
 
 
@@ -78,11 +84,6 @@ def stamp_of(path: Path, names: Iterable[Parts] = ()) -> str:
         there = os.stat(file) if os.path.exists(file) else None
         digest.update(os.fsencode(file) + (f"\0{there.st_size} {there.st_mtime_ns}\0" if there else "\0").encode())
     return digest.hexdigest()
-
-
-def _starts_as_zip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def _is_hidden(name: str) -> bool:

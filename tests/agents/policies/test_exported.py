@@ -46,6 +46,11 @@ def refused(folder: Path, match: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_pointer_in_the_place_of_the_policy_is_named(folder: Path) -> None:
+    (folder / POLICY).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    refused(folder, "is a Git LFS pointer, .*git lfs pull")
+
+
 def test_folder_acts_as_the_checkpoint_wherever_it_lies(original: Path, folder: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     shutil.move(folder, elsewhere)
