@@ -32,7 +32,7 @@ def load_weights(argument: str, path: str | Path, network: nn.Module, key: str =
 
     Raises:
         InvalidInputError: as `read_weights`; also when names or shapes do not fit the network, or a weight is
-            not finite.
+            not finite or not of floating point.
     """
     own = network.state_dict()
     weights = read_weights(argument, path, key)
@@ -43,12 +43,33 @@ def load_weights(argument: str, path: str | Path, network: nn.Module, key: str =
     if best.count:
         raise InvalidInputError(
             f"{argument}={str(path)!r} does not fit {type(network).__name__}: {best.describe(own, weights)}; "
-            + best.remedy()
+            + (_part_that_fits(own, weights) or best.remedy())
         )
     bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise InvalidInputError(f"{argument}={str(path)!r} holds NaN or infinite values in {bad[0]}; train it again")
+    whole = [
+        name
+        for name, value in weights.items()
+        if own[best.mapping[name]].is_floating_point() and not value.is_floating_point()
+    ]
+    if whole:
+        raise InvalidInputError(
+            f"{argument}={str(path)!r} holds {weights[whole[0]].dtype} in {whole[0]}, expected floating-point numbers; "
+            "give the weights as they were before they were quantised"
+        )
     network.load_state_dict({best.mapping[name]: value for name, value in weights.items()}, strict=False)
+
+
+def _part_that_fits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """What to do where the network's weights are some of the file's, beside those of another; "" where they are not."""
+    fitting = []
+    for first in sorted({name.partition(".")[0] + "." for name in weights}):
+        part = [name for name in weights if name.startswith(first)]
+        readings = translations(part) if len(part) < len(weights) else ()
+        if any(not _Misfit(own, {name: weights[name] for name in part}, *reading).count for reading in readings):
+            fitting.append(repr(first))
+    return f"those that begin with {' or '.join(fitting)} fit alone: save them without the others" if fitting else ""
 
 
 class _Misfit:

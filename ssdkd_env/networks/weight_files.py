@@ -73,8 +73,8 @@ def _content(where: str, path: Path) -> Any:
         if not start.startswith(_OF_PYTORCH):
             found = f"begins with {start[:4]!r}, as neither" if start else "is empty, neither"
             raise InvalidInputError(
-                f"{where} {found} safetensors nor a file of torch.save; unpack it, if it is compressed, or give the "
-                "file of weights itself"
+                f"{where} {found} safetensors nor a file of torch.save: it is cut short, compressed or no file of "
+                "weights; get another copy, or unpack it"
             )
         if zipfile.is_zipfile(path):
             _check_archive(where, path)

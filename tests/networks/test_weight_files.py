@@ -62,6 +62,25 @@ def test_prefixes_that_not_all_names_share_stay(tmp_path: Path) -> None:
         fits(saved(tmp_path, names))
 
 
+@pytest.mark.parametrize("other", ["criterion.weight", "teacher.features.0.weight", "epochs"])
+def test_where_a_part_of_the_names_fits_it_is_said(other: str, tmp_path: Path) -> None:
+    """As of Lightning's modules, which hold a criterion, or both networks of a distillation."""
+    names = {f"student.{name}": value for name, value in OWN.items()}
+    with pytest.raises(InvalidInputError, match=r"those that begin with 'student\.' fit alone: save them without"):
+        fits(saved(tmp_path, names | {other: torch.ones(3)}))
+    fits(saved(tmp_path, names))
+    with pytest.raises(InvalidInputError, match=r"those that begin with 'student\.' or 'teacher\.' fit alone"):
+        fits(saved(tmp_path, names | {f"teacher.{name}": value for name, value in OTHER.items()}))
+
+
+def test_whole_numbers_in_the_place_of_weights_are_refused(tmp_path: Path) -> None:
+    """Quantised weights are worth nothing without their scales."""
+    name = next(name for name in OWN if name.endswith("weight"))
+    path = saved(tmp_path, OWN | {name: (100 * OWN[name]).to(torch.int8)})
+    with pytest.raises(InvalidInputError, match=rf"holds torch\.int8 in {name}, expected floating-point.*quantised"):
+        fits(path)
+
+
 def test_counters_of_operations_beside_the_weights_are_skipped(tmp_path: Path) -> None:
     counters = {f"bn1.{name}": torch.zeros(1, dtype=torch.float64) for name in ("total_ops", "total_params")}
     fits(saved(tmp_path, OWN | counters | {"total_ops": torch.zeros(1)}))
@@ -167,8 +186,11 @@ def test_weights_whose_first_bytes_are_those_of_a_page_by_chance_are_read(filler
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is empty, neither safetensors nor a file of torch.save"),
-        (b"\x1f\x8b\x08\x00 and so on", r"begins with b'\\x1f\\x8b\\x08\\x00'.*; unpack it, if it is compressed"),
+        (b"", "is empty, neither safetensors nor a file of torch.save: it is cut short"),
+        (
+            b"\x1f\x8b\x08\x00 and so on",
+            r"begins with b'\\x1f\\x8b\\x08\\x00'.*: it is cut short, compressed or no file.*unpack it",
+        ),
         (b"\x89HDF\r\n\x1a\n of Keras", r"begins with b'\\x89HDF'"),
         (b'{"error": "Invalid username or password."}', "begins with b'{\"er'"),
     ],
