@@ -70,7 +70,7 @@ def test_grey_images_get_a_channel(tmp_path: Path) -> None:
         ({"images": IMAGES / 127.5 - 1, "labels": LABELS}, "undo a normalisation first"),
         ({"images": IMAGES + 0.5, "labels": LABELS}, r"\[0, 1\]"),
         ({"images": (IMAGES > 9).astype(np.int64), "labels": LABELS}, "are int64 from 0 to 1"),
-        ({"images": IMAGES > 9, "labels": LABELS}, "are bool"),
+        ({"images": IMAGES > 9, "labels": LABELS}, "are bool; expected whole numbers"),
         ({"images": IMAGES, "labels": LABELS[:2]}, "3 images but labels of shape"),
         ({"images": IMAGES, "labels": np.ones((3, 4))}, "not one-hot"),
         ({"images": IMAGES, "labels": np.eye(3) / 2}, "not one-hot"),
@@ -78,7 +78,10 @@ def test_grey_images_get_a_channel(tmp_path: Path) -> None:
         ({"images": np.full((3, 1, 4, 4), np.nan), "labels": LABELS}, r"\[0, 1\]"),
         ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers"),
         ({"images": IMAGES, "labels": np.array(["a", "b", "c"])}, "whole numbers"),
-        ({"images": np.array([{}], dtype=object), "labels": LABELS}, None),
+        (
+            {"images": np.array([*IMAGES, None], dtype=object)[:3], "labels": LABELS},
+            "images holds Python objects",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, Any], match: str | None) -> None:

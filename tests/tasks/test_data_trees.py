@@ -339,10 +339,16 @@ def webp(pixels: Any) -> bytes:
 
 
 @FORMS
-@pytest.mark.parametrize("name", ["a.gif", "b.HEIC", "c.npy", "deeper/d.jp2"])
+@pytest.mark.parametrize("name", ["a.gif", "b.HEIC", "c.npy", "deeper/d.jp2", "e.dcm"])
 def test_an_image_of_a_format_that_is_not_read_is_named(tmp_path: Path, form: Form, name: str) -> None:
     files = {"train/ant/0.png": grey(0), f"train/ant/{name}": b"x"}
     refused(form(tmp_path, files), f"train/ant/{name} is of a form that is not read; save it as .png, or remove it")
+
+
+@FORMS
+def test_a_file_without_ending_may_be_an_image_and_is_named(tmp_path: Path, form: Form) -> None:
+    files = {"train/ant/0.png": grey(0), "train/ant/1": grey(1)}
+    refused(form(tmp_path, files), "train/ant/1 has no ending that says whether it is an image; name it .png")
 
 
 @FORMS

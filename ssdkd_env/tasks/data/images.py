@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 #: What the names of image files end with, in small letters.
 IMAGE_SUFFIXES = (*(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp"), *(".ppm", ".pgm", ".tif", ".tiff"))
 #: Endings of images that are not read: left out in silence, they would be missing from a class.
-UNREAD_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".tga", ".svg", ".npy", ".raw", ".dng")
+UNREAD_SUFFIXES = (
+    *(".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".tga", ".svg", ".npy", ".raw", ".dng"),
+    *(".dcm", ".nii", ".nii.gz", ".exr", ".ico", ".mat"),
+)
 #: Pillow's names of the formats that are read, whatever a file's name ends with.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
 #: Pillow's mode for a number of channels.

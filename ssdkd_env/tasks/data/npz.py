@@ -87,6 +87,8 @@ def _declared(where: str, file: zipfile.ZipFile, name: str) -> tuple[int, ...]:
         first = np.lib.format.read_magic(content) == (1, 0)  # later ones have more bytes for the header's length
         read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(content)
+    if dtype.hasobject:
+        raise InvalidInputError(f"{where}: {name} holds Python objects, which are not read; save an array of numbers")
     size = math.prod(shape) * dtype.itemsize
     if size > entry.file_size:
         raise InvalidInputError(
@@ -105,8 +107,10 @@ def _pixels(where: str, images: _Array) -> npt.NDArray[np.uint8]:
     if images.dtype == np.uint8:
         return images
     number = np.issubdtype(images.dtype, np.floating) or np.issubdtype(images.dtype, np.integer)
-    low, high = (images.min(), images.max()) if number else (-1, -1)
-    if number and low >= 0 and 1 < high <= 255 and not (images % 1).any():
+    if not number:
+        raise InvalidInputError(f"{where}: images are {images.dtype}; expected whole numbers or floating point")
+    low, high = images.min(), images.max()
+    if low >= 0 and 1 < high <= 255 and not (images % 1).any():
         return images.astype(np.uint8)
     if np.issubdtype(images.dtype, np.floating) and low >= 0 and high <= 1:
         return np.asarray((images * 255.0).round().astype(np.uint8))

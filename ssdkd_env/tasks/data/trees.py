@@ -162,6 +162,10 @@ def _classes(where: str, names: Mapping[Parts, bool], folder: Parts, strict: boo
             classes.setdefault(parts[len(folder)], []).append(parts)
         elif name.lower().endswith(UNREAD_SUFFIXES):
             raise InvalidInputError(f"{where}: {shown} is of a form that is not read; save it as .png, or remove it")
+        elif "." not in name:
+            raise InvalidInputError(
+                f"{where}: {shown} has no ending that says whether it is an image; name it .png or .jpg, or remove it"
+            )
     return classes
 
 
