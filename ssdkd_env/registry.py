@@ -116,6 +116,8 @@ def resolve_import_path(argument: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
+    except InvalidInputError as error:  # of a task or the like that is made there
+        raise InvalidInputError(f"{argument}={path!r}: {error}") from error
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InvalidInputError(
             f"{argument}={path!r} could not be imported ({error}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,22 @@ def test_import_paths_are_found_and_checked(plugin: str) -> None:
         known.find(f"{plugin}:nothing")
     with pytest.raises(InvalidInputError, match="could not be imported"):
         known.find("no_such_module:thing")
+
+
+def test_what_is_wrong_with_an_imported_part_itself_is_said_and_not_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (
+        "from dataclasses import replace",
+        "from ssdkd_env.tasks.digits import DIGITS",
+        "TASK = replace(DIGITS, std=(0.0,))",
+    )
+    (tmp_path / "users_task.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    known: Registry[Reward] = Registry("task", Reward, {})
+    with pytest.raises(InvalidInputError) as caught:
+        known.find("users_task:TASK")
+    assert re.fullmatch(r"task='users_task:TASK': task 'digits': std=\(0\.0,\): expected [^;]*", str(caught.value))
 
 
 # --- what is registered serves ---

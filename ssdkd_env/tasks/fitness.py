@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.errors import InvalidInputError, one_line
+from ssdkd_env.tasks.answers import PASS_ERRORS
 from ssdkd_env.tasks.task import TaskSpec
 
 #: Images that a network is asked about.
@@ -39,7 +40,7 @@ def check_trains(role: str, network: nn.Module, spec: TaskSpec, batch: int) -> N
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             logits = copy.deepcopy(network).train()(images)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except PASS_ERRORS as error:
             remedy = "give a larger batch size" if batch == 1 else "give a network that trains on them"
             raise InvalidInputError(
                 f"{role}_arch={arch!r} cannot be trained on {batch} image{'s' * (batch > 1)} at once "
@@ -75,7 +76,7 @@ def spread_seen(teacher: nn.Module) -> float | None:
         return None
     gains = first.weight.detach().double().sum(dim=(1, 2, 3)).square()
     variance = (gains * second.running_var.double()).sum() / gains.square().sum()
-    return float(variance.sqrt()) if variance.isfinite() else None
+    return float(variance.sqrt()) if variance.isfinite() and variance >= 0 else None
 
 
 def oddities(teacher: nn.Module, spec: TaskSpec, data_std: Sequence[float]) -> list[str]:
@@ -91,10 +92,11 @@ def oddities(teacher: nn.Module, spec: TaskSpec, data_std: Sequence[float]) -> l
     with torch.no_grad():
         logits = teacher(Normalize(spec.mean, spec.std, torch.device("cpu"))(images)).float()
     found: list[str] = []
-    if (logits >= 0).all() and (logits.sum(dim=1) - 1).abs().max() < _ROUNDING:
+    if ((logits >= 0) & (logits <= 1 + _ROUNDING)).all():
+        end = "softmax" if (logits.sum(dim=1) - 1).abs().max() < _ROUNDING else "sigmoid"
         found.append(
-            "its outputs are probabilities, so that it ends in a softmax; distillation needs the logits before it: "
-            "leave the softmax out of the network"
+            f"its outputs are probabilities, so that it ends in a {end}; distillation needs the logits before it: "
+            f"leave the {end} out of the network"
         )
     elif logits.logsumexp(dim=1).abs().max() < _ROUNDING:
         found.append("its outputs are logarithms of probabilities (log_softmax); they do, as logits would")

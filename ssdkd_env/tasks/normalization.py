@@ -1,4 +1,7 @@
-"""What a teacher's inputs were normalised with: (image − mean) / std, for each channel of images in [0, 1]."""
+"""What a task's images are: their size, and what a teacher's inputs were normalised with.
+
+That is (image − mean) / std, for each channel of images in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,33 @@ def check_normalization(argument: str, values: Any, channels: int) -> tuple[floa
             f"{argument}={values!r}: expected numbers for images in [0, 1]; divide those of pixels from 0 to 255 by 255"
         )
     return tuple(float(value) for value in values)
+
+
+def check_sizes(image_shape: Any, num_classes: Any, padding: Any) -> None:
+    """Check the numbers that a task describes its images with.
+
+    Args:
+        image_shape: channels, height and width in pixels.
+        num_classes: of the labels.
+        padding: pixels by which augmentation shifts.
+
+    Raises:
+        InvalidInputError: when one is no whole number that can be meant: images have three sizes and one class at
+            least, and are not shifted out of themselves.
+    """
+    shape = plain(image_shape)
+    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(_is_count(size, 1) for size in shape):
+        raise InvalidInputError(
+            f"image_shape={image_shape!r}: expected channels, height and width above 0, such as (3, 32, 32)"
+        )
+    if not _is_count(plain(num_classes), 1):
+        raise InvalidInputError(f"num_classes={num_classes!r}: expected a whole number of at least 1")
+    most = min(shape[1:]) - 1
+    if not _is_count(plain(padding), 0) or padding > most:
+        raise InvalidInputError(
+            f"padding={padding!r}: expected a whole number of pixels from 0 to {most}, less than the images have"
+        )
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

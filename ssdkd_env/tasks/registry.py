@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ssdkd_env.distillation.costs import Costs
+from ssdkd_env.distillation.methods import METHODS, make_method
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -28,7 +29,7 @@ from ssdkd_env.tasks.digits import DIGITS
 from ssdkd_env.tasks.fitness import check_trains
 from ssdkd_env.tasks.normalization import check_normalization
 from ssdkd_env.tasks.scenes import CAMVID, NYUV2
-from ssdkd_env.tasks.task import Task, TaskSpec, build_teacher, check_methods
+from ssdkd_env.tasks.task import Task, TaskSpec, build_teacher
 from ssdkd_env.threads import one_at_a_time
 
 TASKS: Registry[TaskSpec] = Registry(
@@ -116,7 +117,7 @@ def load_task(
     """
     buffer_scale, work_scale = plain(buffer_scale), plain(work_scale)
     spec = TASKS.find(task)
-    check_methods(spec)
+    _check_methods(spec)
     if teacher is not None:
         spec = with_card(spec, teacher, own_arch=teacher_arch is not None)
     for name, value in (("teacher_arch", teacher_arch), ("teacher_weights", teacher_weights)):
@@ -151,18 +152,35 @@ def load_task(
             f"ssdkd teacher --task {task} --data-root DATA --out runs/teacher"
         )
     _check_work_scale(work_scale, budget)
+    if not isinstance(spec.teacher_weights, str | os.PathLike):
+        raise InvalidInputError(f"teacher={spec.teacher_weights!r}: expected the path of a weights file")
     path = Path(spec.teacher_weights)
     stamps = [os.stat(file).st_mtime_ns for file in (path, evaluation) if file and os.path.isfile(file)]
     loaded = _loaded.get(repr((spec, stamps)), lambda: _load(spec, path, stamps)).with_budget(wanted)
     batch = min(wanted.batch_size, 2)  # of which a network either can learn, or more do not help
     # Refuses a student that does not fit, too.
     loaded.once(("trains", batch), lambda: check_trains("student", loaded.build_student(seed=0), spec, batch))
-    if evaluation is not None:
-        loaded.evaluation(torch.device("cpu"))  # refuses what does not fit here, as `_load` does
+    loaded.evaluation(torch.device("cpu"))  # refuses what does not fit here, as `_load` does
     if work_scale is None:
         return loaded
     own = _budget(TASKS.find(task), _preset(budget), None)
     return loaded.with_budget(replace(wanted, work=max(round(work_scale * work_of(loaded, own)), 1)))
+
+
+def _check_methods(spec: TaskSpec) -> None:
+    """Refuse settings of methods that no preset knows.
+
+    Raises:
+        InvalidInputError: naming the task, the method and the setting.
+    """
+    try:
+        if not isinstance(spec.methods, Mapping):
+            raise InvalidInputError(f"methods={spec.methods!r}: expected settings by the name of a method")
+        for name in spec.methods:
+            check_choice("methods", name, METHODS)
+            make_method(name, None, spec.methods)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"task {spec.name!r}: {error}") from error
 
 
 def _load(spec: TaskSpec, path: Path, stamps: list[int]) -> Task:

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.costs import PassCosts, multiply_adds
 from ssdkd_env.distillation.forward import logits_of
-from ssdkd_env.distillation.methods import METHODS, Method, make_method
+from ssdkd_env.distillation.methods import Method, make_method
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.student import StudentSettings
-from ssdkd_env.errors import InvalidInputError, check_choice, one_line
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.folding import fold_batch_norm
 from ssdkd_env.networks.head import with_exact_head
 from ssdkd_env.networks.registry import build_network
-from ssdkd_env.tasks.normalization import check_normalization
+from ssdkd_env.tasks.answers import PASS_ERRORS, failed_pass, pair_of_tensors
+from ssdkd_env.tasks.normalization import check_normalization, check_sizes
 from ssdkd_env.tasks.probe_settings import ProbeSettings
 from ssdkd_env.tasks.void import VOID
 from ssdkd_env.threads import one_at_a_time
@@ -100,11 +101,12 @@ class TaskSpec:
     teacher_data: Callable[[], tuple[LabelledImages, LabelledImages]] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            try:
+        try:
+            check_sizes(self.image_shape, self.num_classes, self.padding)
+            for name in ("mean", "std"):
                 check_normalization(name, getattr(self, name), self.image_shape[0])
-            except InvalidInputError as error:
-                raise InvalidInputError(f"task {self.name!r}: {error}") from error
+        except InvalidInputError as error:
+            raise InvalidInputError(f"task {self.name!r}: {error}") from error
 
 
 @one_at_a_time
@@ -216,9 +218,9 @@ class Task:
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 shape = tuple(generator(torch.zeros(2, spec.latent_dim)).shape)
-        except RuntimeError as error:
+        except PASS_ERRORS as error:
             latents = f"latents of shape (N, {spec.latent_dim})"
-            raise _failed_pass(f"generator_arch={spec.generator_arch!r}", latents, error) from error
+            raise failed_pass(f"generator_arch={spec.generator_arch!r}", latents, error) from error
         if shape != (2, *spec.image_shape):
             raise InvalidInputError(
                 f"generator_arch={spec.generator_arch!r} makes images of shape {shape[1:]}, task {spec.name!r} needs "
@@ -243,9 +245,13 @@ class Task:
         return None if load is None else self.once(("evaluation", device), lambda: self._evaluation_on(device, load))
 
     def _evaluation_on(self, device: torch.device, load: Callable[[], LabelledImages]) -> LabelledImages:
-        images, labels = load()
+        if device.type != "cpu":  # which has been asked already, by `load_task`
+            on_cpu = self.evaluation(torch.device("cpu"))
+            assert on_cpu is not None
+            return on_cpu[0].to(device), on_cpu[1].to(device)
+        images, labels = pair_of_tensors("evaluation", load())
         check_images("evaluation data", images, labels, self.spec, self._output_dims - 1)
-        return images.to(device), labels.to(device)
+        return images, labels
 
     def training_images(self) -> Tensor:
         """Real training images (N, C, H, W) uint8 on the CPU, for the upper reference `vanilla_kd` alone.
@@ -274,10 +280,13 @@ class Task:
                 f"task {self.spec.name!r} has no real training images, on which method 'vanilla_kd' distils; give "
                 + remedy
             )
-        return self.once("real data", lambda: self._checked(*load()))
+        return self.once(
+            "real data", lambda: self._checked(*(pair_of_tensors("teacher_data", part) for part in load()))
+        )
 
     def _checked(self, train: LabelledImages, test: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-        for name, (images, labels) in (("training data", train), ("test data", test)):
+        for name, part in (("training data", train), ("test data", test)):
+            images, labels = pair_of_tensors("teacher_data", part)
             check_images(name, images, labels, self.spec, self._output_dims - 1)
         return train, test
 
@@ -330,7 +339,7 @@ def check_images(argument: str, images: Tensor, labels: Tensor, spec: TaskSpec, 
     if known.numel() and (known.min() < 0 or known.max() >= spec.num_classes):
         raise InvalidInputError(
             f"{argument}: labels run from {int(known.min())} to {int(known.max())}, task {spec.name!r} has classes 0 "
-            f"to {spec.num_classes - 1}"
+            f"to {spec.num_classes - 1}; number them so"
         )
 
 
@@ -339,36 +348,9 @@ def _channels_last(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _failed_pass(network: str, inputs: str, error: RuntimeError) -> InvalidInputError:
-    """What to say of a network that raised an error on inputs that it should take."""
-    message = one_line(error)
-    if message.startswith("view size is not compatible"):
-        return InvalidInputError(
-            f"{network} calls .view on feature maps, which lie channels last here and then have no such view; call "
-            ".flatten(1) or .reshape in its forward"
-        )
-    return InvalidInputError(f"{network} cannot take {inputs}: {message}")
-
-
 def classifier_options(spec: TaskSpec) -> dict[str, Any]:
     """What every classifier of the task is made with."""
     return {"num_classes": spec.num_classes, "in_channels": spec.image_shape[0]}
-
-
-def check_methods(spec: TaskSpec) -> None:
-    """Refuse settings of methods that no preset knows.
-
-    Raises:
-        InvalidInputError: naming the task, the method and the setting.
-    """
-    try:
-        if not isinstance(spec.methods, Mapping):
-            raise InvalidInputError(f"methods={spec.methods!r}: expected settings by the name of a method")
-        for name in spec.methods:
-            check_choice("methods", name, METHODS)
-            make_method(name, None, spec.methods)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"task {spec.name!r}: {error}") from error
 
 
 def build_teacher(spec: TaskSpec, seed: int) -> nn.Module:
@@ -379,21 +361,35 @@ def build_teacher(spec: TaskSpec, seed: int) -> nn.Module:
 def check_classifier(role: str, network: nn.Module, spec: TaskSpec, dims: int | None = None) -> int:
     """Check a teacher's or student's output: (N, classes) or (N, classes, H, W); returns its number of dimensions.
 
-    A student must answer with as many dimensions (`dims`) as its teacher.
+    Args:
+        role: `"teacher"` or `"student"`, for the error message.
+        network: on the CPU, in evaluation mode.
+        spec: of the task.
+        dims: that a student must answer with, as its teacher does; None for either number.
+
+    Raises:
+        InvalidInputError: when the network cannot take the task's images, or answers with something else, or with
+            numbers that are not finite.
     """
     arch = spec.teacher_arch if role == "teacher" else spec.student_arch
     try:
         with torch.no_grad():
             logits = network(torch.zeros(2, *spec.image_shape).contiguous(memory_format=torch.channels_last))
-    except RuntimeError as error:
-        raise _failed_pass(f"{role}_arch={arch!r}", f"images of shape {spec.image_shape}", error) from error
+    except PASS_ERRORS as error:
+        raise failed_pass(f"{role}_arch={arch!r}", f"images of shape {spec.image_shape}", error) from error
     if not isinstance(logits, Tensor):
         raise InvalidInputError(
-            f"{role}_arch={arch!r} answers with a {type(logits).__name__}, expected logits as a tensor"
+            f"{role}_arch={arch!r} answers with a {type(logits).__name__}, expected logits as a tensor; have its "
+            "forward return them alone"
         )
     if logits.dim() not in ((2, 4) if dims is None else (dims,)) or logits.shape[1] != spec.num_classes:
         raise InvalidInputError(
             f"{role}_arch={arch!r} gives outputs of shape {tuple(logits.shape)}, task {spec.name!r} needs "
             f"(N, {spec.num_classes}) or (N, {spec.num_classes}, H, W): the number of classes must match"
+        )
+    if not logits.isfinite().all():
+        raise InvalidInputError(
+            f"{role}_arch={arch!r} answers with NaN or infinite numbers to images of zeros; its weights are damaged "
+            "(is a running_var below 0?) or too large: get another copy, or train it again"
         )
     return logits.dim()

@@ -88,7 +88,12 @@ def test_sound_teacher_has_nothing_odd() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "said"), [(nn.Softmax(dim=1), "it ends in a softmax"), (nn.LogSoftmax(dim=1), "log_softmax")]
+    ("end", "said"),
+    [
+        (nn.Softmax(dim=1), "it ends in a softmax"),
+        (nn.Sigmoid(), "it ends in a sigmoid"),
+        (nn.LogSoftmax(dim=1), "log_softmax"),
+    ],
 )
 def test_teacher_that_ends_in_probabilities_is_odd(end: nn.Module, said: str) -> None:
     found, *_ = oddities(Ending(end), DIGITS, DIGITS.std)

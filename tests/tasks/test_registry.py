@@ -306,6 +306,20 @@ def test_a_generator_that_does_not_fit_is_refused(arch: str, match: str) -> None
     assert "\n" not in str(error.value)
 
 
+def test_real_data_of_a_task_that_do_not_fit_are_refused_as_it_is_loaded(registry: None) -> None:
+    """And not when a folder has been made, and hours have begun."""
+    broken = torch.zeros(2, 1, 8, 9, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    TASKS.register("mine", replace(DIGITS, name="mine", evaluation=lambda: broken))
+    with pytest.raises(InvalidInputError, match="evaluation data: images are"):
+        load_task("mine")
+
+
+def test_weights_that_are_no_path_are_refused(registry: None) -> None:
+    TASKS.register("mine", replace(DIGITS, name="mine", teacher_weights=5))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="teacher=5: expected the path of a weights file"):
+        load_task("mine")
+
+
 # --- budgets by name, and the buffer's scale ---
 
 

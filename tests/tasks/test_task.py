@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -109,6 +110,65 @@ def test_a_teacher_that_cannot_take_the_images_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"teacher_arch=.*\(1, 8, 8\)") as error:
         Task(spec, build_teacher(DENSE_TASK, seed=0))
     assert "\n" not in str(error.value)
+
+
+class Raising(nn.Module):
+    """Cannot take what it is given, as layers and assertions of others say it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Expected more than 1 spatial element when training"),  # of InstanceNorm
+        IndexError("Dimension out of range"),  # of flatten
+        AssertionError("Input image height (8) doesn't match model (224)."),  # of timm and torchvision
+        TypeError("forward() missing an argument"),
+        AttributeError("'tuple' object has no attribute 'mean'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_network_raises_on_images_is_said_of_it(error: Exception) -> None:
+    with pytest.raises(InvalidInputError, match=r"teacher_arch=.*cannot take images of shape") as caught:
+        Task(DENSE_TASK, Raising(error))
+    assert str(error) in str(caught.value)
+
+
+def test_a_teacher_that_answers_with_nan_is_refused() -> None:
+    teacher = build_teacher(DIGITS, seed=0)
+    next(layer for layer in teacher.modules() if isinstance(layer, nn.BatchNorm2d)).running_var.neg_()  # type: ignore[union-attr]
+    with pytest.raises(InvalidInputError, match=r"teacher_arch='convnet' answers with NaN .*running_var below 0"):
+        Task(DIGITS, teacher)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"padding": -1}, "padding=-1: expected a whole number of pixels from 0 to 7"),
+        ({"padding": 8}, "padding=8: expected"),
+        ({"padding": 1.5}, "padding=1.5: expected"),
+        ({"image_shape": (8, 8)}, r"image_shape=\(8, 8\): expected channels, height and width"),
+        ({"image_shape": (1, 0, 8)}, "image_shape"),
+        ({"num_classes": 0}, "num_classes=0: expected a whole number of at least 1"),
+        ({"num_classes": "10"}, "num_classes='10'"),
+    ],
+)
+def test_sizes_that_no_images_have_are_refused(change: dict[str, Any], match: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"task 'digits': {match}"):
+        replace(DIGITS, **change)
+
+
+@pytest.mark.parametrize("found", [None, torch.zeros(2), (torch.zeros(2),), (np.zeros((2, 1, 8, 8)), np.zeros(2))])
+def test_evaluation_data_that_are_no_pair_of_tensors_are_refused(found: Any) -> None:
+    task = Task(replace(DIGITS, evaluation=lambda: found), build_teacher(DIGITS, seed=0))
+    with pytest.raises(InvalidInputError, match=r"evaluation of the task gives a .*, expected two tensors"):
+        task.evaluation(CPU)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student", "generator"])

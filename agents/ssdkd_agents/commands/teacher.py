@@ -36,12 +36,7 @@ from ssdkd_env.reading import Count, Text, check_bounds, conform
 from ssdkd_env.tasks.data.imbalance import ImbalanceSettings, with_imbalance
 from ssdkd_env.tasks.data.readers import read_both, read_split
 from ssdkd_env.tasks.registry import TASKS, with_real_data
-from ssdkd_env.tasks.task import (
-    TaskSpec,
-    build_teacher,
-    check_classifier,
-    check_images,
-)
+from ssdkd_env.tasks.task import TaskSpec, build_teacher, check_classifier, check_images
 from ssdkd_env.tasks.teacher import TeacherSettings, TeacherTraining
 
 
