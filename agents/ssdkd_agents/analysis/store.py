@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.analysis.checking import check_result, under_new_names
-from ssdkd_agents.archives import compressing
+from ssdkd_agents.archives import MOST_LINE, compressing
 from ssdkd_agents.lines import parse_lines, raw_lines
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.extras import load_extra
@@ -41,6 +41,8 @@ ACTIONS = "actions"
 LINE = "line"
 #: Bytes of a store beyond which it is not opened, and lines beyond which it is not read.
 MOST_BYTES, MOST_LINES = 2**40, 10**8
+#: Bytes of lines in one part of a store, which is in memory at once.
+MOST_PART = 64 * 2**20
 
 
 def is_store(path: str | Path) -> bool:
@@ -84,7 +86,7 @@ def read_store(path: str | Path) -> Iterator[dict[str, Any]]:
     shared: dict[tuple[str, bool], Any] = {}
 
     def of_text(text: str, is_json: bool) -> Any:
-        """What a text says, one object for all lines that share it."""
+        """What a text says, one object for all lines that share it, in whatever part of the store they are."""
         if (text, is_json) not in shared:
             shared[text, is_json] = _parsed(text, path) if is_json else text
         return shared[text, is_json]
@@ -161,27 +163,57 @@ def _row(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a store, a batch in memory at a time.
+    """Rows of a store, a batch in memory at a time, and of its lines one.
 
     Raises:
-        InvalidInputError: when it is missing, or no store.
+        InvalidInputError: when it is missing, or no store, or would take more memory than one takes.
     """
     arrow, parquet = _arrow()
     if not Path(path).is_file():
         raise InvalidInputError(f"cannot read {path}: there is no such file; give what ssdkd results import wrote")
     check_regular(path, MOST_BYTES)
+    texts = [name for name in columns if name in (*TEXTS, ACTIONS, LINE)]
     try:
-        with parquet.ParquetFile(path, memory_map=True) as file:
+        # As dictionaries, so that a text that many rows share is not there for each.
+        with parquet.ParquetFile(path, memory_map=True, read_dictionary=texts) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
                 raise InvalidInputError(f"{path} has no column {missing[0]!r}; give what ssdkd results import wrote")
-            if file.metadata.num_rows > MOST_LINES:
-                raise InvalidInputError(f"{path} has more than {MOST_LINES:,} lines; give a part of them")
-            expected = _schema(arrow)
+            _check_sizes(file.metadata, path)
             for batch in file.iter_batches(BATCH, columns=list(columns)):
-                yield from batch.cast(arrow.schema([expected.field(name) for name in batch.schema.names])).to_pylist()
+                read = [_values(batch.column(name), name, path, arrow) for name in columns]
+                for values in zip(*read, strict=True):
+                    yield dict(zip(columns, values, strict=True))
     except (arrow.ArrowException, OSError) as error:
         raise InvalidInputError(f"{path} is no store of results ({one_line(error)[:200]}); get another copy") from error
+
+
+def _check_sizes(metadata: Any, path: str | Path) -> None:
+    """Refuse what unpacks to more than memory may have for it.
+
+    Raises:
+        InvalidInputError: when there are more rows than a campaign has, or a part of them is too large.
+    """
+    if metadata.num_rows > MOST_LINES:
+        raise InvalidInputError(f"{path} has more than {MOST_LINES:,} lines; give a part of them")
+    largest = max((metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)), default=0)
+    if largest > 2 * MOST_PART:
+        raise InvalidInputError(f"{path} has parts of more than {2 * MOST_PART:,} bytes; get another copy")
+
+
+def _values(column: Any, name: str, path: str | Path, arrow: Any) -> Iterable[Any]:
+    """What a column holds; a text, however many rows have it, once.
+
+    Raises:
+        InvalidInputError: when a text is longer than any line is.
+    """
+    if name not in (*TEXTS, ACTIONS, LINE):
+        values: list[Any] = column.cast(_schema(arrow).field(name).type).to_pylist()
+        return values
+    texts: list[str] = column.dictionary.to_pylist()
+    if max(map(len, texts), default=0) > MOST_LINE:
+        raise InvalidInputError(f"{path} has a text of more than {MOST_LINE:,} characters; get another copy")
+    return (None if index is None else texts[index] for index in column.indices.to_pylist())
 
 
 def _parsed(text: str, path: str | Path) -> Any:
@@ -199,11 +231,13 @@ def _parsed(text: str, path: str | Path) -> Any:
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
+    size = 0
     for row in rows:
         batch.append(row)
-        if len(batch) == BATCH:
+        size += len(row[LINE])
+        if len(batch) == BATCH or size > MOST_PART - MOST_LINE:
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
 
@@ -214,7 +248,7 @@ def _schema(arrow: Any) -> Any:
         [("seed", arrow.int64()), ("diverged", arrow.bool_())]
         + [(name, arrow.string()) for name in TEXTS]
         + [(name, arrow.float64()) for name in numbers]
-        + [(ACTIONS, arrow.string()), (LINE, arrow.large_string())]
+        + [(ACTIONS, arrow.string()), (LINE, arrow.string())]
     )
 
 

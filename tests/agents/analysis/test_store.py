@@ -15,6 +15,7 @@ import pytest
 from ssdkd_agents.analysis.results import read_results
 from ssdkd_agents.analysis.store import BATCH, read_store, read_whole, write_lines, write_store
 from ssdkd_agents.analysis.training_curves import best_constant
+from ssdkd_agents.archives import MOST_LINE
 from ssdkd_agents.benchmarking.leaderboard import make_leaderboard
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.lines import append_line, read_lines
@@ -140,3 +141,25 @@ def test_bad_words_of_a_command_line(words: tuple[str, ...], match: str, tmp_pat
     assert result.code == 2
     assert match in result.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["x" * 2**20] * 140, "has parts of more than"),
+        (["x" * (MOST_LINE + 1)], "has a text of more than"),
+    ],
+    ids=["many long texts", "one that no line has"],
+)
+def test_a_store_that_would_fill_the_memory_is_refused(texts: list[str], message: str, tmp_path: Path) -> None:
+    """Compressed it has some kilobytes."""
+    source, store = tmp_path / "a.jsonl", tmp_path / "a.parquet"
+    for seed in range(len(texts)):
+        append_line(source, LINE | {"seed": seed})
+    write_store([source], store)
+    table = pyarrow.parquet.read_table(store)
+    table = table.set_column(table.schema.get_field_index("label"), "label", pyarrow.array(texts))
+    pyarrow.parquet.write_table(table, store, compression="zstd", use_dictionary=False)
+    assert store.stat().st_size < 2**20
+    with pytest.raises(InvalidInputError, match=message):
+        read_results(store)
