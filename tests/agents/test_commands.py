@@ -54,7 +54,7 @@ def test_help_lists_all_and_version_is_the_packages(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert all(f"ssdkd {name} " in shown for name in COMMANDS)
     main(["results", "--help"])
-    assert capsys.readouterr().out.count("ssdkd results ") == 7
+    assert capsys.readouterr().out.count("ssdkd results ") == 9
     main(["--version"])
     assert capsys.readouterr().out == f"ssdkd-env {ssdkd_env.__version__}\n"
 
