@@ -129,7 +129,8 @@ def test_help_explains_every_argument(script: str, subcommand: tuple[str, ...], 
     shown = " ".join(in_this_process(script, *subcommand, "--help").stdout.split())
     path = SCRIPTS / f"{script}.py"
     if script in SUBCOMMAND_OF:
-        path = Path(ssdkd_agents.commands.__file__).parent / f"{SUBCOMMAND_OF[script].rpartition(' ')[2]}.py"
+        module_name, _ = main_module.COMMANDS[SUBCOMMAND_OF[script]]
+        path = Path(ssdkd_agents.commands.__file__).parent / f"{module_name}.py"
     module = ast.parse(path.read_text())
     (body,) = (node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == kind)
     fields = [index for index, node in enumerate(body) if isinstance(node, ast.AnnAssign)]
