@@ -25,7 +25,7 @@ from ssdkd_env.envs import SSDKDEnv, SSDKDVectorEnv, sub_environments, tuning
 from ssdkd_env.envs.members import LocalMembers, Members, RemoteMembers
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.executors import WorkerDied
+from ssdkd_env.executors import Executor, WorkerDied
 from ssdkd_env.processes import ProcessWorker
 from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, make
 from tests.parents import outliving
@@ -318,7 +318,8 @@ def test_members_are_divided_among_processes_evenly(
 ) -> None:
     made: list[tuple[int, bool]] = []
 
-    def part(kwargs: dict[str, Any], size: int, grouped: bool) -> Members:
+    def part(kwargs: dict[str, Any], size: int, grouped: bool, executor: Executor) -> Members:
+        assert executor.count == processes
         made.append((size, grouped))
         return LocalMembers(kwargs, size, grouped)
 
@@ -607,7 +608,7 @@ def test_choice_says_what_does_the_work_and_why(
     arguments: dict[str, Any], cores: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sub_environments, "usable_cores", lambda: cores)
-    monkeypatch.setattr(sub_environments, "RemoteMembers", LocalMembers)
+    monkeypatch.setattr(sub_environments, "RemoteMembers", lambda *arguments: LocalMembers(*arguments[:3]))
     monkeypatch.setattr(tuning, "_race", lambda env, count: (count, 0.9, 0.3))
     envs = gym.make_vec(f"ssdkd_env:{ID}", num_envs=3, budget=BUDGET, probe=SMALL_PROBE, **arguments)
     assert isinstance(envs, SSDKDVectorEnv)
