@@ -392,8 +392,8 @@ def test_process_that_dies_costs_its_episode_and_one_line() -> None:
     lines = run_episodes(configs, Processes(2))
     assert [next(lines)["seed"] for _ in range(3)] == [HELD_OUT_SEED, HELD_OUT_SEED + 2, HELD_OUT_SEED + 3]
     expected = (
-        f"^1 of 4 episodes failed, the others are done; the first is sampler '{name}', seed {HELD_OUT_SEED + 1}: for "
-        r"the second time: process \d+ of a job has died \(exit code -9: Killed\)\. Was there enough memory\? Use "
+        f"^1 of 4 episodes failed, the others are done; the first is sampler '{name}', seed {HELD_OUT_SEED + 1}: after "
+        r"2 tries: process \d+ of a job has died \(exit code -9: Killed\)\. Was there enough memory\? Use "
         "fewer processes$"
     )
     with pytest.raises(InvalidInputError, match=expected):
