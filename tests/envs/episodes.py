@@ -93,12 +93,24 @@ def episode(env: gym.Env[Any, Any], seed: int | None, actions: Iterable[Any]) ->
     return [reset(env, seed), *steps(env, actions)]
 
 
-def assert_same(first: list[Moment], second: list[Moment]) -> None:
-    """Every number of the two episodes is the same, to the last bit."""
-    assert len(first) == len(second)
-    for one, other in zip(first, second, strict=True):
-        np.testing.assert_array_equal(one.observation, other.observation)
-        assert one[1:] == other[1:]
+def assert_same(one: Any, other: Any) -> None:
+    """The same structure, types and numbers, to the last bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, tuple | list):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_same(mine, theirs)
+    elif isinstance(one, np.ndarray) and one.dtype == object:
+        assert_same(list(one), list(other))
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    else:
+        assert one == other
 
 
 def rounds_measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:

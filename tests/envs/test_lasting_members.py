@@ -16,7 +16,7 @@ from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import WorkerDied
 from ssdkd_env.processes import Processes, ProcessWorker
-from tests.envs.episodes import BUDGET
+from tests.envs.episodes import BUDGET, assert_same
 from tests.fragile import Fragile
 
 KWARGS: dict[str, Any] = {"budget": BUDGET, "action": "exponents"}
@@ -41,19 +41,6 @@ def played(pool: SubEnvironments, between: Callable[[int], None] = lambda number
             shown.append(pool.step({0: action}))
         shown.append(pool.get([0, 1], "rounds_per_step"))
     return shown
-
-
-def assert_same(made: Any, expected: Any) -> None:
-    assert type(made) is type(expected)
-    if isinstance(made, dict):
-        assert made.keys() == expected.keys()
-        for name in made:
-            assert_same(made[name], expected[name])
-    elif isinstance(made, (list, tuple)):
-        for one, other in zip(made, expected, strict=True):
-            assert_same(one, other)
-    else:
-        np.testing.assert_array_equal(made, expected)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import Executor, WorkerDied
 from ssdkd_env.processes import ProcessWorker
-from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, make
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, FloatArray, actions_of, assert_same, make
 from tests.parents import outliving
 
 ID = "SSDKD/Digits-v2"
@@ -167,26 +167,6 @@ def assert_shows(results: list[Results], number: int, expected: list[Shown], tol
         assert (one.final is None) == (other.final is None)
         if one.final is not None and other.final is not None:
             assert_near(*one.final, other.final)
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """The same structure, types and numbers, to the last bit."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, tuple | list):
-        assert len(one) == len(other)
-        for mine, theirs in zip(one, other, strict=True):
-            assert_same(mine, theirs)
-    elif isinstance(one, np.ndarray) and one.dtype == object:
-        assert_same(list(one), list(other))
-    elif isinstance(one, np.ndarray):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
-    else:
-        assert one == other
 
 
 @pytest.fixture(scope="module")
