@@ -39,6 +39,8 @@ OWN, FINAL = ("return", "held_out_accuracy"), ("accuracy", "mean_iou", "probe_ag
 ACTIONS = "actions"
 #: The line as it was.
 LINE = "line"
+#: Columns that have a value in every row.
+ALWAYS = ("seed", "diverged", ACTIONS, LINE)
 #: Bytes of a store beyond which it is not opened, and lines beyond which it is not read.
 MOST_BYTES, MOST_LINES = 2**40, 10**8
 #: Bytes of lines in one part of a store, which is in memory at once.
@@ -141,8 +143,9 @@ def write_lines(store: Path, out: Path) -> int:
 def _rows(sources: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for source in sources:
         for number, raw, line in raw_lines(source):
-            check_result(under_new_names(line), f"{source}, line {number}")
-            yield _row(line) | {LINE: raw.decode()}
+            named = under_new_names(line)
+            check_result(named, f"{source}, line {number}")
+            yield _row(named) | {LINE: raw.decode()}
 
 
 def _row(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +187,7 @@ def _read(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
                 read = [_values(batch.column(name), name, path, arrow) for name in columns]
                 for values in zip(*read, strict=True):
                     yield dict(zip(columns, values, strict=True))
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, KeyError) as error:  # the last of a column that is there twice
         raise InvalidInputError(f"{path} is no store of results ({one_line(error)[:200]}); get another copy") from error
 
 
@@ -205,9 +208,13 @@ def _values(column: Any, name: str, path: str | Path, arrow: Any) -> Iterable[An
     """What a column holds; a text, however many rows have it, once.
 
     Raises:
-        InvalidInputError: when a text is longer than any line is.
+        InvalidInputError: when it is of another kind, lacks what every line has, or a text is longer than any line is.
     """
-    if name not in (*TEXTS, ACTIONS, LINE):
+    is_text = name in (*TEXTS, ACTIONS, LINE)
+    other_kind = is_text and column.type != arrow.dictionary(arrow.int32(), arrow.string())
+    if other_kind or (name in ALWAYS and column.null_count):
+        raise InvalidInputError(f"{path} is no store of results (column {name!r}); get another copy")
+    if not is_text:
         values: list[Any] = column.cast(_schema(arrow).field(name).type).to_pylist()
         return values
     texts: list[str] = column.dictionary.to_pylist()

@@ -73,11 +73,19 @@ def without(column: str) -> Callable[[Path], None]:
     return damage
 
 
-def with_texts_in(column: str) -> Callable[[Path], None]:
+def with_in_place_of(column: str, values: Any) -> Callable[[Path], None]:
     def damage(store: Path) -> None:
         table = pyarrow.parquet.read_table(store)
-        texts = pyarrow.array(["x"] * len(table))
-        pyarrow.parquet.write_table(table.set_column(table.schema.get_field_index(column), column, texts), store)
+        changed = table.set_column(table.schema.get_field_index(column), column, pyarrow.array(values))
+        pyarrow.parquet.write_table(changed, store)
+
+    return damage
+
+
+def with_twice(column: str) -> Callable[[Path], None]:
+    def damage(store: Path) -> None:
+        table = pyarrow.parquet.read_table(store)
+        pyarrow.parquet.write_table(table.append_column(column, table.column(column)), store)
 
     return damage
 
@@ -96,8 +104,14 @@ def of_lines(store: Path) -> None:
         (cut_short, "is no store of results"),
         (of_lines, "is no store of results"),
         (without("seed"), "has no column 'seed'; give what ssdkd results import wrote"),
-        (with_texts_in("return"), "is no store of results"),
-        (with_texts_in("env_kwargs"), "is no store of results"),
+        (with_in_place_of("return", ["x"]), "is no store of results"),
+        (with_in_place_of("env_kwargs", ["x"]), "is no store of results"),
+        (with_in_place_of("sampler", [1]), "is no store of results (column 'sampler')"),
+        (with_in_place_of("sampler", [b"x"]), "is no store of results (column 'sampler')"),
+        (with_in_place_of("seed", pyarrow.nulls(1, pyarrow.int64())), "is no store of results (column 'seed')"),
+        (with_in_place_of("actions", pyarrow.nulls(1, pyarrow.string())), "is no store of results"),
+        (with_in_place_of("sampler", pyarrow.nulls(1, pyarrow.string())), "it lacks sampler"),
+        (with_twice("sampler"), "is no store of results"),
         (Path.unlink, "there is no such file"),
     ],
 )
@@ -163,3 +177,11 @@ def test_a_store_that_would_fill_the_memory_is_refused(texts: list[str], message
     assert store.stat().st_size < 2**20
     with pytest.raises(InvalidInputError, match=message):
         read_results(store)
+
+
+def test_lines_of_an_earlier_version_are_read_under_todays_names(tmp_path: Path) -> None:
+    source, store = tmp_path / "a.jsonl", tmp_path / "a.parquet"
+    append_line(source, LINE | {"env_kwargs": {"evaluate_every": 4}})
+    write_store([source], store)
+    assert [line["env_kwargs"] for line in read_results(store)] == [{"evaluate_every_rounds": 4}]
+    assert read_results(store, whole=True) == read_results(source)
