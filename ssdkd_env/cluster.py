@@ -21,13 +21,11 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from ssdkd_env.errors import InvalidInputError, one_line
-from ssdkd_env.executors import Answer, Reply, WorkerDied, respond
+from ssdkd_env.executors import PATIENCE, Answer, Reply, WorkerDied, respond
 from ssdkd_env.extras import load_extra
 from ssdkd_env.registry import trusted
 
 GIB = 2**30
-#: Seconds that an actor has to end by itself.
-PATIENCE = 10.0
 #: Where Ray says in an error why an actor is dead.
 _REASON = re.compile(r"The actor is dead because (?P<reason>.*?\.)(?:\s|$)|(?P<exit>Worker exit type: \w+)", re.DOTALL)
 
@@ -216,12 +214,7 @@ class _Answering:
             self._made = self._made or pickle.loads(self._answer)
             return self._made(pickle.loads(question), stop)
 
-        reply = respond(unpickled, None, self._left.is_set, self._modules)
-        try:
-            sent: bytes = _dumps(reply)
-        except Exception as error:  # such as an answer that cannot be sent
-            sent = _dumps(Reply(None, error, reply.trace))
-        return sent
+        return respond(unpickled, None, self._left.is_set, self._modules, _dumps)
 
     def leave(self) -> None:
         """An early end is wanted."""

@@ -18,6 +18,10 @@ from ssdkd_env.registry import trust
 
 #: Answers a question; the second argument says whether an early end is wanted.
 Answer = Callable[[Any, Callable[[], bool]], Any]
+PackedT = TypeVar("PackedT")
+
+#: Seconds that a worker has to end by itself.
+PATIENCE = 10.0
 
 
 class WorkerDied(InvalidInputError):
@@ -56,9 +60,6 @@ class Worker(Protocol):
             patience: seconds that it has to end by itself; a few where None.
         """
         ...
-
-
-WorkerT = TypeVar("WorkerT", bound=Worker)
 
 
 class Executor(Protocol):
@@ -123,20 +124,27 @@ class Reply(NamedTuple):
         return self.answer
 
 
-def respond(answer: Answer, question: Any, stop: Callable[[], bool], modules: Collection[str]) -> Reply:
-    """Answer a question as in a process that has answered none before.
+def respond(
+    answer: Answer,
+    question: Any,
+    stop: Callable[[], bool],
+    modules: Collection[str],
+    pack: Callable[[Reply], PackedT],
+) -> PackedT:
+    """Answer a question as in a process that has answered none before; returns the packed reply.
 
     Args:
         answer: of the worker.
         question: that was asked.
         stop: whether an early end is wanted.
         modules: that the user has named (`registry.trusted` of whoever asks); they may register what is asked for.
+        pack: makes of a reply what is sent; an answer that it raises an error on is an error.
     """
     # Of the thread that answers, and each time: an answer before may have wanted others.
     torch.set_num_threads(1)  # side by side, more only wait for each other
     torch.set_default_dtype(torch.float32)
     try:
         trust(modules)
-        return Reply(answer(question, stop))
+        return pack(Reply(answer(question, stop)))
     except Exception as error:  # whatever it is, it is raised again where the user can see it
-        return Reply(None, error, traceback.format_exc())
+        return pack(Reply(None, error, traceback.format_exc()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.reading import START, check_no_stand_in, check_regular
+from ssdkd_env.reading import check_regular, read_start
 
 
 def cache_folder() -> Path:
@@ -198,8 +198,7 @@ def load_tensors(path: str | Path, names: Collection[str] | None = None) -> tupl
 
     check_regular(path)
     try:
-        with open(path, "rb") as start:
-            check_no_stand_in(str(path), start.read(START))
+        read_start(path, str(path))
         with safe_open(path, framework="pt") as file:
             there = [name for name in file.keys() if names is None or name in names]  # noqa: SIM118 (no iteration)
             return {name: file.get_tensor(name) for name in there}, file.metadata() or {}

@@ -18,16 +18,14 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.executors import Answer, Reply, WorkerDied, respond
+from ssdkd_env.executors import PATIENCE, Answer, Reply, WorkerDied, respond
 from ssdkd_env.registry import trusted
-
-#: Seconds that a process has to end by itself.
-PATIENCE = 10.0
 
 
 class ProcessWorker:
@@ -175,12 +173,12 @@ def serve(answer: Answer, connection: Connection, modules: tuple[str, ...]) -> N
         while (asked := connection.recv()) is not None:
             number, question = asked
             # What can be read before the answer is there is either the end or a later question.
-            reply = respond(answer, question, connection.poll, modules)
-            try:
-                sent = ForkingPickler.dumps((number, reply))
-            except Exception as error:  # such as an answer that cannot be sent
-                sent = ForkingPickler.dumps((number, Reply(None, error, reply.trace)))
-            connection.send_bytes(sent)
+            pack = partial(_packed, number)
+            connection.send_bytes(respond(answer, question, connection.poll, modules, pack))
+
+
+def _packed(number: int, reply: Reply) -> Any:
+    return ForkingPickler.dumps((number, reply))
 
 
 def _end_with_parent() -> None:

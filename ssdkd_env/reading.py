@@ -90,6 +90,23 @@ def check_no_stand_in(where: str, start: bytes) -> None:
             raise InvalidInputError(f"{where} {mistake}")
 
 
+def read_start(path: str | Path, where: str) -> bytes:
+    """The first `START` bytes of a file that was checked to be regular.
+
+    Args:
+        path: the file.
+        where: the same, for the error message.
+
+    Raises:
+        InvalidInputError: as `check_no_stand_in`.
+        OSError: when it cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(START)
+    check_no_stand_in(where, start)
+    return start
+
+
 def read_bytes(path: str | Path, most: int = MOST_JSON) -> bytes:
     """The bytes of a regular file.
 

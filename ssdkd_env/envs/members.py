@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import pickle
 import sys
 import time
@@ -188,34 +187,32 @@ class LastingMembers(RemoteMembers):
             WorkerDied: when as many have died of the question as `Executor.tries`.
             Exception: whatever the environment raised.
         """
-        answers: dict[int, Any] = self._lasting(lambda: self._worker.take())  # of whichever worker it then is
+        answers = self._lasting(self._question, is_asked=True)
         method, _ = self._question
         if method in CHANGING:
             self._since.append(self._question)
         # Beside what was taken out of a file, which may be gone when it is asked for again.
         if method == "call" or time.monotonic() - self._copied > COPY_EVERY:
-            self._lasting(self._take_copy)
+            self._copy = self._lasting(("copied", {}))[0]
+            self._since, self._copied = [], time.monotonic()
         return answers
 
-    def _lasting(self, take: Callable[[], Any]) -> Any:
-        for number in itertools.count(1):
+    def _lasting(self, question: Question, is_asked: bool = False) -> dict[int, Any]:
+        """The answer to a question, of the worker, which may have been asked already, or of one in its place."""
+        deaths = 0
+        while True:
             try:
-                if number > 1:
+                if deaths:
                     self._replace()
-                    self._worker.ask(self._question)
-                return take()
+                if deaths or not is_asked:
+                    self._worker.ask(question)
+                answers: dict[int, Any] = self._worker.take()
+                return answers
             except WorkerDied as death:
-                if number == self._executor.tries:
+                deaths += 1
+                if deaths == self._executor.tries:
                     raise
                 print(f"its environments are taken over by another: {death}", file=sys.stderr)
-        raise AssertionError("unreachable")
-
-    def _take_copy(self) -> None:
-        question = self._question
-        self._question = "copied", {}
-        self._worker.ask(self._question)
-        self._copy = self._worker.take()[0]
-        self._question, self._since, self._copied = question, [], time.monotonic()
 
     def _replace(self) -> None:
         """Bring a new worker to where the dead one was before the question."""

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssdkd_env.errors import InvalidInputError, one_line
-from ssdkd_env.reading import START, check_no_stand_in, check_regular, check_unpacked
+from ssdkd_env.reading import check_regular, check_unpacked, read_start
 
 #: Keys under which training scripts keep the state dict beside an epoch, an accuracy or an optimiser's state; of
 #: several that are there the first one is taken.
@@ -65,9 +65,7 @@ def read_weights(argument: str, path: str | Path, key: str = "") -> dict[str, Te
 def _content(where: str, path: Path) -> Any:
     """What is in the file, as tensors, numbers, text and containers of them."""
     try:
-        with path.open("rb") as file:
-            start = file.read(START)
-        check_no_stand_in(where, start)
+        start = read_start(path, where)
         if start[8:9] == b"{":  # safetensors, whose header's length comes first
             return load_file(path)
         if not start.startswith(_OF_PYTORCH):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.settings import is_finite_number, plain
+from ssdkd_env.settings import is_finite_number, is_whole, plain
 
 #: Beyond it a number is of pixels from 0 to 255.
 _MOST = 2.0
@@ -52,18 +52,15 @@ def check_sizes(image_shape: Any, num_classes: Any, padding: Any) -> None:
             least, and are not shifted out of themselves.
     """
     shape = plain(image_shape)
-    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(_is_count(size, 1) for size in shape):
+    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(is_whole(n) and n >= 1 for n in shape):
         raise InvalidInputError(
             f"image_shape={image_shape!r}: expected channels, height and width above 0, such as (3, 32, 32)"
         )
-    if not _is_count(plain(num_classes), 1):
+    classes, shift = plain(num_classes), plain(padding)
+    if not is_whole(classes) or classes < 1:
         raise InvalidInputError(f"num_classes={num_classes!r}: expected a whole number of at least 1")
     most = min(shape[1:]) - 1
-    if not _is_count(plain(padding), 0) or padding > most:
+    if not is_whole(shift) or not 0 <= shift <= most:
         raise InvalidInputError(
             f"padding={padding!r}: expected a whole number of pixels from 0 to {most}, less than the images have"
         )
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -280,9 +280,7 @@ class Task:
                 f"task {self.spec.name!r} has no real training images, on which method 'vanilla_kd' distils; give "
                 + remedy
             )
-        return self.once(
-            "real data", lambda: self._checked(*(pair_of_tensors("teacher_data", part) for part in load()))
-        )
+        return self.once("real data", lambda: self._checked(*load()))
 
     def _checked(self, train: LabelledImages, test: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
         for name, part in (("training data", train), ("test data", test)):

@@ -240,9 +240,7 @@ def _draws(random: np.random.Generator, count: int) -> NDArray[np.uint16]:
     return draws
 
 
-@lru_cache(
-    maxsize=4
-)  # of which a table asks again and again: its rows have as many seeds, and one seed of the resampling
+@lru_cache(maxsize=4)  # a table asks again and again: rows of as many seeds, with one seed of the resampling
 def _drawn(state: str, count: int) -> tuple[NDArray[np.uint16], Mapping[str, Any]]:
     """The same from the state of a generator, as JSON, and its state after that."""
     random = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from ssdkd_agents.runs import versions
 from ssdkd_agents.schemas import ExportedSettings, check_settings_of
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.files import save_tensors, write_json
-from ssdkd_env.reading import START, check_no_stand_in, check_regular, check_unpacked, conform, read_json
+from ssdkd_env.reading import check_regular, check_unpacked, conform, read_json, read_start
 from ssdkd_env.renamed import with_new_names
 
 FORMAT = "ssdkd sampler folder 1"
@@ -161,8 +161,7 @@ def _read_tensors(path: Path) -> Tensors:
 
     check_regular(path)
     try:
-        with path.open("rb") as start:
-            check_no_stand_in(str(path), start.read(START))
+        read_start(path, str(path))
         return dict(load_file(path))
     except InvalidInputError:
         raise

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.reading import START, check_no_stand_in, check_regular, read_bytes
+from ssdkd_env.reading import check_regular, read_bytes, read_start
 from ssdkd_env.tasks.data.tar import Member, Parts, read_tar
 from ssdkd_env.tasks.data.zips import read_zip
 
@@ -31,9 +31,7 @@ def members_of(where: str, path: Path, tops: Collection[str] = ()) -> Iterator[M
     if path.is_dir():
         return _in_folder(where, str(path), tops)
     check_regular(path, where=where)
-    with open(path, "rb") as file:
-        start = file.read(START)
-    check_no_stand_in(where, start)
+    start = read_start(path, where)
     members = (read_zip if start.startswith(_ZIPS) else read_tar)(where, path)
     return (member for member in members if member.parts and not any(map(_is_hidden, member.parts)))
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.reading import START, check_no_stand_in, check_regular, check_unpacked
+from ssdkd_env.reading import check_regular, check_unpacked, read_start
 from ssdkd_env.tasks.data.tar import Member, archive_in_a_line, check_members, name_parts
 
 # RuntimeError: it is encrypted, or compressed in an unknown way.
@@ -31,8 +31,7 @@ def open_zip(where: str, path: Path) -> Iterator[zipfile.ZipFile]:
         InvalidInputError: when the list is longer, or the path is of no regular file, a web page or the like.
     """
     check_regular(path, where=where)
-    with open(path, "rb") as start:
-        check_no_stand_in(where, start.read(START))
+    read_start(path, where)
     with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
         file.most = sys.maxsize
         yield archive
