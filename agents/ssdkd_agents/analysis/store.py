@@ -2,8 +2,7 @@
 
 A line of an episode has some thousand characters, of which a comparison uses a dozen numbers. The store has these as
 columns, with the texts that many lines share once each, and the line itself, as it was, in a last column that only
-`write_lines` reads. A campaign of a million episodes is thus read without its lines. DuckDB, Polars and pandas read it,
-too.
+`write_lines` reads. DuckDB, Polars and pandas read it, too.
 
 pyarrow is an optional dependency (`pip install ssdkd-env[store]`).
 """

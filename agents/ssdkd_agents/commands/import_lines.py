@@ -1,4 +1,4 @@
-"""Bring result lines into a store, one Parquet file: a campaign of a million episodes is then compared in seconds.
+"""Bring result lines into a store, one Parquet file, of which tables read no more than the columns that they need.
 
 Examples:
   ssdkd results import --results runs/*/results.jsonl --out campaign.parquet

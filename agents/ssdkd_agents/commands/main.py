@@ -27,7 +27,7 @@ COMMANDS = {
     "results plot": ("plot", "draw reward curves, beside what samplers reach on held-out seeds"),
     "results policy": ("policy", "draw what samplers do, round by round"),
     "results replay": ("replay", "play result lines again and check every number"),
-    "results import": ("import_lines", "bring result lines into a store, which a million of them are compared from"),
+    "results import": ("import_lines", "bring result lines into a store, of which tables read columns"),
     "results export": ("export_lines", "write the lines of a store again as JSON lines"),
     "results keep": ("keep", "compress a run's lines into a folder of results, with an entry of its manifest"),
     "results index": ("index", "check a folder of results, and write its table of experiments"),
