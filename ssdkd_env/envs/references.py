@@ -82,7 +82,9 @@ class References:
 
     def play(self, task: Task) -> Reference:
         """Play the runs, whether the reference is known or not."""
-        seeds = tqdm(range(FIRST_SEED, FIRST_SEED + RUNS), desc="reference of the reward", unit="run", leave=False)
+        seeds = tqdm(
+            range(FIRST_SEED, FIRST_SEED + RUNS), desc="reference of the reward", unit="run", leave=False, disable=None
+        )
         curves = [self._curve(task, seed) for seed in seeds]
         progress = max((curve[0] for curve in curves), key=len)
         # A run that diverged is shorter, and stays where it ended.

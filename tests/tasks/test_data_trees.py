@@ -83,6 +83,11 @@ def test_the_order_of_writing_does_not_matter(tmp_path: Path) -> None:
     check(write_files(tmp_path / "pets", shuffled), truth)
 
 
+def test_a_log_is_not_filled_with_progress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_split("data", write_files(tmp_path / "pets", image_files()[0]), "train")
+    assert capfd.readouterr().err == ""
+
+
 def test_nothing_is_unpacked(tmp_path: Path) -> None:
     files, truth = image_files()
     source = write_tar(tmp_path / "data" / "pets.tar", {**files, "../../train/ant/x.png": b"x", "../out.png": b"x"})

@@ -52,7 +52,7 @@ def read_hub(where: str, name: str, split: str, channels: int, num_classes: int 
     labels: list[int] = []
     rows = loaded.select_columns([image_column, label_column])
     try:
-        for row in tqdm(rows, desc=f"decoding {name} {split}", unit="image", leave=False):
+        for row in tqdm(rows, desc=f"decoding {name} {split}", unit="image", leave=False, disable=None):
             labels.append(_label(where, label_column, row[label_column]))
             images.put(len(labels) - 1, f"image {len(labels) - 1}", _image(where, image_column, row[image_column]))
     except InvalidInputError:

@@ -287,7 +287,7 @@ def _read(
     images = labels = torch.empty(0, dtype=torch.uint8)
     first, sizes = "", dict[int, tuple[int, ...]]()
     members = read_members(where, path, places, MOST_IMAGE)
-    for parts, content in tqdm(members, f"decoding {form.name}", len(places), leave=False, unit="file"):
+    for parts, content in tqdm(members, f"decoding {form.name}", len(places), leave=False, disable=None, unit="file"):
         name = "/".join(parts)
         for index, is_label in places[parts]:
             shape, pixels = _decoded(where, name, content, is_label, form, void, size)

@@ -168,7 +168,9 @@ def _read(where: str, path: Path, split: str, numbers: Sequence[int], num_classe
             made = torch.empty(len(numbers), 3, height, width, dtype=torch.uint8)
             classes = torch.empty(len(numbers), height, width, dtype=torch.uint8)
             table = class_table(num_classes)
-            for index, number in enumerate(tqdm(numbers, desc=f"reading NYUv2 {split}", unit="image", leave=False)):
+            for index, number in enumerate(
+                tqdm(numbers, desc=f"reading NYUv2 {split}", unit="image", leave=False, disable=None)
+            ):
                 # HDF5 has MATLAB's axes in reverse: (channel, column, row).
                 pixels, ids = images[number - 1].transpose(0, 2, 1), labels[number - 1].T
                 if size is not None:

@@ -87,7 +87,7 @@ def read_images(where: str, path: Path, labels: Mapping[Parts, int], channels: i
     order = {parts: index for index, parts in enumerate(sorted(labels, key=lambda parts: (labels[parts], parts)))}
     stack = ImageStack(where, len(order), channels, packed_size(path, order), size)
     members = read_members(where, path, order, MOST_IMAGE)
-    for parts, content in tqdm(members, f"decoding {path.name}", len(order), leave=False, unit="image"):
+    for parts, content in tqdm(members, f"decoding {path.name}", len(order), leave=False, disable=None, unit="image"):
         stack.decode(order[parts], "/".join(parts), content)
     return stack.images, torch.tensor([labels[parts] for parts in order])
 
