@@ -31,6 +31,7 @@ import tyro
 from ray.scripts.scripts import start as ray_start
 from ssdkd_agents.commands import main as ssdkd
 from tensorboard.program import TensorBoard  # type: ignore[import-untyped]
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from ssdkd_env import registry
 from tests.test_documents import DOCUMENTS
@@ -165,6 +166,10 @@ def run_bash(block: Block) -> None:
         elif program == "ray":
             known = {option for parameter in ray_start.params for option in parameter.opts}
             assert rest[0] == "start" and {word for word in rest if word.startswith("--")} <= known
+        elif program == "torchrun":
+            started = torchrun_parser().parse_args(rest)
+            assert started.no_python and started.training_script == "ssdkd"
+            parse(["ssdkd", *started.training_script_args])
         elif program == "tensorboard":
             TensorBoard().configure(words)
         elif program == "make":

@@ -5,6 +5,8 @@ One shift for the whole minibatch would be simpler, but gives the student fewer 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,7 +14,54 @@ from torch.nn import functional as F
 from ssdkd_env import ranges
 
 
-@ranges.part("augmentation")
+@dataclass(frozen=True)
+class Views:
+    """How each of N images is looked at: drawn apart from the images, so that a share of them can be looked at alike.
+
+    Attributes:
+        padding: pixels of zeros on each side before the crop.
+        offsets: (2, N, 1) int64, rows and columns of the crop's corner.
+        mirrored: (N, 1) bool; None where no image is.
+    """
+
+    padding: int
+    offsets: Tensor
+    mirrored: Tensor | None
+
+    @classmethod
+    @ranges.part("augmentation")
+    def draw(
+        cls, count: int, padding: int, flip: bool, device: torch.device, *generators: torch.Generator
+    ) -> Views | None:
+        """Random views of `count` images; None where there is but one. See `random_crop_flip`."""
+        if padding == 0 and not flip:
+            return None
+        part = count // len(generators)
+        draws, mirrors = [], []
+        for generator in generators:
+            draws.append(torch.randint(0, 2 * padding + 1, (2, part, 1), device=device, generator=generator))
+            if flip:
+                mirrors.append(torch.rand(part, 1, device=device, generator=generator))
+        return cls(padding, torch.cat(draws, dim=1), torch.cat(mirrors) < 0.5 if flip else None)
+
+    def of(self, rows: Tensor) -> Views:
+        """Those of some of the images."""
+        return Views(self.padding, self.offsets[:, rows], None if self.mirrored is None else self.mirrored[rows])
+
+    @ranges.part("augmentation")
+    def seen(self, images: Tensor) -> Tensor:
+        """Look at images (N, C, H, W)."""
+        _, channels, height, width = images.shape
+        rows = self.offsets[0] + torch.arange(height, device=images.device)
+        columns = self.offsets[1] + torch.arange(width, device=images.device)
+        if self.mirrored is not None:
+            columns = torch.where(self.mirrored, columns.flip(1), columns)
+        padded = F.pad(images, (self.padding,) * 4)
+        flat = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).flatten(1)
+        flat = flat[:, None, :].expand(-1, channels, -1)
+        return padded.flatten(2).gather(2, flat).view(images.shape)
+
+
 def random_crop_flip(images: Tensor, padding: int, flip: bool, *generators: torch.Generator) -> Tensor:
     """Zero-pad, crop back at a random place, and mirror left-right with probability ½; differentiable.
 
@@ -26,26 +75,8 @@ def random_crop_flip(images: Tensor, padding: int, flip: bool, *generators: torc
     Returns:
         (N, C, H, W), same dtype.
     """
-    if padding == 0 and not flip:
-        return images
-    count, _, height, width = images.shape
-    device = images.device
-    part = count // len(generators)
-    draws, mirrors = [], []
-    for generator in generators:
-        draws.append(torch.randint(0, 2 * padding + 1, (2, part, 1), device=device, generator=generator))
-        if flip:
-            mirrors.append(torch.rand(part, 1, device=device, generator=generator))
-    offsets = torch.cat(draws, dim=1)
-    rows = offsets[0] + torch.arange(height, device=device)
-    columns = offsets[1] + torch.arange(width, device=device)
-    if flip:
-        mirror = torch.cat(mirrors) < 0.5
-        columns = torch.where(mirror, columns.flip(1), columns)
-    padded = F.pad(images, (padding,) * 4)
-    flat = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).flatten(1)
-    flat = flat[:, None, :].expand(-1, images.shape[1], -1)
-    return padded.flatten(2).gather(2, flat).view(images.shape)
+    views = Views.draw(len(images), padding, flip, images.device, *generators)
+    return images if views is None else views.seen(images)
 
 
 class Normalize:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env import ranges
-from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
+from ssdkd_env.distillation.augmentation import Normalize, Views
 from ssdkd_env.distillation.execution import EAGER, Execution
 from ssdkd_env.distillation.forward import FORWARD_CHUNK, answers
 from ssdkd_env.distillation.losses import distillation_loss
@@ -48,6 +48,30 @@ class StudentSettings:
                 raise InvalidInputError(f"student[{each.name!r}]={value!r}: expected a number {least}")
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every minibatch that one of several replicas of a student sees.
+
+    Attributes:
+        index: which of them it is, from 0 on.
+        of: how many there are.
+    """
+
+    index: int = 0
+    of: int = 1
+
+    def rows(self, shape: torch.Size, device: torch.device) -> Tensor:
+        """Places of the share among all images of minibatches (minibatches, batch_size), one after the other."""
+        count, batch_size = shape
+        first, last = (batch_size * index // self.of for index in (self.index, self.index + 1))
+        places = torch.arange(count * batch_size, device=device).view(count, batch_size)
+        return places[:, first:last].flatten()
+
+
+#: Of the only one.
+WHOLE = Share()
+
+
 class StudentTrainer:
     """Distils the teacher into the student on minibatches of buffer images.
 
@@ -83,7 +107,7 @@ class StudentTrainer:
         self.distance, self.temperature = method.distance, method.temperature or settings.temperature
         self._normalize = normalize
         self._padding, self._flip = padding, flip
-        self._random = random
+        self.random = random
         sgd = (settings.momentum, settings.weight_decay, self.temperature, self.distance)
         self.update: StudentUpdate = (
             PlainUpdate(student, *sgd) if plain else FastUpdate(student, *sgd, forward=execution.of(student))
@@ -94,7 +118,9 @@ class StudentTrainer:
         cosine = 0.5 * (1 + math.cos(math.pi * position))
         return self.settings.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
 
-    def train(self, images: Tensor, draws: Tensor, weights: Tensor, learning_rate: float) -> Tensor:
+    def train(
+        self, images: Tensor, draws: Tensor, weights: Tensor, learning_rate: float, share: Share = WHOLE
+    ) -> Tensor:
         """Some minibatches of a round.
 
         Args:
@@ -102,19 +128,23 @@ class StudentTrainer:
             draws: (minibatches, batch_size) int64, rows of `images`.
             weights: (N,) float32, importance weights.
             learning_rate: of all of them.
+            share: of each minibatch that is looked at. Gradients are those of a mean over the whole one, times the
+                number of replicas: their mean over the replicas is the gradient of the whole one.
 
         Returns:
-            Sum of the minibatches' weighted losses, a scalar tensor on the device.
+            Sum of the minibatches' weighted losses, a scalar tensor on the device: the share's part of it.
         """
         self.begin(learning_rate)
         total = torch.zeros((), device=images.device)
         for chunk in self.chunks(draws):
-            inputs, chunk_weights = self.look_at(images, weights, chunk)
+            inputs, chunk_weights = self.look_at(images, weights, chunk, share)
             with ranges.part("teacher"):
                 teacher_logits = answers(self.teacher, inputs)
-            parts = (part.split(chunk.shape[1]) for part in (inputs, teacher_logits, chunk_weights))
+            size, batch_size = len(inputs) // len(chunk), chunk.shape[1]
+            moving = chunk_weights * (share.of * size / batch_size)
+            parts = (part.split(size) for part in (inputs, teacher_logits, moving))
             own = torch.cat([self.update(*minibatch) for minibatch in zip(*parts, strict=True)])
-            total += self.loss(teacher_logits, own, chunk_weights) / chunk.shape[1]
+            total += self.loss(teacher_logits, own, chunk_weights) / batch_size
         self.student.eval()
         return total
 
@@ -129,11 +159,15 @@ class StudentTrainer:
         return chunks
 
     @ranges.part("gather")
-    def look_at(self, images: Tensor, weights: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
-        """Augmented network inputs of a chunk, one minibatch after the other, and their weights."""
+    def look_at(self, images: Tensor, weights: Tensor, chunk: Tensor, share: Share = WHOLE) -> tuple[Tensor, Tensor]:
+        """Augmented network inputs of a chunk's share, one minibatch after the other, and their weights."""
         index = chunk.flatten()
+        views = Views.draw(len(index), self._padding, self._flip, images.device, self.random)
+        if share.of > 1:  # views are drawn for all, so that no share needs to know what the others look at
+            rows = share.rows(chunk.shape, images.device)
+            index, views = index[rows], views and views.of(rows)
         drawn = images.index_select(0, index)  # faster than images[index] on the CPU
-        return self._normalize(random_crop_flip(drawn, self._padding, self._flip, self._random)), weights[index]
+        return self._normalize(drawn if views is None else views.seen(drawn)), weights[index]
 
     @ranges.part("loss")
     def loss(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor) -> Tensor:

@@ -19,9 +19,11 @@ class StudentUpdate(Protocol):
 
     Attributes:
         lr: learning rate of the next steps.
+        forward: the student as it is called.
     """
 
     lr: float
+    forward: Forward
 
     def __call__(self, inputs: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
         """One step.
@@ -58,7 +60,8 @@ class PlainUpdate:
         self, student: nn.Module, momentum: float, weight_decay: float, temperature: float, distance: str
     ) -> None:
         self.lr = 0.0
-        self._student, self._temperature, self._distance = student, temperature, distance
+        self.forward: Forward = student
+        self._temperature, self._distance = temperature, distance
         self._optimizer = torch.optim.SGD(
             student.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay, fused=True
         )
@@ -69,7 +72,7 @@ class PlainUpdate:
             group["lr"] = self.lr
         self._optimizer.zero_grad(set_to_none=True)
         with ranges.part("student"):
-            logits: Tensor = self._student(inputs)
+            logits: Tensor = self.forward(inputs)
         with ranges.part("loss"):
             losses = distillation_loss(teacher_logits, logits, self._temperature, self._distance)
             loss = (weights * losses).mean()
@@ -112,7 +115,8 @@ class FastUpdate:
         forward: Forward | None = None,
     ) -> None:
         self.lr: float = 0.0
-        self._forward, self._students = student if forward is None else forward, students
+        self.forward: Forward = student if forward is None else forward
+        self._students = students
         self._momentum_factor, self._weight_decay = momentum, weight_decay
         self._temperature, self._distance = temperature, distance
         self._parameters: list[Tensor] = [p for p in student.parameters() if p.requires_grad]
@@ -122,7 +126,7 @@ class FastUpdate:
     def __call__(self, inputs: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
         """One step; see `StudentUpdate`. A group's inputs are (students · B, …), its logits likewise."""
         with ranges.part("student"):
-            logits = self._forward(inputs)
+            logits = self.forward(inputs)
         with torch.no_grad(), ranges.part("loss"):
             # A mean over one student's minibatch, not over all of them.
             weights = weights * self._students

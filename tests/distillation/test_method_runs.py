@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.distillation import METHODS, DistillationRun, Method, RoundReport, SamplingPlan, make_method
 from ssdkd_env.distillation.allowance import LEAST
+from ssdkd_env.distillation.student import WHOLE, Share
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.tasks import Task, TaskSpec, load_task
@@ -102,10 +103,12 @@ def studied(run: DistillationRun) -> Iterator[Studied]:
     seen = Studied()
     train = run.trainer.train
 
-    def record_group(images: Tensor, draws: Tensor, weights: Tensor, learning_rate: float) -> Tensor:
+    def record_group(
+        images: Tensor, draws: Tensor, weights: Tensor, learning_rate: float, share: Share = WHOLE
+    ) -> Tensor:
         seen.memories.append(images.clone())
         seen.draws.append(draws.clone())
-        return train(images, draws, weights, learning_rate)
+        return train(images, draws, weights, learning_rate, share)
 
     def record_minibatch(student: nn.Module, inputs: tuple[Tensor], answers: Tensor) -> None:
         if student.training:

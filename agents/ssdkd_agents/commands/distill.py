@@ -7,11 +7,15 @@ Examples:
   ssdkd distill --out runs/mine --resume
   ssdkd distill --out runs/long --budget.rounds 80 --student.lr 0.1 --method-options.adversarial-weight 1
   ssdkd distill --out runs/pictures --keep-images 5000 --keep-logits float16 --keep-generator
+  torchrun --nproc-per-node 4 --no-python ssdkd distill --out runs/student
   tensorboard --logdir runs
 
 Writes student.safetensors and its card student.json, picture.png, results.jsonl, tensorboard logs, config.json and
 command.txt into the folder; on demand images.safetensors and generator.safetensors, with cards. Ctrl-C leaves the
 student so far and a checkpoint, which there is every two minutes, too: --resume goes on from it.
+
+Under torchrun, processes share the student's minibatches, on a GPU each if there are
+any; the rest of a run is the first one's alone.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from ssdkd_agents.commands.given import Given
 from ssdkd_agents.distilling.curve import LearningCurve
 from ssdkd_agents.distilling.episode import DistillationEpisode, forget_distillation
 from ssdkd_agents.distilling.keep import GENERATOR, IMAGES, Keep, keep_generator, keep_images
+from ssdkd_agents.distilling.together import Leading, help_the_leader, joined
 from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.introduction import introduce
 from ssdkd_agents.lines import read_lines
@@ -82,7 +87,15 @@ class Arguments(Plugins):
 
 
 def main(args: Arguments) -> None:
-    """Do what the command line says."""
+    """Do what the command line says, or help whoever does."""
+    with joined() as leading:
+        if leading is None:
+            help_the_leader()
+        else:
+            _distil(args, leading)
+
+
+def _distil(args: Arguments, leading: Leading) -> None:
     check_seed("seed", args.seed)
     load_extra("matplotlib.image", "the picture of the run")  # before the hours, not after them
     if args.resume:
@@ -113,7 +126,9 @@ def main(args: Arguments) -> None:
     described = EpisodeConfig("", sampler, seed, asdict(env.settings))
     episode = begin(lambda: DistillationEpisode(described, env, keep.last), checkpoint)
     curve = LearningCurve(folder.path, env, episode.recent, _table_row(sampler, seed, env.settings), episode.info)
-    if not _play(episode, env, checkpoint, curve):
+    with leading.sharing(env):
+        ended = _play(episode, env, checkpoint, curve)
+    if not ended:
         _say_so_far(episode, env, folder.path)
         sys.exit(130)
     _write_student(env, folder.path, episode.info)
