@@ -170,6 +170,13 @@ def run_bash(block: Block) -> None:
             started = torchrun_parser().parse_args(rest)
             assert started.no_python and started.training_script == "ssdkd"
             parse(["ssdkd", *started.training_script_args])
+        elif program == "sbatch":
+            place = next(place for place, word in enumerate(rest) if word.endswith(".sh"))
+            assert (ROOT / rest[place]).is_file() and all(
+                word.startswith("--") or word.isdigit() for word in rest[:place]
+            )
+            if rest[place + 1 :]:
+                parse(rest[place + 1 :])
         elif program == "tensorboard":
             TensorBoard().configure(words)
         elif program == "make":
