@@ -12,26 +12,31 @@ than `FEWEST` of several, or fewer seeds, there is none: the value of each run, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssdkd_agents.analysis.statistics import BOOTSTRAP_RESAMPLES, FEWEST, Interval, resamples_at_once
+from ssdkd_agents.analysis.resampling import (
+    Drawn,
+    FloatArray,
+    IntArray,
+    resampled_means,
+    resamples,
+    share,
+)
+from ssdkd_agents.analysis.statistics import FEWEST, MOST_UNITS, Interval, resamples_at_once
 
-FloatArray: TypeAlias = NDArray[np.float64]
-IntArray: TypeAlias = NDArray[np.int64]
 #: Evaluation seed → score, for each training run.
 Runs: TypeAlias = Sequence[Mapping[int, float]]
-#: Seeds that are resampled one by one; more are in as many groups, each a sample of all of them.
-MOST_UNITS = 2000
 #: From (n,) ascending values and (B, n) how often each occurs: (B,), NaN where nothing occurs.
 Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
+#: From (n,) ascending values (n,) others, whose mean is the statistic and changes as it does, but for what is of the
+#: order of 1/n: each value's influence on it (Huber 1981, *Robust statistics*, chapters 1 and 3).
+Linearized: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,21 @@ class _Sample:
         self.run: IntArray = np.array([row[1] for row in rows], dtype=np.int64)
         self.seed: IntArray = np.array([row[2] for row in rows], dtype=np.int64)
 
-    def resamples(self, random: np.random.Generator, step: int) -> Iterator[FloatArray]:
-        """How often each score is in each resample; see `_resamples`."""
         seeds, place = np.unique(self.seed, return_inverse=True)
-        yield from _resamples(random, step, (self.run_count, self.run), (len(seeds), place))
+        self.drawn: tuple[Drawn, Drawn] = (self.run_count, self.run), (len(seeds), place)
+        self.is_large = len(seeds) > MOST_UNITS
+
+    def resamples(self, random: np.random.Generator, step: int) -> Iterator[FloatArray]:
+        """How often each score is in each resample; see `resampling.resamples`."""
+        yield from resamples(random, step, *self.drawn)
 
     def few(self) -> IntArray | None:
         """The run, or else the seed, of each score, where there are too few of them for an interval."""
-        seeds = len(np.unique(self.seed))
-        if not _are_few(self.run_count, seeds):
+        if not _are_few(self.run_count, self.drawn[1][0]):
             return None
         return self.run if 1 < self.run_count < FEWEST else self.seed
 
-    def interval(self, statistic: Statistic, confidence: float, seed: int) -> Interval:
+    def interval(self, statistic: Statistic, linearized: Linearized, confidence: float, seed: int) -> Interval:
         """A statistic of the scores, with its interval, or else with that of each run or seed."""
 
         def of(values: FloatArray) -> float:
@@ -82,8 +89,12 @@ class _Sample:
         few = self.few()
         if few is not None:
             return Interval.of_few(of(self.values), (of(self.values[few == unit]) for unit in np.unique(few)))
-        parts = self.resamples(np.random.default_rng(seed), resamples_at_once(len(self.values)))
-        resampled = np.concatenate([statistic(self.values, weights) for weights in parts])
+        random = np.random.default_rng(seed)
+        if self.is_large:
+            resampled = resampled_means(linearized(self.values), random, *self.drawn)
+        else:
+            parts = self.resamples(random, resamples_at_once(len(self.values)))
+            resampled = np.concatenate([statistic(self.values, weights) for weights in parts])
         return _interval(of(self.values), resampled, confidence)
 
 
@@ -93,7 +104,7 @@ def interquartile_mean(runs: Runs, confidence: float = 0.95, seed: int = 0) -> I
     Raises:
         ValueError: when there is no score.
     """
-    return _Sample(runs).interval(weighted_interquartile_mean, confidence, seed)
+    return _Sample(runs).interval(weighted_interquartile_mean, _middle, confidence, seed)
 
 
 def weighted_interquartile_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
@@ -110,7 +121,16 @@ def weighted_interquartile_mean(values: FloatArray, weights: FloatArray) -> Floa
     total = ends[:, -1:]
     cut = total // 4
     kept = np.clip(np.minimum(ends, total - cut) - np.maximum(ends - weights, cut), 0.0, None)
-    return _share(kept @ values, kept.sum(axis=1))
+    return share(kept @ values, kept.sum(axis=1))
+
+
+def _middle(values: FloatArray) -> FloatArray:
+    """The influence on a mean without the lowest and the highest quarter: values beyond these count as their ends."""
+    cut = len(values) // 4
+    held = np.clip(values, values[cut], values[len(values) - 1 - cut])
+    mean = weighted_interquartile_mean(values, np.ones((1, len(values))))[0]
+    influence: FloatArray = mean + 2.0 * (held - held.mean())
+    return influence
 
 
 def mean_score(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -119,11 +139,15 @@ def mean_score(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
     Raises:
         ValueError: when there is no score.
     """
-    return _Sample(runs).interval(_weighted_mean, confidence, seed)
+    return _Sample(runs).interval(_weighted_mean, _themselves, confidence, seed)
 
 
 def _weighted_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
-    return _share(weights @ values, weights.sum(axis=1))
+    return share(weights @ values, weights.sum(axis=1))
+
+
+def _themselves(values: FloatArray) -> FloatArray:
+    return values
 
 
 def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -140,11 +164,17 @@ def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 
     if first.few() is not None or second.few() is not None:
         return Interval.of_few(estimate)
     random, step = np.random.default_rng(seed), resamples_at_once(len(first.values) + len(second.values))
+    if first.is_large or second.is_large:
+        lower, up_to = (np.searchsorted(first.values, second.values, side) for side in ("left", "right"))
+        winning = (below + through) / (2 * len(second.values))  # against all of the reference's
+        beaten = 1 - (lower + up_to) / (2 * len(first.values))  # by all of ours
+        ours, theirs = resampled_means(winning, random, *first.drawn), resampled_means(beaten, random, *second.drawn)
+        return _interval(estimate, ours + theirs - estimate, confidence)
     shares = []
     for ours, theirs in zip(first.resamples(random, step), second.resamples(random, step), strict=True):
         up_to = np.pad(theirs.cumsum(axis=1), ((0, 0), (1, 0)))  # of the reference's scores, how many are lower
         won = (ours * (up_to[:, below] + up_to[:, through])).sum(axis=1) / 2
-        shares.append(_share(won, ours.sum(axis=1) * theirs.sum(axis=1)))
+        shares.append(share(won, ours.sum(axis=1) * theirs.sum(axis=1)))
     return _interval(estimate, np.concatenate(shares), confidence)
 
 
@@ -172,9 +202,7 @@ def paired_probability_of_improvement(
     if _are_few(first.run_count, second.run_count, len(seeds)):
         return Interval.of_few(float(wins.mean()))
     drawn = (first.run_count, first.run[here]), (second.run_count, second.run[there]), (len(seeds), place)
-    parts = _resamples(random, resamples_at_once(len(here)), *drawn)
-    shares = [_share(weights @ wins, weights.sum(axis=1)) for weights in parts]
-    return _interval(float(wins.mean()), np.concatenate(shares), confidence)
+    return _interval(float(wins.mean()), resampled_means(wins, random, *drawn), confidence)
 
 
 def performance_profile(runs: Runs, thresholds: FloatArray, confidence: float = 0.95, seed: int = 0) -> Profile:
@@ -190,12 +218,11 @@ def performance_profile(runs: Runs, thresholds: FloatArray, confidence: float = 
         ValueError: when there is no score.
     """
     sample = _Sample(runs)
-    above = (sample.values[:, None] > thresholds[None, :]).astype(np.float64)
+    above = sample.values[:, None] > thresholds[None, :]
     if sample.few() is not None:
         unknown = np.full(len(thresholds), math.nan)
         return Profile(thresholds, above.mean(axis=0), unknown, unknown)
-    parts = sample.resamples(np.random.default_rng(seed), resamples_at_once(len(sample.values)))
-    resampled = np.concatenate([_share(weights @ above, weights.sum(axis=1)[:, None]) for weights in parts])
+    resampled = resampled_means(above, np.random.default_rng(seed), *sample.drawn)
     low, high = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return Profile(thresholds, above.mean(axis=0), low, high)
 
@@ -215,55 +242,9 @@ def _are_few(*counts: int) -> bool:
     return any(1 < count < FEWEST for count in counts) or all(count == 1 for count in counts)
 
 
-def _resamples(
-    random: np.random.Generator, step: int, *drawn: tuple[int, IntArray | NDArray[np.intp]]
-) -> Iterator[FloatArray]:
-    """How often each score is in each resample, (`step`, scores) float64, until there were `BOOTSTRAP_RESAMPLES`.
-
-    Args:
-        random: what is drawn from.
-        step: resamples at once.
-        drawn: how many things are drawn from, and to which of them each score belongs; a score is there as often as
-            all of its things together.
-    """
-    draws = [(_draws(random, min(count, MOST_UNITS)), place % MOST_UNITS) for count, place in drawn]
-    for first in range(0, BOOTSTRAP_RESAMPLES, step):
-        weights = [counts[first : first + step][:, place].astype(np.float64) for counts, place in draws]
-        yield math.prod(weights[1:], start=weights[0])
-
-
-def _draws(random: np.random.Generator, count: int) -> NDArray[np.uint16]:
-    """How often each of `count` things is drawn in `count` draws with replacement, for each resample."""
-    if count == 1:  # a single training run says nothing of the noise between them
-        return np.ones((BOOTSTRAP_RESAMPLES, 1), dtype=np.uint16)
-    draws, random.bit_generator.state = _drawn(json.dumps(random.bit_generator.state), count)
-    return draws
-
-
-@lru_cache(maxsize=4)  # a table asks again and again: rows of as many seeds, with one seed of the resampling
-def _drawn(state: str, count: int) -> tuple[NDArray[np.uint16], Mapping[str, Any]]:
-    """The same from the state of a generator, as JSON, and its state after that."""
-    random = np.random.default_rng(0)
-    random.bit_generator.state = json.loads(state)
-    draws = np.empty((BOOTSTRAP_RESAMPLES, count), dtype=np.uint16)
-    step = resamples_at_once(count)
-    for first in range(0, BOOTSTRAP_RESAMPLES, step):
-        part = draws[first : first + step]
-        part[:] = random.multinomial(count, np.full(count, 1 / count), size=len(part))
-    draws.setflags(write=False)
-    return draws, random.bit_generator.state
-
-
 def _wins(first: FloatArray, second: FloatArray) -> FloatArray:
     wins: FloatArray = (first > second) + 0.5 * (first == second)
     return wins
-
-
-def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
-    """Quotient, NaN for a resample of runs that lack all of its seeds."""
-    with np.errstate(invalid="ignore"):
-        share: FloatArray = part / whole
-    return share
 
 
 def _interval(estimate: float, resampled: FloatArray, confidence: float) -> Interval:

@@ -17,6 +17,9 @@ FEWEST = 5
 #: What intervals are, for tables, pictures and terminals, and what stands in their place.
 METHOD = f"95 % percentile bootstrap, {BOOTSTRAP_RESAMPLES:,} resamples"
 IN_PLACE = f"fewer than {FEWEST} have no interval: the values themselves stand in brackets"
+#: Seeds that are resampled one by one. More are in as many groups, each a sample of all of them: resampling these gives
+#: the same width.
+MOST_UNITS = 2000
 
 #: Numbers of resamples that are held at once.
 _PART = 4_000_000
@@ -75,11 +78,27 @@ def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int 
         raise ValueError("an interval needs at least one value")
     if len(sample) < FEWEST:
         return Interval.of_few(float(sample.mean()), sample.tolist())
-    random, step = np.random.default_rng(seed), resamples_at_once(len(sample))
+    random, step = np.random.default_rng(seed), resamples_at_once(min(len(sample), MOST_UNITS))
     sizes = [min(step, BOOTSTRAP_RESAMPLES - first) for first in range(0, BOOTSTRAP_RESAMPLES, step)]
-    resamples = np.concatenate([random.choice(sample, (size, len(sample))).mean(axis=1) for size in sizes])
+    resample = _grouped_means if len(sample) > MOST_UNITS else _means
+    resamples = np.concatenate([resample(sample, size, random) for size in sizes])
     low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(sample.mean()), float(low), float(high))
+
+
+def _means(sample: NDArray[np.float64], size: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Means of so many resamples."""
+    means: NDArray[np.float64] = random.choice(sample, (size, len(sample))).mean(axis=1)
+    return means
+
+
+def _grouped_means(sample: NDArray[np.float64], size: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """The same of groups of values."""
+    group = np.arange(len(sample)) % MOST_UNITS
+    sums, counts = np.bincount(group, sample), np.bincount(group)
+    drawn = random.multinomial(MOST_UNITS, np.full(MOST_UNITS, 1 / MOST_UNITS), size=size)
+    means: NDArray[np.float64] = (drawn @ sums) / (drawn @ counts)
+    return means
 
 
 def paired_differences(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, trim_mean
-from ssdkd_agents.analysis import comparison, statistics
+from ssdkd_agents.analysis import comparison, resampling, statistics
 from ssdkd_agents.analysis.comparison import (
     Runs,
     interquartile_mean,
@@ -238,12 +238,41 @@ def test_how_many_resamples_are_held_at_once_changes_nothing(monkeypatch: pytest
 
 def test_more_seeds_than_are_resampled_one_by_one_have_the_interval_of_their_number() -> None:
     """In groups of seeds, an interval has the width that theory gives the mean of independent scores."""
-    values = np.random.default_rng(0).normal(0.5, 0.1, 2 * comparison.MOST_UNITS + 500)
+    values = np.random.default_rng(0).normal(0.5, 0.1, 2 * statistics.MOST_UNITS + 500)
     interval = mean_score([dict(enumerate(values.tolist()))])
     half = 1.96 * values.std() / math.sqrt(len(values))
     assert interval.mean == pytest.approx(values.mean())
     for end, expected in ((interval.low, values.mean() - half), (interval.high, values.mean() + half)):
         assert end == pytest.approx(expected, abs=0.1 * half)
+
+
+@pytest.mark.parametrize("count", [1, 6], ids=["one run", "six runs"])
+def test_many_seeds_have_the_intervals_that_resampling_one_by_one_gives(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Skewed scores with many ties, and runs that differ; the reference has half of the seeds."""
+    random = np.random.default_rng(1)
+    luck = random.exponential(1.0, 1_600).round(1)
+    runs = [dict(enumerate((luck + random.exponential(0.5, 1_600).round(1) + bias).tolist())) for bias in range(count)]
+    reference = [{seed: value * 1.5 for seed, value in run.items() if seed % 2} for run in reversed(runs)]
+    thresholds = np.array([1.0, 1.5, 2.0])
+
+    def everything() -> list[Interval]:
+        paired, profile = paired_probability_of_improvement(runs, reference), performance_profile(runs, thresholds)
+        assert paired is not None
+        shares = [Interval(*numbers) for numbers in zip(profile.share, profile.low, profile.high, strict=True)]
+        others = (mean_score(runs), interquartile_mean(runs), probability_of_improvement(runs, reference))
+        return [*others, bootstrap_mean(runs[0].values()), paired, *shares]
+
+    one_by_one = everything()
+    for module in (statistics, resampling, comparison):
+        monkeypatch.setattr(module, "MOST_UNITS", 400)
+    made = everything()
+    assert made != one_by_one
+    for many, expected in zip(made, one_by_one, strict=True):
+        width = expected.high - expected.low
+        assert many.mean == expected.mean
+        assert (many.low, many.high) == pytest.approx((expected.low, expected.high), abs=0.08 * width)
 
 
 def test_pairs_of_equal_seeds_are_those_of_looking_at_all() -> None:
