@@ -17,7 +17,6 @@ import threading
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -235,8 +234,6 @@ def _connected(address: str) -> tuple[Any, bool]:
         InvalidInputError: when Ray is missing, or there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a cluster of ours would tell its makers
-    if address not in ("auto", "local") and _has_token():  # with these Ray sends the user's token by itself
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which a cluster that asks for none does not mind
     ray = load_extra("ray", "a cluster")
     try:
         if is_ours := not ray.is_initialized():
@@ -244,16 +241,10 @@ def _connected(address: str) -> tuple[Any, bool]:
             ray.init(address=address, logging_level="warning", **own)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise InvalidInputError(
-            f"address={address!r}: no Ray cluster there ({one_line(error)[:200]}), or it asks for a token that is not "
-            "~/.ray/auth_token here; begin one with 'ray start --head', or give 'local' for one on this machine"
+            f"address={address!r}: no Ray cluster there ({one_line(error)[:200]}); begin one with 'ray start --head', "
+            "or give 'local' for one on this machine. Where it asks for a token, set RAY_AUTH_MODE=token"
         ) from error
     return ray, is_ours
-
-
-def _has_token() -> bool:
-    """Whether Ray has a token for clusters: given, or its own, which it makes whenever it begins on a machine alone."""
-    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return given or Path("~/.ray/auth_token").expanduser().is_file()
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ray.cluster_utils import Cluster
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
 from ssdkd_agents.workers import Outcome, run_jobs
 
-from ssdkd_env.cluster import Needs, RayCluster, _connected
+from ssdkd_env.cluster import Needs, RayCluster
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import WorkerDied
@@ -245,23 +244,3 @@ def test_needs_are_counted_by_node() -> None:
     assert needs.fit({"CPU": 16.0, "GPU": 1.0, "memory": 2.0**33}) == 4
     assert needs.fit({"CPU": 16.0, "memory": 2.0**33}) == 0
     assert needs.fit({"CPU": 16.0, "GPU": 8.0, "memory": 3.0 * 2**30}) == 3
-
-
-@pytest.mark.parametrize("own", ["", ".ray/auth_token"], ids=["no token", "a token"])
-@pytest.mark.parametrize("address", ["auto", "local", "head:6379"])
-def test_users_token_is_sent_to_a_head_that_is_named(
-    address: str, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in os.environ if name.startswith("RAY_AUTH")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    if own:
-        (tmp_path / own).parent.mkdir()
-        (tmp_path / own).write_text("secret")
-    modes: list[str | None] = []
-    ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: modes.append(os.environ.get("RAY_AUTH_MODE")))
-    monkeypatch.setattr("ssdkd_env.cluster.load_extra", lambda *_: ray)
-    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that the test's end puts back what is set
-    monkeypatch.delenv("RAY_AUTH_MODE")
-    _connected(address)
-    assert modes == ["token" if own and address == "head:6379" else None]

@@ -28,7 +28,7 @@ def started() -> list[str]:
     """Every command of this project in the files, with what is put behind it."""
     script = (FILES / "slurm.sh").read_text().replace("\\\n", " ")
     (behind,) = re.findall(r'-- "\$\{command\[@\]\}" (.*)', script)
-    behind = re.sub(r"\$\{SLURM_GPUS_ON_NODE:\+(.*?)\}", r"\1", behind).replace('"$address"', "head:6379")
+    behind = re.sub(r"\$\{SLURM_GPUS_ON_NODE:\+(.*?)\}", r"\1", behind)
     of_slurm = [f"{words} --minutes 5 {behind}" for words in re.findall(r"\((ssdkd .*?)\)", script)]
     of_kubernetes: list[str] = re.findall(r"exec (ssdkd .*?);", job()["entrypoint"])
     return [words.replace('"$out"', "runs/campaign") for words in (*of_slurm, *of_kubernetes)]

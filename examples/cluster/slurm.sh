@@ -32,4 +32,4 @@ address=$(getent ahostsv4 "$head" | awk 'NR == 1 { print $1 }'):6379
 # Each node starts Ray with what the job has there; the first one runs the command as well.
 srun ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus "$SLURM_CPUS_PER_TASK" ${SLURM_GPUS_ON_NODE:+--num-gpus "$SLURM_GPUS_ON_NODE"} \
-    -- "${command[@]}" --executor ray --address "$address" ${SLURM_GPUS_ON_NODE:+--gpus-per-job 0.25}
+    -- "${command[@]}" --executor ray ${SLURM_GPUS_ON_NODE:+--gpus-per-job 0.25}

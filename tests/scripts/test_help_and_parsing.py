@@ -39,6 +39,7 @@ NAMES = (
     "measure_memory",
     "measure_nyuv2",
     "measure_plans",
+    "measure_cluster",
     "measure_scaling",
     "measure_store",
     "measure_strangers",
@@ -55,6 +56,7 @@ NAMES = (
 #: Scripts with subcommands, whose arguments are a class each.
 SUBCOMMANDS = {
     "measure": ("Observations", "Overhead"),
+    "measure_cluster": ("Overhead", "Kills", "Training"),
     "measure_durability": ("Kills", "Owners", "Bits", "Disk"),
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
