@@ -39,7 +39,6 @@ NAMES = (
     "measure_memory",
     "measure_nyuv2",
     "measure_plans",
-    "measure_cluster",
     "measure_scaling",
     "measure_store",
     "measure_strangers",
