@@ -27,6 +27,7 @@ from laboratory.specimens_of_checkpoints import of_checkpoints
 from laboratory.specimens_of_data import of_data
 from laboratory.specimens_of_results import of_results
 from laboratory.specimens_of_settings import of_settings
+from laboratory.specimens_of_stores import of_stores
 from laboratory.strangers import Watched, plant, sound_runs, watch
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
@@ -54,7 +55,7 @@ def main(args: Arguments) -> None:
     """Make, read, watch."""
     check_lines_file("out", args.out)
     out = args.out.resolve()  # because commands are given in a folder of their own
-    tables = (of_settings, of_results, of_checkpoints, of_arrays, of_data)
+    tables = (of_settings, of_results, of_stores, of_checkpoints, of_arrays, of_data)
     chosen = [each for table in tables for each in table() if args.only in f"{each.kind}: {each.holds}"]
     if not chosen:
         raise InvalidInputError(f"--only {args.only!r}: no file is described so; leave it out to see them all")

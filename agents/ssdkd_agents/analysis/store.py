@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.analysis.checking import check_result, under_new_names
+from ssdkd_agents.archives import MOST_BYTES as MOST_LINES_TOGETHER
 from ssdkd_agents.archives import MOST_LINE, compressing
 from ssdkd_agents.lines import parse_lines, raw_lines
 from ssdkd_env.errors import InvalidInputError, one_line
@@ -109,8 +110,17 @@ def read_whole(path: str | Path) -> Iterator[dict[str, Any]]:
     """The lines of a store, each as it was.
 
     Raises:
-        InvalidInputError: when it is missing, or no store, or a line was changed.
+        InvalidInputError: when it is missing, or no store, or a line was changed, or there are more than a file of
+            lines may have.
     """
+    size = 0
+    for row in _read(path, [LINE]):  # before any is parsed, which takes ten times as long
+        size += len(row[LINE])
+        if size > MOST_LINES_TOGETHER:
+            raise InvalidInputError(
+                f"{path} has more than {MOST_LINES_TOGETHER:,} characters of lines, which are read whole here; export "
+                "them, and give a part"
+            )
     for number, row in enumerate(_read(path, [LINE]), start=1):
         yield from parse_lines(row[LINE].encode(), f"{path}, row {number}")
 

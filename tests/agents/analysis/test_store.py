@@ -179,6 +179,21 @@ def test_a_store_that_would_fill_the_memory_is_refused(texts: list[str], message
         read_results(store)
 
 
+def test_more_lines_than_a_file_of_them_may_have_are_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, store = tmp_path / "a.jsonl", tmp_path / "a.parquet"
+    for seed in range(3):
+        append_line(source, LINE | {"seed": seed})
+    write_store([source], store)
+    monkeypatch.setattr("ssdkd_agents.analysis.store.MOST_LINES_TOGETHER", source.stat().st_size)
+    assert len(read_results(store, whole=True)) == 3
+    monkeypatch.setattr("ssdkd_agents.analysis.store.MOST_LINES_TOGETHER", source.stat().st_size - 10)
+    with pytest.raises(InvalidInputError, match="which are read whole here; export them, and give a part"):
+        read_results(store, whole=True)
+    assert len(read_results(store)) == 3
+
+
 def test_lines_of_an_earlier_version_are_read_under_todays_names(tmp_path: Path) -> None:
     source, store = tmp_path / "a.jsonl", tmp_path / "a.parquet"
     append_line(source, LINE | {"env_kwargs": {"evaluate_every": 4}})
