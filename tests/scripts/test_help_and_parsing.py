@@ -24,6 +24,7 @@ NAMES = (
     "compare_fast_datafree",
     "compare_samplers",
     "distill",
+    "estimate_campaign",
     "evaluate_sampler",
     "export_results",
     "export_sampler",
