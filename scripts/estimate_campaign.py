@@ -5,8 +5,8 @@ Examples:
   python scripts/estimate_campaign.py --out runs/small.jsonl --pairs resnet34:resnet18 --methods ssdkd fast5 --seeds 3
 
 Nothing is trained, and no data or teachers are needed: the networks are made and their products counted; a multiply-add
-is two FLOPs. The rate is an assumption until somebody has measured it on a GPU (`measure_speed.py`). Teachers and what is
-measured on real images are left out. Runs are given to GPUs longest first. Writes a line for each method and pair.
+is two FLOPs. The rate is an assumption until somebody has measured it on a GPU (`measure_speed.py`). Teachers and what
+is measured on real images are left out. Runs are given to GPUs longest first. Writes a line for each method and pair.
 """
 
 from __future__ import annotations
