@@ -1,4 +1,7 @@
-"""A distillation in the processes that `torchrun` has started: one has the run, the others help with its student."""
+"""A distillation in the processes that `torchrun` has started: one has the run, the others help with its student.
+
+Which one a process is, and how many there are, it is told by environment variables. Alone it is the only one.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ from ssdkd_env.errors import InvalidInputError
 #: How long the others wait for the leader, whose synthesis and measurements are its own. PyTorch's ten minutes are
 #: less than a round of large images.
 PATIENCE = timedelta(days=7)
+#: What `torchrun` tells each process that it starts. Other launchers set the same.
+_SET = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,10 @@ def joined() -> Iterator[Leading | None]:
     Raises:
         InvalidInputError: when there are fewer GPUs than processes that would each have one.
     """
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if count == 1:
+    if not all(name in os.environ for name in _SET) or (count := int(os.environ["WORLD_SIZE"])) == 1:
         yield Leading(1)
         return
+    rank = int(os.environ["RANK"])
     backend = "gloo"
     if torch.cuda.is_available():
         if _local_rank() >= torch.cuda.device_count():
