@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ssdkd_agents.distilling import together
+import torch
 from ssdkd_agents.distilling.together import joined
 
 from ssdkd_env.errors import InvalidInputError
@@ -33,7 +33,7 @@ def test_a_group_of_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(together.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InvalidInputError, match="process 1 of this machine has no GPU: there are 1; give torchrun"):
         joined().__enter__()
