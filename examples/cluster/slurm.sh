@@ -23,13 +23,15 @@ else
     command=(ssdkd benchmark --out "$out" --suite methods --seeds 20)
 fi
 if [ $# -eq 0 ] && end=$(date --date "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %e)" +%s 2> /dev/null); then
-    command+=(--minutes $(((end - $(date +%s)) / 60 - 5)))
+    minutes=$(((end - $(date +%s)) / 60 - 5))
+    command+=(--minutes $((minutes > 1 ? minutes : 1)))
 fi
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head --lines=1)
-address=$(getent ahostsv4 "$head" | awk 'NR == 1 { print $1 }'):6379
+# This script runs on the first node, whose own name may stand for its loopback there.
+address=$(hostname --all-ip-addresses | awk '{ print $1 }'):6379
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 # seconds that nodes have to import Ray from a shared disk
 
 # Each node starts Ray with what the job has there; the first one runs the command as well.
-srun ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
+srun --cpus-per-task "$SLURM_CPUS_PER_TASK" ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus "$SLURM_CPUS_PER_TASK" ${SLURM_GPUS_ON_NODE:+--num-gpus "$SLURM_GPUS_ON_NODE"} \
     -- "${command[@]}" --executor ray ${SLURM_GPUS_ON_NODE:+--gpus-per-job 0.25}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
 from types import TracebackType
 from typing import Any
 
@@ -51,16 +50,18 @@ class LocalCluster:
             self._nodes.append(self._cluster.add_node(num_cpus=1))
         self._cluster.wait_for_nodes()
 
-    def workers(self) -> list[int]:
-        """Processes of workers that have begun."""
-        processes = psutil.process_iter(["cmdline"])
-        return [each.pid for each in processes if " ".join(each.info["cmdline"] or ()).startswith(TITLE)]
+    def workers(self) -> list[psutil.Process]:
+        """Workers that have begun, on this cluster and no other."""
+        return [each for each in psutil.Process().children(recursive=True) if _title(each).startswith(TITLE)]
 
     def kill_worker(self) -> bool:
         """Kill one with SIGKILL; false where there is none."""
         found = self.workers()
-        if found:
-            os.kill(self._random.choice(found), signal.SIGKILL)
+        try:
+            if found:
+                self._random.choice(found).kill()
+        except psutil.NoSuchProcess:  # it has ended meanwhile
+            return False
         return bool(found)
 
     def kill_node(self) -> bool:
@@ -71,3 +72,10 @@ class LocalCluster:
         self._cluster.remove_node(doomed, allow_graceful=False)
         self.refill()
         return True
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""

@@ -6,8 +6,10 @@ their gradients. Synthesis, buffer and sampling are the leader's alone, and know
 
 With BatchNorm's statistics taken over all shares, R processes of batch B do what one of batch R·B does, but for
 rounding and for layers that draw random numbers, such as dropout. A layer of another kind that looks at a whole
-minibatch sees its share. `torch.nn.SyncBatchNorm` refuses tensors of a CPU; `SharedBatchNorm` computes the same on any
-device, so that what the tests see is what a cluster runs.
+minibatch sees its share, and so does a BatchNorm that its network holds where PyTorch does not see it. The student has
+to use the same layers for every minibatch.
+`torch.nn.SyncBatchNorm` refuses tensors of a CPU; `SharedBatchNorm` computes the same on any device, so that what the
+tests see is what a cluster runs.
 
 The leader sends the student's state anew with each piece of work: whatever it has loaded or undone meanwhile holds.
 """
@@ -18,6 +20,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -28,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ssdkd_env import ranges
 from ssdkd_env.distillation.student import Share, StudentTrainer
 from ssdkd_env.distillation.work import LayerRandom, TrainingWork, Work, helped_by
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.executors import WorkerDied
 
 #: Layers whose statistics are shared.
@@ -50,6 +53,7 @@ class SharedBatchNorm(_BatchNorm):
         self.weight, self.bias = layer.weight, layer.bias
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
         self.num_batches_tracked = layer.num_batches_tracked
+        self.__dict__.update({name: hooks for name, hooks in vars(layer).items() if "_hooks" in name})
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions will do."""
@@ -106,16 +110,60 @@ def _sum_of_all(tensor: Tensor) -> Tensor:
 
 
 def with_shared_statistics(student: nn.Module) -> nn.Module:
-    """A network with the student's own parameters and buffers, whose BatchNorm layers are `SharedBatchNorm`."""
+    """A network with the student's own parameters and buffers, whose BatchNorm layers are `SharedBatchNorm`.
+
+    Raises:
+        InvalidInputError: when the student cannot be copied.
+    """
     own = {id(tensor): tensor for tensor in (*student.parameters(), *student.buffers())}
-    twin = copy.deepcopy(student, dict(own))
-    if type(twin) in _KINDS:
-        return SharedBatchNorm(twin)  # type: ignore[arg-type]
+    try:
+        twin = copy.deepcopy(student, dict(own))
+    except Exception as error:  # whatever a module of the user's own raises
+        raise InvalidInputError(
+            f"student: a network that cannot be copied ({one_line(error)}) cannot be trained by several processes; use "
+            "one, or torch.nn.utils.parametrizations"
+        ) from error
+    shared: dict[int, nn.Module] = {}
+
+    def replacement(layer: nn.Module | None) -> nn.Module | None:
+        if type(layer) not in _KINDS:
+            return layer
+        return shared.setdefault(id(layer), SharedBatchNorm(layer))  # type: ignore[arg-type]
+
     for module in list(twin.modules()):
-        for name, layer in module.named_children():
-            if type(layer) in _KINDS:
-                setattr(module, name, SharedBatchNorm(layer))  # type: ignore[arg-type]
-    return twin
+        for name, layer in module._modules.items():  # also where it is registered a second time
+            module._modules[name] = replacement(layer)
+    made = replacement(twin)
+    assert made is not None
+    return made
+
+
+class Channel:
+    """What the leader tells the others, over their CPUs. Made in all processes of the group at the same time.
+
+    Args:
+        patience: how long the others wait for the next message, while the leader does something else.
+    """
+
+    def __init__(self, patience: timedelta) -> None:
+        self._group = distributed.new_group(backend="gloo", timeout=patience)
+
+    def send(self, message: Any) -> None:
+        """Send the others an object, from the leader."""
+        distributed.broadcast_object_list([message], src=0, group=self._group, device=_CPU)
+
+    def receive(self) -> Any:
+        """What the leader sends next.
+
+        Raises:
+            WorkerDied: when it has ended meanwhile.
+        """
+        messages: list[Any] = [None]
+        try:
+            distributed.broadcast_object_list(messages, src=0, group=self._group, device=_CPU)
+        except RuntimeError as error:  # what a closed connection is, by gloo
+            raise WorkerDied(f"process {distributed.get_rank()} has lost the first one, which had the run") from error
+        return messages[0]
 
 
 @dataclass(frozen=True)
@@ -150,13 +198,14 @@ class Replica:
         self.trainer = trainer
         self._share = Share(distributed.get_rank(), distributed.get_world_size())
         self._twin = with_shared_statistics(trainer.student)
-        self._forward = trainer.execution.of(DistributedDataParallel(self._twin))
+        # Of a static graph some parameters may go without use.
+        self._forward = trainer.execution.of(DistributedDataParallel(self._twin, static_graph=True))
 
     def train(
         self, images: Tensor, draws: Tensor, weights: Tensor, learning_rate: float, random: LayerRandom
     ) -> Tensor:
         """As `StudentTrainer.train`, with the others; gives the sum of the losses of all, in each of them."""
-        self._twin.train()
+        self._begin()
         update, alone = self.trainer.update, self.trainer.update.forward
         update.forward = self._forward
         try:
@@ -164,8 +213,32 @@ class Replica:
                 loss = self.trainer.train(images, draws, weights, learning_rate, self._share)
         finally:
             update.forward = alone
+        self._end()
         distributed.all_reduce(loss)
         return loss
+
+    def _begin(self) -> None:
+        """Have the twin's layers train that the student would train: some networks keep BatchNorm from it."""
+        self.trainer.student.train()
+        for module, own in self._pairs():
+            module.training = own.training
+            for name, buffer in own._buffers.items():
+                module._buffers[name] = buffer
+
+    @torch.no_grad()
+    def _end(self) -> None:
+        """Give the student the buffers that the twin has put others in the place of."""
+        for module, own in self._pairs():
+            for name, buffer in module._buffers.items():
+                kept = own._buffers[name]
+                if buffer is not kept and buffer is not None and kept is not None:
+                    kept.copy_(buffer)
+
+    def _pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Each module of the twin, and the student's in its place."""
+        twins, own = (net.named_modules(remove_duplicate=False) for net in (self._twin, self.trainer.student))
+        for (_, module), (_, other) in zip(twins, own, strict=True):
+            yield module, other
 
 
 class Leader:
@@ -174,18 +247,19 @@ class Leader:
     Args:
         trainer: of the student. Work of other trainers is done by the leader alone.
         batch_size: images in each of its minibatches.
+        channel: to the others.
 
     Raises:
         InvalidInputError: when the trainer compiles its networks, or has fewer images than there are processes.
     """
 
-    def __init__(self, trainer: StudentTrainer, batch_size: int) -> None:
+    def __init__(self, trainer: StudentTrainer, batch_size: int, channel: Channel) -> None:
         if trainer.execution.compiler:
             raise InvalidInputError("backend='compiled': a student on several devices is not compiled; use 'fast'")
         processes = distributed.get_world_size()
         if batch_size < processes:
             raise InvalidInputError(f"minibatches of {batch_size} cannot be shared by {processes} processes; use fewer")
-        self._trainer = trainer
+        self._trainer, self._channel = trainer, channel
         self._replica: Replica | None = None
 
     @contextmanager
@@ -196,7 +270,7 @@ class Leader:
         """
         with helped_by(self._do):
             yield
-        send(None)
+        self._channel.send(None)
 
     def _do(self, work: Work[Any]) -> Any:
         with ranges.phase(work.name):
@@ -206,7 +280,7 @@ class Leader:
 
     def _train(self, work: TrainingWork) -> Tensor:
         trainer = self._trainer
-        send(
+        self._channel.send(
             _Piece(
                 work.images.shape,
                 work.draws.shape,
@@ -224,15 +298,19 @@ class Leader:
         return self._replica.train(work.images, work.draws, work.weights, work.learning_rate, work.random)
 
 
-def follow(trainer: StudentTrainer, device: torch.device) -> None:
+def follow(trainer: StudentTrainer, device: torch.device, channel: Channel) -> None:
     """Help the leader with every piece of its work until it says that there is no more.
 
     Args:
         trainer: equal to the leader's.
         device: of this process.
+        channel: from the leader.
+
+    Raises:
+        WorkerDied: when the leader has ended without a word.
     """
     replica: Replica | None = None
-    while (piece := receive()) is not None:
+    while (piece := channel.receive()) is not None:
         shape, dtype = piece.weights
         images = torch.empty(piece.images, dtype=torch.uint8, device=device)
         draws = torch.empty(piece.draws, dtype=torch.int64, device=device)
@@ -244,25 +322,6 @@ def follow(trainer: StudentTrainer, device: torch.device) -> None:
         if replica is None:
             replica = Replica(trainer)
         replica.train(images, draws, weights, piece.learning_rate, LayerRandom(piece.seed, device))
-
-
-def send(message: Any) -> None:
-    """Send the others of the group an object, from the leader."""
-    distributed.broadcast_object_list([message], src=0, device=_CPU)
-
-
-def receive() -> Any:
-    """What the leader sends; the others wait here while it does something else.
-
-    Raises:
-        WorkerDied: when it has ended meanwhile.
-    """
-    messages: list[Any] = [None]
-    try:
-        distributed.broadcast_object_list(messages, src=0, device=_CPU)
-    except RuntimeError as error:  # what a closed connection is, by gloo
-        raise WorkerDied(f"process {distributed.get_rank()} has lost the first one, which had the run") from error
-    return messages[0]
 
 
 def _on_cpu(state: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
 from ssdkd_env.distillation.augmentation import Normalize
-from ssdkd_env.distillation.data_parallel import Leader, follow
+from ssdkd_env.distillation.data_parallel import Channel, Leader, follow, with_shared_statistics
 from ssdkd_env.distillation.execution import Execution
 from ssdkd_env.distillation.methods import make_method
 from ssdkd_env.distillation.student import StudentSettings, StudentTrainer
@@ -28,16 +28,49 @@ CPU = torch.device("cpu")
 CLASSES = 4
 
 
-def network(seed: int, dense: bool) -> nn.Module:
+class Odd(nn.Module):
+    """A layer twice, one that is kept from training, a buffer that is replaced, a parameter without use, a hook."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d(4)
+        norm.register_forward_hook(lambda layer, inputs, output: 2 * output)
+        first, second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.layers = nn.Sequential(first, norm, nn.ReLU(), second, norm, nn.ReLU())
+        self.frozen, self.head = nn.BatchNorm2d(4), nn.Linear(4, CLASSES)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def train(self, mode: bool = True) -> Odd:
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen = self.seen + self.training
+        logits: Tensor = self.head(self.frozen(self.layers(images)).mean((2, 3)))
+        return logits
+
+
+STUDENTS: dict[str, Callable[[], nn.Module]] = {
+    "convnet": lambda: ConvNet(CLASSES, 1, (4, 6)),
+    "dense": lambda: DenseNet(CLASSES),
+    "odd": Odd,
+}
+
+
+def network(seed: int, name: str) -> nn.Module:
     torch.manual_seed(seed)
-    return DenseNet(CLASSES) if dense else ConvNet(CLASSES, 1, (4, 6))
+    return STUDENTS[name]()
 
 
-def make_trainer(dense: bool = False, plain: bool = False, compiler: str = "") -> StudentTrainer:
+def make_trainer(student: str = "convnet", plain: bool = False, compiler: str = "") -> StudentTrainer:
     """In double precision, in which rounding is far below what a wrong share would do."""
     return StudentTrainer(
-        network(1, dense).double(),
-        network(2, dense).double().eval().requires_grad_(False),
+        network(1, student).double(),
+        network(2, student).double().eval().requires_grad_(False),
         StudentSettings(lr=0.1, weight_decay=1e-2),
         replace(make_method("ssdkd"), temperature=4.0),
         normalize=Normalize((0.4,), (0.3,), CPU),
@@ -77,16 +110,17 @@ def group(place: str, rank: int, count: int) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def member(rank: int, folder: str, count: int, dense: bool, plain: bool, batch_size: int) -> None:
+def member(rank: int, folder: str, count: int, student: str, plain: bool, batch_size: int) -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    trainer = make_trainer(dense, plain)
+    trainer = make_trainer(student, plain)
     with group(f"{folder}/meeting", rank, count):
+        channel = Channel(timedelta(seconds=60))
         if rank:
             torch.nn.init.zeros_(next(trainer.student.parameters()))  # whatever it is: the leader's counts
-            follow(trainer, CPU)
+            follow(trainer, CPU, channel)
         else:
-            with Leader(trainer, batch_size).leading():
+            with Leader(trainer, batch_size, channel).leading():
                 made = train_twice(trainer, batch_size)
             torch.save(made, f"{folder}/made.pt")
 
@@ -100,22 +134,37 @@ def in_double() -> Iterator[None]:
 
 @pytest.mark.usefixtures("in_double")
 @pytest.mark.parametrize(
-    ("count", "dense", "plain", "batch_size"),
-    [(2, False, False, 8), (2, True, False, 4), (2, False, True, 4), (3, False, False, 7)],
-    ids=["halves", "dense", "reference", "unequal thirds"],
+    ("count", "student", "plain", "batch_size"),
+    [
+        (2, "convnet", False, 8),
+        (2, "dense", False, 4),
+        (2, "convnet", True, 4),
+        (3, "convnet", False, 7),
+        (2, "odd", False, 8),
+    ],
+    ids=["halves", "dense", "reference", "unequal thirds", "odd"],
 )
 def test_processes_with_shares_of_a_minibatch_do_what_one_with_the_whole_does(
-    tmp_path: Path, count: int, dense: bool, plain: bool, batch_size: int
+    tmp_path: Path, count: int, student: str, plain: bool, batch_size: int
 ) -> None:
-    spawn(member, (str(tmp_path), count, dense, plain, batch_size), nprocs=count)
+    spawn(member, (str(tmp_path), count, student, plain, batch_size), nprocs=count)
     shared = torch.load(tmp_path / "made.pt", weights_only=True)
-    alone = train_twice(make_trainer(dense, plain), batch_size)
+    alone = train_twice(make_trainer(student, plain), batch_size)
     torch.testing.assert_close(shared, alone, rtol=1e-9, atol=1e-11)
 
 
 def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "get_world_size", lambda: 4)
+    channel: Any = None
     with pytest.raises(InvalidInputError, match="minibatches of 3 cannot be shared by 4 processes"):
-        Leader(make_trainer(), 3)
+        Leader(make_trainer(), 3, channel)
     with pytest.raises(InvalidInputError, match=r"backend='compiled'.*use 'fast'"):
-        Leader(make_trainer(compiler="eager"), 4)
+        Leader(make_trainer(compiler="eager"), 4, channel)
+
+
+def test_a_student_that_has_no_copy_is_refused() -> None:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        layer = nn.utils.weight_norm(nn.Linear(2, 2))
+    layer(torch.zeros(1, 2)).sum().backward()
+    with pytest.raises(InvalidInputError, match=r"student: a network that cannot be copied \(.*use one, or torch"):
+        with_shared_statistics(layer)

@@ -11,11 +11,15 @@ from pathlib import Path
 
 from ssdkd_agents.lines import read_lines
 
-from tests.scripts.commands import BUDGET, ROOT, Result, environment, in_process_of_its_own
+from tests.scripts.commands import BUDGET, ROOT, SIZES, Result, environment, in_process_of_its_own
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "scripts/distill.py"]
 #: Seconds that any of this may take, on a busy machine.
 LONGEST = 200
+#: What a set of instances leaves to choose.
+INSTANCE_BUDGET = tuple(
+    word for name in ("student-steps", "batch-size") for word in (f"--budget.{name}", str(SIZES[name]))
+)
 #: Bytes of curves that begin after the first picture.
 SOME = 20_000
 
@@ -25,7 +29,7 @@ def written(folder: Path) -> int:
 
 
 def together(*arguments: object, interrupted: Path | None = None) -> Result:
-    """Run to the end; or press Ctrl-C, for all processes as a terminal does, once a folder has some curves."""
+    """Run to the end; or press Ctrl-C, as a terminal does, once a folder has some curves."""
     process = subprocess.Popen(
         [*TORCHRUN, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -71,6 +75,13 @@ def test_what_is_refused_is_said_once(tmp_path: Path) -> None:
     result = together("--out", tmp_path / "out", *BUDGET, "--budget.batch-size", "1")
     assert "minibatches of 1 cannot be shared by 2 processes" in result.stderr
     assert "[rank" not in result.stderr
+
+
+def test_an_episode_of_an_instance_is_shared(tmp_path: Path) -> None:
+    result = together("--out", tmp_path / "out", "--instances", "digits-train", "--seed", "1", *INSTANCE_BUDGET)
+    assert result.code == 0, result.stderr
+    (line,) = read_lines(tmp_path / "out" / "results.jsonl")
+    assert line["final"]["instance"] > 0
 
 
 def test_interrupted_it_goes_on_with_any_number_of_processes(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdkd_agents.analysis.resampling import (
+    BINS,
     Drawn,
     FloatArray,
     IntArray,
+    resampled_bins,
     resampled_means,
     resamples,
     share,
@@ -32,11 +34,8 @@ from ssdkd_agents.analysis.statistics import FEWEST, MOST_UNITS, Interval, resam
 
 #: Evaluation seed → score, for each training run.
 Runs: TypeAlias = Sequence[Mapping[int, float]]
-#: From (n,) ascending values and (B, n) how often each occurs: (B,), NaN where nothing occurs.
+#: From (n,) ascending values, or (B, n), and (B, n) how often each occurs: (B,), NaN where nothing occurs.
 Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
-#: From (n,) ascending values (n,) others, whose mean is the statistic and changes as it does, but for what is of the
-#: order of 1/n: each value's influence on it (Huber 1981, *Robust statistics*, chapters 1 and 3).
-Linearized: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,6 @@ class _Sample:
         self.run_count = len(runs)
         self.run: IntArray = np.array([row[1] for row in rows], dtype=np.int64)
         self.seed: IntArray = np.array([row[2] for row in rows], dtype=np.int64)
-
         seeds, place = np.unique(self.seed, return_inverse=True)
         self.drawn: tuple[Drawn, Drawn] = (self.run_count, self.run), (len(seeds), place)
         self.is_large = len(seeds) > MOST_UNITS
@@ -80,7 +78,7 @@ class _Sample:
             return None
         return self.run if 1 < self.run_count < FEWEST else self.seed
 
-    def interval(self, statistic: Statistic, linearized: Linearized, confidence: float, seed: int) -> Interval:
+    def interval(self, statistic: Statistic, confidence: float, seed: int) -> Interval:
         """A statistic of the scores, with its interval, or else with that of each run or seed."""
 
         def of(values: FloatArray) -> float:
@@ -91,10 +89,12 @@ class _Sample:
             return Interval.of_few(of(self.values), (of(self.values[few == unit]) for unit in np.unique(few)))
         random = np.random.default_rng(seed)
         if self.is_large:
-            resampled = resampled_means(linearized(self.values), random, *self.drawn)
+            equal = np.arange(len(self.values)) * BINS // len(self.values)
+            parts = resampled_bins(equal, self.values, random, *self.drawn)
         else:
-            parts = self.resamples(random, resamples_at_once(len(self.values)))
-            resampled = np.concatenate([statistic(self.values, weights) for weights in parts])
+            every = self.resamples(random, resamples_at_once(len(self.values)))
+            parts = ((weights, self.values) for weights in every)
+        resampled = np.concatenate([statistic(values, weights) for weights, values in parts])
         return _interval(of(self.values), resampled, confidence)
 
 
@@ -104,14 +104,14 @@ def interquartile_mean(runs: Runs, confidence: float = 0.95, seed: int = 0) -> I
     Raises:
         ValueError: when there is no score.
     """
-    return _Sample(runs).interval(weighted_interquartile_mean, _middle, confidence, seed)
+    return _Sample(runs).interval(weighted_interquartile_mean, confidence, seed)
 
 
 def weighted_interquartile_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
     """`scipy.stats.trim_mean(·, 0.25)` of values that occur several times.
 
     Args:
-        values: (n,) ascending.
+        values: (n,) ascending, or (B, n) of which each is the mean of a bin.
         weights: (B, n) how often each occurs.
 
     Returns:
@@ -121,16 +121,7 @@ def weighted_interquartile_mean(values: FloatArray, weights: FloatArray) -> Floa
     total = ends[:, -1:]
     cut = total // 4
     kept = np.clip(np.minimum(ends, total - cut) - np.maximum(ends - weights, cut), 0.0, None)
-    return share(kept @ values, kept.sum(axis=1))
-
-
-def _middle(values: FloatArray) -> FloatArray:
-    """The influence on a mean without the lowest and the highest quarter: values beyond these count as their ends."""
-    cut = len(values) // 4
-    held = np.clip(values, values[cut], values[len(values) - 1 - cut])
-    mean = weighted_interquartile_mean(values, np.ones((1, len(values))))[0]
-    influence: FloatArray = mean + 2.0 * (held - held.mean())
-    return influence
+    return share(_sum(values, kept), kept.sum(axis=1))
 
 
 def mean_score(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -139,15 +130,16 @@ def mean_score(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
     Raises:
         ValueError: when there is no score.
     """
-    return _Sample(runs).interval(_weighted_mean, _themselves, confidence, seed)
+    return _Sample(runs).interval(_weighted_mean, confidence, seed)
 
 
 def _weighted_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
-    return share(weights @ values, weights.sum(axis=1))
+    return share(_sum(values, weights), weights.sum(axis=1))
 
 
-def _themselves(values: FloatArray) -> FloatArray:
-    return values
+def _sum(values: FloatArray, weights: FloatArray) -> FloatArray:
+    total: FloatArray = weights @ values if values.ndim == 1 else (weights * values).sum(axis=1)
+    return total
 
 
 def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -163,19 +155,34 @@ def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 
     estimate = float((below + through).mean() / (2 * len(second.values)))
     if first.few() is not None or second.few() is not None:
         return Interval.of_few(estimate)
-    random, step = np.random.default_rng(seed), resamples_at_once(len(first.values) + len(second.values))
     if first.is_large or second.is_large:
-        lower, up_to = (np.searchsorted(first.values, second.values, side) for side in ("left", "right"))
-        winning = (below + through) / (2 * len(second.values))  # against all of the reference's
-        beaten = 1 - (lower + up_to) / (2 * len(first.values))  # by all of ours
-        ours, theirs = resampled_means(winning, random, *first.drawn), resampled_means(beaten, random, *second.drawn)
-        return _interval(estimate, ours + theirs - estimate, confidence)
+        return _interval(estimate, _resampled_improvement(first, second, estimate, seed), confidence)
+    random, step = np.random.default_rng(seed), resamples_at_once(len(first.values) + len(second.values))
     shares = []
     for ours, theirs in zip(first.resamples(random, step), second.resamples(random, step), strict=True):
         up_to = np.pad(theirs.cumsum(axis=1), ((0, 0), (1, 0)))  # of the reference's scores, how many are lower
         won = (ours * (up_to[:, below] + up_to[:, through])).sum(axis=1) / 2
         shares.append(share(won, ours.sum(axis=1) * theirs.sum(axis=1)))
     return _interval(estimate, np.concatenate(shares), confidence)
+
+
+def _resampled_improvement(first: _Sample, second: _Sample, estimate: float, seed: int) -> FloatArray:
+    """The same of many scores. Those of one bin count as equal, which moves all by what it moves the estimate."""
+    edges = np.unique(np.quantile(np.concatenate([first.values, second.values]), np.arange(1, BINS) / BINS))
+    places = [np.searchsorted(edges, each.values, side="right") for each in (first, second)]
+
+    def won(ours: FloatArray, theirs: FloatArray) -> FloatArray:
+        lower = theirs.cumsum(axis=1) - theirs / 2
+        return share((ours * lower).sum(axis=1), ours.sum(axis=1) * theirs.sum(axis=1))
+
+    random = np.random.default_rng(seed)
+    counts = [
+        np.concatenate([part for part, _ in resampled_bins(place, each.values, random, *each.drawn)])
+        for place, each in zip(places, (first, second), strict=True)
+    ]
+    (moved,) = won(*(np.bincount(place, minlength=BINS)[None].astype(np.float64) for place in places))
+    shares: FloatArray = np.clip(won(counts[0], counts[1]) + estimate - moved, 0.0, 1.0)
+    return shares
 
 
 def paired_probability_of_improvement(

@@ -1,8 +1,8 @@
 """Resamples of what scores belong to: training runs and evaluation seeds, each drawn by itself with replacement.
 
-More than `MOST_UNITS` seeds are in as many groups, each a sample of all of them, whose resampling has the same width. A
-mean then needs the sums of the groups alone, so that a million scores cost what a few thousand do; statistics that are
-no means are linearised (see `comparison`).
+More than `MOST_UNITS` seeds are in as many groups at random, each a sample of all of them, whose resampling has the
+same width. Scores of one run and group are then there equally often, so that a million scores cost little more than a
+few thousand: a mean needs their sums alone, and a statistic of ranks how many of them are in each of `BINS` bins.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 #: Number of things that are drawn from, and to which of them each score belongs.
 Drawn: TypeAlias = tuple[int, "IntArray | NDArray[np.intp]"]
+#: Bins of scores in ascending order; within one they count as equal.
+BINS = 400
 
 
 def share(part: FloatArray, whole: FloatArray) -> FloatArray:
@@ -31,24 +33,56 @@ def share(part: FloatArray, whole: FloatArray) -> FloatArray:
     return quotient
 
 
+def in_cells(random: np.random.Generator, *drawn: Drawn) -> tuple[NDArray[np.intp], list[Drawn]]:
+    """Scores that are always there together are of one cell.
+
+    Args:
+        random: what groups are drawn from.
+        drawn: as of `resamples`, but of any count.
+
+    Returns:
+        The cell of each score, and what is drawn, with what each cell belongs to.
+    """
+    counts = tuple(min(count, MOST_UNITS) for count, _ in drawn)
+    units = [random.permutation(count)[place] % MOST_UNITS if count > MOST_UNITS else place for count, place in drawn]
+    cells, cell = np.unique(np.ravel_multi_index(units, counts), return_inverse=True)
+    return cell, list(zip(counts, np.unravel_index(cells, counts), strict=True))
+
+
 def resampled_means(values: FloatArray | NDArray[np.bool_], random: np.random.Generator, *drawn: Drawn) -> FloatArray:
     """Means of values (n,) or (n, T) in each resample: (B,) or (B, T), NaN where nothing occurs.
 
     Args:
         values: of each score.
         random: what is drawn from.
-        drawn: as of `resamples`.
+        drawn: as of `in_cells`.
     """
-    shape = tuple(min(count, MOST_UNITS) for count, _ in drawn)
-    key = np.ravel_multi_index([place % MOST_UNITS for _, place in drawn], shape)
-    cells, cell = np.unique(key, return_inverse=True)  # scores that are always there together
+    cell, cells = in_cells(random, *drawn)
     counts = np.bincount(cell).astype(np.float64)
-    columns = values.reshape(len(values), -1).T
-    sums = np.stack([np.bincount(cell, column) for column in columns], axis=1)
-    places = zip((count for count, _ in drawn), np.unravel_index(cells, shape), strict=True)
-    parts = resamples(random, resamples_at_once(len(cells)), *places)
+    sums = np.stack([np.bincount(cell, column) for column in values.reshape(len(values), -1).T], axis=1)
+    parts = resamples(random, resamples_at_once(len(counts)), *cells)
     means = np.concatenate([share(weights @ sums, (weights @ counts)[:, None]) for weights in parts])
     return means if values.ndim > 1 else means[:, 0]
+
+
+def resampled_bins(
+    places: NDArray[np.intp], values: FloatArray, random: np.random.Generator, *drawn: Drawn
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """How many scores are in each bin in each resample, and their mean: two of (part of B, `BINS`) at a time.
+
+    Args:
+        places: (n,) the bin of each score, below `BINS`.
+        values: (n,) the scores.
+        random: what is drawn from.
+        drawn: as of `in_cells`.
+    """
+    cell, cells = in_cells(random, *drawn)
+    shape = cell.max() + 1, BINS
+    at = np.ravel_multi_index((cell, places), shape)
+    counts, sums = (np.bincount(at, each, math.prod(shape)).reshape(shape) for each in (None, values))
+    for weights in resamples(random, resamples_at_once(len(counts)), *cells):
+        occurring = weights @ counts
+        yield occurring, (weights @ sums) / np.maximum(occurring, 1.0)
 
 
 def resamples(random: np.random.Generator, step: int, *drawn: Drawn) -> Iterator[FloatArray]:
@@ -57,10 +91,10 @@ def resamples(random: np.random.Generator, step: int, *drawn: Drawn) -> Iterator
     Args:
         random: what is drawn from.
         step: resamples at once.
-        drawn: how many things are drawn from, and to which of them each score belongs; a score is there as often as
-            all of its things together.
+        drawn: how many things are drawn from, at most `MOST_UNITS`, and to which of them each score belongs; a score
+            is there as often as all of its things together.
     """
-    draws = [(_draws(random, min(count, MOST_UNITS)), place % MOST_UNITS) for count, place in drawn]
+    draws = [(_draws(random, count), place) for count, place in drawn]
     for first in range(0, BOOTSTRAP_RESAMPLES, step):
         weights = [counts[first : first + step][:, place].astype(np.float64) for counts, place in draws]
         yield math.prod(weights[1:], start=weights[0])

@@ -80,21 +80,19 @@ def bootstrap_mean(values: Iterable[float], confidence: float = 0.95, seed: int 
         return Interval.of_few(float(sample.mean()), sample.tolist())
     random, step = np.random.default_rng(seed), resamples_at_once(min(len(sample), MOST_UNITS))
     sizes = [min(step, BOOTSTRAP_RESAMPLES - first) for first in range(0, BOOTSTRAP_RESAMPLES, step)]
-    resample = _grouped_means if len(sample) > MOST_UNITS else _means
-    resamples = np.concatenate([resample(sample, size, random) for size in sizes])
+    if len(sample) > MOST_UNITS:
+        group = random.permutation(len(sample)) % MOST_UNITS
+        resamples = np.concatenate([_grouped_means(sample, group, size, random) for size in sizes])
+    else:
+        resamples = np.concatenate([random.choice(sample, (size, len(sample))).mean(axis=1) for size in sizes])
     low, high = np.quantile(resamples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(sample.mean()), float(low), float(high))
 
 
-def _means(sample: NDArray[np.float64], size: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """Means of so many resamples."""
-    means: NDArray[np.float64] = random.choice(sample, (size, len(sample))).mean(axis=1)
-    return means
-
-
-def _grouped_means(sample: NDArray[np.float64], size: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """The same of groups of values."""
-    group = np.arange(len(sample)) % MOST_UNITS
+def _grouped_means(
+    sample: NDArray[np.float64], group: NDArray[np.int64], size: int, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """Means of so many resamples of groups of values."""
     sums, counts = np.bincount(group, sample), np.bincount(group)
     drawn = random.multinomial(MOST_UNITS, np.full(MOST_UNITS, 1 / MOST_UNITS), size=size)
     means: NDArray[np.float64] = (drawn @ sums) / (drawn @ counts)

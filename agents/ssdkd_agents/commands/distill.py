@@ -88,11 +88,11 @@ class Arguments(Plugins):
 
 def main(args: Arguments) -> None:
     """Do what the command line says, or help whoever does."""
-    with joined() as leading:
-        if leading is None:
-            help_the_leader()
+    with joined() as side:
+        if isinstance(side, Leading):
+            _distil(args, side)
         else:
-            _distil(args, leading)
+            help_the_leader(side)
 
 
 def _distil(args: Arguments, leading: Leading) -> None:

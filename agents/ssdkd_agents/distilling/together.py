@@ -17,11 +17,11 @@ import torch
 from torch import distributed
 
 from ssdkd_env.distillation import DistillationRun
-from ssdkd_env.distillation.data_parallel import Leader, follow, receive, send
+from ssdkd_env.distillation.data_parallel import Channel, Leader, follow
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 
-#: How long the others wait for the leader, whose synthesis and measurements are its own. PyTorch's ten minutes are
+#: How long the others wait for the leader, whose synthesis and measurements are its own. PyTorch's half hour may be
 #: less than a round of large images.
 PATIENCE = timedelta(days=7)
 #: What `torchrun` tells each process that it starts. Other launchers set the same.
@@ -34,26 +34,28 @@ class _Description:
 
     Attributes:
         settings: of its environment.
+        instance: which of the environment's tasks its episode plays.
         seed: of its run.
         device: its type.
-        digest: of its teacher.
+        identity: of the task.
     """
 
     settings: dict[str, Any]
+    instance: int
     seed: int
     device: str
-    digest: str
+    identity: str
 
 
 class Leading:
     """The leader's side, whether there are others or not.
 
     Args:
-        count: of all processes.
+        channel: to the others; None where there are none.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count, self._awaited = count, count > 1
+    def __init__(self, channel: Channel | None = None) -> None:
+        self._channel, self._awaited = channel, channel is not None
 
     @contextmanager
     def sharing(self, env: SSDKDEnv) -> Iterator[None]:
@@ -64,33 +66,35 @@ class Leading:
         """
         run = env.run
         assert run is not None
-        if self._count == 1:
+        if self._channel is None:
             yield
             return
         if run.device.type == "cuda" and run.device.index != _local_rank():
             raise InvalidInputError(f"device={str(run.device)!r}: each process has a GPU of its own; leave it out")
-        leader = Leader(run.trainer, env.budget.batch_size)
-        settings = replace(env.settings, precision=run.precision.name)
-        send(_Description(asdict(settings), run.seed, run.device.type, env.task.teacher_digest()))
+        leader = Leader(run.trainer, env.budget.batch_size, self._channel)
+        settings = asdict(replace(env.settings, precision=run.precision.name))
+        index = env.instances.index
+        identity = repr(env.instances.tasks[index].identity())
+        self._channel.send(_Description(settings, index, run.seed, run.device.type, identity))
         with leader.leading():
             yield
         self._awaited = False
 
     def end(self) -> None:
         """Let the others go, where nothing was shared."""
-        if self._awaited:
-            send(None)
+        if self._channel is not None and self._awaited:
+            self._channel.send(None)
 
 
 @contextmanager
-def joined() -> Iterator[Leading | None]:
-    """Join the others that `torchrun` has started, if it has; gives the leader's side, or None to those that help.
+def joined() -> Iterator[Leading | Channel]:
+    """Join the others that `torchrun` has started, if it has; gives the leader's side, or a channel to those that help.
 
     Raises:
         InvalidInputError: when there are fewer GPUs than processes that would each have one.
     """
-    if not all(name in os.environ for name in _SET) or (count := int(os.environ["WORLD_SIZE"])) == 1:
-        yield Leading(1)
+    if not all(name in os.environ for name in _SET) or int(os.environ["WORLD_SIZE"]) == 1:
+        yield Leading()
         return
     rank = int(os.environ["RANK"])
     backend = "gloo"
@@ -102,38 +106,41 @@ def joined() -> Iterator[Leading | None]:
             )
         torch.cuda.set_device(_local_rank())
         backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, timeout=PATIENCE)
-    try:
-        if rank:
-            yield None
-        else:
-            leading = Leading(count)
-            try:
-                yield leading
-            except (InvalidInputError, OSError, SystemExit):  # after any other the others may be in the midst of a step
-                leading.end()
-                raise
+    distributed.init_process_group(backend)
+    channel = Channel(PATIENCE)
+    if rank:
+        yield channel
+    else:
+        leading = Leading(channel)
+        try:
+            yield leading
+        except (InvalidInputError, OSError, SystemExit):  # after any other the others may be in the midst of a step
             leading.end()
-    finally:
-        distributed.destroy_process_group()
+            raise
+        leading.end()
+    distributed.destroy_process_group()  # not after an error: it may wait for the others, who may wait for this one
 
 
-def help_the_leader() -> None:
+def help_the_leader(channel: Channel) -> None:
     """Help with the student of the leader's run until it ends.
 
     Raises:
         InvalidInputError: when what the run is made of is not here, or another teacher is.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader ends with a round, and says so
-    described: _Description | None = receive()
+    described: _Description | None = channel.receive()
     if described is None:
         return
     device = f"cuda:{_local_rank()}" if described.device == "cuda" else described.device
     env = SSDKDEnv(**{**described.settings, "device": device})
-    if env.task.teacher_digest() != described.digest:
-        raise InvalidInputError(f"teacher {env.task.spec.teacher_weights!r} is another one here than the leader's")
-    run = DistillationRun(env.task, env.method, described.seed, env.device, env.backend, env.settings.precision)
-    follow(run.trainer, run.device)
+    task = env.instances.tasks[described.instance]
+    if repr(task.identity()) != described.identity:
+        raise InvalidInputError(
+            f"task {task.spec.name} is another one in process {distributed.get_rank()} than in the first: are teacher, "
+            "networks and images the same on its machine?"
+        )
+    run = DistillationRun(task, env.method, described.seed, env.device, env.backend, env.settings.precision)
+    follow(run.trainer, run.device, channel)
 
 
 def _local_rank() -> int:

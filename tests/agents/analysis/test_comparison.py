@@ -246,14 +246,18 @@ def test_more_seeds_than_are_resampled_one_by_one_have_the_interval_of_their_num
         assert end == pytest.approx(expected, abs=0.1 * half)
 
 
-@pytest.mark.parametrize("count", [1, 6], ids=["one run", "six runs"])
+@pytest.mark.parametrize(
+    ("levels", "noise"),
+    [([0.0], 0.5), ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 0.5), ([0.0, 0.0, 0.0, 0.0, 8.0], 0.01)],
+    ids=["one run", "six runs", "one run far off"],
+)
 def test_many_seeds_have_the_intervals_that_resampling_one_by_one_gives(
-    count: int, monkeypatch: pytest.MonkeyPatch
+    levels: list[float], noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Skewed scores with many ties, and runs that differ; the reference has half of the seeds."""
     random = np.random.default_rng(1)
-    luck = random.exponential(1.0, 1_600).round(1)
-    runs = [dict(enumerate((luck + random.exponential(0.5, 1_600).round(1) + bias).tolist())) for bias in range(count)]
+    luck = random.exponential(2 * noise, 1_600).round(1)
+    runs = [dict(enumerate((luck + random.exponential(noise, 1_600).round(1) + level).tolist())) for level in levels]
     reference = [{seed: value * 1.5 for seed, value in run.items() if seed % 2} for run in reversed(runs)]
     thresholds = np.array([1.0, 1.5, 2.0])
 
@@ -272,7 +276,28 @@ def test_many_seeds_have_the_intervals_that_resampling_one_by_one_gives(
     for many, expected in zip(made, one_by_one, strict=True):
         width = expected.high - expected.low
         assert many.mean == expected.mean
-        assert (many.low, many.high) == pytest.approx((expected.low, expected.high), abs=0.08 * width)
+        assert (many.low, many.high) == pytest.approx((expected.low, expected.high), abs=0.08 * width + 1e-9)
+
+
+def test_a_gap_at_a_quarter_of_many_scores_is_seen() -> None:
+    """A few more of the zeros, and the middle half begins with them."""
+    random = np.random.default_rng(0)
+    values = np.concatenate([np.zeros(1_000), 1 + random.normal(0, 0.001, 3_000)])
+    interval = interquartile_mean([dict(enumerate(random.permutation(values).tolist()))])
+    assert interval.mean == pytest.approx(1.0, abs=0.001)
+    assert 0.9 < interval.low < 0.99
+
+
+@pytest.mark.parametrize("order", ["shuffled", "sorted", "in turn"])
+def test_order_of_many_values_does_not_matter(order: str) -> None:
+    values = np.repeat([0.0, 1.0], 10_000)
+    if order == "in turn":
+        values = values.reshape(2, -1).T.flatten()
+    elif order == "shuffled":
+        values = np.random.default_rng(5).permutation(values)
+    half = 1.96 * 0.5 / math.sqrt(20_000)
+    for found in (bootstrap_mean(values), mean_score([dict(enumerate(values.tolist()))])):
+        assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.1 * half)
 
 
 def test_pairs_of_equal_seeds_are_those_of_looking_at_all() -> None:

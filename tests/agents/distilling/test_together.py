@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ssdkd_agents.distilling.together import joined
+from ssdkd_agents.distilling.together import Leading, joined
 
 from ssdkd_env.errors import InvalidInputError
 
@@ -22,14 +22,14 @@ def test_who_is_told_but_a_part_is_alone(missing: str, monkeypatch: pytest.Monke
     """Schedulers set some of these for commands that know nothing of each other."""
     monkeypatch.delenv(missing)
     with joined() as leading:
-        assert leading is not None
+        assert isinstance(leading, Leading)
         leading.end()
 
 
 def test_a_group_of_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined() as leading:
-        assert leading is not None
+        assert isinstance(leading, Leading)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
