@@ -140,7 +140,7 @@ def test_the_tables_of_cifar() -> None:
 
 
 def test_the_parts_on_cifar() -> None:
-    lines = read_lines(RESULTS / "cifar10-jpeg-parts.jsonl")
+    lines = read_lines(RESULTS / "cifar10-jpeg-parts.jsonl.gz")
     rows = evidence("part", "images kept", "seed by seed")
     assert {row["part"] for row in rows} == {line["label"] for line in lines}
     for row in rows:
