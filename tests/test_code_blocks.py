@@ -28,6 +28,7 @@ from unittest import mock
 import pytest
 import tomllib
 import tyro
+from ray.scripts.scripts import get_auth_token
 from ray.scripts.scripts import start as ray_start
 from ssdkd_agents.commands import main as ssdkd
 from tensorboard.program import TensorBoard  # type: ignore[import-untyped]
@@ -253,6 +254,8 @@ def test_options_that_documents_name_exist(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         ssdkd.main(["--print-completion", "bash"])
     known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
+    known |= {option for action in torchrun_parser()._actions for option in action.option_strings}
+    known |= {option for parameter in get_auth_token.params for option in parameter.opts}
     pages = [page for page in PAGES if page.parent.name != "results"]
     spans = {span for page in pages for span in re.findall(r"(?<!`)`([^`\n]*--[a-z][^`\n]*)`(?!`)", page.read_text())}
     named = {option for span in spans if "extra-index-url" not in span for option in re.findall(r"--[\w.-]+", span)}

@@ -39,7 +39,10 @@ def of_stores() -> Iterator[Specimen]:
         words = partial(_words, command)
         for holds, change in changes.items():
             yield Specimen(f"store, {command}", holds, _stored(change, words))
-        for holds, content in (("bytes of nothing", b"PAR1" + bytes(10**6) + b"PAR1"), ("no bytes", b"")):
+        for holds, content in (
+            ("zeros between the marks of a file", b"PAR1" + bytes(10**6) + b"PAR1"),
+            ("no bytes", b""),
+        ):
             yield Specimen(f"store, {command}", holds, holding(NAME, content, words))
         yield Specimen(f"store, {command}", "a named pipe", pipe(NAME, words))
 
