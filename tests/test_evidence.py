@@ -149,6 +149,25 @@ def test_the_parts_on_cifar() -> None:
         assert all(map(agrees, row["seed by seed"].split(), (str(accuracy) for _, accuracy in own)))
 
 
+def test_the_differences_of_the_parts_on_cifar() -> None:
+    scores: dict[str, dict[int, float]] = {}
+    for name in ("cifar10-jpeg-cpu", "cifar10-jpeg-parts"):
+        for line in read_lines(RESULTS / f"{name}.jsonl.gz"):
+            scores.setdefault(line["label"], {})[line["seed"]] = line["held_out_accuracy"]
+    text, readme = ((ROOT / page).read_text() for page in ("docs/evidence.md", "README.md"))
+    for better, worse in (
+        ("Fast-5", "SSD-KD, uniform, all images kept"),
+        ("Fast-5", "Fast-5, small buffer"),
+        ("SSD-KD", "weights by maximum"),
+        ("Fast-10", "Fast-5"),
+        ("SSD-KD", "NAYER, small buffer"),
+    ):
+        seeds = sorted(scores[better].keys() & scores[worse].keys())
+        shown = ", ".join(f"{scores[better][seed] - scores[worse][seed]:.3f}" for seed in seeds)
+        assert len(seeds) == 3 and shown in text, (better, worse, shown)
+        assert better != "Fast-5" or shown in readme
+
+
 def test_the_table_of_methods() -> None:
     (source,) = kept("digits-methods")
     entries = {row["entry"]: row for row in source}
