@@ -29,6 +29,7 @@ ROOMS = (
         "ssdkd_env.files",
         "ssdkd_env.modes",
         "ssdkd_env.processes",
+        "ssdkd_env.progress",
         "ssdkd_env.ranges",
         "ssdkd_env.recent",
         "ssdkd_env.registry",

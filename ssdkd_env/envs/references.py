@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.distillation import DistillationRun, Method
@@ -24,6 +23,7 @@ from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.rewards import Reference, Reward
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import cache_folder, keep_if_possible, write_json
+from ssdkd_env.progress import shown
 from ssdkd_env.reading import read_json
 from ssdkd_env.recent import Recent
 from ssdkd_env.settings import essence, is_finite_number
@@ -82,9 +82,7 @@ class References:
 
     def play(self, task: Task) -> Reference:
         """Play the runs, whether the reference is known or not."""
-        seeds = tqdm(
-            range(FIRST_SEED, FIRST_SEED + RUNS), desc="reference of the reward", unit="run", leave=False, disable=None
-        )
+        seeds = shown(range(FIRST_SEED, FIRST_SEED + RUNS), "reference of the reward", "run")
         curves = [self._curve(task, seed) for seed in seeds]
         progress = max((curve[0] for curve in curves), key=len)
         # A run that diverged is shorter, and stays where it ended.

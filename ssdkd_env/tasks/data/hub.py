@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError, one_line
 from ssdkd_env.extras import load_extra
+from ssdkd_env.progress import shown
 from ssdkd_env.tasks.data.images import ImageStack
 from ssdkd_env.tasks.data.trees import check_count
 from ssdkd_env.tasks.task import LabelledImages
@@ -52,7 +52,7 @@ def read_hub(where: str, name: str, split: str, channels: int, num_classes: int 
     labels: list[int] = []
     rows = loaded.select_columns([image_column, label_column])
     try:
-        for row in tqdm(rows, desc=f"decoding {name} {split}", unit="image", leave=False, disable=None):
+        for row in shown(rows, f"decoding {name} {split}", "image"):
             labels.append(_label(where, label_column, row[label_column]))
             images.put(len(labels) - 1, f"image {len(labels) - 1}", _image(where, image_column, row[image_column]))
     except InvalidInputError:

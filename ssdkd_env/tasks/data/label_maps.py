@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.extras import load_extra
+from ssdkd_env.progress import shown
 from ssdkd_env.tasks.data.cache import load_cached, save_cached
 from ssdkd_env.tasks.data.images import MOST_IMAGE, Size, check_decoded, opened, pixels_of
 from ssdkd_env.tasks.data.members import list_members, packed_size, read_members, stamp_of
@@ -287,7 +287,7 @@ def _read(
     images = labels = torch.empty(0, dtype=torch.uint8)
     first, sizes = "", dict[int, tuple[int, ...]]()
     members = read_members(where, path, places, MOST_IMAGE)
-    for parts, content in tqdm(members, f"decoding {form.name}", len(places), leave=False, disable=None, unit="file"):
+    for parts, content in shown(members, f"decoding {form.name}", "file", len(places)):
         name = "/".join(parts)
         for index, is_label in places[parts]:
             shape, pixels = _decoded(where, name, content, is_label, form, void, size)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
 from ssdkd_env.files import file_digest
+from ssdkd_env.progress import shown
 from ssdkd_env.reading import check_regular, check_unpacked
 from ssdkd_env.tasks.data.images import Size
 from ssdkd_env.tasks.data.label_maps import Layout, MapForm, check_size, keep, load_maps, nearest, resized
@@ -168,9 +168,7 @@ def _read(where: str, path: Path, split: str, numbers: Sequence[int], num_classe
             made = torch.empty(len(numbers), 3, height, width, dtype=torch.uint8)
             classes = torch.empty(len(numbers), height, width, dtype=torch.uint8)
             table = class_table(num_classes)
-            for index, number in enumerate(
-                tqdm(numbers, desc=f"reading NYUv2 {split}", unit="image", leave=False, disable=None)
-            ):
+            for index, number in enumerate(shown(numbers, f"reading NYUv2 {split}", "image")):
                 # HDF5 has MATLAB's axes in reverse: (channel, column, row).
                 pixels, ids = images[number - 1].transpose(0, 2, 1), labels[number - 1].T
                 if size is not None:

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.progress import shown
 from ssdkd_env.tasks.data.images import IMAGE_SUFFIXES, MOST_IMAGE, UNREAD_SUFFIXES, ImageStack, Size
 from ssdkd_env.tasks.data.members import packed_size, read_members
 from ssdkd_env.tasks.data.tar import Parts
@@ -87,7 +87,7 @@ def read_images(where: str, path: Path, labels: Mapping[Parts, int], channels: i
     order = {parts: index for index, parts in enumerate(sorted(labels, key=lambda parts: (labels[parts], parts)))}
     stack = ImageStack(where, len(order), channels, packed_size(path, order), size)
     members = read_members(where, path, order, MOST_IMAGE)
-    for parts, content in tqdm(members, f"decoding {path.name}", len(order), leave=False, disable=None, unit="image"):
+    for parts, content in shown(members, f"decoding {path.name}", "image", len(order)):
         stack.decode(order[parts], "/".join(parts), content)
     return stack.images, torch.tensor([labels[parts] for parts in order])
 
