@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ from ssdkd_agents.benchmarking.benchmark import Benchmark
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, play, run_episode
 from ssdkd_agents.benchmarking.report import make_table
 from ssdkd_agents.lines import read_lines
+from ssdkd_agents.samplers import RandomSampler, Sampler
 from ssdkd_agents.seeds import HELD_OUT_SEED
 
+from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.registry import trust
 from tests.agents.benchmarking.test_experiments import timeless
 from tests.scripts.commands import (
     ENV_BUDGET,
@@ -99,16 +104,34 @@ def test_time_limit_stops_cleanly_and_the_rest_is_played_later(finished: tuple[P
     assert {path.name for path in out.iterdir()} == RECORD | REPORT
 
 
+class Slow(RandomSampler):
+    """Takes its time at every step, so that whatever the machine, its episode is under way when Ctrl-C comes."""
+
+    def predict(self, *arguments: Any, **keywords: Any) -> Any:
+        time.sleep(1)
+        return super().predict(*arguments, **keywords)
+
+
+def slow_but_for_the_first_seed(env: SSDKDEnv, seed: int) -> Sampler:
+    """Uniformly random plans; slow ones as long as a variable is set."""
+    slow = seed != HELD_OUT_SEED and "SLOW" in os.environ
+    return (Slow if slow else RandomSampler)(env.action_space, seed)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
-def test_interrupted_benchmark_continues_in_the_middle_of_an_episode(processes: int, tmp_path: Path) -> None:
-    """Episodes of seconds: the first is finished, others are in progress when Ctrl-C comes."""
-    out = tmp_path / "out"
-    rounds = 30
-    long = [*ENV_BUDGET, "--env.budget.rounds", rounds]
+def test_interrupted_benchmark_continues_in_the_middle_of_an_episode(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first episode is finished, others are in progress when Ctrl-C comes."""
+    out, rounds = tmp_path / "out", 30
+    sampler = f"{__name__}:{slow_but_for_the_first_seed.__name__}"
+    monkeypatch.setenv("SLOW", "yes")
     result = press_ctrl_c(
-        out / "results.jsonl", "benchmark", "--out", out, "--methods", "ssdkd", "--samplers", "random",
-        "--seeds", processes + 1, *long, "--processes", processes,
+        out / "results.jsonl", "benchmark", "--out", out, "--methods", "ssdkd", "--samplers", sampler,
+        "--seeds", processes + 1, *ENV_BUDGET, "--env.budget.rounds", rounds, "--processes", processes,
     )  # fmt: skip
+    monkeypatch.delenv("SLOW")
+    trust([__name__])
     assert result.code == 130, result.stderr[-3000:]
     assert result.complaint == "stopped"
     assert "Traceback" not in result.stderr
@@ -128,7 +151,7 @@ def test_interrupted_benchmark_continues_in_the_middle_of_an_episode(processes: 
     assert len(lines) == processes + 1
     alone = run_episode(EpisodeConfig(**started[0]))
     (line,) = [line for line in lines if line["seed"] == started[0]["seed"]]
-    assert timeless({"label": line["label"], "group": "random"} | alone) == timeless(line)
+    assert timeless({"label": line["label"], "group": line["group"]} | alone) == timeless(line)
 
 
 def test_failed_episode_is_reported_and_retried(
