@@ -12,7 +12,7 @@ Markdown table. The sides take turns in one command. Let the machine do nothing 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from laboratory.common import Environments, about, memory_mib, timed
+from laboratory.common import Environments, about, check_least, memory_mib, timed
 from laboratory.plots import plot_runs
 from laboratory.speed import (
     CONVOLUTIONS,
     GATE_TOLERANCE,
     ROUND_TURNS,
+    Checkout,
     convolution_rate,
     cost_of_round,
     grouped_error,
-    play_in_checkout,
     sides,
 )
 from laboratory.statistics import two_digits
@@ -70,16 +70,29 @@ class Runs(Plugins):
 
 @dataclass
 class Versions(Plugins):
-    """Seconds of a digits episode in an earlier checkout and in this one, taking turns."""
+    """Seconds of an episode, or of a step of many, in an earlier checkout and in this one, taking turns.
+
+    Both must know the environment and the arguments that are given.
+    """
 
     before: Path
     """Checkout to compare with, as `git worktree add ../first ed43f66` makes it."""
     out: Path
     """JSON-lines file to write; must not exist."""
+    env_id: str = "SSDKD/Digits-v2"
+    """Environment id."""
     episodes: int = 10
-    """Episodes of each side, beside a first one that is not counted."""
+    """Episodes of each side."""
+    warm_up: bool = True
+    """First an episode in each process that is not counted."""
     turns: int = 5
     """Processes of each side among which the episodes are divided."""
+    environments: int = 1
+    """Above 1, each turn steps so many environments side by side `--steps` times, and plays no whole episode."""
+    steps: int = 10
+    """Steps of all environments in a turn."""
+    env: EnvOptions = field(default_factory=ENV)
+    """Arguments of the environment, on the CPU."""
 
 
 @dataclass
@@ -151,21 +164,39 @@ def _measure_count(kwargs: dict[str, Any], count: int, args: Runs) -> list[dict[
 
 def measure_versions(args: Versions) -> None:
     """See `Versions`."""
-    checkouts = {"before": args.before, "now": Path(__file__).resolve().parents[1]}
+    check_least(args, episodes=1, turns=1, environments=1, steps=1)
+    kwargs = args.env.settings() | {"device": "cpu"}
+    here = Path(__file__).resolve().parents[1]
+    checkouts = {"before": Checkout(args.before, args.env_id, kwargs), "now": Checkout(here, args.env_id, kwargs)}
     played: dict[str, list[dict[str, Any]]] = {side: [] for side in checkouts}
+    many = args.environments > 1
     for turn in tqdm(range(args.turns), unit="turn"):
         seeds = range(1_000_000 + turn, 1_000_000 + args.episodes, args.turns)
         for side, checkout in checkouts.items():
-            for episode in play_in_checkout(checkout, seeds):
-                append_line(args.out, {"side": side} | episode)
-                played[side].append(episode)
-    append_line(args.out, about(torch.device("cpu")))
-    seconds = {side: [episode["seconds"] for episode in episodes] for side, episodes in played.items()}
-    print("| side | seconds an episode (median) | accuracy |\n|---|---|---|")
-    for side, episodes in played.items():
-        accuracy = bootstrap_mean(episode["accuracy"] for episode in episodes)
-        print(f"| {side} | {np.median(seconds[side]):.2f} | {accuracy} |")
+            lines = checkout.step(args.environments, args.steps) if many else checkout.play(seeds, args.warm_up)
+            for line in lines:
+                append_line(args.out, {"side": side} | line)
+            played[side] += lines
+    append_line(args.out, {"env_id": args.env_id, "env_kwargs": kwargs} | about(torch.device("cpu")))
+    _report_steps(played, args.environments) if many else _report_episodes(played)
+    seconds = {side: [line["seconds"] for line in lines] for side, lines in played.items()}
     print(f"\nbefore over now: {_ratio(seconds['before'], seconds['now'])}")
+
+
+def _report_episodes(played: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    print("| side | seconds an episode (median) | accuracy | peak MiB |\n|---|---|---|---|")
+    for side, episodes in played.items():
+        seconds, accuracy, peak = (
+            [episode[name] for episode in episodes] for name in ("seconds", "accuracy", "peak_mib")
+        )
+        print(f"| {side} | {np.median(seconds):.2f} | {bootstrap_mean(accuracy)} | {max(peak):.0f} |")
+
+
+def _report_steps(played: Mapping[str, Sequence[dict[str, Any]]], environments: int) -> None:
+    print(f"| side | steps/s of {environments} environments in all | way |\n|---|---|---|")
+    for side, steps in played.items():
+        rate = bootstrap_mean(environments / step["seconds"] for step in steps)
+        print(f"| {side} | {two_digits(rate)} | {'; '.join(sorted({step['way'] for step in steps}))} |")
 
 
 def measure_peak(args: Peak) -> None:

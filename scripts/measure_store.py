@@ -48,28 +48,40 @@ class Arguments(Plugins):
     """Rows of the table, among which they are divided; the first is the paper's sampler."""
     from_lines: bool = True
     """Also compare and rank the lines as they are."""
+    before: Path | None = None
+    """Also let an earlier checkout compare and rank the lines, as `git worktree add ../before 3e2fe4e^` makes it."""
 
 
 def main(args: Arguments) -> None:
     """Make lines, take each step, and report."""
     check_lines_file("out", args.out)
     check_least(args, rows=2, lines=2 * args.rows)
-    steps = []
+    if args.before is not None and not (args.before / "agents" / "ssdkd_agents").is_dir():
+        raise InvalidInputError(f"--before {args.before} holds no agents/ssdkd_agents; give a checkout")
+    steps: list[dict[str, Any]] = []
+
+    def take(kind: str, name: str, words: list[str], code: Path) -> None:
+        steps.append(step(kind, name, words, code))
+        append_line(args.out, steps[-1])
+
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent)
         files = make_lines(folder, args.lines, args.rows)
         store = folder / "campaign.parquet"
-        steps.append(step("import", "store", ["import", "--results", *files, "--out", str(store)]))
-        sources = {"store": [str(store)]} | ({"lines": files} if args.from_lines else {})
-        for name, source in sources.items():
-            steps.append(step("compare", name, ["compare", "--results", *source, "--out", str(folder / f"{name}.md")]))
-            steps.append(step("rank", name, ["rank", "--results", *source, "--out", str(folder / f"{name}-ranks.md")]))
-        if args.from_lines and (folder / "store.md").read_bytes() != (folder / "lines.md").read_bytes():
+        take("import", "store", ["import", "--results", *files, "--out", str(store)], ROOT)
+        sources = {"store": ([str(store)], ROOT)}
+        if args.from_lines:
+            sources["lines"] = files, ROOT
+        if args.before is not None:
+            sources["lines, before"] = files, args.before
+        for name, (source, code) in sources.items():
+            for kind in ("compare", "rank"):
+                table = folder / f"{name}-{kind}.md"
+                take(kind, name, [kind, "--results", *source, "--out", str(table)], code)
+        if args.from_lines and (folder / "store-compare.md").read_bytes() != (folder / "lines-compare.md").read_bytes():
             raise InvalidInputError("the store gives another table than the lines")
         sizes = {"lines_mib": sum(Path(file).stat().st_size for file in files) / MIB}
         sizes["store_mib"] = store.stat().st_size / MIB
-    for line in steps:
-        append_line(args.out, line)
     append_line(args.out, {"lines": args.lines, "rows": args.rows, **sizes} | about(torch.device("cpu")))
     cells = [
         [line["step"], line["from"], *(f"{line[name]:.1f}" for name in ("seconds", "processor_seconds", "peak_mib"))]
@@ -105,16 +117,18 @@ def make_lines(folder: Path, count: int, rows: int) -> list[str]:
     return files
 
 
-def step(name: str, source: str, words: list[str]) -> dict[str, Any]:
-    """Seconds and peak memory of `ssdkd results` with these words.
+def step(name: str, source: str, words: list[str], code: Path) -> dict[str, Any]:
+    """Seconds and peak memory of `ssdkd results` with these words, by a checkout's code.
 
     Raises:
         InvalidInputError: when it fails.
     """
     started = time.perf_counter()
+    paths = os.pathsep.join([str(code.resolve()), str(code.resolve() / "agents")])
     process = subprocess.Popen(
-        [sys.executable, "-m", "ssdkd_agents", "results", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+        [sys.executable, "-m", "ssdkd_agents", "results", *words],
+        env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
     assert process.stderr is not None
     said = process.stderr.read().decode()
     _, status, used = os.wait4(process.pid, 0)  # of this process alone

@@ -7,8 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,37 +84,87 @@ def _numbers(run: DistillationRun) -> Tensor:
 
 #: Plays episodes in a checkout, with nothing but what every version of the environment has.
 EPISODE = """
-import json, sys, time
+import json, resource, sys, time
 import gymnasium, torch
 torch.set_num_threads(1)
 import ssdkd_env
-for seed in map(int, sys.argv[1:]):
-    env = gymnasium.make("SSDKD/Digits-v2", device="cpu").unwrapped
+env_id, kwargs, seeds = json.loads(sys.argv[1])
+for seed in seeds:
+    env = gymnasium.make(env_id, **kwargs).unwrapped
     started = time.perf_counter()
     env.reset(seed=seed)
     ended = False
     while not ended:
         _, _, ended, _, info = env.step(env.paper_action)
-    print(json.dumps({"seed": seed, "seconds": time.perf_counter() - started, "accuracy": info["accuracy"]}))
+    line = {"seed": seed, "seconds": time.perf_counter() - started, "accuracy": info["accuracy"]}
+    print(json.dumps(line | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+#: Steps many environments in a checkout, in the way that it takes unless told otherwise; resets are not counted.
+STEPS = """
+import json, sys, time
+import gymnasium, numpy, torch
+torch.set_num_threads(1)
+import ssdkd_env
+env_id, kwargs, count, steps = json.loads(sys.argv[1])
+action = gymnasium.make(env_id, **kwargs).unwrapped.paper_action
+envs = gymnasium.make_vec(env_id, num_envs=count, vectorization_mode="vector_entry_point", **kwargs)
+envs.reset(seed=0)
+for _ in range(2 + steps):
+    started = time.perf_counter()
+    envs.step(numpy.stack([action] * count))
+    print(json.dumps({"environments": count, "seconds": time.perf_counter() - started, "way": str(envs.choice)}))
+envs.close()
 """
 
 
-def play_in_checkout(checkout: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Seconds and accuracy of digits episodes with the paper's sampler, in a process of a checkout's own code.
+@dataclass(frozen=True)
+class Checkout:
+    """Code of another version, which plays in processes of its own.
 
-    The first episode of the process warms up and is left out of the result.
-
-    Raises:
-        InvalidInputError: when the folder is no checkout, or the episode fails there.
+    Attributes:
+        folder: as of `git worktree add`.
+        env_id: an environment that it has.
+        kwargs: arguments of the environment that it has.
     """
-    if not (checkout / "ssdkd_env" / "__init__.py").is_file():
-        raise InvalidInputError(f"--before {checkout} holds no ssdkd_env; give a checkout, as of `git worktree add`")
-    arguments = [sys.executable, "-c", EPISODE, "0", *map(str, seeds)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout.resolve())}
-    done = subprocess.run(arguments, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InvalidInputError(f"--before {checkout}: an episode failed there: {done.stderr.strip().splitlines()[-1]}")
-    return [json.loads(line) for line in done.stdout.splitlines()][1:]
+
+    folder: Path
+    env_id: str
+    kwargs: Mapping[str, Any]
+
+    def play(self, seeds: Sequence[int], warm_up: bool = True) -> list[dict[str, Any]]:
+        """Seconds and accuracy of episodes with the paper's sampler, and the process's peak memory.
+
+        With `warm_up` a first episode is played that is left out of the result.
+
+        Raises:
+            InvalidInputError: when the folder is no checkout, or the episode fails there.
+        """
+        return self._run(EPISODE, [[0] * warm_up + list(seeds)])[warm_up:]
+
+    def step(self, count: int, steps: int) -> list[dict[str, Any]]:
+        """Seconds of each step of `count` environments side by side.
+
+        The first two steps warm up and are left out of the result.
+
+        Raises:
+            InvalidInputError: when the folder is no checkout, or a step fails there.
+        """
+        return self._run(STEPS, [count, steps])[2:]
+
+    def _run(self, program: str, arguments: list[Any]) -> list[dict[str, Any]]:
+        """What a program prints, a JSON object a line."""
+        if not (self.folder / "ssdkd_env" / "__init__.py").is_file():
+            raise InvalidInputError(
+                f"--before {self.folder} holds no ssdkd_env; give a checkout, as of `git worktree add`"
+            )
+        command = [sys.executable, "-c", program, json.dumps([self.env_id, self.kwargs, *arguments])]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.folder.resolve())}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines()[-1]
+            raise InvalidInputError(f"--before {self.folder}: an episode failed there: {said}")
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def convolution_rate(channels: int, side: int, device: torch.device, dtype: torch.dtype) -> float:

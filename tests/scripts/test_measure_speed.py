@@ -57,18 +57,30 @@ def test_ways_of_stepping() -> None:
     assert names == ["one after another", "grouped", "4 processes", "grouped in 4 processes"]
 
 
-def test_versions_play_in_their_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = 'device="cpu", budget={"rounds": 2, "student_steps": 2}'
-    monkeypatch.setattr(speed, "EPISODE", speed.EPISODE.replace('device="cpu"', small))
+def test_versions_play_in_their_own_code(tmp_path: Path) -> None:
     out = tmp_path / "versions.jsonl"
-    result = in_this_process("measure_speed", "versions", "--before", ROOT, "--out", out, "--episodes", 2, "--turns", 1)
+    result = in_this_process(
+        "measure_speed", "versions", "--before", ROOT, "--out", out, "--episodes", 2, "--turns", 1, *ENV_BUDGET
+    )
     assert result.code == 0, result.stderr
     played = [line for line in lines_of(out) if "side" in line]
     by_side = {side: [line for line in played if line["side"] == side] for side in ("before", "now")}
     assert [line["seed"] for line in by_side["now"]] == [1_000_000, 1_000_001]
     # The same code on both sides plays the same episodes.
     assert [line["accuracy"] for line in by_side["before"]] == [line["accuracy"] for line in by_side["now"]]
+    assert all(line["peak_mib"] > 100 for line in played)
     assert "before over now: " in result.stdout
+
+
+def test_versions_step_many_environments_in_their_own_code(tmp_path: Path) -> None:
+    out = tmp_path / "versions.jsonl"
+    many = ("--turns", 1, "--environments", 2, "--steps", 1)
+    result = in_this_process("measure_speed", "versions", "--before", ROOT, "--out", out, *many, *ENV_BUDGET)
+    assert result.code == 0, result.stderr
+    lines = [line for line in lines_of(out) if "side" in line]
+    assert [(line["side"], line["environments"]) for line in lines] == [("before", 2), ("now", 2)]
+    assert lines[0]["way"] == lines[1]["way"] and lines[0]["way"]
+    assert "| before | " in result.stdout and "before over now: " in result.stdout
 
 
 def test_peak_tells_its_share_of_what_it_measured(tmp_path: Path) -> None:

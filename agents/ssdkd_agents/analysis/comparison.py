@@ -26,6 +26,7 @@ from ssdkd_agents.analysis.resampling import (
     FloatArray,
     IntArray,
     resampled_bins,
+    resampled_counts,
     resampled_means,
     resamples,
     share,
@@ -87,15 +88,18 @@ class _Sample:
         few = self.few()
         if few is not None:
             return Interval.of_few(of(self.values), (of(self.values[few == unit]) for unit in np.unique(few)))
-        random = np.random.default_rng(seed)
+        return _interval(of(self.values), self._resampled(statistic, np.random.default_rng(seed)), confidence)
+
+    def _resampled(self, statistic: Statistic, random: np.random.Generator) -> FloatArray:
+        if self.is_large and statistic is _weighted_mean:
+            return resampled_means(self.values, random, *self.drawn)
         if self.is_large:
             equal = np.arange(len(self.values)) * BINS // len(self.values)
             parts = resampled_bins(equal, self.values, random, *self.drawn)
         else:
             every = self.resamples(random, resamples_at_once(len(self.values)))
             parts = ((weights, self.values) for weights in every)
-        resampled = np.concatenate([statistic(values, weights) for weights, values in parts])
-        return _interval(of(self.values), resampled, confidence)
+        return np.concatenate([statistic(values, weights) for weights, values in parts])
 
 
 def interquartile_mean(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -177,7 +181,7 @@ def _resampled_improvement(first: _Sample, second: _Sample, estimate: float, see
 
     random = np.random.default_rng(seed)
     counts = [
-        np.concatenate([part for part, _ in resampled_bins(place, each.values, random, *each.drawn)])
+        np.concatenate([*resampled_counts(place, random, *each.drawn)])
         for place, each in zip(places, (first, second), strict=True)
     ]
     (moved,) = won(*(np.bincount(place, minlength=BINS)[None].astype(np.float64) for place in places))

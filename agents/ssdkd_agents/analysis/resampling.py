@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -65,38 +65,65 @@ def resampled_means(values: FloatArray | NDArray[np.bool_], random: np.random.Ge
     return means if values.ndim > 1 else means[:, 0]
 
 
-def resampled_bins(
-    places: NDArray[np.intp], values: FloatArray, random: np.random.Generator, *drawn: Drawn
-) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """How many scores are in each bin in each resample, and their mean: two of (part of B, `BINS`) at a time.
+def resampled_counts(places: NDArray[np.intp], random: np.random.Generator, *drawn: Drawn) -> Iterator[FloatArray]:
+    """How many scores are in each bin in each resample: (part of B, `BINS`) at a time.
 
     Args:
         places: (n,) the bin of each score, below `BINS`.
-        values: (n,) the scores.
         random: what is drawn from.
         drawn: as of `in_cells`.
     """
+    return _in_bins(places, [None], random, *drawn)
+
+
+def resampled_bins(
+    places: NDArray[np.intp], values: FloatArray, random: np.random.Generator, *drawn: Drawn
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """As `resampled_counts`, with the mean of each bin beside.
+
+    Args:
+        places: as of `resampled_counts`.
+        values: (n,) the scores.
+        random: as of `resampled_counts`.
+        drawn: as of `in_cells`.
+    """
+    for both in _in_bins(places, [None, values], random, *drawn):
+        occurring, sums = np.split(both, 2, axis=1)
+        yield occurring, sums / np.maximum(occurring, 1.0)
+
+
+def _in_bins(
+    places: NDArray[np.intp], summed: Sequence[FloatArray | None], random: np.random.Generator, *drawn: Drawn
+) -> Iterator[FloatArray]:
+    """Sums of each of `summed`, or numbers of scores, in each bin in each resample, side by side."""
     cell, cells = in_cells(random, *drawn)
     shape = cell.max() + 1, BINS
     at = np.ravel_multi_index((cell, places), shape)
-    counts, sums = (np.bincount(at, each, math.prod(shape)).reshape(shape) for each in (None, values))
-    for weights in resamples(random, resamples_at_once(len(counts)), *cells):
-        occurring = weights @ counts
-        yield occurring, (weights @ sums) / np.maximum(occurring, 1.0)
+    tables = [np.bincount(at, each, math.prod(shape)).reshape(shape) for each in summed]
+    table = np.concatenate(tables, axis=1, dtype=np.float32)  # counts are exact in it, and products twice as fast
+    for weights in resamples(random, resamples_at_once(len(table)), *cells, dtype=np.float32):
+        yield (weights @ table).astype(np.float64)
 
 
-def resamples(random: np.random.Generator, step: int, *drawn: Drawn) -> Iterator[FloatArray]:
-    """How often each score is in each resample, (`step`, scores) float64, until there were `BOOTSTRAP_RESAMPLES`.
+def resamples(
+    random: np.random.Generator, step: int, *drawn: Drawn, dtype: type[np.floating[Any]] = np.float64
+) -> Iterator[NDArray[Any]]:
+    """How often each score is in each resample, (`step`, scores) `dtype`, until there were `BOOTSTRAP_RESAMPLES`.
 
     Args:
         random: what is drawn from.
         step: resamples at once.
         drawn: how many things are drawn from, at most `MOST_UNITS`, and to which of them each score belongs; a score
             is there as often as all of its things together.
+        dtype: of the result, in which numbers below 65,536 are exact.
     """
-    draws = [(_draws(random, count), place) for count, place in drawn]
+    several = [each for each in drawn if each[0] > 1] or drawn[:1]  # what there is one of is there once
+    draws = [
+        (_draws(random, count), slice(None) if np.array_equal(place, np.arange(count)) else place)
+        for count, place in several
+    ]
     for first in range(0, BOOTSTRAP_RESAMPLES, step):
-        weights = [counts[first : first + step][:, place].astype(np.float64) for counts, place in draws]
+        weights = [counts[first : first + step][:, place].astype(dtype) for counts, place in draws]
         yield math.prod(weights[1:], start=weights[0])
 
 
