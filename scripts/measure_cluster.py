@@ -2,17 +2,20 @@
 
 Examples:
   python scripts/measure_cluster.py overhead --out runs/overhead.jsonl
+  python scripts/measure_cluster.py rate --out runs/rate.jsonl
   python scripts/measure_cluster.py kills --out runs/kills.jsonl
   python scripts/measure_cluster.py training --out runs/training.jsonl
 
-`overhead` plays episodes by the processes of this machine and by the cluster in turn, as many side by side. `kills` has
-a comparison whose workers or nodes are killed at random moments: its lines must be those of one that nobody disturbed,
-each once. `training` trains with environments whose workers are killed: what it leaves must be what a training on this
-machine leaves. Appends JSON lines, prints a table; exit code 1 where anything is not as it must be.
+`overhead` plays episodes by the processes of this machine and by the cluster in turn, as many side by side. `rate` has
+jobs that take no time, so that the command itself is all that does. `kills` has a comparison whose workers or nodes are
+killed at random moments: its lines must be those of one that nobody disturbed, each once. `training` trains with
+environments whose workers are killed: what it leaves must be what a training on this machine leaves. Appends JSON
+lines, prints a table; exit code 1 where anything is not as it must be.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -26,14 +29,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from laboratory.cluster import LocalCluster
+from laboratory.cluster import LocalCluster, answered
 from laboratory.common import about, check_least, in_turn
 from laboratory.durability import COMMANDS, difference, essence
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
-from ssdkd_agents.lines import append_line
+from ssdkd_agents.lines import append_line, read_lines
+from ssdkd_agents.workers import run_jobs
 from tqdm import tqdm
 
 from ssdkd_env.cluster import RayCluster
@@ -44,6 +48,8 @@ from ssdkd_env.processes import Processes
 Line = dict[str, Any]
 #: Nodes, and cores that each says it has.
 NODES = 2
+#: Lines of episodes.
+KEPT = Path(__file__).resolve().parents[1] / "results" / "digits-ablation.jsonl.gz"
 
 
 @dataclass
@@ -55,6 +61,18 @@ class Overhead(Plugins):
     env_id: str = "SSDKD/Digits-v2"
     """Of the environment."""
     episodes: int = 64
+    """In each turn of each side."""
+    turns: int = 5
+    """Of both sides, which begin alternately."""
+
+
+@dataclass
+class Rate(Plugins):
+    """Lines a second that a command gives out, takes back and writes, where episodes take no time."""
+
+    out: Path
+    """JSON-lines file to write; must not exist."""
+    jobs: int = 2000
     """In each turn of each side."""
     turns: int = 5
     """Of both sides, which begin alternately."""
@@ -88,10 +106,10 @@ class Training(Plugins):
     """Of the training."""
 
 
-def main(args: Overhead | Kills | Training) -> None:
+def main(args: Overhead | Rate | Kills | Training) -> None:
     """Measure, and report."""
     check_lines_file("out", args.out)
-    ways: dict[type, Callable[[Any], bool]] = {Overhead: overhead, Kills: kills, Training: training}
+    ways: dict[type, Callable[[Any], bool]] = {Overhead: overhead, Rate: rate, Kills: kills, Training: training}
     right = ways[type(args)](args)
     append_line(args.out, about(torch.device("cpu")))
     if not right:
@@ -131,6 +149,32 @@ def played(configs: list[EpisodeConfig], executor: Executor) -> tuple[float, flo
         returns.append(line["return"])
     first = ends[NODES - 1]
     return first - began, ends[-1] - first, returns
+
+
+def rate(args: Rate) -> bool:
+    """See `Rate`."""
+    check_least(args, jobs=2 * NODES, turns=1)
+    kept = next(iter(read_lines(KEPT)))
+    rates = dict[str, list[float]](local=[], ray=[])
+    with (
+        tempfile.TemporaryDirectory(dir=args.out.parent) as folder,
+        LocalCluster(NODES) as cluster,
+        RayCluster(cluster.address, NODES) as ray,
+    ):
+        sides: dict[str, Executor] = {"local": Processes(NODES), "ray": ray}
+        for turn in tqdm(range(args.turns), unit="turn"):
+            for name in in_turn(sides, turn):
+                ends = []
+                for outcome in run_jobs(answered, [kept] * args.jobs, sides[name], lambda: False):
+                    if outcome.result is None:
+                        raise InvalidInputError(f"a job of {name} fails here: {outcome.error}")
+                    append_line(Path(folder) / f"{name}.jsonl", outcome.result)
+                    ends.append(time.perf_counter())
+                rates[name].append((len(ends) - NODES) / (ends[-1] - ends[NODES - 1]))
+                append_line(args.out, {"side": name, "turn": turn, "jobs": len(ends), "rate": rates[name][-1]})
+    rows = [[name, str(bootstrap_mean(found))] for name, found in rates.items()]
+    print(markdown_table(["side", f"lines/s of {len(json.dumps(kept)):,} characters"], rows))
+    return True
 
 
 def kills(args: Kills) -> bool:
@@ -244,4 +288,4 @@ def disturbed(
 
 
 if __name__ == "__main__":
-    launch(Overhead | Kills | Training, main, __doc__)  # type: ignore[arg-type]
+    launch(Overhead | Rate | Kills | Training, main, __doc__)  # type: ignore[arg-type]

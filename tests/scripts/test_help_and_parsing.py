@@ -56,7 +56,7 @@ NAMES = (
 #: Scripts with subcommands, whose arguments are a class each.
 SUBCOMMANDS = {
     "measure": ("Observations", "Overhead"),
-    "measure_cluster": ("Overhead", "Kills", "Training"),
+    "measure_cluster": ("Overhead", "Rate", "Kills", "Training"),
     "measure_durability": ("Kills", "Owners", "Bits", "Disk"),
     "measure_speed": ("Runs", "Versions", "Peak"),
 }
