@@ -21,11 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdkd_agents.analysis.resampling import (
-    BINS,
     Drawn,
     FloatArray,
     IntArray,
-    resampled_bins,
     resampled_counts,
     resampled_means,
     resamples,
@@ -35,8 +33,10 @@ from ssdkd_agents.analysis.statistics import FEWEST, MOST_UNITS, Interval, resam
 
 #: Evaluation seed → score, for each training run.
 Runs: TypeAlias = Sequence[Mapping[int, float]]
-#: From (n,) ascending values, or (B, n), and (B, n) how often each occurs: (B,), NaN where nothing occurs.
+#: From (n,) ascending values and (B, n) how often each occurs: (B,), NaN where nothing occurs.
 Statistic: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
+#: Into which many scores are put in ascending order; within one of them they count as equal.
+BINS = 400
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,12 @@ class _Sample:
     def _resampled(self, statistic: Statistic, random: np.random.Generator) -> FloatArray:
         if self.is_large and statistic is _weighted_mean:
             return resampled_means(self.values, random, *self.drawn)
+        values, parts = self.values, self.resamples(random, resamples_at_once(len(self.values)))
         if self.is_large:
-            equal = np.arange(len(self.values)) * BINS // len(self.values)
-            parts = resampled_bins(equal, self.values, random, *self.drawn)
-        else:
-            every = self.resamples(random, resamples_at_once(len(self.values)))
-            parts = ((weights, self.values) for weights in every)
-        return np.concatenate([statistic(values, weights) for weights, values in parts])
+            place = np.arange(len(values)) * BINS // len(values)
+            values = np.bincount(place, values) / np.bincount(place)
+            parts = resampled_counts(place, BINS, random, *self.drawn)
+        return np.concatenate([statistic(values, weights) for weights in parts])
 
 
 def interquartile_mean(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -115,7 +114,7 @@ def weighted_interquartile_mean(values: FloatArray, weights: FloatArray) -> Floa
     """`scipy.stats.trim_mean(·, 0.25)` of values that occur several times.
 
     Args:
-        values: (n,) ascending, or (B, n) of which each is the mean of a bin.
+        values: (n,) ascending.
         weights: (B, n) how often each occurs.
 
     Returns:
@@ -125,7 +124,7 @@ def weighted_interquartile_mean(values: FloatArray, weights: FloatArray) -> Floa
     total = ends[:, -1:]
     cut = total // 4
     kept = np.clip(np.minimum(ends, total - cut) - np.maximum(ends - weights, cut), 0.0, None)
-    return share(_sum(values, kept), kept.sum(axis=1))
+    return share(kept @ values, kept.sum(axis=1))
 
 
 def mean_score(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -138,12 +137,7 @@ def mean_score(runs: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
 
 
 def _weighted_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
-    return share(_sum(values, weights), weights.sum(axis=1))
-
-
-def _sum(values: FloatArray, weights: FloatArray) -> FloatArray:
-    total: FloatArray = weights @ values if values.ndim == 1 else (weights * values).sum(axis=1)
-    return total
+    return share(weights @ values, weights.sum(axis=1))
 
 
 def probability_of_improvement(runs: Runs, reference: Runs, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -181,7 +175,7 @@ def _resampled_improvement(first: _Sample, second: _Sample, estimate: float, see
 
     random = np.random.default_rng(seed)
     counts = [
-        np.concatenate([*resampled_counts(place, random, *each.drawn)])
+        np.concatenate([*resampled_counts(place, BINS, random, *each.drawn)])
         for place, each in zip(places, (first, second), strict=True)
     ]
     (moved,) = won(*(np.bincount(place, minlength=BINS)[None].astype(np.float64) for place in places))

@@ -2,14 +2,14 @@
 
 More than `MOST_UNITS` seeds are in as many groups at random, each a sample of all of them, whose resampling has the
 same width. Scores of one run and group are then there equally often, so that a million scores cost little more than a
-few thousand: a mean needs their sums alone, and a statistic of ranks how many of them are in each of `BINS` bins.
+few thousand: a mean needs their sums alone, and a statistic of ranks how many of them are in each of some bins.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -22,8 +22,6 @@ FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 #: Number of things that are drawn from, and to which of them each score belongs.
 Drawn: TypeAlias = tuple[int, "IntArray | NDArray[np.intp]"]
-#: Bins of scores in ascending order; within one they count as equal.
-BINS = 400
 
 
 def share(part: FloatArray, whole: FloatArray) -> FloatArray:
@@ -65,42 +63,22 @@ def resampled_means(values: FloatArray | NDArray[np.bool_], random: np.random.Ge
     return means if values.ndim > 1 else means[:, 0]
 
 
-def resampled_counts(places: NDArray[np.intp], random: np.random.Generator, *drawn: Drawn) -> Iterator[FloatArray]:
-    """How many scores are in each bin in each resample: (part of B, `BINS`) at a time.
+def resampled_counts(
+    places: NDArray[np.intp], bins: int, random: np.random.Generator, *drawn: Drawn
+) -> Iterator[FloatArray]:
+    """How many scores are in each bin in each resample: (part of B, `bins`) at a time.
 
     Args:
-        places: (n,) the bin of each score, below `BINS`.
+        places: (n,) the bin of each score, below `bins`.
+        bins: how many there are.
         random: what is drawn from.
         drawn: as of `in_cells`.
     """
-    return _in_bins(places, [None], random, *drawn)
-
-
-def resampled_bins(
-    places: NDArray[np.intp], values: FloatArray, random: np.random.Generator, *drawn: Drawn
-) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """As `resampled_counts`, with the mean of each bin beside.
-
-    Args:
-        places: as of `resampled_counts`.
-        values: (n,) the scores.
-        random: as of `resampled_counts`.
-        drawn: as of `in_cells`.
-    """
-    for both in _in_bins(places, [None, values], random, *drawn):
-        occurring, sums = np.split(both, 2, axis=1)
-        yield occurring, sums / np.maximum(occurring, 1.0)
-
-
-def _in_bins(
-    places: NDArray[np.intp], summed: Sequence[FloatArray | None], random: np.random.Generator, *drawn: Drawn
-) -> Iterator[FloatArray]:
-    """Sums of each of `summed`, or numbers of scores, in each bin in each resample, side by side."""
     cell, cells = in_cells(random, *drawn)
-    shape = cell.max() + 1, BINS
+    shape = cell.max() + 1, bins
     at = np.ravel_multi_index((cell, places), shape)
-    tables = [np.bincount(at, each, math.prod(shape)).reshape(shape) for each in summed]
-    table = np.concatenate(tables, axis=1, dtype=np.float32)  # counts are exact in it, and products twice as fast
+    # Counts are exact in float32, and products twice as fast.
+    table = np.bincount(at, minlength=math.prod(shape)).reshape(shape).astype(np.float32)
     for weights in resamples(random, resamples_at_once(len(table)), *cells, dtype=np.float32):
         yield (weights @ table).astype(np.float64)
 

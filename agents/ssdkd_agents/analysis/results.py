@@ -35,8 +35,9 @@ def read_results(path: str | Path, whole: bool = False) -> list[Result]:
     """
     lines = []
     read = read_whole if whole else read_store
+    has_columns = is_store(path) and not whole  # under their new names
     for number, line in enumerate(read(path), start=1) if is_store(path) else numbered_lines(path):
-        lines.append(under_new_names(line))
+        lines.append(line if has_columns else under_new_names(line))
         check_result(lines[-1], f"{path}, line {number}")
     if not lines:
         raise InvalidInputError(f"{path} is empty; give the results.jsonl of ssdkd evaluate or ssdkd benchmark")

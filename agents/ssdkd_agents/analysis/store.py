@@ -95,7 +95,7 @@ def read_store(path: str | Path) -> Iterator[dict[str, Any]]:
 
     for row in _read(path, names):
         line: dict[str, Any] = {"seed": row["seed"], "final": {"diverged": row["diverged"]}}
-        line[ACTIONS] = _parsed(row[ACTIONS], path)
+        line[ACTIONS] = of_text(row[ACTIONS], True)
         for name, is_json in TEXTS.items():
             if row[name] is not None:
                 line[name] = of_text(row[name], is_json)
