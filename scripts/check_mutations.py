@@ -96,8 +96,9 @@ class changed:
 
 def tests_near(copy: Path, mutation: Mutation) -> Path | None:
     """The tests' folder that mirrors the changed file's, or that folder's nearest parent; None if it is `tests`."""
-    package, *inner = Path(mutation.path).parent.parts
-    folder = copy.joinpath("tests", *(inner if package == "ssdkd_env" else ["agents", *inner[1:]]))
+    parts = Path(mutation.path).parent.parts
+    inner = parts[1:] if parts[:1] == ("ssdkd_env",) else ("agents", *parts[2:])
+    folder = copy.joinpath("tests", *inner)
     while not folder.is_dir():
         folder = folder.parent
     return None if folder == copy / "tests" else folder

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.channels_last import GlobalAveragePooling
 from ssdkd_env.networks.dilation import dilate
 from ssdkd_env.networks.initialisation import initialise_convolutions
@@ -144,10 +145,11 @@ class DeepLabV3(nn.Module):
 
 
 class SmallBackbone(nn.Module):
-    """Features at 1/8 of small images, by four stages of one `BasicBlock` each. Ours.
+    """Features at 1/8 or 1/4 of small images, by four stages of one `BasicBlock` each. Ours.
 
     A 3×3 stem with stride 2 leaves more of small images than ImageNet's, which also pools. The stages have 1, 2, 4 and
-    4 times `width` channels; the second and third halve the map, the last is dilated by 2.
+    4 times `width` channels; the second and third halve the map, the last is dilated by 2. At 1/4 the third is dilated
+    in place of halving, and the last by twice as much.
 
     The shortcuts are of option A, without parameters. Those of option B would be 1×1 convolutions with stride 2, whose
     gradient in channels_last is not to be relied on below 16 channels on a CPU (oneDNN's issue 6035).
@@ -157,12 +159,16 @@ class SmallBackbone(nn.Module):
     Args:
         in_channels: channels of the image.
         width: channels of the stem and of the first stage.
+        output_stride: pixels of the image for one of the features, in height and in width: 8 or 4.
 
     Attributes:
         out_channels: of the features.
+
+    Raises:
+        InvalidInputError: for another output stride.
     """
 
-    def __init__(self, in_channels: int, width: int) -> None:
+    def __init__(self, in_channels: int, width: int, output_stride: int = 8) -> None:
         super().__init__()
         self.out_channels = 4 * width
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False)
@@ -171,11 +177,15 @@ class SmallBackbone(nn.Module):
         self.layer2 = nn.Sequential(BasicBlock(width, 2 * width, 2, projection=False))
         self.layer3 = nn.Sequential(BasicBlock(2 * width, 4 * width, 2, projection=False))
         self.layer4 = nn.Sequential(BasicBlock(4 * width, 4 * width, 1, projection=False))
-        dilate(self.layer4, 1)
+        if output_stride not in (4, 8):
+            raise InvalidInputError(f"output_stride={output_stride}: expected 4 or 8")
+        if output_stride == 4:
+            dilate(self.layer3, 1)
+        dilate(self.layer4, 8 // output_stride)
         initialise_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (N, C, H, W) float to features (N, 4·width, ⌈H/8⌉, ⌈W/8⌉)."""
+        """Map normalised images (N, C, H, W) float to features (N, 4·width, ⌈H/stride⌉, ⌈W/stride⌉)."""
         features = F.relu(self.bn1(self.conv1(images)), inplace=True)
         out: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(features))))
         return out
@@ -224,19 +234,21 @@ def deeplabv3_mobilenet_v2(
     return DeepLabV3(backbone, backbone.out_channels, num_classes, rates_at(output_stride), channels)
 
 
-def deeplab_small(num_classes: int, in_channels: int = 3, width: int = 32) -> DeepLabV3:
+def deeplab_small(num_classes: int, in_channels: int = 3, width: int = 32, output_stride: int = 8) -> DeepLabV3:
     """DeepLabv3 on `SmallBackbone`, which trains on a CPU at about 120×160. Ours.
 
-    At 1/8 of such an image the map has 15×20 pixels, so that the dilations are 1, 2 and 4. There is no dropout: its
-    random numbers would keep students from being trained as one group.
+    At 1/8 of such an image the map has 15×20 pixels, so that the dilations are 1, 2 and 4; at 1/4 twice these. There is
+    no dropout: its random numbers would keep students from being trained as one group.
 
     Args:
         num_classes: number of outputs a pixel.
         in_channels: channels of the image.
         width: channels of the first stage; the head has twice as many.
+        output_stride: of `SmallBackbone`.
     """
-    backbone = SmallBackbone(in_channels, width)
-    return DeepLabV3(backbone, backbone.out_channels, num_classes, (1, 2, 4), 2 * width, dropout=0.0)
+    backbone = SmallBackbone(in_channels, width, output_stride)
+    rates = tuple(8 // output_stride * rate for rate in (1, 2, 4))
+    return DeepLabV3(backbone, backbone.out_channels, num_classes, rates, 2 * width, dropout=0.0)
 
 
 def rates_at(output_stride: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.resnet import SubsampleAndPad
 
 #: Pixels of the image, in height and in width, for one of the feature map, that a backbone can be built with.
 OUTPUT_STRIDES = (8, 16, 32)
@@ -18,7 +19,8 @@ def dilate(stage: nn.Module, before: int) -> None:
     over every second pixel. The one that halved sees the map of the stage before, and steps as that stage does.
 
     Args:
-        stage: its strides are in convolutions alone, and none but 1×1 ones come before the one that halves.
+        stage: its strides are in convolutions and `SubsampleAndPad` alone, and no convolutions but 1×1 ones come before
+            the one that halves.
         before: dilation of the stage before, 1 if it has none; the stage's own is twice that.
     """
     for module in stage.modules():
@@ -28,6 +30,8 @@ def dilate(stage: nn.Module, before: int) -> None:
             module.stride = (1, 1)
             module.dilation = (rate if height > 1 else 1, rate if width > 1 else 1)
             module.padding = (rate * (height // 2), rate * (width // 2))
+        elif isinstance(module, SubsampleAndPad):
+            module.stride = 1
 
 
 def check_output_stride(output_stride: int) -> None:

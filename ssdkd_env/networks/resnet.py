@@ -21,10 +21,14 @@ class SubsampleAndPad(nn.Module):
 
     Args:
         new_channels: output channels minus input channels.
+
+    Attributes:
+        stride: 2, or 1 in a stage that was dilated, where it takes every pixel (`dilation.dilate`).
     """
 
     def __init__(self, new_channels: int) -> None:
         super().__init__()
+        self.stride = 2
         self.before = new_channels // 2
         self.after = new_channels - self.before
         self.networks = 1
@@ -35,11 +39,12 @@ class SubsampleAndPad(nn.Module):
         return self
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C + new_channels, ⌈H/2⌉, ⌈W/2⌉); even sizes keep their memory format."""
-        if self.networks == 1:
-            return every_second_pixel(features, self.before, self.after)
+        """Map (N, C, H, W) to (N, C + new_channels, ⌈H/stride⌉, ⌈W/stride⌉); even sizes keep their memory format."""
         padding = (0, 0, 0, 0, self.before, self.after)
-        return F.pad(features[:, :, ::2, ::2].unflatten(1, (self.networks, -1)), padding).flatten(1, 2)
+        if self.networks > 1:
+            taken = features[:, :, :: self.stride, :: self.stride]
+            return F.pad(taken.unflatten(1, (self.networks, -1)), padding).flatten(1, 2)
+        return every_second_pixel(features, self.before, self.after) if self.stride == 2 else F.pad(features, padding)
 
 
 class BasicBlock(nn.Module):

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ssdkd_env.distillation.augmentation import Normalize, random_crop_flip
 from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_precision
@@ -20,7 +19,8 @@ from ssdkd_env.reading import Count, fitted
 from ssdkd_env.settings import check_seed
 from ssdkd_env.tasks.fitness import check_trains
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
-from ssdkd_env.tasks.void import VOID
+from ssdkd_env.tasks.teacher_augmentation import enlarged, jittered
+from ssdkd_env.tasks.teacher_loss import class_weights, cross_entropy
 from ssdkd_env.threads import one_at_a_time
 
 SCHEDULES = ("cosine", "step")
@@ -45,6 +45,10 @@ class TeacherSettings:
         step_factor: of the step schedule.
         warmup_epochs: epochs in which the learning rate rises linearly to lr, before the schedule.
         label_smoothing: share of a label's mass that is spread over all classes.
+        max_scale: largest factor by which images are enlarged at random before they are cropped; 1 enlarges none.
+        colour_jitter: how far brightness, contrast and colours are changed at random, as a share; 0 changes none.
+        class_balance: exponent of the weights that rare classes have in the loss (median frequency balancing); 0
+            weighs all alike.
         ema_decay: decay of the average of the weights, for each minibatch; 0 averages nothing. With an average, its
             weights and BatchNorm statistics are the teacher.
         precision: float32, bfloat16 (autocast; weights and loss stay float32), or auto, which is bfloat16 where that is
@@ -63,6 +67,9 @@ class TeacherSettings:
     step_factor: float = 0.1
     warmup_epochs: int = 0
     label_smoothing: float = 0.0
+    max_scale: float = 1.0
+    colour_jitter: float = 0.0
+    class_balance: float = 0.0
     ema_decay: float = 0.0
     precision: str = "auto"
     seed: int = 0
@@ -88,6 +95,9 @@ class TeacherSettings:
             ("weight_decay", 0 <= self.weight_decay < math.inf, "of at least 0"),
             ("step_factor", 0 < self.step_factor <= 1, "above 0 and at most 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "of at least 0 and below 1"),
+            ("max_scale", 1 <= self.max_scale <= 10, "of at least 1 and at most 10"),
+            ("colour_jitter", 0 <= self.colour_jitter < 1, "of at least 0 and below 1"),
+            ("class_balance", 0 <= self.class_balance <= 1, "of at least 0 and at most 1"),
             ("ema_decay", 0 <= self.ema_decay < 1, "of at least 0 and below 1; 0 averages nothing"),
         ):
             if not fits:
@@ -161,6 +171,7 @@ class TeacherTraining:
         self.epochs_done = 0
         self.data: LabelledImages = (train[0].to(device), train[1].to(device))
         self._padding, self._flip = spec.padding, spec.flip
+        self._class_weights = class_weights(self.data[1], spec.num_classes, settings.class_balance)
         self._normalize = Normalize(spec.mean, spec.std, device)
         self._network = network.to(device)
         self._average = copy.deepcopy(self._network) if settings.ema_decay else None
@@ -249,7 +260,7 @@ class TeacherTraining:
         seen, targets = self._augmented(images[index], labels[index])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             logits = self._network(self._normalize(seen))
-        loss = cross_entropy(logits.float(), targets, self.settings.label_smoothing)
+        loss = cross_entropy(logits.float(), targets, self.settings.label_smoothing, self._class_weights)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
@@ -260,12 +271,16 @@ class TeacherTraining:
 
     def _augmented(self, images: Tensor, labels: Tensor) -> LabelledImages:
         """Images and labels after augmentation, which moves label maps as it moves their images."""
-        if labels.dim() == 1:
-            return random_crop_flip(images, self._padding, self._flip, self._random), labels
+        is_dense = labels.dim() > 1
         # One number up, in a byte, VOID is the 0 that padding brings.
-        packed = torch.cat([images, (labels.to(torch.uint8) + 1)[:, None]], dim=1)
+        packed = torch.cat([images, (labels.to(torch.uint8) + 1)[:, None]], dim=1) if is_dense else images
+        if self.settings.max_scale > 1:
+            packed = enlarged(packed, int(is_dense), self.settings.max_scale, self._random)
         moved = random_crop_flip(packed, self._padding, self._flip, self._random)
-        return moved[:, :-1], moved[:, -1] - 1
+        seen, targets = (moved[:, :-1], moved[:, -1] - 1) if is_dense else (moved, labels)
+        if self.settings.colour_jitter:
+            seen = jittered(seen, self.settings.colour_jitter, self._random)
+        return seen, targets
 
     def _seed_layers(self) -> None:
         """Before each minibatch, so that a pause between two changes nothing."""
@@ -318,20 +333,6 @@ class TeacherTraining:
         self._order = None if state["order"] is None else permutation(state["order"], len(self.data[0]), self.device)
         restore(self._total, state["total"], "the sum of losses")
         self.epochs_done, self._batch = (fitted(state[name], Count) for name in ("epochs_done", "batch"))
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy over the images, or over the pixels that have a class; 0 where none has.
-
-    Args:
-        logits: (N, classes) or (N, classes, H, W) float.
-        labels: (N,) int64, or (N, H, W) with `VOID`.
-        label_smoothing: share of a label's mass that is spread over all classes.
-    """
-    if labels.dim() == 1:
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    total = F.cross_entropy(logits, labels.long(), ignore_index=VOID, label_smoothing=label_smoothing, reduction="sum")
-    return total / (labels != VOID).sum().clamp_min(1)
 
 
 @torch.no_grad()

@@ -53,6 +53,30 @@ def test_what_is_found_and_what_is_not(
     assert (project / "code.py").read_text() == "seen = 1\nunseen = 1\n"
 
 
+def test_tests_near_by_come_first_and_all_others_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tests" / "agents" / "searching").mkdir(parents=True)
+    (tmp_path / "tests" / "envs").mkdir()
+    near = {
+        "ssdkd_env/envs/episode.py": "tests/envs",
+        "ssdkd_env/networks/head.py": None,
+        "agents/ssdkd_agents/searching/searchers.py": "tests/agents/searching",
+        "agents/ssdkd_agents/policies/storage.py": "tests/agents",
+    }
+    for path, expected in near.items():
+        found = check_mutations.tests_near(tmp_path, Mutation(path, "", ""))
+        assert found == (None if expected is None else tmp_path / expected)
+    asked: list[list[str]] = []
+
+    def run_tests(copy: Path, words: list[str]) -> tuple[str, float]:
+        asked.append(words)
+        return "", 1.0
+
+    monkeypatch.setattr(check_mutations, "run_tests", run_tests)
+    mutation = Mutation("ssdkd_env/envs/episode.py", "", "")
+    assert check_mutations.run_near_tests_first(tmp_path, ["-n", "2"], mutation) == ("", 2.0)
+    assert asked == [["-n", "2", str(tmp_path / "tests" / "envs")], ["-n", "2"]]
+
+
 def test_a_suite_that_fails_anyway_and_unknown_names_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,8 +31,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 SMALL = [name for name in DEEPLABS if name.startswith("deeplab_small")]
 
 
-def make(arch: str, seed: int = 0, num_classes: int = 5, in_channels: int = 3) -> DeepLabV3:
-    network = build(arch, num_classes, in_channels, seed, **FAMILIES[arch])
+def make(arch: str, seed: int = 0, num_classes: int = 5, in_channels: int = 3, **options: Any) -> DeepLabV3:
+    network = build(arch, num_classes, in_channels, seed, **FAMILIES[arch] | options)
     assert isinstance(network, DeepLabV3)
     return network
 
@@ -150,18 +150,19 @@ def enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("arch", "rates", "output_stride"),
+    ("arch", "options", "rates", "output_stride"),
     [
-        ("deeplabv3_resnet50", (12, 24, 36), 8),
-        ("deeplabv3_mobilenet_v2", (6, 12, 18), 16),
-        ("deeplab_small12", (1, 2, 4), 8),
+        ("deeplabv3_resnet50", {}, (12, 24, 36), 8),
+        ("deeplabv3_mobilenet_v2", {}, (6, 12, 18), 16),
+        ("deeplab_small12", {}, (1, 2, 4), 8),
+        ("deeplab_small12", {"output_stride": 4}, (2, 4, 8), 4),
     ],
 )
 @pytest.mark.parametrize("size", [(120, 160), (97, 131), (32, 32), (9, 40)])
 def test_the_output_is_that_of_the_description_at_every_size(
-    arch: str, rates: tuple[int, ...], output_stride: int, size: tuple[int, int]
+    arch: str, options: dict[str, Any], rates: tuple[int, ...], output_stride: int, size: tuple[int, int]
 ) -> None:
-    network, batch = lived(make(arch)), images(2, 3, *size, seed=1)
+    network, batch = lived(make(arch, **options)), images(2, 3, *size, seed=1)
     with torch.no_grad():
         features, logits = network.backbone(batch), network(batch)
         assert features.shape[2:] == tuple(-(-pixels // output_stride) for pixels in size)

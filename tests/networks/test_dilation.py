@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.deeplab import SmallBackbone
 from ssdkd_env.networks.dilation import dilate
 from ssdkd_env.networks.mobilenet_v2 import MobileNetV2Backbone
 from ssdkd_env.networks.resnet_imagenet import ResNetBackbone
@@ -40,15 +41,21 @@ def mobilenet(output_stride: int) -> nn.Module:
     return MobileNetV2Backbone(3, output_stride)
 
 
-@pytest.mark.parametrize("make", [small_resnet, mobilenet])
+def small(output_stride: int) -> nn.Module:
+    return SmallBackbone(3, 4, output_stride)
+
+
+@pytest.mark.parametrize(
+    ("make", "coarsest", "output_stride"),
+    [(small_resnet, 32, 8), (small_resnet, 32, 16), (mobilenet, 32, 8), (mobilenet, 32, 16), (small, 8, 4)],
+)
 @pytest.mark.parametrize("size", [(64, 96), (97, 131), (32, 32)])
-@pytest.mark.parametrize("output_stride", [8, 16])
 def test_a_dilated_backbone_answers_at_the_strided_ones_pixels_as_that_does(
-    make: Callable[[int], nn.Module], size: tuple[int, int], output_stride: int
+    make: Callable[[int], nn.Module], coarsest: int, output_stride: int, size: tuple[int, int]
 ) -> None:
-    strided, dilated = (lived(make(stride)).double() for stride in (32, output_stride))
+    strided, dilated = (lived(make(stride)).double() for stride in (coarsest, output_stride))
     dilated.load_state_dict(strided.state_dict())
-    batch, step = images(2, 3, *size).double(), 32 // output_stride
+    batch, step = images(2, 3, *size).double(), coarsest // output_stride
     with torch.no_grad():
         coarse, fine = strided(batch), dilated(batch)
     assert fine.shape[2:] == tuple(-(-pixels // output_stride) for pixels in size)
@@ -77,3 +84,8 @@ def test_each_convolution_steps_as_its_place_asks() -> None:
 def test_another_output_stride_is_refused(make: Callable[[int], nn.Module], output_stride: int) -> None:
     with pytest.raises(InvalidInputError, match=rf"output_stride={output_stride}: expected one of 8, 16, 32"):
         make(output_stride)
+
+
+def test_another_output_stride_of_small_images_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="output_stride=16: expected 4 or 8"):
+        small(16)

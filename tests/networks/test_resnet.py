@@ -70,10 +70,23 @@ def test_option_a_takes_every_second_pixel_and_pads_on_both_sides(height: int, w
                 assert torch.equal(out[:, 1 + channel, row, column], features[:, channel, 2 * row, 2 * column])
 
 
+@pytest.mark.parametrize("networks", [1, 2])
+def test_option_a_in_a_dilated_stage_takes_every_pixel(networks: int) -> None:
+    features = torch.randn(2, 3 * networks, 5, 4)
+    shortcut = SubsampleAndPad(3).grouped(networks)
+    shortcut.stride = 1
+    out = shortcut(features).view(2, networks, 6, 5, 4)
+    assert torch.equal(out[:, :, 1:4], features.view(2, networks, 3, 5, 4))
+    assert not out[:, :, [0, 4, 5]].any()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(256, 16, 32, 32), (2, 32, 16, 16), (2, 16, 8, 8)])
-def test_option_a_keeps_the_memory_layout(layout: torch.memory_format, shape: tuple[int, ...]) -> None:
-    out = SubsampleAndPad(shape[1])(torch.zeros(shape).contiguous(memory_format=layout))
+def test_option_a_keeps_the_memory_layout(layout: torch.memory_format, shape: tuple[int, ...], stride: int) -> None:
+    shortcut = SubsampleAndPad(shape[1])
+    shortcut.stride = stride
+    out = shortcut(torch.zeros(shape).contiguous(memory_format=layout))
     assert out.is_contiguous(memory_format=layout)
 
 
