@@ -17,11 +17,13 @@ class NoisyLabels:
         num_classes: number of classes.
         latent_dim: length of the embedding and of the generator's input.
         random: source of randomness.
+        std: deviation of the layers' normal weights, with biases of 0 (the authors' code has 1); 0 draws both uniformly
+            within ±1/√latent_dim, as `nn.Linear` does.
     """
 
-    def __init__(self, num_classes: int, latent_dim: int, random: torch.Generator) -> None:
+    def __init__(self, num_classes: int, latent_dim: int, random: torch.Generator, std: float = 0.0) -> None:
         self.embedding = nn.Parameter(torch.randn(num_classes, latent_dim, device=random.device, generator=random))
-        self._random = random
+        self._random, self._std = random, std
 
     def begin(self, targets: Tensor) -> list[Tensor]:
         """Start a batch; returns its own parameters: weights (groups, dim, dim) and biases (groups, dim)."""
@@ -29,9 +31,13 @@ class NoisyLabels:
         same = targets[:, None] == targets[None, :]
         self._group = same.tril(diagonal=-1).sum(dim=1)  # how many images of the class come before this one
         groups, dim = int(self._group.max()) + 1, self.embedding.shape[1]
-        # Uniform within ±1/√dim as in nn.Linear.
-        draws = torch.rand(groups, dim + 1, dim, device=targets.device, generator=self._random)
-        layer = (2.0 * draws - 1.0) * dim**-0.5
+        shape = groups, dim + 1, dim
+        if self._std:
+            layer = self._std * torch.randn(shape, device=targets.device, generator=self._random)
+            layer[:, dim] = 0.0
+        else:
+            draws = torch.rand(shape, device=targets.device, generator=self._random)
+            layer = (2.0 * draws - 1.0) * dim**-0.5
         self._weights = layer[:, :dim].clone().requires_grad_()
         self._biases = layer[:, dim].clone().requires_grad_()
         return [self._weights, self._biases]

@@ -265,9 +265,11 @@ class DistillationRun:
     def _synthesize(
         self, student: nn.Module | None, born: int, emphasis: Emphasis, steps: int
     ) -> tuple[Entries, Synthesis]:
+        if (life := self.method.generator_life) and born % life == 0:
+            with self._layer_random().lent():
+                self.inversion.source.reset_generator()
         share, count = self.buffer.mean_class_share(), self._sizes.candidates
-        together = self.backend != "plain"
-        random = self._layer_random()
+        together, random = self.backend != "plain", self._layer_random()
         images, losses = perform(
             SynthesisWork(self.inversion, student, share, count, steps, emphasis, random, together, self._kind)
         )

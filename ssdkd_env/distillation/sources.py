@@ -49,6 +49,10 @@ class ImageSource(BatchSource, Protocol):
         """Initialise the generator's first layer anew; nothing where there is no generator."""
         ...
 
+    def reset_generator(self) -> None:
+        """Initialise the whole generator anew; nothing where there is none."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """What the next batch depends on. The randomness belongs to the caller."""
         ...
@@ -142,6 +146,10 @@ class MetaGenerator:
         """Initialise the generator's first layer anew; the clone follows with the next batch."""
         _reset_first_layer(self.generator)
 
+    def reset_generator(self) -> None:
+        """Initialise the generator anew; the clone follows with the next batch."""
+        _reset(self.generator)
+
     def state_dict(self) -> dict[str, Any]:
         """Generator and its optimiser."""
         return {
@@ -195,7 +203,7 @@ class TrainedGenerator:
         self._redraws = method.variables == "generator"
         self._labels: NoisyLabels | None = None
         if method.variables == "generator_and_noisy_labels":
-            self._labels = NoisyLabels(num_classes, latent_dim, random)
+            self._labels = NoisyLabels(num_classes, latent_dim, random, method.noisy_layer_std)
             self._trained += [self._labels.embedding]
         self._optimizer = make_adam(method, self._trained, [])
 
@@ -247,6 +255,10 @@ class TrainedGenerator:
     def reset_first_layer(self) -> None:
         """Initialise the generator's first layer anew."""
         _reset_first_layer(self.generator)
+
+    def reset_generator(self) -> None:
+        """Initialise the generator anew."""
+        _reset(self.generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Generator, label embedding, and the optimiser where it goes on."""
@@ -309,6 +321,9 @@ class Pixels:
         return self._normalize.invert(self._inputs.detach()).clamp(0.0, 1.0)
 
     def reset_first_layer(self) -> None:
+        """There is no generator."""
+
+    def reset_generator(self) -> None:
         """There is no generator."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -63,6 +63,7 @@ CIFAR10 = TaskSpec(
         },
     },
     student=StudentSettings(lr=0.2, momentum=0.9, weight_decay=1e-4, temperature=20.0),
+    methods={"nayer": {"steps": 30}},  # its authors'
     dataset="cifar10",
     training_set_size=50_000,
 )
@@ -73,5 +74,6 @@ CIFAR100 = replace(
     num_classes=100,
     mean=(0.5071, 0.4867, 0.4408),
     std=(0.2675, 0.2565, 0.2761),
+    methods={},
     dataset="cifar100",
 )

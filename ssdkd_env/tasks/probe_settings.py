@@ -34,7 +34,9 @@ PROBE_SOURCES = {
         ),
         lasting=True,
     ),
-    "noisy_labels": ProbeSource(replace(METHODS["nayer"], adversarial_weight=0.0), steps=2),
+    "noisy_labels": ProbeSource(
+        replace(METHODS["nayer"], adversarial_weight=0.0, generator_life=0, noisy_layer_std=0.0), steps=2
+    ),
     "pixels": ProbeSource(replace(METHODS["deepinversion"], adversarial_weight=0.0), steps=15),
 }
 

@@ -426,6 +426,32 @@ def test_the_first_layer_is_reset_once_after_its_share_of_the_rounds(
     assert resets == expected
 
 
+@pytest.mark.parametrize("life", [0, 2, 3])
+def test_a_generator_lives_for_so_many_rounds_before_and_after_the_end_of_the_warm_up(
+    life: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("nayer", task=make_task(rounds=5, warmup_rounds=4), generator_life=life, steps=1)
+    events: list[str] = []
+    for part, method in ((run.inversion.source, "reset_generator"), (run.inversion, "synthesize")):
+        original = getattr(part, method)
+
+        def record(*arguments: Any, original: Any = original, method: str = method) -> Any:
+            events.append(method)
+            return original(*arguments)
+
+        monkeypatch.setattr(part, method, record)
+    run.warm_up()
+    while not run.done:
+        run.step(UNIFORM)
+    made, lives = 0, []
+    for event in events:
+        made += event == "synthesize"
+        if event == "reset_generator":
+            lives.append(made - 4)
+    assert made == 9
+    assert lives == [born for born in range(-4, 5) if life and born % life == 0]
+
+
 @pytest.mark.parametrize("name", ["fast2", "fast5_plain", "nayer", "dafl", "deepinversion", "vanilla_kd"])
 def test_the_reset_comes_before_the_rounds_synthesis(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(name, task=make_task(rounds=3), first_layer_reset=0.3)

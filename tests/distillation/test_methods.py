@@ -127,6 +127,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "nayer": {
         "variables": "generator_and_noisy_labels",
         "steps": 40,
+        "generator_life": 20,
+        "noisy_layer_std": 1.0,
         "bn_weight": 10.0,
         "one_hot_weight": 0.5,
         "adversarial_weight": 1.33,

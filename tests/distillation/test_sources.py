@@ -20,6 +20,7 @@ from ssdkd_env.distillation.sources import (
     MetaGenerator,
     Pixels,
     TrainedGenerator,
+    _reset,
 )
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.networks.generators import Generator
@@ -364,6 +365,30 @@ def test_the_layers_start_uniform_as_a_linear_layer_does() -> None:
         assert values.requires_grad
         assert 0.098 < values.abs().max() <= 0.1
         assert values.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.1)
+
+
+def test_the_layers_start_normal_where_they_have_a_deviation() -> None:
+    weights, biases = NoisyLabels(CLASSES, 100, torch.Generator().manual_seed(0), std=0.7).begin(torch.arange(8) % 2)
+    assert weights.is_leaf and weights.requires_grad and biases.is_leaf and biases.requires_grad
+    assert weights.mean().item() == pytest.approx(0.0, abs=0.02)
+    assert weights.std().item() == pytest.approx(0.7, rel=0.02)
+    assert (weights.abs() > 1.4).float().mean().item() == pytest.approx(0.0455, abs=0.005), "beyond two deviations"
+    assert not biases.any()
+
+
+@pytest.mark.parametrize("variables", ["meta_generator", *TRAINED])
+def test_a_generator_that_is_reset_has_nothing_of_the_one_before(variables: str) -> None:
+    source = make_source(variables)
+    assert isinstance(source, MetaGenerator | TrainedGenerator)
+    batch_of(source)
+    before = [p.detach().clone() for p in source.generator.parameters()]
+    torch.manual_seed(5)
+    source.reset_generator()
+    after = [p.detach().clone() for p in source.generator.parameters()]
+    torch.manual_seed(5)
+    _reset(source.generator)
+    assert all(torch.equal(a, b) for a, b in zip(after, source.generator.parameters(), strict=True))
+    assert not any(torch.equal(a, b) for a in after for b in before if a.shape == b.shape)
 
 
 def test_the_embedding_learns() -> None:
