@@ -33,6 +33,7 @@ from laboratory.speed import (
     sides,
 )
 from laboratory.statistics import two_digits
+from ssdkd_agents.analysis.markdown import EMPTY
 from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
@@ -186,10 +187,10 @@ def measure_versions(args: Versions) -> None:
 def _report_episodes(played: Mapping[str, Sequence[dict[str, Any]]]) -> None:
     print("| side | seconds an episode (median) | accuracy | peak MiB |\n|---|---|---|---|")
     for side, episodes in played.items():
-        seconds, accuracy, peak = (
-            [episode[name] for episode in episodes] for name in ("seconds", "accuracy", "peak_mib")
-        )
-        print(f"| {side} | {np.median(seconds):.2f} | {bootstrap_mean(accuracy)} | {max(peak):.0f} |")
+        seconds, peak = ([episode[name] for episode in episodes] for name in ("seconds", "peak_mib"))
+        measured = [episode["accuracy"] for episode in episodes if episode["accuracy"] is not None]
+        accuracy = str(bootstrap_mean(measured)) if measured else EMPTY
+        print(f"| {side} | {np.median(seconds):.2f} | {accuracy} | {max(peak):.0f} |")
 
 
 def _report_steps(played: Mapping[str, Sequence[dict[str, Any]]], environments: int) -> None:

@@ -96,7 +96,7 @@ for seed in seeds:
     ended = False
     while not ended:
         _, _, ended, _, info = env.step(env.paper_action)
-    line = {"seed": seed, "seconds": time.perf_counter() - started, "accuracy": info["accuracy"]}
+    line = {"seed": seed, "seconds": time.perf_counter() - started, "accuracy": info.get("accuracy")}
     print(json.dumps(line | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 """
 
@@ -133,7 +133,7 @@ class Checkout:
     kwargs: Mapping[str, Any]
 
     def play(self, seeds: Sequence[int], warm_up: bool = True) -> list[dict[str, Any]]:
-        """Seconds and accuracy of episodes with the paper's sampler, and the process's peak memory.
+        """Seconds of episodes with the paper's sampler, accuracy on real images if any, and the process's peak memory.
 
         With `warm_up` a first episode is played that is left out of the result.
 

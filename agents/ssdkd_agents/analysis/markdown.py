@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from ssdkd_env.reading import printable
 
+#: A cell without a value.
+EMPTY = "–"
+
 
 class Markup(str):
     """A cell that is Markdown of ours, with nothing in it of anybody else."""

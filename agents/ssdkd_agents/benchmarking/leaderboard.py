@@ -14,7 +14,7 @@ from ssdkd_agents.analysis.comparison import (
     paired_probability_of_improvement,
     probability_of_improvement,
 )
-from ssdkd_agents.analysis.markdown import Markup, escaped, markdown_table
+from ssdkd_agents.analysis.markdown import EMPTY, Markup, escaped, markdown_table
 from ssdkd_agents.analysis.results import (
     ACCURACIES,
     SCORES,
@@ -55,7 +55,6 @@ NEUTRAL = (
     "data_root",
     "evaluate_every_rounds",
 )
-EMPTY = "–"
 #: Versions that a row names.
 VERSIONS = ("ssdkd-env", "source", "torch")
 

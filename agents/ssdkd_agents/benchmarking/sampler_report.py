@@ -14,7 +14,7 @@ from ssdkd_agents.analysis.comparison import (
     paired_probability_of_improvement,
     probability_of_improvement,
 )
-from ssdkd_agents.analysis.markdown import markdown_table
+from ssdkd_agents.analysis.markdown import EMPTY, markdown_table
 from ssdkd_agents.analysis.results import (
     ACCURACIES,
     SCORES,
@@ -44,7 +44,6 @@ INTERVALS = (
     f"Intervals: {METHOD}, over the seeds, and in a row of several training runs over these and the seeds, so that "
     f"they cover the noise of training; {IN_PLACE} (of each run where these are few, else of each seed)."
 )
-EMPTY = "–"
 #: How the note and the columns call the row that the others are compared with, if none is asked for.
 PAPER_NAME, PAPER_COLUMN = "the paper's sampler", "paper's"
 
