@@ -31,8 +31,10 @@ from tqdm import tqdm
 from ssdkd_env.errors import InvalidInputError
 
 ROOT = Path(__file__).resolve().parents[1]
-#: What a copy of the checkout needs not.
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "build", "*.egg-info", "__pycache__", ".*_cache", "findings")
+#: What a copy of the checkout needs not, and the test that knows the mutations themselves.
+LEFT_OUT = shutil.ignore_patterns(
+    *(".git", ".venv", "runs", "build", "*.egg-info", "__pycache__", ".*_cache", "findings", "test_mutations.py")
+)
 
 
 @dataclass

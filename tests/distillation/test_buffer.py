@@ -126,6 +126,15 @@ def test_update_equals_a_plain_model(history: tuple[int, list[Round]]) -> None:
         assert ids_of(buffer.residents) == model
 
 
+def test_a_candidate_must_be_better_than_the_resident_that_it_meets() -> None:
+    buffer = make_buffer(2)
+    buffer.update(entries([1, 2]), torch.tensor([0.5, 0.7]), most_replaced=2)
+    update = buffer.update(entries([3, 4]), torch.tensor([0.5, 0.7, 0.5, 0.5]), most_replaced=2)
+    assert ids_of(buffer.residents) == [1, 2] and int(update.replaced) == 0, "a tie is the resident's"
+    update = buffer.update(entries([5]), torch.tensor([0.5, 0.7, 0.6]), most_replaced=2)
+    assert ids_of(buffer.residents) == [5, 2] and int(update.replaced) == 1
+
+
 @given(histories())
 def test_an_unbounded_update_keeps_the_highest_keys_of_buffer_and_candidates(
     history: tuple[int, list[Round]],

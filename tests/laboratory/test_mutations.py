@@ -35,6 +35,7 @@ def test_what_is_found_and_what_is_not(
     project = tmp_path / "project"
     (project / "tests").mkdir(parents=True)
     (project / "code.py").write_text("seen = 1\nunseen = 1\n")
+    (project / "tests" / "test_mutations.py").write_text("assert False, 'it knows every mutation, and finds them all'")
     (project / "tests" / "test_code.py").write_text("import code\n\n\ndef test_it():\n    assert code.seen == 1\n")
     (project / "tests" / "conftest.py").write_text(
         "import sys\n\nsys.path.insert(0, '.')\nsys.modules.pop('code', None)\n"
