@@ -128,7 +128,7 @@ def test_update_equals_a_plain_model(history: tuple[int, list[Round]]) -> None:
 
 def test_a_candidate_must_be_better_than_the_resident_that_it_meets() -> None:
     buffer = make_buffer(2)
-    buffer.update(entries([1, 2]), torch.tensor([0.5, 0.7]), most_replaced=2)
+    buffer.update(entries([1, 2]), torch.tensor([0.7, 0.5]), most_replaced=2)
     update = buffer.update(entries([3, 4]), torch.tensor([0.5, 0.7, 0.5, 0.5]), most_replaced=2)
     assert ids_of(buffer.residents) == [1, 2] and int(update.replaced) == 0, "a tie is the resident's"
     update = buffer.update(entries([5]), torch.tensor([0.5, 0.7, 0.6]), most_replaced=2)
