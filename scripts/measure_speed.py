@@ -73,7 +73,7 @@ class Runs(Plugins):
 class Versions(Plugins):
     """Seconds of an episode, or of a step of many, in an earlier checkout and in this one, taking turns.
 
-    Both must know the environment and the arguments that are given.
+    Both must know the environment and the arguments that are given; a relative path in them is meant from each.
     """
 
     before: Path
