@@ -11,10 +11,11 @@ Pieces, in this order:
   runs         many digits environments, each way of stepping them
   profile      where the time of a round goes, and a trace
   peer         a round beside Fast-Datafree, where --checkout is given
-  protocol     the paper's protocol, teachers included
+  protocol     the paper's protocol on CIFAR, teachers included
+  scenes       the paper's segmentation on NYUv2, teacher included
 
 Figures are in PIECE*.jsonl below --out, what was said in PIECE.log. A piece that has failed or was killed begins anew
-with the next call, but for the protocol, which goes on where it stopped.
+with the next call, but for the last two, which go on where they stopped.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from laboratory.common import untrained_teacher
 from laboratory.correctness import compare_devices
-from safetensors.torch import save_file
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.commands.command_line import Plugins, launch
 
@@ -35,7 +36,6 @@ from ssdkd_env.devices import select_device
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import write_json
 from ssdkd_env.tasks.cifar import CIFAR10
-from ssdkd_env.tasks.task import build_teacher
 
 SCRIPTS = Path(__file__).parent
 #: What is measured of a round: as in the paper, with a full buffer and few rounds; or hardly anything.
@@ -52,12 +52,12 @@ class Arguments(Plugins):
     out: Path
     """Folder for all that is measured; the same in every call."""
     data_root: str | None = None
-    """Folder with CIFAR-10; else SSDKD_DATA."""
+    """Folder with CIFAR-10 and NYUv2; else SSDKD_DATA."""
     checkout: Path | None = None
     """Folder of a checkout of Fast-Datafree, for the piece peer."""
     minutes: float = 9.0
-    """Length of this call. A piece that has begun is finished, but for the protocol."""
-    pieces: tuple[str, ...] = ("correctness", "peak", "runs", "profile", "peer", "protocol")
+    """Length of this call. A piece that has begun is finished, but for the last two."""
+    pieces: tuple[str, ...] = ("correctness", "peak", "runs", "profile", "peer", "protocol", "scenes")
     """Which to do."""
     device: str = "cuda"
     """cuda, or cpu to try everything out."""
@@ -69,7 +69,7 @@ def main(args: Arguments) -> None:
     """Do what is left, piece by piece, until time is over."""
     for piece in args.pieces:
         check_choice("--pieces", piece, COMMANDS)
-    if "protocol" in args.pieces and not args.minutes > 0.5:
+    if RESUMED.intersection(args.pieces) and not args.minutes > 0.5:
         raise InvalidInputError(f"--minutes {args.minutes}: expected more than half a minute")
     args.device = str(select_device(args.device))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -97,12 +97,12 @@ def do(args: Arguments, piece: str, minutes: float) -> bool:
     log = args.out / f"{piece}.log"
     for number, command in enumerate(COMMANDS[piece](args, minutes)):
         print(f"{piece}: {' '.join(command)}", flush=True)
-        with log.open("a" if number or piece == "protocol" else "w") as said:
+        with log.open("a" if number or piece in RESUMED else "w") as said:
             done = subprocess.run([sys.executable, str(SCRIPTS / command[0]), *command[1:]], stdout=said, stderr=said)
         if done.returncode:
             last = (log.read_text().strip().splitlines() or ["nothing was said"])[-1]
             raise InvalidInputError(f"{piece} failed: {last} (see {log})")
-    return piece != "protocol" or "everything is finished" in log.read_text()
+    return piece not in RESUMED or "everything is finished" in log.read_text()
 
 
 def check_device(args: Arguments) -> None:
@@ -122,9 +122,7 @@ def cifar(args: Arguments) -> list[str]:
     """An environment with an untrained teacher, on which times do not depend."""
     teacher, student = ("resnet8", "resnet8") if args.tiny else ("wrn40_2", "wrn16_1")
     weights = args.out / f"untrained-{teacher}.safetensors"
-    if not weights.exists():
-        network = build_teacher(replace(CIFAR10, teacher_arch=teacher), seed=0)
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, weights)
+    untrained_teacher(replace(CIFAR10, teacher_arch=teacher), weights)
     networks = ["--env.teacher", str(weights), "--env.teacher-arch", teacher, "--env.student-arch", student]
     return [
         "--env-id",
@@ -177,20 +175,21 @@ def peer(args: Arguments, _: float) -> list[list[str]]:
 
 def protocol(args: Arguments, minutes: float) -> list[list[str]]:
     """It has a folder of its own, in which it goes on."""
+    small = ("--pairs", "resnet8:resnet8", "--methods", "ssdkd", "fast2")
+    return [paper_protocol(args, minutes, "protocol", "cifar10", small)]
+
+
+def scenes(args: Arguments, minutes: float) -> list[list[str]]:
+    """Likewise; CamVid has networks that are small."""
+    task = "camvid" if args.tiny else "nyuv2"
+    return [paper_protocol(args, minutes, "scenes", task, ("--methods", "ssdkd", "vanilla_kd"))]
+
+
+def paper_protocol(args: Arguments, minutes: float, piece: str, task: str, small: tuple[str, ...]) -> list[str]:
     root = ["--data-root", args.data_root] if args.data_root else []
-    small = (
-        "--pairs",
-        "resnet8:resnet8",
-        "--teacher-epochs",
-        "1",
-        "--methods",
-        "ssdkd",
-        "fast2",
-        "--env.budget.preset",
-        "tiny",
-    )
-    common = ["--out", str(args.out / "protocol"), "--device", args.device, "--minutes", f"{minutes:.2f}", *root]
-    return [["cifar_protocol.py", *common, *(small if args.tiny else ())]]
+    small += ("--teacher-epochs", "1", "--env.budget.preset", "tiny", *PROBE)
+    common = ["--task", task, "--out", str(args.out / piece), "--device", args.device, "--minutes", f"{minutes:.2f}"]
+    return ["paper_protocol.py", *common, *root, *(small if args.tiny else ())]
 
 
 #: Pieces in their order, and the commands of each; it is told how many minutes are left.
@@ -201,7 +200,10 @@ COMMANDS: dict[str, Callable[[Arguments, float], list[list[str]]]] = {
     "profile": profile,
     "peer": peer,
     "protocol": protocol,
+    "scenes": scenes,
 }
+#: Pieces that go on where they stopped.
+RESUMED = {"protocol", "scenes"}
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
-from laboratory.common import Environments, about, check_least, memory_mib, timed
+from laboratory.common import Environments, about, check_least, memory_mib, timed, untrained_teacher
 from laboratory.plots import plot_runs
 from laboratory.speed import (
     CONVOLUTIONS,
@@ -46,6 +48,7 @@ from tqdm import tqdm
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs.sub_environments import usable_cores
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks.registry import TASKS
 
 
 @dataclass
@@ -108,6 +111,8 @@ class Peak(Plugins):
     """JSON-lines file to write; must not exist."""
     env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
+    untrained: bool = False
+    """With a teacher of the task's network whose weights nobody has trained, on which times do not depend."""
     env: EnvOptions = field(default_factory=ENV)
     """Arguments of the environment."""
 
@@ -201,7 +206,15 @@ def _report_steps(played: Mapping[str, Sequence[dict[str, Any]]], environments: 
 
 
 def measure_peak(args: Peak) -> None:
-    env = make_env(args.env_id, args.env.settings())
+    """See `Peak`."""
+    with TemporaryDirectory() as folder:
+        settings = args.env.settings()
+        if args.untrained:
+            refuse_settings(args.env, {"teacher": "leave it out, or --untrained"})
+            registered = gym.registry.get(args.env_id)
+            spec = TASKS[registered.kwargs.get("task", "digits") if registered else "digits"]
+            settings["teacher"] = str(untrained_teacher(spec, Path(folder) / "untrained.safetensors"))
+        env = make_env(args.env_id, settings)
     if env.budget.rounds < (needed := 2 + ROUND_TURNS):
         raise InvalidInputError(f"--env.budget.rounds {env.budget.rounds}: expected at least {needed}, to be played")
     dtype = torch.bfloat16 if env.precision == "bfloat16" else torch.float32

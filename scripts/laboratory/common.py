@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -16,6 +17,8 @@ from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.distillation import StepResult
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.tasks.task import TaskSpec, build_teacher
 from ssdkd_env.threads import alone
 
 ResultT = TypeVar("ResultT")
@@ -56,6 +59,13 @@ def memory_mib() -> float:
 def about(device: torch.device) -> dict[str, Any]:
     """Versions and machine, as JSON."""
     return {"versions": versions(), "machine": machine(device)}
+
+
+def untrained_teacher(spec: TaskSpec, path: Path) -> Path:
+    """Write a teacher whose weights nobody has trained, on which times do not depend, unless it is there already."""
+    if not path.exists():
+        save_weights(path, build_teacher(spec, seed=0))
+    return path
 
 
 def check_least(args: object, **least: int) -> None:

@@ -51,7 +51,7 @@ def test_pieces_go_on_where_they_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands: list[str] = []
-    codes = iter([0, 1, 0, 0, 0, 0, 0])
+    codes = iter([0, 1, 0, 0, 0, 0, 0, 0])
 
     def run(command: list[str], stdout: Any, stderr: Any) -> SimpleNamespace:
         commands.append(Path(command[1]).name)
@@ -59,7 +59,7 @@ def test_pieces_go_on_where_they_stopped(
         return SimpleNamespace(returncode=next(codes))
 
     monkeypatch.setattr(subprocess, "run", run)
-    args = arguments(tmp_path, "peak", "profile", "peer", "protocol")
+    args = arguments(tmp_path, "peak", "profile", "peer", "protocol", "scenes")
     with pytest.raises(InvalidInputError, match="peak failed: working"):
         gpu_day.main(args)
     gpu_day.main(args)  # peak anew, both of its commands, profile, and a first part of the protocol
@@ -67,10 +67,10 @@ def test_pieces_go_on_where_they_stopped(
     assert not (tmp_path / "protocol.done").exists()
     gpu_day.main(args)
     assert "all done" in capsys.readouterr().out
-    speed, profile, protocol = "measure_speed.py", "profile_step.py", "cifar_protocol.py"
-    assert commands == [speed, speed, speed, speed, profile, protocol, protocol]
+    speed, profile, protocol = "measure_speed.py", "profile_step.py", "paper_protocol.py"
+    assert commands == [speed, speed, speed, speed, profile, protocol, protocol, protocol]
     gpu_day.main(args)
-    assert len(commands) == 7
+    assert len(commands) == 8
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_bad_arguments_are_refused(
 
 
 def test_the_whole_of_it_runs_at_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """But for the peer, which needs a checkout, the protocol, which needs data, and the compiler, which is slow."""
+    """But for the peer, which needs a checkout, the protocols, which need data, and the compiler, which is slow."""
     gpu_day.COMMANDS["peak"](arguments(tmp_path), 1.0)
     gpu_day.main(arguments(tmp_path, "correctness", "runs", "profile"))
     assert "all done" in capsys.readouterr().out

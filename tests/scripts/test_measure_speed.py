@@ -89,7 +89,13 @@ def test_peak_tells_its_share_of_what_it_measured(tmp_path: Path) -> None:
     assert_refused(result, "--env.budget.rounds 3: expected at least 5")
     rounds = ENV_BUDGET.index("--env.budget.rounds") + 1
     more = (*ENV_BUDGET[:rounds], "5", *ENV_BUDGET[rounds + 1 :])
-    result = in_this_process("measure_speed", "peak", "--out", out, *more)
+    named = in_this_process(
+        "measure_speed", "peak", "--out", out, *more, "--untrained", "--env.teacher", "t.safetensors"
+    )
+    assert_refused(named, "--env.teacher t.safetensors: leave it out, or --untrained")
+    unknown = in_this_process("measure_speed", "peak", "--out", out, *more, "--untrained", "--env-id", "SSDKD/Digit-v2")
+    assert_refused(unknown, "env_id='SSDKD/Digit-v2' is unknown")
+    result = in_this_process("measure_speed", "peak", "--out", out, *more, "--untrained")
     assert result.code == 0, result.stderr
     (line,) = lines_of(out)
     assert line["share"] == pytest.approx(line["cost"]["flops"] / line["cost"]["seconds"] / line["convolution"])

@@ -1,10 +1,12 @@
-"""The paper's protocol on CIFAR: train the teachers, then SSD-KD against Fast, in pieces that resume.
+"""The paper's protocols: train the teachers, then compare SSD-KD with others, in pieces that resume.
 
 Examples:
-  python scripts/cifar_protocol.py --out runs/protocol --data-root data --minutes 9
-  python scripts/cifar_protocol.py --out runs/smoke --data-root data --pairs resnet8:resnet8 --teacher-epochs 1 \
+  python scripts/paper_protocol.py --out runs/protocol --data-root data --minutes 9
+  python scripts/paper_protocol.py --out runs/nyuv2 --task nyuv2 --data-root data --minutes 9
+  python scripts/paper_protocol.py --out runs/smoke --data-root data --pairs resnet8:resnet8 --teacher-epochs 1 \
       --env.budget.preset tiny --methods ssdkd fast2
 
+On CIFAR against Fast, on scenes against Fast, DFAD and KD on real images. How teachers of scenes are trained is ours.
 Give the same command again until it says that everything is finished: each call goes on where the last one stopped and
 ends after about --minutes (a round that has begun is finished; a killed call loses two minutes at most).
 It only calls train_teacher.py and benchmark.py, whose folders it leaves below --out.
@@ -31,28 +33,60 @@ from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.files import write_json
 from ssdkd_env.networks.registry import NETWORKS
 from ssdkd_env.reading import read_json
+from ssdkd_env.tasks.registry import TASKS
 
 SCRIPTS = Path(__file__).parent
 #: Less time than this is not worth another start of Python and another look at the data, in minutes.
 SHORTEST_PIECE = 0.25
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What belongs to a task.
+
+    Attributes:
+        env_id: its environment.
+        pairs: teacher and student networks, unless others are asked for.
+        suite: what is compared; that of some teachers is in `SUITES`.
+        teacher: how teachers are trained.
+    """
+
+    env_id: str
+    pairs: tuple[str, ...]
+    suite: str
+    teacher: tuple[str, ...]
+
+
+_CIFAR_PAIRS = "wrn40_2:wrn16_1", "resnet34:resnet18"
+_CIFAR_TEACHER = "--settings.batch-size", "256", "--settings.weight-decay", "5e-4"
+_SCENES_TEACHER = (
+    *("--settings.batch-size", "16", "--settings.max-scale", "2", "--settings.colour-jitter", "0.4"),
+    *("--settings.class-balance", "0.5"),
+)
+PROTOCOLS = {
+    "cifar10": Protocol("SSDKD/CIFAR10-v2", _CIFAR_PAIRS, "protocol", _CIFAR_TEACHER),
+    "cifar100": Protocol("SSDKD/CIFAR100-v2", _CIFAR_PAIRS, "protocol", _CIFAR_TEACHER),
+    "nyuv2": Protocol("SSDKD/NYUv2-v2", ("deeplabv3_resnet50:deeplabv3_mobilenet_v2",), "scenes", _SCENES_TEACHER),
+    "camvid": Protocol("SSDKD/CamVid-v2", ("deeplab_small32:deeplab_small12",), "scenes", _SCENES_TEACHER),
+}
 #: Fast's authors weigh their losses by the teacher: adversarial and one-hot (the presets have ResNet-34's).
-FAST_SUITES = {"wrn40_2": "protocol-wrn40_2", "vgg11": "protocol-vgg11"}
+SUITES = {"wrn40_2": "protocol-wrn40_2", "vgg11": "protocol-vgg11"}
 
 
 @dataclass
 class Arguments(Where, Plugins):
-    """Command line of cifar_protocol."""
+    """Command line of paper_protocol."""
 
     out: Path
     """Folder for teachers and benchmarks; the same in every call."""
     data_root: str | None = None
     """Folder with the data; else SSDKD_DATA."""
     task: str = "cifar10"
-    """cifar10 or cifar100."""
-    pairs: tuple[str, ...] = ("wrn40_2:wrn16_1", "resnet34:resnet18")
-    """Teacher and student networks."""
+    """cifar10, cifar100, nyuv2 or camvid."""
+    pairs: tuple[str, ...] = ()
+    """Teacher and student networks, in place of the task's: wrn40_2:wrn16_1 and resnet34:resnet18 on CIFAR."""
     methods: tuple[str, ...] = ()
-    """Methods in place of SSD-KD and Fast-2, -5 and -10."""
+    """Methods in place of the task's suite."""
     seeds: int = 1
     """Runs of each method."""
     teacher_epochs: int = 200
@@ -66,8 +100,8 @@ class Arguments(Where, Plugins):
 
 
 def main(args: Arguments) -> None:
-    pairs = [read_pair(pair) for pair in args.pairs]
-    check_choice("--task", args.task, ("cifar10", "cifar100"))
+    check_choice("--task", args.task, PROTOCOLS)
+    pairs = [read_pair(pair) for pair in args.pairs or PROTOCOLS[args.task].pairs]
     if not args.minutes > SHORTEST_PIECE:
         raise InvalidInputError(f"--minutes {args.minutes}: expected more than {SHORTEST_PIECE}")
     refuse_settings(
@@ -125,10 +159,11 @@ def teacher_command(args: Arguments, teacher: str, folder: Path) -> list[str]:
     command = ["train_teacher.py", "--out", str(folder), "--no-progress-bar"]
     if (folder / "config.json").exists():
         return [*command, "--resume"]
-    command += ["--task", args.task, "--teacher-arch", teacher, "--device", args.device]
+    command += ["--task", args.task, "--device", args.device]
+    # The task's own has options of the task.
+    command += ["--teacher-arch", teacher] if teacher != TASKS[args.task].teacher_arch else []
     command += ["--data-root", args.data_root] if args.data_root else []
-    command += ["--settings.epochs", str(args.teacher_epochs)]
-    return [*command, "--settings.batch-size", "256", "--settings.weight-decay", "5e-4"]
+    return [*command, "--settings.epochs", str(args.teacher_epochs), *PROTOCOLS[args.task].teacher]
 
 
 def benchmark_command(args: Arguments, teacher: str, student: str, weights: Path, folder: Path) -> list[str]:
@@ -136,8 +171,9 @@ def benchmark_command(args: Arguments, teacher: str, student: str, weights: Path
     if (folder / "config.json").exists():
         return [*command, "--resume"]
     own = {"teacher": weights, "student_arch": student, "device": args.device, "data_root": args.data_root}
-    command += ["--methods", *args.methods] if args.methods else ["--suite", FAST_SUITES.get(teacher, "protocol")]
-    command += ["--env-id", {"cifar10": "SSDKD/CIFAR10-v2", "cifar100": "SSDKD/CIFAR100-v2"}[args.task]]
+    protocol = PROTOCOLS[args.task]
+    command += ["--methods", *args.methods] if args.methods else ["--suite", SUITES.get(teacher, protocol.suite)]
+    command += ["--env-id", protocol.env_id]
     return [*command, "--seeds", str(args.seeds), *as_words(ENV.prefix, own | args.env.settings())]
 
 

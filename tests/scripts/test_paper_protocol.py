@@ -1,9 +1,11 @@
-"""`cifar_protocol`: teachers and benchmarks in pieces that resume."""
+"""`paper_protocol`: teachers and benchmarks in pieces that resume."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ def arguments(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_it_ends_in_a_table_and_then_does_nothing_more(arguments: list[Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = in_this_process("cifar_protocol", "--out", out, *arguments)
+    result = in_this_process("paper_protocol", "--out", out, *arguments)
     assert result.code == 0, result.stderr
     assert "everything is finished" in result.stdout
     lines = [json.loads(line) for line in (out / "resnet8-resnet8" / "results.jsonl").read_text().splitlines()]
@@ -47,7 +49,7 @@ def test_it_ends_in_a_table_and_then_does_nothing_more(arguments: list[Any], tmp
     assert all(0 <= line["held_out_accuracy"] <= 1 for line in lines)
     assert "fast2" in (out / "resnet8-resnet8" / "table.md").read_text()
     before = contents(out)
-    again = in_this_process("cifar_protocol", "--out", out, *arguments)
+    again = in_this_process("paper_protocol", "--out", out, *arguments)
     assert "everything is finished" in again.stdout
     assert contents(out) == before
 
@@ -60,11 +62,11 @@ def test_a_call_whose_time_is_over_says_so(
 
     clock = iter([0.0, 1e6])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock, 1e6))
-    result = in_this_process("cifar_protocol", "--out", tmp_path / "out", *arguments)
+    result = in_this_process("paper_protocol", "--out", tmp_path / "out", *arguments)
     assert result.code == 0, result.stderr
     assert "not finished yet: give the same command again" in result.stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
-    other = in_this_process("cifar_protocol", "--out", tmp_path / "out", *arguments, "--seeds", 2)
+    other = in_this_process("paper_protocol", "--out", tmp_path / "out", *arguments, "--seeds", 2)
     assert_refused(other, "--seeds is not what")
 
 
@@ -80,13 +82,33 @@ def test_a_call_whose_time_is_over_says_so(
     ],
 )
 def test_bad_arguments_are_refused(wrong: tuple[str, ...], match: str, tmp_path: Path) -> None:
-    result = in_this_process("cifar_protocol", "--out", tmp_path / "out", *wrong)
+    result = in_this_process("paper_protocol", "--out", tmp_path / "out", *wrong)
     assert_refused(result, match)
     assert not (tmp_path / "out").exists()
+
+
+def test_scenes_have_a_protocol_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task's own teacher has the task's options; its suite is that of scenes."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str]) -> SimpleNamespace:
+        commands.append(command)
+        (tmp_path / "out" / "teacher-deeplab_small32").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / "teacher-deeplab_small32" / "teacher.json").touch()
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    result = in_this_process("paper_protocol", "--out", tmp_path / "out", "--task", "camvid", "--data-root", "here")
+    assert result.code == 0, result.stderr
+    teacher, benchmark = (" ".join(command) for command in commands)
+    assert "--task camvid" in teacher and "--data-root here" in teacher and "--settings.max-scale 2" in teacher
+    assert "--teacher-arch" not in teacher
+    assert "--suite scenes --env-id SSDKD/CamVid-v2" in benchmark and "student-arch deeplab_small12" in benchmark
+    assert "teacher-deeplab_small32/teacher.safetensors" in benchmark
 
 
 def test_a_failing_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     root = tmp_path / "nothing"
-    result = in_this_process("cifar_protocol", "--out", tmp_path / "out", "--data-root", root, "--device", "cpu")
+    result = in_this_process("paper_protocol", "--out", tmp_path / "out", "--data-root", root, "--device", "cpu")
     assert_refused(result, "train_teacher.py ended with code 2")
