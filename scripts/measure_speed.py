@@ -176,16 +176,22 @@ def measure_versions(args: Versions) -> None:
     checkouts = {"before": Checkout(args.before, args.env_id, kwargs), "now": Checkout(here, args.env_id, kwargs)}
     played: dict[str, list[dict[str, Any]]] = {side: [] for side in checkouts}
     many = args.environments > 1
+    if many and 2 + args.steps > (rounds := make_env(args.env_id, kwargs).budget.rounds):
+        raise InvalidInputError(
+            f"--steps {args.steps}: expected at most {rounds - 2}, before an episode of {rounds} ends"
+        )
     for turn in tqdm(range(args.turns), unit="turn"):
         seeds = range(1_000_000 + turn, 1_000_000 + args.episodes, args.turns)
         for side, checkout in checkouts.items():
             lines = checkout.step(args.environments, args.steps) if many else checkout.play(seeds, args.warm_up)
             for line in lines:
-                append_line(args.out, {"side": side} | line)
-            played[side] += lines
+                append_line(args.out, {"side": side, "turn": turn} | line)
+            played[side] += [{"turn": turn} | line for line in lines]
     append_line(args.out, {"env_id": args.env_id, "env_kwargs": kwargs} | about(torch.device("cpu")))
     _report_steps(played, args.environments) if many else _report_episodes(played)
-    seconds = {side: [line["seconds"] for line in lines] for side, lines in played.items()}
+    seconds = {
+        side: _of_turns(lines) if many else [line["seconds"] for line in lines] for side, lines in played.items()
+    }
     print(f"\nbefore over now: {_ratio(seconds['before'], seconds['now'])}")
 
 
@@ -201,8 +207,14 @@ def _report_episodes(played: Mapping[str, Sequence[dict[str, Any]]]) -> None:
 def _report_steps(played: Mapping[str, Sequence[dict[str, Any]]], environments: int) -> None:
     print(f"| side | steps/s of {environments} environments in all | way |\n|---|---|---|")
     for side, steps in played.items():
-        rate = bootstrap_mean(environments / step["seconds"] for step in steps)
+        rate = bootstrap_mean(environments / seconds for seconds in _of_turns(steps))
         print(f"| {side} | {two_digits(rate)} | {'; '.join(sorted({step['way'] for step in steps}))} |")
+
+
+def _of_turns(steps: Sequence[dict[str, Any]]) -> list[float]:
+    """Mean seconds of a step in each turn: steps of one process are no samples of their own."""
+    turns = sorted({step["turn"] for step in steps})
+    return [float(np.mean([step["seconds"] for step in steps if step["turn"] == turn])) for turn in turns]
 
 
 def measure_peak(args: Peak) -> None:
@@ -231,7 +243,8 @@ def measure_peak(args: Peak) -> None:
     cost["peak_memory_mib"] = peak_device_memory_mib(env.device) or peak_memory_mib()
     rate = cost["flops"] / cost["seconds"]
     line = {"cost": cost, "convolution": fastest, "share": rate / fastest, "first_round_seconds": first_round}
-    append_line(args.out, line | {"env_id": args.env_id, "env_kwargs": args.env.settings()} | about(env.device))
+    asked = {"env_id": args.env_id, "env_kwargs": args.env.settings(), "untrained": args.untrained}
+    append_line(args.out, line | asked | about(env.device))
     print("| GFLOP/s of a round | of the fastest convolution | share |\n|---|---|---|")
     print(f"| {rate / 1e9:.1f} | {fastest / 1e9:.1f} | {rate / fastest:.0%} |")
     memory = f"{cost['peak_memory_mib']:.0f} MiB at most"

@@ -123,22 +123,35 @@ def step(name: str, source: str, words: list[str], code: Path) -> dict[str, Any]
     Raises:
         InvalidInputError: when it fails.
     """
-    started = time.perf_counter()
+    started, peak = time.perf_counter(), 0
     paths = os.pathsep.join([str(code.resolve()), str(code.resolve() / "agents")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ssdkd_agents", "results", *words],
-        env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stderr is not None
-    said = process.stderr.read().decode()
-    _, status, used = os.wait4(process.pid, 0)  # of this process alone
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise InvalidInputError(f"ssdkd results {name} fails here: {said[-300:]}")
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ssdkd_agents", "results", *words],
+            cwd=code, env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.DEVNULL, stderr=said,
+        )  # fmt: skip
+        # Asked for while it runs: what the system counts to its end begins with the memory of this process.
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            peak = max(peak, peak_of(process.pid))
+            time.sleep(0.02)
+        seconds, (_, status, used) = time.perf_counter() - started, ended
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            said.seek(0)
+            raise InvalidInputError(f"ssdkd results {name} fails here: {said.read().decode()[-300:]}")
     return {
-        "step": name, "from": source, "seconds": time.perf_counter() - started,
-        "processor_seconds": used.ru_utime + used.ru_stime, "peak_mib": used.ru_maxrss / 1024,
+        "step": name, "from": source, "seconds": seconds,
+        "processor_seconds": used.ru_utime + used.ru_stime, "peak_mib": peak / 1024,
     }  # fmt: skip
+
+
+def peak_of(process: int) -> int:
+    """Most resident memory of a process until now, in KiB; 0 where it has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 if __name__ == "__main__":

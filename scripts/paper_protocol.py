@@ -101,7 +101,8 @@ class Arguments(Where, Plugins):
 
 def main(args: Arguments) -> None:
     check_choice("--task", args.task, PROTOCOLS)
-    pairs = [read_pair(pair) for pair in args.pairs or PROTOCOLS[args.task].pairs]
+    args.pairs = args.pairs or PROTOCOLS[args.task].pairs
+    pairs = [read_pair(pair) for pair in args.pairs]
     if not args.minutes > SHORTEST_PIECE:
         raise InvalidInputError(f"--minutes {args.minutes}: expected more than {SHORTEST_PIECE}")
     refuse_settings(
@@ -109,6 +110,7 @@ def main(args: Arguments) -> None:
         {
             "task": "give --task",
             "teacher": "leave it out: it is trained here",
+            "teacher_arch": "give --pairs",
             "student_arch": "give --pairs",
             "device": "give --device",
             "data_root": "give --data-root",

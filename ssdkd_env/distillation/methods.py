@@ -330,7 +330,8 @@ _TABLE = (
     Method(
         name="nayer",
         source="NAYER (Tran et al. 2024) with a learned embedding of the label in place of a text encoder's. The steps "
-        "are the authors' on CIFAR-100; their generator lives for ten epochs, of two batches each after the warm-up.",
+        "are the authors' on CIFAR-100; their generator lives for ten epochs, of two batches each, and of ten in the "
+        "warm-up, where ours does not live longer.",
         variables="generator_and_noisy_labels",
         steps=40,
         generator_lr=4e-3,

@@ -99,6 +99,7 @@ class DistillationRun:
         self._normalize = Normalize(spec.mean, spec.std, self.device)
         self._sizes = Sizes.of(method, budget, task)
         check_memory(self._sizes, budget, task, memory_of(self.device))
+        views: dict[str, Any] = {"normalize": self._normalize, "padding": spec.padding, "flip": spec.flip}
         self.inversion = Inversion(
             method,
             self.teacher,
@@ -108,9 +109,7 @@ class DistillationRun:
             latent_dim=spec.latent_dim,
             batch_size=self._sizes.inversion_batch,
             steps=self._sizes.own.inversion_steps,
-            normalize=self._normalize,
-            padding=spec.padding,
-            flip=spec.flip,
+            **views,
             random=self._random["inversion"],
             execution=execution,
         )
@@ -119,9 +118,7 @@ class DistillationRun:
             self._logits_teacher,
             spec.student,
             method,
-            normalize=self._normalize,
-            padding=spec.padding,
-            flip=spec.flip,
+            **views,
             random=self._random["augmentation"],
             execution=execution,
             plain=self.backend == "plain",
@@ -130,13 +127,11 @@ class DistillationRun:
             self._sizes.capacity, spec.image_shape, spec.num_classes, self.device, dense=task.dense
         )
         self.allowance = allowance_of(method, task)
-        self.round = 0
+        self.round = self.synthesized = self._refreshed = 0
         self.warm = False
-        self.synthesized = 0
         nothing = Synthesis.none(spec.num_classes, self.device)
         self.synthesized_class_counts = nothing.class_counts
         self.synthesized_difficulty = nothing.difficulty_histogram
-        self._refreshed = 0
         # Runs may do equal work together where all this is equal; rounds and buffer may differ.
         use = (spec.mean, spec.std, spec.padding, spec.flip, spec.student, self.inversion.batch_size)
         self._kind = (id(self.teacher), str(self.student), *use)
@@ -192,6 +187,7 @@ class DistillationRun:
         sampling.check_logits(plan.logits, rows, len(turns), self.method.name)
         clock = RoundClock(self.device)
         self._reset_first_layer()
+        self._renew_generator(self.round)
         learning_rate = self.trainer.learning_rate(self.allowance.position(amounts))
         loss = replaced = torch.zeros((), device=self.device)
         for minibatches in turns:
@@ -234,12 +230,18 @@ class DistillationRun:
             with self._layer_random().lent():
                 self.inversion.source.reset_first_layer()
 
+    def _renew_generator(self, born: int) -> None:
+        if (life := self.method.generator_life) and born % life == 0:
+            with self._layer_random().lent():
+                self.inversion.source.reset_generator()
+
     def _fill(self) -> Synthesis:
         """The first images of the memory."""
         if self.method.memory == "real":
             return self._read_real_images()
         rounds = self.task.spec.budget.warmup_rounds if self.method.warm_up else 1
         for index in range(rounds):
+            self._renew_generator(index - rounds)
             candidates, synthesis = self._synthesize(
                 None if self.method.warm_up else self._answering.network,
                 index - rounds,
@@ -265,9 +267,6 @@ class DistillationRun:
     def _synthesize(
         self, student: nn.Module | None, born: int, emphasis: Emphasis, steps: int
     ) -> tuple[Entries, Synthesis]:
-        if (life := self.method.generator_life) and born % life == 0:
-            with self._layer_random().lent():
-                self.inversion.source.reset_generator()
         share, count = self.buffer.mean_class_share(), self._sizes.candidates
         together, random = self.backend != "plain", self._layer_random()
         images, losses = perform(

@@ -50,7 +50,7 @@ class ImageSource(BatchSource, Protocol):
         ...
 
     def reset_generator(self) -> None:
-        """Initialise the whole generator anew; nothing where there is none."""
+        """Initialise the whole generator and its optimiser anew; nothing where there is none."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -95,7 +95,10 @@ class MetaGenerator:
         self._clone_parameters: list[Tensor] = [self._clone.get_parameter(name) for name in names]
         for parameter in self._parameters:
             parameter.requires_grad_(False)  # only the clone is differentiated
-        self._meta_optimizer = torch.optim.Adam(self._parameters, lr=method.generator_lr, betas=ADAM_BETAS, fused=True)
+        self._meta_optimizer = self._make_meta_optimizer()
+
+    def _make_meta_optimizer(self) -> torch.optim.Adam:
+        return torch.optim.Adam(self._parameters, lr=self._method.generator_lr, betas=ADAM_BETAS, fused=True)
 
     def draw_latents(self, count: int) -> Tensor:
         """(count, latent_dim) float, standard normal."""
@@ -147,8 +150,9 @@ class MetaGenerator:
         _reset_first_layer(self.generator)
 
     def reset_generator(self) -> None:
-        """Initialise the generator anew; the clone follows with the next batch."""
+        """Initialise generator and optimiser anew; the clone follows with the next batch."""
         _reset(self.generator)
+        self._meta_optimizer = self._make_meta_optimizer()
 
     def state_dict(self) -> dict[str, Any]:
         """Generator and its optimiser."""
@@ -257,8 +261,9 @@ class TrainedGenerator:
         _reset_first_layer(self.generator)
 
     def reset_generator(self) -> None:
-        """Initialise the generator anew."""
+        """Initialise generator and optimiser anew."""
         _reset(self.generator)
+        self._optimizer = make_adam(self._method, self._trained, [])
 
     def state_dict(self) -> dict[str, Any]:
         """Generator, label embedding, and the optimiser where it goes on."""

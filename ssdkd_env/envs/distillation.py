@@ -30,7 +30,7 @@ from ssdkd_env.envs.settings import EnvSettings
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import load_state, save_state
 from ssdkd_env.reading import Seed, fitted, fitting
-from ssdkd_env.settings import check_seed
+from ssdkd_env.settings import check_seed, essence
 from ssdkd_env.tasks import Task
 from ssdkd_env.threads import one_at_a_time
 
@@ -382,7 +382,7 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
 
     def _fingerprint(self, task: Task) -> str:
         """What an episode depends on beside its state."""
-        engine = (self.method, self.backend, self.precision, self.device.type)
+        engine = (essence(self.method), self.backend, self.precision, self.device.type)
         scheme = type(self.action_scheme).__name__
         face = (self.instances.name, self.settings.reward, scheme, self.rounds_per_step)
         return repr((ENV_VERSION, task.identity(), *engine, *face, self.observation_names, self.observation_space))

@@ -29,20 +29,23 @@ class Card(TypedDict, total=False):
     normalization: dict[str, Any]
 
 
-def with_card(spec: TaskSpec, teacher: str, own_arch: bool) -> TaskSpec:
-    """The spec with what the card beside a weights file says; unchanged without a card.
+def with_card(spec: TaskSpec, teacher: str, teacher_arch: str | None) -> TaskSpec:
+    """The spec with the network that the user names, and what the card beside a weights file says, if there is one.
 
     Args:
         spec: the task.
         teacher: the weights file; its card has the same name with `.json`.
-        own_arch: the user names the network: the card's is not used.
+        teacher_arch: the user's network; the card's options are used where it is the card's.
 
     Raises:
         InvalidInputError: when the card cannot be read, or is of a teacher for other images or classes.
     """
     path = Path(teacher).with_suffix(".json")
+    changes: dict[str, Any] = {}
+    if teacher_arch is not None:
+        changes |= {"teacher_arch": teacher_arch, "teacher_options": {}}
     if not path.exists():
-        return spec
+        return replace(spec, **changes)
     card: Any = read_json(path)
     conform(card, Card, f"{path} is no teacher's card", "remove it, or train the teacher again")
     for name, expected in (("num_classes", spec.num_classes), ("image_shape", list(spec.image_shape))):
@@ -52,15 +55,15 @@ def with_card(spec: TaskSpec, teacher: str, own_arch: bool) -> TaskSpec:
                 "choose the task of its data, or another teacher"
             )
     options, normalization = card.get("options", {}), card.get("normalization", {})
-    changes: dict[str, Any] = {}
-    if not own_arch and "arch" in card:
-        if card["arch"] not in NETWORKS:  # never an import path: a card may come from someone else
+    arch = card.get("arch")
+    if arch is not None and (teacher_arch is None or (teacher_arch == arch and arch in NETWORKS)):
+        if arch not in NETWORKS:  # never an import path: a card may come from someone else
             raise InvalidInputError(
-                f"{path} names the network {card['arch']!r}, which is none of this package; give teacher_arch="
+                f"{path} names the network {arch!r}, which is none of this package; give teacher_arch="
             )
         check_bounds(options, path, MOST_NUMBER)
-        _check_size(path, card["arch"], options, Path(teacher), spec)
-        changes |= {"teacher_arch": card["arch"], "teacher_options": options}
+        _check_size(path, arch, options, Path(teacher), spec)
+        changes |= {"teacher_arch": arch, "teacher_options": options}
     for name in ("mean", "std"):
         if name in normalization:
             changes[name] = _of_card(path, name, normalization[name], spec)

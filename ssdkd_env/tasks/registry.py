@@ -97,7 +97,8 @@ def load_task(
     Args:
         task: name in `TASKS`, or import path of a `TaskSpec`.
         teacher: weights file in place of the task's own. A JSON card beside it says its network and normalisation.
-        teacher_arch: network of that file, by name or import path; called with num_classes and in_channels.
+        teacher_arch: network of that file, by name or import path; called with num_classes and in_channels, and with
+            the options of its card where that names the same network.
         teacher_weights: key of the weights in that file, or "ema"; see `networks.weight_files.read_weights`.
         mean: what the teacher's inputs were normalised with, for each channel, in place of its card's, or the task's.
         std: likewise.
@@ -119,7 +120,7 @@ def load_task(
     spec = TASKS.find(task)
     _check_methods(spec)
     if teacher is not None:
-        spec = with_card(spec, teacher, own_arch=teacher_arch is not None)
+        spec = with_card(spec, teacher, teacher_arch)
     for name, value in (("teacher_arch", teacher_arch), ("teacher_weights", teacher_weights)):
         if value is not None and teacher is None:
             raise InvalidInputError(
@@ -130,8 +131,6 @@ def load_task(
         spec = replace(spec, mean=check_normalization("mean", mean, channels))
     if std is not None:
         spec = replace(spec, std=check_normalization("std", std, channels))
-    if teacher_arch is not None:
-        spec = replace(spec, teacher_arch=teacher_arch, teacher_options={})
     if student_arch is not None:
         spec = replace(spec, student_arch=student_arch, student_options={})
     if generator_arch is not None:

@@ -16,7 +16,7 @@ from ssdkd_env.distillation.execution import PRECISION_CHOICES, choose_precision
 from ssdkd_env.distillation.restoring import load_optimizer_state, permutation, restore
 from ssdkd_env.errors import InvalidInputError, check_choice
 from ssdkd_env.reading import Count, fitted
-from ssdkd_env.settings import check_seed
+from ssdkd_env.settings import check_seed, essence
 from ssdkd_env.tasks.fitness import check_trains
 from ssdkd_env.tasks.task import LabelledImages, TaskSpec, build_teacher, check_classifier, check_images
 from ssdkd_env.tasks.teacher_augmentation import enlarged, jittered
@@ -171,6 +171,7 @@ class TeacherTraining:
         self.epochs_done = 0
         self.data: LabelledImages = (train[0].to(device), train[1].to(device))
         self._padding, self._flip = spec.padding, spec.flip
+        self._network_of = {"teacher_arch": spec.teacher_arch, "teacher_options": repr(essence(spec.teacher_options))}
         self._class_weights = class_weights(self.data[1], spec.num_classes, settings.class_balance)
         self._normalize = Normalize(spec.mean, spec.std, device)
         self._network = network.to(device)
@@ -272,15 +273,14 @@ class TeacherTraining:
     def _augmented(self, images: Tensor, labels: Tensor) -> LabelledImages:
         """Images and labels after augmentation, which moves label maps as it moves their images."""
         is_dense = labels.dim() > 1
+        if self.settings.colour_jitter:
+            images = jittered(images, self.settings.colour_jitter, self._random)
         # One number up, in a byte, VOID is the 0 that padding brings.
         packed = torch.cat([images, (labels.to(torch.uint8) + 1)[:, None]], dim=1) if is_dense else images
         if self.settings.max_scale > 1:
             packed = enlarged(packed, int(is_dense), self.settings.max_scale, self._random)
         moved = random_crop_flip(packed, self._padding, self._flip, self._random)
-        seen, targets = (moved[:, :-1], moved[:, -1] - 1) if is_dense else (moved, labels)
-        if self.settings.colour_jitter:
-            seen = jittered(seen, self.settings.colour_jitter, self._random)
-        return seen, targets
+        return (moved[:, :-1], moved[:, -1] - 1) if is_dense else (moved, labels)
 
     def _seed_layers(self) -> None:
         """Before each minibatch, so that a pause between two changes nothing."""
@@ -297,6 +297,7 @@ class TeacherTraining:
                 "settings": asdict(self.settings),
                 "device": self.device.type,
                 "images": len(self.data[0]),
+                **self._network_of,
                 "epochs_done": self.epochs_done,
                 "batch": self._batch,
                 "order": self._order,
@@ -313,13 +314,15 @@ class TeacherTraining:
         """Continue from the `state_dict()` of a training of the same task and data; bit-identically on the CPU.
 
         Raises:
-            InvalidInputError: when a setting, the kind of device or the number of images is another.
+            InvalidInputError: when a setting, the network, the kind of device or the number of images is another.
             LookupError, TypeError, ValueError, RuntimeError: when something in it is of another kind or size.
         """
-        here = asdict(self.settings) | {"device": self.device.type, "images": len(self.data[0])}
-        saved = state["settings"] | {"device": state["device"], "images": state["images"]}
+        here = asdict(self.settings) | {"device": self.device.type, "images": len(self.data[0])} | self._network_of
+        # Settings that came later had their default.
+        saved = asdict(TeacherSettings()) | self._network_of | state["settings"]
+        saved |= {name: state[name] for name in ("device", "images", *self._network_of) if name in state}
         for name, value in here.items():
-            if value != saved[name]:
+            if value != saved.get(name):
                 raise InvalidInputError(
                     f"{name}={value!r}: the training to be resumed has {name}={saved[name]!r}; resume it with that"
                 )

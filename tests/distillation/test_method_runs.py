@@ -426,6 +426,17 @@ def test_the_first_layer_is_reset_once_after_its_share_of_the_rounds(
     assert resets == expected
 
 
+def test_a_generator_is_made_anew_once_a_round_however_many_turns_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("dafl", task=make_task(rounds=3, student_steps=3), generator_life=1, student_steps_per_batch=1)
+    rounds: list[int] = []
+    monkeypatch.setattr(run.inversion.source, "reset_generator", lambda: rounds.append(run.round))
+    run.warm_up()
+    before = len(rounds)
+    while not run.done:
+        run.step(UNIFORM)
+    assert rounds[before:] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("life", [0, 2, 3])
 def test_a_generator_lives_for_so_many_rounds_before_and_after_the_end_of_the_warm_up(
     life: int, monkeypatch: pytest.MonkeyPatch

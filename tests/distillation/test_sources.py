@@ -389,6 +389,8 @@ def test_a_generator_that_is_reset_has_nothing_of_the_one_before(variables: str)
     _reset(source.generator)
     assert all(torch.equal(a, b) for a, b in zip(after, source.generator.parameters(), strict=True))
     assert not any(torch.equal(a, b) for a in after for b in before if a.shape == b.shape)
+    optimizer = source._meta_optimizer if isinstance(source, MetaGenerator) else source._optimizer
+    assert not optimizer.state_dict()["state"], "moments of another network"
 
 
 def test_the_embedding_learns() -> None:

@@ -79,6 +79,9 @@ def test_versions_step_many_environments_in_their_own_code(tmp_path: Path) -> No
     assert result.code == 0, result.stderr
     lines = [line for line in lines_of(out) if "side" in line]
     assert [(line["side"], line["environments"]) for line in lines] == [("before", 2), ("now", 2)]
+    longer = ("--environments", 2, "--steps", 2, *ENV_BUDGET)
+    refused = in_this_process("measure_speed", "versions", "--before", ROOT, "--out", tmp_path / "x.jsonl", *longer)
+    assert_refused(refused, "--steps 2: expected at most 1, so that no episode ends meanwhile")
     assert lines[0]["way"] == lines[1]["way"] and lines[0]["way"]
     assert "| before | " in result.stdout and "before over now: " in result.stdout
 

@@ -66,6 +66,7 @@ def test_a_call_whose_time_is_over_says_so(
     assert result.code == 0, result.stderr
     assert "not finished yet: give the same command again" in result.stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["pairs"] == ["resnet8:resnet8"]
     other = in_this_process("paper_protocol", "--out", tmp_path / "out", *arguments, "--seeds", 2)
     assert_refused(other, "--seeds is not what")
 
@@ -79,6 +80,7 @@ def test_a_call_whose_time_is_over_says_so(
         (("--minutes", "0.1"), "--minutes 0.1"),
         (("--env.teacher", "t.safetensors"), "--env.teacher t.safetensors: leave it out"),
         (("--env.device", "cpu"), "--env.device cpu: give --device"),
+        (("--env.teacher-arch", "resnet8"), "--env.teacher-arch resnet8: give --pairs"),
     ],
 )
 def test_bad_arguments_are_refused(wrong: tuple[str, ...], match: str, tmp_path: Path) -> None:
@@ -105,6 +107,8 @@ def test_scenes_have_a_protocol_of_their_own(tmp_path: Path, monkeypatch: pytest
     assert "--teacher-arch" not in teacher
     assert "--suite scenes --env-id SSDKD/CamVid-v2" in benchmark and "student-arch deeplab_small12" in benchmark
     assert "teacher-deeplab_small32/teacher.safetensors" in benchmark
+    kept = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert kept["pairs"] == ["deeplab_small32:deeplab_small12"], "whatever the task's are one day"
 
 
 def test_a_failing_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.checkpoints import save_weights
@@ -39,13 +40,13 @@ def write_card(teacher: Path, card: Any) -> None:
 
 
 def test_without_a_card_the_task_is_unchanged(teacher: Path) -> None:
-    assert with_card(DIGITS, str(teacher), own_arch=False) is DIGITS
+    assert with_card(DIGITS, str(teacher), None) == DIGITS
 
 
 @pytest.mark.parametrize("card", [{}, {"top1": {"test": 0.99}, "command": "python train.py"}])
 def test_a_card_that_says_nothing_of_the_network_changes_nothing(card: Any, teacher: Path) -> None:
     write_card(teacher, card)
-    assert with_card(DIGITS, str(teacher), own_arch=False) == DIGITS
+    assert with_card(DIGITS, str(teacher), None) == DIGITS
 
 
 def test_a_card_gives_network_and_normalisation(tmp_path: Path) -> None:
@@ -81,12 +82,25 @@ def test_a_network_that_the_user_names_goes_before_the_cards(tmp_path: Path) -> 
     assert isinstance(task.teacher_on(CPU), DropoutNet)
     assert task.spec.teacher_options == {}
     assert (task.spec.mean, task.spec.std) == ((0.5,), (0.2,)), "the normalisation still belongs to the weights"
-    assert with_card(DIGITS, str(path), own_arch=True).teacher_options == DIGITS.teacher_options
+
+
+@pytest.mark.parametrize(("options", "expected"), [({"channels": [4, 6]}, [4, 6]), ({}, [32, 64, 128])])
+def test_a_network_that_both_user_and_card_name_has_the_cards_options(
+    options: dict[str, Any], expected: list[int], tmp_path: Path
+) -> None:
+    """Weights of one shape may be of two networks: where the map is not halved is in no tensor."""
+    path = tmp_path / "same.safetensors"
+    save_weights(path, ConvNet(10, 1, **options))
+    write_card(path, {"arch": "convnet", "options": options})
+    task = load_task("digits", teacher=str(path), teacher_arch="convnet")
+    assert task.spec.teacher_options == options
+    convolutions = [each.out_channels for each in task.teacher_on(CPU).modules() if isinstance(each, nn.Conv2d)]
+    assert convolutions == expected
 
 
 def test_half_a_normalisation_keeps_the_tasks_other_half(teacher: Path) -> None:
     write_card(teacher, {"normalization": {"mean": [0.5]}})
-    spec = with_card(DIGITS, str(teacher), own_arch=False)
+    spec = with_card(DIGITS, str(teacher), None)
     assert (spec.mean, spec.std) == ((0.5,), DIGITS.std)
 
 
@@ -171,9 +185,9 @@ def test_a_deviation_that_is_not_above_0_is_refused(value: float, teacher: Path)
 
 def test_the_number_of_channels_is_the_tasks(teacher: Path) -> None:
     write_card(teacher, {"normalization": {"mean": [0.1, 0.2, 0.3]}})
-    assert with_card(CIFAR10, str(teacher), own_arch=False).mean == (0.1, 0.2, 0.3)
+    assert with_card(CIFAR10, str(teacher), None).mean == (0.1, 0.2, 0.3)
     with pytest.raises(InvalidInputError, match="expected 1 finite numbers"):
-        with_card(DIGITS, str(teacher), own_arch=False)
+        with_card(DIGITS, str(teacher), None)
 
 
 @pytest.mark.parametrize(
@@ -205,10 +219,10 @@ def test_a_network_much_larger_than_its_weights_is_refused_before_it_takes_memor
 def test_a_network_of_far_fewer_bytes_than_its_weights_is_read(teacher: Path) -> None:
     """Weights may hold an optimiser's state as well; what is there is never too much for a card."""
     write_card(teacher, {"arch": DIGITS.teacher_arch, "options": dict(DIGITS.teacher_options)})
-    assert with_card(DIGITS, str(teacher), own_arch=False).teacher_arch == DIGITS.teacher_arch
+    assert with_card(DIGITS, str(teacher), None).teacher_arch == DIGITS.teacher_arch
 
 
 def test_a_pipe_in_place_of_a_card_is_refused_and_not_waited_for(teacher: Path) -> None:
     os.mkfifo(teacher.with_suffix(".json"))
     with pytest.raises(InvalidInputError, match=r"teacher\.json: it is a named pipe"):
-        with_card(DIGITS, str(teacher), own_arch=False)
+        with_card(DIGITS, str(teacher), None)

@@ -104,6 +104,33 @@ def test_a_training_does_what_its_settings_say(settings: dict[str, Any]) -> None
     assert torch.equal(found[1], found[2])
 
 
+def test_a_training_from_before_these_settings_goes_on() -> None:
+    settings = TeacherSettings(epochs=2, batch_size=8)
+    first = TeacherTraining(DENSE_TASK, label_maps(), settings, CPU)
+    first.epoch()
+    state = first.state_dict()
+    for name in ("max_scale", "colour_jitter", "class_balance"):
+        del state["settings"][name]
+    for name in ("teacher_arch", "teacher_options"):
+        del state[name]
+    second = TeacherTraining(DENSE_TASK, label_maps(), settings, CPU)
+    second.load_state_dict(state)
+    assert second.epoch() == first.epoch()
+    other = TeacherTraining(DENSE_TASK, label_maps(), replace(settings, colour_jitter=0.2), CPU)
+    with pytest.raises(InvalidInputError, match=r"colour_jitter=0\.2: .* resumed has colour_jitter=0\.0"):
+        other.load_state_dict(state)
+
+
+def test_a_training_of_a_network_of_the_same_tensors_does_not_go_on() -> None:
+    small = replace(DENSE_TASK, teacher_arch="deeplab_small12", teacher_options={})
+    fine = replace(small, teacher_options={"output_stride": 4})
+    settings = TeacherSettings(epochs=1, batch_size=8)
+    state = TeacherTraining(small, label_maps(), settings, CPU).state_dict()
+    TeacherTraining(small, label_maps(), settings, CPU).load_state_dict(state)
+    with pytest.raises(InvalidInputError, match=r"teacher_options=.*output_stride.*the training to be resumed has"):
+        TeacherTraining(fine, label_maps(), settings, CPU).load_state_dict(state)
+
+
 def test_larger_images_keep_their_labels() -> None:
     """Of images of one colour each pixel's class is still how bright it is; padding alone has none."""
     spec = replace(DENSE_TASK, padding=2, flip=True)

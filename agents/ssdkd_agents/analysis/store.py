@@ -43,6 +43,8 @@ LINE = "line"
 ALWAYS = ("seed", "diverged", ACTIONS, LINE)
 #: Bytes of a store beyond which it is not opened, and lines beyond which it is not read.
 MOST_BYTES, MOST_LINES = 2**40, 10**8
+#: Texts that lines share, beyond which each line has its own: plans may differ in every line.
+MOST_SHARED = 10_000
 #: Bytes of lines in one part of a store, which is in memory at once.
 MOST_PART = 64 * 2**20
 
@@ -89,9 +91,12 @@ def read_store(path: str | Path) -> Iterator[dict[str, Any]]:
 
     def of_text(text: str, is_json: bool) -> Any:
         """What a text says, one object for all lines that share it, in whatever part of the store they are."""
-        if (text, is_json) not in shared:
-            shared[text, is_json] = _parsed(text, path) if is_json else text
-        return shared[text, is_json]
+        if (text, is_json) in shared:
+            return shared[text, is_json]
+        value = _parsed(text, path) if is_json else text
+        if len(shared) < MOST_SHARED:
+            shared[text, is_json] = value
+        return value
 
     for row in _read(path, names):
         line: dict[str, Any] = {"seed": row["seed"], "final": {"diverged": row["diverged"]}}
