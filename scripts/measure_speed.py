@@ -176,10 +176,8 @@ def measure_versions(args: Versions) -> None:
     checkouts = {"before": Checkout(args.before, args.env_id, kwargs), "now": Checkout(here, args.env_id, kwargs)}
     played: dict[str, list[dict[str, Any]]] = {side: [] for side in checkouts}
     many = args.environments > 1
-    if many and 2 + args.steps > (rounds := make_env(args.env_id, kwargs).budget.rounds):
-        raise InvalidInputError(
-            f"--steps {args.steps}: expected at most {rounds - 2}, before an episode of {rounds} ends"
-        )
+    if many and args.steps > (most := make_env(args.env_id, kwargs).budget.rounds - 2):
+        raise InvalidInputError(f"--steps {args.steps}: expected at most {most}, so that no episode ends meanwhile")
     for turn in tqdm(range(args.turns), unit="turn"):
         seeds = range(1_000_000 + turn, 1_000_000 + args.episodes, args.turns)
         for side, checkout in checkouts.items():
