@@ -22,6 +22,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+from laboratory.common import about
 from laboratory.mutations import MUTATIONS, Mutation
 from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
@@ -66,7 +68,7 @@ def main(args: Arguments) -> None:
         failed, seconds = run_tests(copy, tests)
         if failed:
             raise InvalidInputError(f"the unchanged checkout fails {failed}; mend it first")
-        append_line(args.out, {"mutation": None, "tests": tests, "seconds": seconds})
+        append_line(args.out, {"mutation": None, "tests": tests, "seconds": seconds} | about(torch.device("cpu")))
         for name, mutation in tqdm(wanted.items(), unit="mutation"):
             with changed(copy, mutation):
                 failed, seconds = run_near_tests_first(copy, tests, mutation)

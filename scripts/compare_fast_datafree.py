@@ -30,7 +30,7 @@ import tyro
 from laboratory.common import about, check_least, in_turn
 from laboratory.equal_work import EXTRA, OurSide, Round, Seconds, unequal_work
 from laboratory.fast_datafree import Checkout, TheirSide, different_networks, load_checkout
-from ssdkd_agents.analysis.markdown import markdown_table
+from ssdkd_agents.analysis.markdown import EMPTY, markdown_table
 from ssdkd_agents.analysis.statistics import bootstrap_mean
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.environments import use_one_thread
@@ -167,7 +167,7 @@ def show_work(size: Round, pool: int, counted: dict[str, dict[str, int]]) -> Non
     expected, rows = size.work(), []
     for place in sorted({*expected, *EXTRA}):
         images = [str(side.get(place, 0)) for side in counted.values()]
-        rows.append([place, str(expected.get(place, "–")), *images, EXTRA.get(place, "")])
+        rows.append([place, str(expected.get(place, EMPTY)), *images, EXTRA.get(place, "")])
     print(f"Images through the networks in a round, pool of {pool:,}:\n")
     print(markdown_table(["network and place", "both must", *counted, ""], rows) + "\n")
 

@@ -3,8 +3,8 @@
 Example: python scripts/measure_store.py --out runs/store.jsonl --lines 1000000 --rows 50
 
 Lines are made of a kept one: so many seeds of each row, scores drawn at random. Lines that fill several files are not
-ranked, since that makes a row for each row of each file. Each step is a process of its own;
-its seconds, processor seconds and peak memory are a JSON line. The tables of both ways must be equal.
+ranked, since that makes a row for each row of each file. Each step is a process of its own; its seconds, processor
+seconds and peak memory are a JSON line. The tables of both ways must be equal.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ssdkd_agents.analysis.markdown import markdown_table
 from ssdkd_agents.archives import MOST_BYTES
 from ssdkd_agents.commands.command_line import Plugins, check_lines_file, launch
 from ssdkd_agents.lines import append_line, read_lines
+from ssdkd_agents.machine import MIB, high_water_mib
 from ssdkd_agents.seeds import HELD_OUT_SEED
 from tqdm import tqdm
 
@@ -34,7 +35,6 @@ from ssdkd_env.errors import InvalidInputError
 ROOT = Path(__file__).resolve().parents[1]
 #: What the lines are made of.
 KEPT = ROOT / "results" / "digits-ablation.jsonl.gz"
-MIB = 2**20
 
 
 @dataclass
@@ -125,16 +125,15 @@ def step(name: str, source: str, words: list[str], code: Path) -> dict[str, Any]
     Raises:
         InvalidInputError: when it fails.
     """
-    started, peak = time.perf_counter(), 0
+    started, peak = time.perf_counter(), 0.0
     paths = os.pathsep.join([str(code.resolve()), str(code.resolve() / "agents")])
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "ssdkd_agents", "results", *words],
             cwd=code, env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.DEVNULL, stderr=said,
         )  # fmt: skip
-        # Asked for while it runs: what the system counts to its end begins with the memory of this process.
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-            peak = max(peak, peak_of(process.pid))
+            peak = max(peak, high_water_mib(process.pid) or 0.0)  # of one that has ended nobody knows
             time.sleep(0.02)
         seconds, (_, status, used) = time.perf_counter() - started, ended
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -143,17 +142,8 @@ def step(name: str, source: str, words: list[str], code: Path) -> dict[str, Any]
             raise InvalidInputError(f"ssdkd results {name} fails here: {said.read().decode()[-300:]}")
     return {
         "step": name, "from": source, "seconds": seconds,
-        "processor_seconds": used.ru_utime + used.ru_stime, "peak_mib": peak / 1024,
+        "processor_seconds": used.ru_utime + used.ru_stime, "peak_mib": peak,
     }  # fmt: skip
-
-
-def peak_of(process: int) -> int:
-    """Most resident memory of a process until now, in KiB; 0 where it has ended."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 if __name__ == "__main__":

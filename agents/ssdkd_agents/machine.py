@@ -41,13 +41,24 @@ def forget_peak_memory(device: torch.device) -> None:
 
 def peak_memory_mib() -> float:
     """Peak resident memory of this process in MiB, since `forget_peak_memory` or else since its start."""
-    status = Path("/proc/self/status")
+    peak = high_water_mib("self")
+    if peak is not None:
+        return peak
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / MIB if sys.platform == "darwin" else used * 1024 / MIB
+
+
+def high_water_mib(process: int | str) -> float | None:
+    """Peak resident memory of a process by its number in MiB, or "self"; None where the system does not tell it.
+
+    Not so what the system counts until a process ends (`ru_maxrss`), which begins with the memory of its parent.
+    """
+    status = Path(f"/proc/{process}/status")
     if status.exists():
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return float(line.split()[1]) * 1024 / MIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak * 1024 / MIB
+    return None
 
 
 def peak_device_memory_mib(device: torch.device) -> float | None:

@@ -34,10 +34,10 @@ def read_results(path: str | Path, whole: bool = False) -> list[Result]:
         InvalidInputError: when it is missing, or a line is no result of an episode.
     """
     lines = []
+    stored = is_store(path)
     read = read_whole if whole else read_store
-    has_columns = is_store(path) and not whole  # under their new names
-    for number, line in enumerate(read(path), start=1) if is_store(path) else numbered_lines(path):
-        lines.append(line if has_columns else under_new_names(line))
+    for number, line in enumerate(read(path), start=1) if stored else numbered_lines(path):
+        lines.append(line if stored and not whole else under_new_names(line))  # columns have their new names
         check_result(lines[-1], f"{path}, line {number}")
     if not lines:
         raise InvalidInputError(f"{path} is empty; give the results.jsonl of ssdkd evaluate or ssdkd benchmark")

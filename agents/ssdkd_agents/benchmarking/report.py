@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdkd_agents.analysis.markdown import escaped, markdown_table
+from ssdkd_agents.analysis.markdown import EMPTY, escaped, markdown_table
 from ssdkd_agents.analysis.results import SCORES
 from ssdkd_agents.analysis.statistics import IN_PLACE, METHOD, bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import EPISODE_SECONDS
@@ -183,7 +183,7 @@ def _held_out(lines: Sequence[Result]) -> dict[int, float]:
 
 
 def _mean(values: Sequence[float]) -> str:
-    return str(bootstrap_mean(values)) if values else "–"
+    return str(bootstrap_mean(values)) if values else EMPTY
 
 
 def _list(values: set[str]) -> str:
