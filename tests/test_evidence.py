@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ssdkd_agents.archives import read_content
+from ssdkd_agents.keeping.portable import portable_lines
 from ssdkd_agents.lines import read_lines
 
 from tests.test_documents import DOCUMENTS, RESULTS, ROOT
@@ -217,3 +219,8 @@ def test_the_table_beside_fast_datafree() -> None:
                 assert_cell(row[column], theirs[column])
             else:
                 assert not row[column]
+
+
+def test_kept_lines_name_no_path_of_one_machine() -> None:
+    for path in RESULTS.glob("*.jsonl.gz"):
+        portable_lines(read_content(path), path, Path("none"))

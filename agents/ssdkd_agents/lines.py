@@ -35,7 +35,7 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
     Raises:
         InvalidInputError: when the file cannot be written, be it that the disk is full; what was in it stays.
     """
-    line = _encode(value)
+    line = encode_line(value)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b", buffering=0) as file:
@@ -90,6 +90,12 @@ def parse_lines(content: bytes, path: str | Path, schema: type = dict) -> list[d
     return [value for _, _, value in _parsed(BytesIO(content), path, schema)]
 
 
+def raw_lines_of(content: bytes, path: str | Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The same, each beside the line as it is, without its end."""
+    for _, raw, value in _parsed(BytesIO(content), path, dict):
+        yield raw, value
+
+
 def _parsed(lines: Iterable[bytes], path: str | Path, schema: type) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
     """Number of each line, the line as it is in the file, without its end, and what it says."""
     seen: dict[bytes, int] = {}
@@ -124,7 +130,7 @@ def drop_lines(path: Path, keep: Callable[[dict[str, Any]], bool], schema: type 
 
 def write_checked(path: Path, value: dict[str, Any]) -> None:
     """Write a file of one line, atomically: JSON with a checksum."""
-    content = _encode(value)
+    content = encode_line(value)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -140,7 +146,8 @@ def read_checked(path: Path) -> dict[str, Any]:
     return lines[0]
 
 
-def _encode(value: dict[str, Any]) -> bytes:
+def encode_line(value: dict[str, Any]) -> bytes:
+    """A JSON line with its checksum and its end."""
     value = {name: item for name, item in value.items() if name != CHECKSUM}  # of a line that was read by other means
     body = json.dumps(value).encode()[:-1]
     return b'%s%s"%s": "%08x"}\n' % (body, b", " if value else b"", CHECKSUM.encode(), zlib.crc32(body + b"}"))

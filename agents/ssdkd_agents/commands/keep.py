@@ -44,6 +44,8 @@ class Arguments(Plugins):
     """Commits that play it."""
     unfinished: bool = False
     """More lines are to come: they are kept uncompressed, beside the run's config.json, with which it can go on."""
+    root: Path = Path()
+    """Paths below this folder are kept relative to it; a line that names one elsewhere is refused."""
     overwrite: bool = False
     """Replace the experiment of this name."""
 
@@ -51,7 +53,7 @@ class Arguments(Plugins):
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     said = {"about": args.about, "command": args.command, "commits": list(args.commits) or None}
-    played = Played(args.run, args.lines, args.files, args.unfinished, said)
+    played = Played(args.run, args.lines, args.files, args.unfinished, said, args.root)
     experiment = keep(played, args.name, args.into, args.overwrite)
     print(f"{args.into}: {args.name}, {experiment.lines} lines, in {', '.join(experiment.files)}")
     unknown = [key for key, value in vars(experiment).items() if value is None]

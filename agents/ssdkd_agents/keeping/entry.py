@@ -19,6 +19,7 @@ from ssdkd_agents.keeping.manifest import (
     read_manifest,
     write_manifest,
 )
+from ssdkd_agents.keeping.portable import portable, portable_lines
 from ssdkd_agents.lines import parse_lines
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_atomically
@@ -26,6 +27,8 @@ from ssdkd_env.reading import read_bytes as read_file
 from ssdkd_env.reading import read_json
 
 CONFIG, COMMAND, MACHINE, TABLE = "config.json", "command.txt", "machine.json", "table.md"
+#: What the names of files end in that are text.
+TEXTS = (".csv", ".json", ".md", ".txt")
 MACHINE_KEYS = ("cpu", "cores", "system", "device", "torch_threads")
 
 Facts = dict[str, Any]
@@ -41,6 +44,7 @@ class Played:
         files: names of tables and pictures to keep with it.
         unfinished: whether more lines are to come.
         said: fields of `Experiment` that the run does not say itself; None where they are left open.
+        root: paths below this folder are kept relative to it, unless the run is unfinished and goes on with them.
     """
 
     run: Path
@@ -48,6 +52,7 @@ class Played:
     files: Sequence[str] = ()
     unfinished: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
+    root: Path = Path()
 
     @property
     def folder(self) -> Path:
@@ -100,20 +105,32 @@ def _read(played: Played, name: str, earlier: Experiment | None) -> tuple[dict[s
     parsed = parse_lines(lines, played.lines_path)
     if not parsed:
         raise InvalidInputError(f"{played.lines_path} holds no line; keep a run that has played something")
+    if not played.unfinished:
+        lines = portable_lines(lines, played.lines_path, played.root)
     contents = {lines_file(name, played.unfinished): lines if played.unfinished else compress(lines)}
     goes_on = played.unfinished and played.run.is_dir() and CONFIG not in played.files
     for file in [*played.files, *[CONFIG] * goes_on]:
         kept = kept_name(name, file, played.lines_path)
         if Path(file).name != file or kept in contents:
             raise InvalidInputError(f"files={file!r}: expected names of files in {played.folder}, each once")
-        contents[kept] = read_bytes(played.folder / file)
+        contents[kept] = _content(played, file)
     count, sha256 = fingerprint(lines)
     known = facts(parsed, played.folder if played.run.is_dir() else None)
     known |= {key: value for key, value in played.said.items() if value is not None}
+    if known["command"] is not None:
+        known["command"] = portable(known["command"], played.root)
     if earlier is not None:
         known = _from_earlier(earlier, known)
     files: dict[str, list[str]] = {file: [] for file in sorted(contents)}
     return contents, Experiment(**known, lines=count, sha256=sha256, unfinished=played.unfinished, files=files)
+
+
+def _content(played: Played, file: str) -> bytes:
+    """A file of a run as it is kept."""
+    content = read_bytes(played.folder / file)
+    if played.unfinished or Path(file).suffix not in TEXTS:
+        return content
+    return portable(content.decode(errors="surrogateescape"), played.root).encode(errors="surrogateescape")
 
 
 def kept_name(name: str, file: str, lines: Path) -> str:
