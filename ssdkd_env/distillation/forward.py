@@ -10,6 +10,9 @@ from ssdkd_env.distillation.execution import Forward
 
 #: Most images a forward pass.
 FORWARD_CHUNK = 512
+#: Most pixels of images that are gathered at once: `FORWARD_CHUNK` of 32×32. Beyond, what is made of large images, and
+#: the logits of each of their pixels, take hundreds of MiB, which the system hands out anew every time.
+GATHERED_PIXELS = FORWARD_CHUNK * 32 * 32
 #: Most pixels of the images of a forward pass on a CPU: 64 images of 32×32. Beyond, the feature maps of the field's
 #: networks leave a core's cache, and the pass takes longer.
 CACHED_PIXELS = 65_536
@@ -20,6 +23,11 @@ def images_a_pass(images: Tensor) -> int:
     if images.device.type != "cpu":
         return FORWARD_CHUNK
     return max(1, min(FORWARD_CHUNK, CACHED_PIXELS // (images.shape[2] * images.shape[3])))
+
+
+def images_gathered(images: Tensor) -> int:
+    """How many of the images (N, C, H, W) are gathered at once, whatever the device: random numbers are drawn so."""
+    return max(1, min(FORWARD_CHUNK, GATHERED_PIXELS // (images.shape[2] * images.shape[3])))
 
 
 @torch.no_grad()

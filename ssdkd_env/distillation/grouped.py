@@ -198,7 +198,7 @@ def _train_group(works: list[TrainingWork], group: NetworkGroup, updates: list[F
     )
     update.join(updates)
     totals = [torch.zeros((), device=works[0].images.device) for _ in works]
-    for chunks in zip(*(trainer.chunks(work.draws) for work in works), strict=True):
+    for chunks in zip(*(trainer.chunks(work.draws, work.images) for work in works), strict=True):
         looks = [
             work.trainer.look_at(work.images, work.weights, chunk) for work, chunk in zip(works, chunks, strict=True)
         ]

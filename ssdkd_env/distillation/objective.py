@@ -28,6 +28,7 @@ from ssdkd_env.distillation.losses import (
 )
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.priority import class_share, confidence, modulation, target_probability
+from ssdkd_env.networks.channels_last import keep_gradient_channels_last
 from ssdkd_env.networks.head import last_layer
 
 
@@ -121,7 +122,7 @@ class Objective:
         inputs = self._normalize(random_crop_flip(images, self._padding, self._flip, *self._random))
         captures = self._matches or self._contrastive is not None
         with self.statistics.capture(captures), _captured_input(self._head) as features, ranges.part("teacher"):
-            logits = self.teacher(inputs)
+            logits = keep_gradient_channels_last(self.teacher(inputs))
         if not method.drawn_targets or logits.dim() == 4:
             targets = logits.argmax(dim=1)  # dense prediction has no drawn target: sharpen what the teacher sees
         zero = torch.zeros(self.runs, device=images.device)
@@ -139,7 +140,7 @@ class Objective:
         adversarial = zero
         if student is not None and method.adversarial_weight:
             with ranges.part("student"):
-                student_logits = student(inputs)
+                student_logits = keep_gradient_channels_last(student(inputs))
             losses = adversarial_loss(logits, student_logits, method.masked, method.adversarial_distance)
             adversarial = self._means(losses)
             loss = loss + method.adversarial_weight * self._adversarial_scale(emphases) * adversarial

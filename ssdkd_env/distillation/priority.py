@@ -8,6 +8,9 @@ image's value is then the mean over its pixels, and its class is the histogram o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -24,12 +27,31 @@ IMPORTANCE_NORMALIZATIONS = {
     "plain": "by nothing; the mean over draws is then N^−β Σ P^(1−β) ≤ 1",
 }
 
+Measure = TypeVar("Measure", bound=Callable[..., Tensor])
+
+#: Most numbers of logits that are measured at once, 16 MiB: beyond, what is made of them leaves a core's cache.
+CACHED_LOGITS = 2**22
+
+
+def by_images(measure: Measure) -> Measure:
+    """What a measure says of each image's logits, asked of a few images at a time where there are many numbers."""
+
+    @wraps(measure)
+    def measured(*logits: Tensor) -> Tensor:
+        most = max(1, CACHED_LOGITS // max(logits[0][:1].numel(), 1))
+        if len(logits[0]) <= most:
+            return measure(*logits)
+        return torch.cat([measure(*parts) for parts in zip(*(each.split(most) for each in logits), strict=True)])
+
+    return cast(Measure, measured)
+
 
 def per_image(values: Tensor) -> Tensor:
     """Mean of (N,) or (N, H, W) values over all but the first dimension → (N,)."""
     return values if values.dim() == 1 else values.flatten(1).mean(dim=1)
 
 
+@by_images
 def class_share(logits: Tensor) -> Tensor:
     """Share of each class in an image's arg-max prediction.
 
@@ -43,6 +65,7 @@ def class_share(logits: Tensor) -> Tensor:
     return one_hot if one_hot.dim() == 2 else one_hot.flatten(1, -2).mean(dim=1)
 
 
+@by_images
 def confidence(logits: Tensor) -> Tensor:
     """p_T(x): the largest softmax probability, per image → (N,) float in (0, 1]."""
     return per_image(logits.softmax(dim=1).amax(dim=1))
@@ -110,11 +133,13 @@ def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: f
     return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
 
 
+@by_images
 def discrepancy(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """KL(f_T(x) ‖ f_S(x)) in nats at temperature 1, per image → (N,) float ≥ 0."""
     return per_image(kl_divergence(teacher_logits, student_logits)).clamp_min(0.0)
 
 
+@by_images
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """Share of an image's predictions (one, or one a pixel) whose arg-maxes agree → (N,) float in [0, 1]."""
     return per_image((teacher_logits.argmax(dim=1) == student_logits.argmax(dim=1)).to(teacher_logits.dtype))

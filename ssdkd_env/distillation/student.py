@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssdkd_env import ranges
 from ssdkd_env.distillation.augmentation import Normalize, Views
 from ssdkd_env.distillation.execution import EAGER, Execution
-from ssdkd_env.distillation.forward import FORWARD_CHUNK, answers
+from ssdkd_env.distillation.forward import answers, images_gathered
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.methods import Method
 from ssdkd_env.distillation.updates import FastUpdate, PlainUpdate, StudentUpdate
@@ -136,7 +136,7 @@ class StudentTrainer:
         """
         self.begin(learning_rate)
         total = torch.zeros((), device=images.device)
-        for chunk in self.chunks(draws):
+        for chunk in self.chunks(draws, images):
             inputs, chunk_weights = self.look_at(images, weights, chunk, share)
             with ranges.part("teacher"):
                 teacher_logits = answers(self.teacher, inputs)
@@ -153,9 +153,9 @@ class StudentTrainer:
         self.update.lr = learning_rate
         self.student.train()
 
-    def chunks(self, draws: Tensor) -> tuple[Tensor, ...]:
-        """The minibatches, as many together as are gathered at once."""
-        chunks: tuple[Tensor, ...] = draws.split(max(FORWARD_CHUNK // draws.shape[1], 1))
+    def chunks(self, draws: Tensor, images: Tensor) -> tuple[Tensor, ...]:
+        """The minibatches, as many together as are gathered of these images at once."""
+        chunks: tuple[Tensor, ...] = draws.split(max(images_gathered(images) // draws.shape[1], 1))
         return chunks
 
     @ranges.part("gather")

@@ -44,6 +44,25 @@ def to_channels_last(features: Tensor) -> Tensor:
     return converted
 
 
+def lies_channels_last(features: Tensor) -> bool:
+    """Whether (N, C, H, W) have their channels last; (N, C) have no layout to keep."""
+    return features.dim() == 4 and features.is_contiguous(memory_format=torch.channels_last)
+
+
+def keep_gradient_channels_last(logits: Tensor) -> Tensor:
+    """Dense logits, whose gradient then comes in the layout that they have themselves.
+
+    Softmax answers, and sends gradients back, in the contiguous layout. The enlargement of logits takes five times as
+    long to go back from there as the conversion does.
+
+    Args:
+        logits: (N, classes, H, W) with their channels last; others stay as they are.
+    """
+    if lies_channels_last(logits) and logits.requires_grad:
+        logits.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+    return logits
+
+
 class _ToChannelsLast(torch.autograd.Function):
     generate_vmap_rule = True
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssdkd_env.distillation import student as student_module
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.methods import make_method
 from ssdkd_env.distillation.student import FINAL_LR_SHARE, StudentSettings, StudentTrainer
@@ -72,7 +71,7 @@ def test_the_learning_rate_falls_as_a_cosine_from_first_to_last_round() -> None:
 def test_training_equals_a_plain_loop(
     dense: bool, teacher_chunk: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(student_module, "FORWARD_CHUNK", teacher_chunk)
+    monkeypatch.setattr("ssdkd_env.distillation.forward.FORWARD_CHUNK", teacher_chunk)
     settings = StudentSettings(lr=0.05, momentum=0.8, weight_decay=1e-2)
     teacher, student = seeded_net(1, (6, 8), dense), seeded_net(2, dense=dense)
     reference = copy.deepcopy(student)
