@@ -93,6 +93,21 @@ def test_agreement_is_the_share_of_equal_arg_maxes(shape: tuple[int, ...]) -> No
     assert expected[0] == 1.0
 
 
+@pytest.mark.parametrize("shape", LOGIT_SHAPES)
+def test_many_images_are_measured_a_few_at_a_time(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, student = make_logits(shape, seed=5), make_logits(shape, seed=6)
+    given = {"class_share": (teacher,), "confidence": (teacher,)}
+    given |= {"discrepancy": (teacher, student), "agreement": (teacher, student)}
+    whole = {name: getattr(priority, name)(*logits) for name, logits in given.items()}
+    seen: list[int] = []
+    per_image = priority.per_image
+    monkeypatch.setattr(priority, "per_image", lambda values: seen.append(len(values)) or per_image(values))
+    monkeypatch.setattr(priority, "CACHED_LOGITS", 2 * teacher[0].numel())
+    for name, logits in given.items():
+        assert torch.equal(getattr(priority, name)(*logits), whole[name]), name
+    assert set(seen) <= {1, 2}
+
+
 @given(st.integers(0, 10_000), st.sampled_from(LOGIT_SHAPES), st.floats(0.01, 200.0))
 def test_measures_of_an_image_stay_in_their_ranges(seed: int, shape: tuple[int, ...], scale: float) -> None:
     teacher, student = make_logits(shape, seed, scale), make_logits(shape, seed + 1, scale)

@@ -13,8 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.problem import Budget
-from ssdkd_env.networks.channels_last import GlobalAveragePooling, every_second_pixel, to_channels_last
+from ssdkd_env.networks.channels_last import (
+    GlobalAveragePooling,
+    every_second_pixel,
+    keep_gradient_channels_last,
+    to_channels_last,
+)
 from ssdkd_env.tasks.cifar import CIFAR10
+from ssdkd_env.tasks.scenes import CAMVID
 from ssdkd_env.tasks.task import Task, build_teacher
 from ssdkd_env.threads import alone
 
@@ -124,3 +130,43 @@ def test_feature_maps_lie_in_channels_last_through_a_whole_round(arch: str, prec
     assert not layouts.odd
     # The generator's linear layer makes maps, and no other place converts any.
     assert layouts.converted == {(16, 32, 8, 8)}
+
+
+class Enlargements(TorchDispatchMode):
+    """Gradients that go back through an enlargement.
+
+    Attributes:
+        channels_last: of each, whether it lay so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.channels_last: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "upsample_bilinear2d_backward" in str(func):
+            self.channels_last.append(args[0].is_contiguous(memory_format=torch.channels_last))
+        return func(*args, **(kwargs or {}))
+
+
+def test_gradients_of_dense_logits_lie_as_the_logits_do() -> None:
+    """Softmax leaves the layout; from the contiguous one the way back through the enlargement takes longer."""
+    spec = replace(CAMVID, budget=replace(CAMVID.budget, **CAMVID.budgets["tiny"]), teacher_arch="deeplab_small12")
+    task = Task(spec, build_teacher(spec, seed=0))
+    run = DistillationRun(task, task.make_method("ssdkd"), seed=0)
+    with alone(), Enlargements() as enlargements:
+        run.step(SamplingPlan())
+    assert len(enlargements.channels_last) >= 2 * spec.budget.inversion_steps + spec.budget.student_steps
+    assert all(enlargements.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5, 6)])
+def test_gradient_of_logits_keeps_its_values(shape: tuple[int, ...]) -> None:
+    logits = torch.randn(shape)
+    logits = logits.contiguous(memory_format=torch.channels_last) if logits.dim() == 4 else logits
+    weights = torch.randn(shape)
+    kept = logits.clone(memory_format=torch.preserve_format).requires_grad_()
+    (gradient,) = torch.autograd.grad(keep_gradient_channels_last(kept * 1.0), kept, weights)
+    assert torch.equal(gradient, weights)
+    assert gradient.stride() == logits.stride()
+    assert keep_gradient_channels_last(logits) is logits  # which nobody differentiates
