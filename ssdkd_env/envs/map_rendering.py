@@ -58,7 +58,8 @@ def triptych(run: DistillationRun, width: int, height: int) -> NDArray[np.uint8]
     colors = torch.from_numpy(palette(spec.num_classes))
     maps = [colors[logits.argmax(dim=1).cpu()].permute(0, 3, 1, 2) for logits in (teacher, run.student_logits(images))]
     size = tall, wide
-    shown = F.interpolate(images.cpu().float(), size, mode="area").round().to(torch.uint8).expand(-1, 3, -1, -1)
+    colours = images[:, : 3 if images.shape[1] >= 3 else 1].cpu().float()  # as in `image_grid`
+    shown = F.interpolate(colours, size, mode="area").round().to(torch.uint8).expand(-1, 3, -1, -1)
     rows = [shown, *(F.interpolate(each.float(), size, mode="nearest").to(torch.uint8) for each in maps)]
     return _grid(rows, columns)
 

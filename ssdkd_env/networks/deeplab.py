@@ -47,7 +47,8 @@ class ImagePooling(nn.Sequential):
     """The mean over the image through a 1×1 convolution, BatchNorm and ReLU, at every pixel of the map.
 
     With one image in training mode there is one number a channel, which has no variance: BatchNorm then normalises with
-    its running statistics, as in evaluation mode, and leaves them as they are. (PyTorch's would raise an error.)
+    its running statistics, as in evaluation mode, and leaves them as they are. (PyTorch's would raise an error.) One
+    that takes its statistics over several processes, and is no `BatchNorm2d`, has the images of the others.
 
     Args:
         in_channels: channels of the input.
@@ -61,8 +62,7 @@ class ImagePooling(nn.Sequential):
         """Map (N, in_channels, H, W) to (N, out_channels, H, W), where all pixels are equal."""
         pooling, convolution, norm, activation = self
         pooled = convolution(pooling(features)[:, :, None, None])
-        assert isinstance(norm, nn.BatchNorm2d)
-        if self.training and features.shape[0] == 1:
+        if self.training and features.shape[0] == 1 and isinstance(norm, nn.BatchNorm2d):
             statistics = norm.running_mean, norm.running_var
             pooled = F.batch_norm(pooled, *statistics, norm.weight, norm.bias, training=False, eps=norm.eps)
         else:

@@ -48,7 +48,11 @@ class NetworkGroup(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (count · N, …) to (count · N, …): the first N are the first network's, and so on."""
         outputs: Tensor = self.network(self._beside(inputs))
-        one_after_the_other: Tensor = outputs.unflatten(1, (self.count, -1)).transpose(0, 1).flatten(0, 1)
+        if outputs.dim() == 4:  # with the channels last, as one network's
+            by_network = outputs.permute(0, 2, 3, 1).unflatten(3, (self.count, -1))
+            one_after_the_other: Tensor = by_network.permute(3, 0, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2)
+            return one_after_the_other
+        one_after_the_other = outputs.unflatten(1, (self.count, -1)).transpose(0, 1).flatten(0, 1)
         return one_after_the_other
 
     def _beside(self, inputs: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from ssdkd_env.tasks.data.camvid import CAMVID_CLASSES
 from ssdkd_env.tasks.data.nyuv2_classes import NYUV2_CLASSES
 from ssdkd_env.tasks.probe_settings import ProbeSettings
 from ssdkd_env.tasks.task import TaskSpec
-from ssdkd_env.tasks.void import VOID
 
 CAMVID = TaskSpec(
     name="camvid",
@@ -23,7 +22,6 @@ CAMVID = TaskSpec(
     num_classes=len(CAMVID_CLASSES),
     classes=CAMVID_CLASSES,
     dense=True,
-    void=VOID,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     padding=8,

@@ -62,7 +62,8 @@ class TaskSpec:
             held-out ones included; for CIFAR the training images).
         classes: names of the classes, for pictures and tables; empty for numbers.
         dense: the networks answer for each pixel, so that files hold label maps.
-        void: the number that label maps of files have for pixels without a class; see `void.to_classes`.
+        void: the number that label maps of files have for pixels without a class; see `void.to_classes`. None: that of
+            the `dataset`, and without one every pixel has a class.
         dataset: name of the real data set under the user's data folder, such as `"cifar10"`; it gives `evaluation`
             and `teacher_data` where it is found.
         evaluation: loads the real evaluation data, which serve to report accuracy and nothing else; None when

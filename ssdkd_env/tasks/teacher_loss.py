@@ -27,7 +27,7 @@ def cross_entropy(
         logits, targets, weights, ignore_index=VOID, label_smoothing=label_smoothing, reduction="sum"
     )
     known = targets != VOID
-    counted = known.sum() if weights is None else weights[targets[known]].sum()
+    counted = known.sum() if weights is None else (weights[targets * known] * known).sum()
     return total / counted.clamp_min(torch.finfo(total.dtype).tiny)
 
 

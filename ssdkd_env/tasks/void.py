@@ -43,7 +43,10 @@ def to_classes(argument: str, labels: Tensor, num_classes: int, void: int | None
     if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
         labels = labels.to(torch.int64)  # PyTorch does little with these
     first = 1 if void == 0 else 0
-    is_class = torch.ones_like(labels, dtype=torch.bool) if void is None else labels != void
+    numbers = torch.iinfo(labels.dtype)
+    # PyTorch compares with a number that the type does not hold as if it were cut down to it: 300 as 44.
+    occurs = void is not None and numbers.min <= void <= numbers.max
+    is_class = labels != void if occurs else torch.ones_like(labels, dtype=torch.bool)
     classes = labels[is_class]
     beyond = classes[(classes < first) | (classes >= first + num_classes)].unique().tolist()
     if beyond:

@@ -22,6 +22,7 @@ from ssdkd_env.distillation.student import StudentSettings, StudentTrainer
 from ssdkd_env.distillation.work import LayerRandom, TrainingWork, perform
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.networks.convnet import ConvNet
+from ssdkd_env.networks.deeplab import deeplab_small
 from tests.own_networks import DenseNet
 
 CPU = torch.device("cpu")
@@ -57,6 +58,7 @@ class Odd(nn.Module):
 STUDENTS: dict[str, Callable[[], nn.Module]] = {
     "convnet": lambda: ConvNet(CLASSES, 1, (4, 6)),
     "dense": lambda: DenseNet(CLASSES),
+    "deeplab": lambda: deeplab_small(CLASSES, in_channels=1, width=4),
     "odd": Odd,
 }
 
@@ -138,11 +140,12 @@ def in_double() -> Iterator[None]:
     [
         (2, "convnet", False, 8),
         (2, "dense", False, 4),
+        (2, "deeplab", False, 2),
         (2, "convnet", True, 4),
         (3, "convnet", False, 7),
         (2, "odd", False, 8),
     ],
-    ids=["halves", "dense", "reference", "unequal thirds", "odd"],
+    ids=["halves", "dense", "one image each", "reference", "unequal thirds", "odd"],
 )
 def test_processes_with_shares_of_a_minibatch_do_what_one_with_the_whole_does(
     tmp_path: Path, count: int, student: str, plain: bool, batch_size: int

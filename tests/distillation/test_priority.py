@@ -96,12 +96,17 @@ def test_agreement_is_the_share_of_equal_arg_maxes(shape: tuple[int, ...]) -> No
 @pytest.mark.parametrize("shape", LOGIT_SHAPES)
 def test_many_images_are_measured_a_few_at_a_time(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, student = make_logits(shape, seed=5), make_logits(shape, seed=6)
-    given = {"class_share": (teacher,), "confidence": (teacher,)}
+    given: dict[str, tuple[Tensor, ...]] = {"class_share": (teacher,), "confidence": (teacher,)}
     given |= {"discrepancy": (teacher, student), "agreement": (teacher, student)}
     whole = {name: getattr(priority, name)(*logits) for name, logits in given.items()}
     seen: list[int] = []
     per_image = priority.per_image
-    monkeypatch.setattr(priority, "per_image", lambda values: seen.append(len(values)) or per_image(values))
+
+    def counting(values: Tensor) -> Tensor:
+        seen.append(len(values))
+        return per_image(values)
+
+    monkeypatch.setattr(priority, "per_image", counting)
     monkeypatch.setattr(priority, "CACHED_LOGITS", 2 * teacher[0].numel())
     for name, logits in given.items():
         assert torch.equal(getattr(priority, name)(*logits), whole[name]), name

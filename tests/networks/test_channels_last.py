@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssdkd_env.distillation import DistillationRun
+from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.plan import SamplingPlan
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.networks.channels_last import (
@@ -149,13 +151,14 @@ class Enlargements(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_gradients_of_dense_logits_lie_as_the_logits_do() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_gradients_of_dense_logits_lie_as_the_logits_do(count: int) -> None:
     """Softmax leaves the layout; from the contiguous one the way back through the enlargement takes longer."""
     spec = replace(CAMVID, budget=replace(CAMVID.budget, **CAMVID.budgets["tiny"]), teacher_arch="deeplab_small12")
     task = Task(spec, build_teacher(spec, seed=0))
-    run = DistillationRun(task, task.make_method("ssdkd"), seed=0)
+    runs = [DistillationRun(task, task.make_method("ssdkd"), seed) for seed in range(count)]
     with alone(), Enlargements() as enlargements:
-        run.step(SamplingPlan())
+        GroupedRuns().play([partial(run.step, SamplingPlan()) for run in runs])
     assert len(enlargements.channels_last) >= 2 * spec.budget.inversion_steps + spec.budget.student_steps
     assert all(enlargements.channels_last)
 

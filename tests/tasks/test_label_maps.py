@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from PIL import Image
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks.data import label_maps
-from ssdkd_env.tasks.data.label_maps import Layout, MapForm, load_maps, nearest
+from ssdkd_env.tasks.data.label_maps import load_maps, nearest
+from ssdkd_env.tasks.data.map_forms import Layout, MapForm
 from ssdkd_env.tasks.void import VOID, to_classes
 from tests.tasks.data_forms import Files, Pixels, encoded, random_images, write_files, write_tar
 
@@ -44,6 +47,19 @@ def png(labels: npt.NDArray[Any], palette: list[int] | None = None) -> bytes:
     content = io.BytesIO()
     image.save(content, "PNG")
     return content.getvalue()
+
+
+def packed_grey(labels: npt.NDArray[Any], depth: int) -> bytes:
+    """The same of so many bits a pixel, as programs that make PNGs small write it; Pillow does not."""
+    height, width = labels.shape
+    bits = (labels[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1
+    rows = b"".join(b"\0" + np.packbits(row.astype(np.uint8)).tobytes() for row in bits.reshape(height, -1))
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)), (b"IDAT", zlib.compress(rows))]
+    chunks = [
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in (*parts, (b"IEND", b""))
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def random_maps(count: int, classes: int = 4, seed: int = 1, size: tuple[int, int] = SIZE) -> Pixels:
@@ -221,11 +237,13 @@ def test_images_are_resized_with_antialiasing(tmp_path: Path) -> None:
     assert (images.int() - 100).abs().max() <= 20  # single columns would be 200 or 0
 
 
-@pytest.mark.parametrize("kind", ["grey", "palette", "16 bits", "void 255"])
+@pytest.mark.parametrize("kind", ["grey", "palette", "2 bits", "4 bits", "16 bits", "void 255"])
 def test_index_maps(tmp_path: Path, kind: str) -> None:
     contents = {
         "grey": [png(each) for each in MAPS],
         "palette": [png(each, palette=[9, 9, 9, 0, 0, 0, 200, 1, 1, 7, 7, 7]) for each in MAPS],
+        "2 bits": [packed_grey(each, 2) for each in MAPS],
+        "4 bits": [packed_grey(each, 4) for each in MAPS],
         "16 bits": [png(each.astype(np.uint16)) for each in MAPS],
         "void 255": [png(each) for each in with_void(MAPS)],
     }
@@ -238,6 +256,36 @@ def test_classes_from_one_with_zero_for_none(tmp_path: Path) -> None:
     check(source, void=0)
     labels = load_maps("data", source, "train", FORM)[1]
     assert not np.array_equal(labels.numpy(), with_void(MAPS))  # what is kept of one convention is not the other's
+
+
+@pytest.mark.parametrize("void", [-1, 258, 65535])
+def test_number_for_no_class_that_a_byte_does_not_hold(tmp_path: Path, void: int) -> None:
+    """258 is 2, a class, in what a byte has of it."""
+    if void > 0:
+        wide = np.where(MAPS == 3, np.uint16(void), MAPS.astype(np.uint16))
+        check(write_files(tmp_path / "wide", files_of(maps=[png(each) for each in wide])), void=void)
+    check(write_files(tmp_path / "bytes", files_of(maps=[png(each) for each in with_void(MAPS)])), void=void)
+    assert to_classes("data", torch.tensor([0, 1, 2], dtype=torch.uint8), 3, void).tolist() == [0, 1, 2]
+
+
+def test_maps_without_void_have_none(tmp_path: Path) -> None:
+    form = replace(FORM, layouts=(Layout(*LAYOUTS[0], None),))
+    maps = [png(each % 3) for each in MAPS]
+    labels = load_maps("data", write_files(tmp_path / "whole", files_of(maps=maps)), "train", form)[1]
+    assert np.array_equal(labels.numpy(), MAPS % 3)
+    source = write_files(tmp_path / "holes", files_of(maps=[png(each) for each in with_void(MAPS)]))
+    refused(source, r"values 255, the classes are 0 to 2; where that means no class, give it as void=", form)
+
+
+def test_numbers_that_fit_classes_from_zero_and_from_one_are_refused_unless_one_is_said(tmp_path: Path) -> None:
+    form = replace(FORM, layouts=(Layout(*LAYOUTS[0], 0),))
+    source = write_files(tmp_path, files_of(maps=[png(each % 3) for each in MAPS]))
+    refused(source, r"numbers 0 to at most 2, which Toys's 3 classes have numbered .* by void=255 or void=0", form)
+    from_zero, from_one = (load_maps("data", source, "train", form, void=void)[1].numpy() for void in (255, 0))
+    assert np.array_equal(from_zero, MAPS % 3)
+    assert np.array_equal(from_one, (MAPS % 3).astype(np.uint8) - np.uint8(1))  # 0 − 1 is 255, which is VOID
+    told = write_files(tmp_path / "told", files_of(maps=[png(each) for each in MAPS]))  # 3 is a class from 1 only
+    assert np.array_equal(load_maps("data", told, "train", form)[1].numpy(), MAPS - np.uint8(1))
 
 
 def test_colour_maps(tmp_path: Path) -> None:
@@ -326,7 +374,7 @@ def test_what_was_decoded_is_kept_until_a_file_changes(tmp_path: Path, monkeypat
     check(folder)
     check(archive)
     with monkeypatch.context() as patch:
-        patch.setattr(label_maps, "_decode", None)
+        patch.setattr(label_maps, "decode_map", None)
         check(folder)
         check(archive)
     write_files(folder, {"train/labels/street_0.png": png(np.zeros(SIZE, dtype=np.uint8) + 2, palette=[0] * 9)})

@@ -381,6 +381,9 @@ def test_folders_of_all_images_are_divided_officially(tmp_path: Path) -> None:
 
 def test_forty_classes_out_of_folders(tmp_path: Path) -> None:
     files = extracted("images/{}.png", "labels40/{}.png") | {"train.txt": b"3\n1440\n"}
-    labels = load_nyuv2("data", write_files(tmp_path, files), "train", num_classes=40)[1]
+    source = write_files(tmp_path, files)
+    with pytest.raises(InvalidInputError, match=r"numbers 0 to at most 39, .*by void=255 or void=0"):
+        load_nyuv2("data", source, "train", num_classes=40)
+    labels = load_nyuv2("data", source, "train", num_classes=40, void=0)[1]
     assert np.array_equal(labels.numpy(), PNG_CLASSES - np.uint8(1))
     refused(tmp_path, r"no images with label maps of NYUv2's train split; expected the folders train/images with")

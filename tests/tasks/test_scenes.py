@@ -19,11 +19,11 @@ from ssdkd_env.networks.checkpoints import save_weights
 from ssdkd_env.tasks import load_task
 from ssdkd_env.tasks.data.camvid import CAMVID_CLASSES
 from ssdkd_env.tasks.data.locate import find_dataset
-from ssdkd_env.tasks.data.nyuv2_classes import NYUV2_CLASSES
+from ssdkd_env.tasks.data.nyuv2_classes import NYUV2_CLASSES, NYUV2_CLASSES_40
 from ssdkd_env.tasks.data.readers import read_split
 from ssdkd_env.tasks.registry import with_real_data
 from ssdkd_env.tasks.scenes import CAMVID, NYUV2
-from ssdkd_env.tasks.task import build_teacher
+from ssdkd_env.tasks.task import TaskSpec, build_teacher
 from ssdkd_env.tasks.void import VOID
 from tests.own_networks import DENSE_TASK
 
@@ -103,10 +103,9 @@ def test_real_images_are_distilled_on_as_the_upper_reference(data: Path, teacher
     assert info["synthesized"] == 0 and not info["diverged"]
 
 
-def test_tasks_name_their_classes_and_their_void() -> None:
+def test_tasks_name_their_classes() -> None:
     for spec, names in ((CAMVID, CAMVID_CLASSES), (NYUV2, NYUV2_CLASSES)):
         assert spec.classes == names and len(names) == spec.num_classes
-        assert spec.void == VOID
     assert (CAMVID.num_classes, NYUV2.num_classes) == (11, 13)
     assert NYUV2.image_shape == (3, 128, 128) and NYUV2.mean == NYUV2.std == (0.5, 0.5, 0.5)
     assert (NYUV2.teacher_arch, NYUV2.student_arch) == ("deeplabv3_resnet50", "deeplabv3_mobilenet_v2")
@@ -130,6 +129,8 @@ def test_without_a_teacher_one_is_asked_for() -> None:
 
 # --- a task of one's own ---
 
+#: Normalisation of so many channels.
+GREY: dict[int, dict[str, Any]] = {count: {"mean": (0.5,) * count, "std": (0.5,) * count} for count in (1, 3)}
 OWN = replace(DENSE_TASK, name="own", image_shape=(3, 8, 12), dense=True, void=7)
 
 
@@ -154,12 +155,54 @@ def test_images_and_label_maps_of_ones_own_are_read(form: str, tmp_path: Path, m
     else:
         source = tmp_path / "maps.npz"
         np.savez(source, images=np.zeros((1, 3, 8, 12), np.uint8), labels=large[None])
-    images, maps = read_split("evaluation", source, "test", OWN)
-    assert images.shape == (1, 3, 8, 12) and images.dtype == torch.uint8
+    for channels in (3, 1):
+        images, maps = read_split(
+            "evaluation", source, "test", replace(OWN, image_shape=(channels, 8, 12), **GREY[channels])
+        )
+        assert images.shape == (1, channels, 8, 12) and images.dtype == torch.uint8
     expected = np.where(large == 7, VOID, large)
     assert maps.dtype == torch.uint8 and np.array_equal(maps[0].numpy(), expected)
     with pytest.raises(InvalidInputError, match=r"evaluation.*7"):
         read_split("evaluation", source, "test", replace(OWN, void=None))
+
+
+def test_numbers_below_zero_may_mean_no_class(tmp_path: Path) -> None:
+    labels = np.array([[[0, 1], [-1, 2]]], np.int16).repeat(4, axis=1).repeat(6, axis=2)
+    np.savez(tmp_path / "maps.npz", images=np.zeros((1, 3, 8, 12), np.uint8), labels=labels)
+    _, maps = read_split("evaluation", tmp_path / "maps.npz", "test", replace(OWN, void=-1))
+    assert np.array_equal(maps.numpy(), labels.astype(np.uint8))  # −1 is 255, which is VOID
+    with pytest.raises(InvalidInputError, match=r"evaluation: label maps have the values -1"):
+        read_split("evaluation", tmp_path / "maps.npz", "test", OWN)
+
+
+@pytest.mark.parametrize(
+    ("spec", "void", "expected"),
+    [(CAMVID, None, [0, 1, 10, VOID, VOID]), (CAMVID, 0, [VOID, 0, 9, 10, None]), (NYUV2, 255, [0, 1, 10, 11, VOID])],
+    ids=["the data set's", "0", "255"],
+)
+def test_tasks_number_for_no_class_holds_before_the_data_sets(
+    spec: TaskSpec, void: int | None, expected: list[int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSDKD_CACHE", str(tmp_path / "cache"))
+    stored = [number for number, label in zip((0, 1, 10, 11, 255), expected, strict=True) if label is not None]
+    for number, label in enumerate(stored):
+        write_pair(tmp_path / "maps" / "test", str(number), np.full((6, 8), label, np.uint8))
+    _, maps = read_split("evaluation", tmp_path / "maps", "test", replace(spec, void=void))
+    assert maps[:, 0, 0].tolist() == [label for label in expected if label is not None]
+
+
+def test_tasks_have_the_classes_of_their_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSDKD_CACHE", str(tmp_path / "cache"))
+    write_pair(tmp_path / "test", "a", np.array([[0, 40], [1, 14]], np.uint8))
+    spec = replace(NYUV2, num_classes=40, classes=NYUV2_CLASSES_40)
+    _, maps = read_split("evaluation", tmp_path, "test", spec)
+    assert maps[0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [VOID, 39, 0, 13]
+    with pytest.raises(InvalidInputError, match=r"num_classes=12: NYUv2 has 13 or 40 classes"):
+        read_split("evaluation", tmp_path, "test", replace(NYUV2, num_classes=12))
+    with pytest.raises(
+        InvalidInputError, match=r"task 'camvid' has 12 classes, CamVid's .* with its 11; leave dataset"
+    ):
+        read_split("evaluation", tmp_path, "test", replace(CAMVID, num_classes=12))
 
 
 # --- where they are found ---

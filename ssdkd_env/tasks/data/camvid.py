@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssdkd_env.tasks.data.images import Size
-from ssdkd_env.tasks.data.label_maps import Layout, MapForm, load_maps
+from ssdkd_env.tasks.data.label_maps import load_maps
+from ssdkd_env.tasks.data.map_forms import Layout, MapForm
 from ssdkd_env.tasks.task import LabelledImages
 from ssdkd_env.tasks.void import VOID
 

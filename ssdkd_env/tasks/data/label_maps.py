@@ -6,11 +6,9 @@ resized by its nearest pixels, because a mean of two classes is a third.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,21 +21,17 @@ from ssdkd_env.extras import load_extra
 from ssdkd_env.progress import shown
 from ssdkd_env.tasks.data.cache import load_cached, save_cached
 from ssdkd_env.tasks.data.images import MOST_IMAGE, Size, check_decoded, opened, pixels_of
+from ssdkd_env.tasks.data.label_pixels import decode_map
+from ssdkd_env.tasks.data.map_forms import Layout, MapForm
 from ssdkd_env.tasks.data.members import list_members, packed_size, read_members, stamp_of
 from ssdkd_env.tasks.data.tar import Parts
 from ssdkd_env.tasks.data.trees import is_image
 from ssdkd_env.tasks.task import LabelledImages
 from ssdkd_env.tasks.void import VOID, to_classes
 
-#: What the pixels of a label map are in Pillow's modes.
-_INDICES, _COLOURS = {"L", "P", "I", "I;16", "I;16B"}, {"RGB", "RGBA"}
-#: Stands in a table of colours for those that it lacks: no class, as there are at most 254, and not `VOID`.
-_UNKNOWN = 254
 #: Raised whenever decoding changes, so that what was kept before is made anew.
-_FORMAT = 1
+_FORMAT = 2
 
-#: Pixels of a label map that are turned into classes at a time.
-_MOST_ROWS = 2**20
 #: Bytes of a file that names the images of a split.
 _MOST_NAMES = 2**23
 
@@ -45,46 +39,6 @@ _MOST_NAMES = 2**23
 _Folders = Mapping[Parts, Sequence[str]]
 #: What an image and its label map have in common → where such a file lies.
 _Keyed = dict[str, Parts]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where images and label maps lie under a data set's folder, `{split}` standing for the split.
-
-    Attributes:
-        images, labels: their folders. Where `images` does not name the split, a file `{split}.txt` does: one image a
-            line, by its name with or without folders and ending, and perhaps its label map's name after it.
-        void: the number that index maps have for no class, as in `to_classes`.
-    """
-
-    images: str
-    labels: str
-    void: int
-
-
-@dataclass(frozen=True)
-class MapForm:
-    """What the files of a data set mean.
-
-    Attributes:
-        name: of the data set.
-        num_classes: K.
-        splits: their names, and how many images each officially has.
-        layouts: where files may lie, the preferred first.
-        colours: (red, green, blue) → class or `VOID`, for label maps in colour; empty when there are none.
-        stray: share of a map's pixels that may have none of these colours, and then are `VOID`.
-        key: what images and label maps have in common, out of a name without folders and ending.
-        official: split and keys of all images → those of the split, where no file names them.
-    """
-
-    name: str
-    num_classes: int
-    splits: Mapping[str, int]
-    layouts: tuple[Layout, ...]
-    colours: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
-    stray: float = 0.0
-    key: Callable[[str], str] = str
-    official: Callable[[str, Sequence[str]], list[str]] = lambda split, keys: []
 
 
 def load_maps(
@@ -106,7 +60,8 @@ def load_maps(
         that names them.
 
     Raises:
-        InvalidInputError: when files are missing, damaged, without a partner, of different sizes, or of no known class.
+        InvalidInputError: when files are missing, damaged, without a partner, of different sizes, or of no known class;
+            also when nobody has said what 0 means and the maps would fit either way.
     """
     check_choice("split", split, form.splits)
     check_size("size", size)
@@ -120,9 +75,23 @@ def load_maps(
     def read() -> LabelledImages:
         folders = listed if path.is_dir() else _listed(where, path, split, form)
         layout, pairs = _choose(where, path, folders, split, form)
-        return _read(where, path, pairs, form, layout.void if void is None else void, size)
+        images, labels = _read(where, path, pairs, form, layout.void if void is None else void, size)
+        if void is None and layout.void == 0:
+            _check_numbered_from_one(where, labels, form)
+        return images, labels
 
-    return keep(f"{path} {form.name} {form.num_classes} {void} {size}", split, stamp, read)
+    voids = [layout.void for layout in form.layouts] if void is None else void
+    return keep(f"{path} {form.name} {form.num_classes} {voids} {size}", split, stamp, read)
+
+
+def _check_numbered_from_one(where: str, labels: torch.Tensor, form: MapForm) -> None:
+    """Refuse maps read with 0 as no class that could as well be numbered from 0: of which the last class is nowhere."""
+    last = form.num_classes - 1
+    if (labels == VOID).any() and not (labels == last).any():
+        raise InvalidInputError(
+            f"{where}: label maps have the numbers 0 to at most {last}, which {form.name}'s {form.num_classes} classes "
+            "have numbered from 0, and from 1 where 0 is no class; say which by void=255 or void=0, of the task"
+        )
 
 
 def check_size(argument: str, size: Size) -> None:
@@ -277,7 +246,7 @@ def _pair(
 
 
 def _read(
-    where: str, path: Path, pairs: Sequence[tuple[Parts, Parts]], form: MapForm, void: int, size: Size
+    where: str, path: Path, pairs: Sequence[tuple[Parts, Parts]], form: MapForm, void: int | None, size: Size
 ) -> LabelledImages:
     """Decode all, in whatever order they lie there, into arrays made once, so that nothing is held twice."""
     places: dict[Parts, list[tuple[int, bool]]] = {}
@@ -319,68 +288,11 @@ def _check_pair(
 
 
 def _decoded(
-    where: str, name: str, content: bytes, is_label: bool, form: MapForm, void: int, size: Size
+    where: str, name: str, content: bytes, is_label: bool, form: MapForm, void: int | None, size: Size
 ) -> tuple[tuple[int, ...], npt.NDArray[np.uint8]]:
     """(height, width) of an image or a label map, and its pixels or classes at `size`."""
     if is_label:
-        classes = _decode(where, name, content, form, void)
+        classes = decode_map(where, name, content, form, void)
         return classes.shape, classes if size is None else nearest(classes, size)
     with opened(where, name, content) as image:
         return (image.size[1], image.size[0]), pixels_of(where, name, image, 3, size)
-
-
-def _decode(where: str, name: str, content: bytes, form: MapForm, void: int) -> npt.NDArray[np.uint8]:
-    """A label map (H, W) uint8 out of a PNG file."""
-    with opened(where, name, content, ("PNG",)) as image:
-        pixels, mode = np.array(image), image.mode
-        palette = np.array(image.getpalette("RGB")).reshape(-1, 3) if mode == "P" else None
-    if mode in _COLOURS and form.colours:
-        return _of_colours(where, name, pixels[..., :3], form)
-    if mode not in _INDICES:
-        raise InvalidInputError(
-            f"{where}: {name} has pixels of Pillow's mode {mode!r}, expected one class number a pixel; save it as a "
-            "PNG of 8-bit grey"
-        )
-    if void >= form.num_classes and pixels.dtype == np.uint8:
-        pixels[pixels == VOID] = void  # no class has this number, whatever else means none
-    try:
-        # A few rows at a time: of a photograph's 25 megapixels it would take hundreds of megabytes.
-        rows = torch.from_numpy(pixels).tensor_split(-(-pixels.size // _MOST_ROWS))
-        classes = np.concatenate([to_classes(f"{where}: {name}", part, form.num_classes, void) for part in rows])
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{error}; correct it, or give the number that means no class as void=") from error
-    if palette is not None and form.colours:
-        # A program that makes a palette of its own for a map in colour numbers the colours by chance.
-        used, first = np.unique(pixels, return_index=True)
-        colours = [(red, green, blue) for red, green, blue in palette[used].tolist()]
-        shown = [form.colours.get(colour) for colour in colours]
-        if len(set(colours)) > 1 and None not in shown and shown != classes.flat[first].tolist():
-            raise InvalidInputError(
-                f"{where}: {name} has a palette of {form.name}'s label colours, but numbers them otherwise; save it "
-                "as RGB, or as grey class numbers"
-            )
-    return classes
-
-
-def _of_colours(where: str, name: str, pixels: npt.NDArray[np.uint8], form: MapForm) -> npt.NDArray[np.uint8]:
-    codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
-    classes = _colour_table(tuple(form.colours.items()))[codes]
-    unknown = codes[classes == _UNKNOWN]
-    if len(unknown) > form.stray * codes.size:
-        first = int(unknown[0])
-        raise InvalidInputError(
-            f"{where}: {name} has the colour {(first >> 16, first >> 8 & 255, first & 255)} in "
-            f"{int((unknown == first).sum())} pixels, none of {form.name}'s {len(form.colours)} label colours; was it "
-            "resized by other than nearest neighbour? put the original in its place"
-        )
-    classes[classes == _UNKNOWN] = VOID
-    return classes
-
-
-@functools.lru_cache(maxsize=2)
-def _colour_table(colours: tuple[tuple[tuple[int, int, int], int], ...]) -> npt.NDArray[np.uint8]:
-    """Class of every colour red·2¹⁶ + green·2⁸ + blue, in 16 MiB."""
-    table = np.full(1 << 24, _UNKNOWN, dtype=np.uint8)
-    for (red, green, blue), label in colours:
-        table[red << 16 | green << 8 | blue] = label
-    return table

@@ -17,9 +17,10 @@ from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
 from ssdkd_env.files import file_digest
 from ssdkd_env.progress import shown
-from ssdkd_env.reading import check_regular, check_unpacked
+from ssdkd_env.reading import check_regular, check_unpacked, read_start
 from ssdkd_env.tasks.data.images import Size
-from ssdkd_env.tasks.data.label_maps import Layout, MapForm, check_size, keep, load_maps, nearest, resized
+from ssdkd_env.tasks.data.label_maps import check_size, keep, load_maps, nearest, resized
+from ssdkd_env.tasks.data.map_forms import Layout, MapForm
 from ssdkd_env.tasks.data.nyuv2_classes import (
     KNOWN_NAMES,
     NUM_IMAGES,
@@ -93,7 +94,7 @@ def load_nyuv2(
         raise InvalidInputError(f"{where} does not exist; give {LABELLED_FILE}, or a folder or archive of label PNGs")
     if path.suffix.lower() != ".mat" or os.path.isdir(path):
         return load_maps(argument, source, split, _form(num_classes), size, void)
-    if void is not None:
+    if void:
         raise InvalidInputError(f"void={void} is for label PNGs; in {path.name} 0 is no class: leave it out")
     numbers, splits = _numbers(where, path.parent / _SPLITS_FILE, split)
     if size is None:
@@ -147,12 +148,11 @@ def _numbers(where: str, path: Path, split: str) -> tuple[Sequence[int], str]:
 
 def _read(where: str, path: Path, split: str, numbers: Sequence[int], num_classes: int, size: Size) -> LabelledImages:
     """Read the labelled file image by image, into arrays made once."""
-    with open(path, "rb") as start:
-        if start.read(10) == b"MATLAB 5.0":
-            raise InvalidInputError(
-                f"{where}: {path.name} is a MATLAB 5 file, expected MATLAB 7.3 (HDF5); give {LABELLED_FILE} as "
-                "downloaded, or save with -v7.3"
-            )
+    if read_start(path, f"{where}: {path.name}").startswith(b"MATLAB 5.0"):
+        raise InvalidInputError(
+            f"{where}: {path.name} is a MATLAB 5 file, expected MATLAB 7.3 (HDF5); give {LABELLED_FILE} as "
+            "downloaded, or save with -v7.3"
+        )
     h5py = load_extra("h5py", where)
     try:
         with h5py.File(path, "r") as file:

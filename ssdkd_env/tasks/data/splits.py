@@ -61,7 +61,8 @@ def load_split(
         size: (height, width) that image files must have; None for that of the first.
 
     Returns:
-        Images (N, C, H, W) uint8 and labels (N,) int64, at least 0; from an `.npz`, labels may be (N, H, W).
+        Images (N, C, H, W) uint8 and labels (N,) int64, at least 0; from an `.npz`, labels may be (N, H, W), and then
+        have whatever number means no class.
 
     Raises:
         InvalidInputError: when the source is missing, damaged, cut short or of another form, lacks the split, has
@@ -91,7 +92,7 @@ def load_split(
         raise InvalidInputError(
             f"{wanted.where}: {len(images)} images but labels of shape {tuple(labels.shape)}; give one label an image"
         )
-    if labels.min() < 0:
+    if labels.dim() == 1 and labels.min() < 0:
         raise InvalidInputError(f"{wanted.where}: labels start at {int(labels.min())}; number the classes from 0")
     return to_channels(wanted.where, images, channels), labels
 
