@@ -144,7 +144,9 @@ def check_same_work(args: Arguments) -> None:
         write_json(path, work)
         return
     before = read_json(path)
-    differing = [name for name, value in work.items() if not isinstance(before, dict) or before.get(name) != value]
+    if not isinstance(before, dict) or set(before) != set(work):
+        raise InvalidInputError(f"{path} is not of this command; give another --out")
+    differing = [name for name, value in work.items() if before[name] != value]
     if differing:
         name = "env." if differing[0] == "env_kwargs" else differing[0].replace("_", "-")
         raise InvalidInputError(f"--{name} is not what {args.out} was begun with; give it as then, or another --out")

@@ -310,7 +310,7 @@ _TABLE = (
     ),
     _generative(
         name="dfad",
-        source="DFAD (Fang et al. 2019), in its form for classification; for segmentation a task gives it "
+        source="DFAD (Fang et al. 2019), in its form for classification; where each pixel has an answer "
         "adversarial_distance='log_l1'. One generator step for five student steps.",
         adversarial_weight=1.0,
         adversarial_distance="l1",
@@ -376,3 +376,12 @@ def make_method(
     method = METHODS.find(name)
     own = (task_settings or {}).get(method.name)
     return with_overrides(with_overrides(method, f"methods[{method.name!r}]", own), "method_options", options)
+
+
+#: Settings of methods where each pixel has an answer: what DFAD's authors do then.
+_OF_MAPS: Mapping[str, Mapping[str, Any]] = {"dfad": {"adversarial_distance": "log_l1"}}
+
+
+def of_maps(settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """A dense task's own settings of methods, by name, with those of all such tasks where it has none."""
+    return {**settings, **{name: {**own, **settings.get(name, {})} for name, own in _OF_MAPS.items()}}

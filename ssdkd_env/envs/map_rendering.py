@@ -75,25 +75,40 @@ def _grid(rows: list[Tensor], columns: int) -> NDArray[np.uint8]:
     return picture.permute(1, 2, 0).numpy().copy()
 
 
-def draw_legend(figure: Figure, names: tuple[str, ...], left: int, top: int, width: int, size: float) -> None:
-    """Draw a square and a name for each class, row by row.
+def legend_rows(classes: int, width: int, room: int) -> int:
+    """Rows of a legend: as many as the classes need, and at most half of the room, in pixels."""
+    return min(-(-classes // max(width // ENTRY, 1)), room // 2 // LINE)
+
+
+def draw_legend(
+    figure: Figure, names: tuple[str, ...], left: int, top: int, width: int, size: float, rows: int
+) -> None:
+    """Draw a square, a number and a name for each class, row by row; if they are too many, how many more there are.
 
     Args:
         figure: whose pixels are counted from the upper left corner.
-        names: of the classes.
+        names: of the classes; numbers where they have none.
         left: of the first square, in pixels.
         top: of it.
         width: that the rows may take.
         size: of the letters, in points.
+        rows: at most.
     """
     from matplotlib.patches import Rectangle
 
     full, height = (float(length) for length in figure.bbox.size)
     columns, colors = max(width // ENTRY, 1), palette(len(names)) / 255
-    for index, name in enumerate(names):
+    shown = len(names) if len(names) <= rows * columns else rows * columns - 1
+    for index, name in enumerate(names[: shown + 1]):
         x, y = left + index % columns * ENTRY, top + index // columns * LINE
         place = (x / full, 1 - (y + SQUARE) / height)
+        if index == shown:
+            figure.text(
+                x / full, 1 - (y + SQUARE / 2) / height, f"{len(names) - shown} more", fontsize=size, va="center"
+            )
+            break
         figure.add_artist(
             Rectangle(place, SQUARE / full, SQUARE / height, color=tuple(colors[index]), transform=figure.transFigure)
         )
-        figure.text((x + SQUARE + 4) / full, 1 - (y + SQUARE / 2) / height, name, fontsize=size, va="center")
+        label = name if name == str(index) else f"{index} {name}"
+        figure.text((x + SQUARE + 4) / full, 1 - (y + SQUARE / 2) / height, label, fontsize=size, va="center")

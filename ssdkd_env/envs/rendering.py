@@ -16,7 +16,7 @@ from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs.actions import ActionScheme
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
-from ssdkd_env.envs.map_rendering import ROWS, draw_legend, palette, triptych
+from ssdkd_env.envs.map_rendering import LINE, ROWS, draw_legend, legend_rows, palette, triptych
 from ssdkd_env.extras import load_extra
 from ssdkd_env.tasks.scores import class_names
 
@@ -97,7 +97,7 @@ def draw_buffer(episode: Episode) -> Picture:
 
     figure = Figure(figsize=(MAPS_WIDTH / 100, MAPS_HEIGHT / 100), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    _draw_maps(figure, episode, left=34, top=30, width=MAPS_WIDTH - 40, room=MAPS_HEIGHT - 110)
+    _draw_maps(figure, episode, left=34, top=30, width=MAPS_WIDTH - 40, room=MAPS_HEIGHT - 36)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.array(canvas.buffer_rgba())[:, :, :3].copy()  # type: ignore[no-untyped-call]
 
@@ -225,7 +225,7 @@ def _draw_buffer(figure: Figure, episode: Episode, left: int, top: int) -> None:
     _write(figure, left, top - 10, head, _NORMAL, fontweight="bold")
 
 
-def _draw_maps(figure: Figure, episode: Episode, left: int, top: int, width: int = 542, room: int = 304) -> None:
+def _draw_maps(figure: Figure, episode: Episode, left: int, top: int, width: int = 542, room: int = 376) -> None:
     """Images, teacher's maps and student's maps, and what the colours mean.
 
     Args:
@@ -234,10 +234,12 @@ def _draw_maps(figure: Figure, episode: Episode, left: int, top: int, width: int
         left: of the pictures, in pixels.
         top: likewise.
         width: that they may take.
-        room: height that they may take, without the legend below.
+        room: height that they and the legend below may take.
     """
     run, height = episode.run, round(figure.bbox.size[1])
-    picture = triptych(run, width, room)
+    names = class_names(episode.task.spec)
+    rows = legend_rows(len(names), width, room)
+    picture = triptych(run, width, room - 8 - LINE * max(rows, 4))
     figure.figimage(picture, left, height - top - len(picture), origin="upper")
 
     def write(x: float, y: float, text: str, size: float, **style: Any) -> None:
@@ -247,16 +249,18 @@ def _draw_maps(figure: Figure, episode: Episode, left: int, top: int, width: int
         write(left - 7, top + (row + 0.5) * len(picture) / len(ROWS), name, _TINY, ha="right", va="center", rotation=90)
     head = f"Buffer: {len(run.buffer)} images, hardest for the student first"
     write(left, top - 10, head, _NORMAL, fontweight="bold")
-    draw_legend(figure, class_names(episode.task.spec), left, top + len(picture) + 8, width, _TINY)
+    draw_legend(figure, names, left, top + len(picture) + 8, width, _TINY, rows)
 
 
 def _draw_class_iou(axes: Axes, class_iou: Sequence[float]) -> None:
-    """Draw a bar for each class in its colour; a class that occurs nowhere has none."""
-    axes.bar(np.arange(len(class_iou)), np.nan_to_num(class_iou), width=0.8, color=palette(len(class_iou)) / 255)
+    """Draw a bar for each class in its colour; a class that occurs nowhere has a cross."""
+    places, absent = np.arange(len(class_iou)), np.isnan(class_iou)
+    axes.bar(places, np.nan_to_num(class_iou), width=0.8, color=palette(len(class_iou)) / 255)
+    axes.plot(places[absent], np.full(absent.sum(), 0.06), "x", color=_FAINT, markersize=4)
     axes.set_xlim(-0.6, len(class_iou) - 0.4)
     axes.set_ylim(0, 1)
     _ticks(axes, np.arange(0, len(class_iou), _step(len(class_iou) - 1, MOST_NAMES)), (0, 0.5, 1))
-    _label(axes, "IoU of each class", "class")
+    _label(axes, "IoU of each class", "class (×: occurs nowhere)" if absent.any() else "class")
 
 
 def _draw_curve(axes: Axes, episode: Episode) -> None:

@@ -53,8 +53,6 @@ CAMVID = TaskSpec(
         },
     },
     student=StudentSettings(lr=0.05, momentum=0.9, weight_decay=5e-4, temperature=2.0),
-    # What DFAD's authors do where each pixel has an answer.
-    methods={"dfad": {"adversarial_distance": "log_l1"}},
     probe=ProbeSettings(batches=12, kept=2, batch_size=8, steps=10),
     dataset="camvid",
     training_set_size=367,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.costs import PassCosts, multiply_adds
 from ssdkd_env.distillation.forward import logits_of
-from ssdkd_env.distillation.methods import Method, make_method
+from ssdkd_env.distillation.methods import Method, make_method, of_maps
 from ssdkd_env.distillation.problem import Budget
 from ssdkd_env.distillation.student import StudentSettings
 from ssdkd_env.errors import InvalidInputError
@@ -147,7 +147,7 @@ class Task:
         Raises:
             InvalidInputError: when the name or a setting is unknown, or a value does not fit.
         """
-        return make_method(name, options, self.spec.methods)
+        return make_method(name, options, of_maps(self.spec.methods) if self.dense else self.spec.methods)
 
     def with_budget(self, budget: Budget) -> Task:
         """The same task with another budget; both share what is in memory, or will be: networks, data, probe set."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.map_rendering import GAP, palette, triptych
+from ssdkd_env.envs.map_rendering import ENTRY, GAP, LINE, draw_legend, legend_rows, palette, triptych
 from ssdkd_env.envs.rendering import HEIGHT, MAPS_HEIGHT, MAPS_WIDTH, WIDTH
 from ssdkd_env.networks.checkpoints import save_weights
-from ssdkd_env.tasks.task import build_teacher
+from ssdkd_env.tasks.task import Task, build_teacher
 from tests.envs.episodes import SMALL_PROBE, actions_of, assert_same, reset, steps
 from tests.own_networks import DENSE_TASK
 
@@ -81,7 +84,39 @@ def test_legend_has_every_classes_colour(env: SSDKDEnv) -> None:
         assert (np.abs(below.astype(int) - color).sum(axis=1) <= 3).sum() >= 40
 
 
-def test_class_that_occurs_nowhere_has_no_bar_and_no_error(env: SSDKDEnv) -> None:
+def test_class_that_occurs_nowhere_is_told_from_one_that_is_never_right(env: SSDKDEnv) -> None:
     assert env.episode is not None
-    env.episode.snapshot = replace(env.episode.snapshot, class_iou=(0.5, float("nan"), 1.0, 0.0))
-    assert env.render() is not None
+    pictures = []
+    for nothing in (0.0, float("nan")):
+        env.episode.snapshot = replace(env.episode.snapshot, class_iou=(0.5, nothing, 1.0, 0.0))
+        pictures.append(env.render())
+    assert pictures[0] is not None and pictures[1] is not None
+    assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_images_of_any_number_of_channels_are_shown(channels: int, tmp_path: Path) -> None:
+    """As `image_grid` shows them: the first three, or the first one."""
+    many: dict[str, Any] = {"image_shape": (channels, 8, 8), "mean": (0.5,) * channels, "std": (0.5,) * channels}
+    spec = replace(DENSE_TASK, **many, teacher_options={"in_channels": channels})
+    task = Task(spec, build_teacher(spec, seed=0))
+    run = DistillationRun(task, task.make_method("ssdkd"), seed=0)
+    run.warm_up()
+    picture = triptych(run, width=8, height=3 * 8 + 2 * GAP)
+    residents = run.buffer.residents
+    hardest = residents.images[residents.discrepancy.argmax()]
+    shown = hardest[:3] if channels >= 3 else hardest[:1].expand(3, -1, -1)
+    assert np.array_equal(picture[:8], shown.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(2, 1), (11, 3), (21, 6), (40, 10), (150, 11)])
+def test_legend_takes_half_of_the_room_at_most(classes: int, rows: int) -> None:
+    assert legend_rows(classes, width=4 * ENTRY, room=2 * 11 * LINE) == rows
+
+
+@pytest.mark.parametrize(("classes", "last"), [(8, "7 h"), (9, "2 more")])
+def test_legend_says_how_many_classes_it_leaves_out(classes: int, last: str) -> None:
+    figure = Figure(figsize=(6, 4), dpi=100)
+    draw_legend(figure, tuple("abcdefghi"[:classes]), left=0, top=0, width=4 * ENTRY, size=7, rows=2)
+    texts = [text.get_text() for text in figure.texts]
+    assert (texts[0], texts[-1], len(texts)) == ("0 a", last, 8)

@@ -23,7 +23,7 @@ from ssdkd_env.tasks.data.nyuv2_classes import NYUV2_CLASSES, NYUV2_CLASSES_40
 from ssdkd_env.tasks.data.readers import read_split
 from ssdkd_env.tasks.registry import with_real_data
 from ssdkd_env.tasks.scenes import CAMVID, NYUV2
-from ssdkd_env.tasks.task import TaskSpec, build_teacher
+from ssdkd_env.tasks.task import Task, TaskSpec, build_teacher
 from ssdkd_env.tasks.void import VOID
 from tests.own_networks import DENSE_TASK
 
@@ -120,6 +120,11 @@ def test_dfad_segments_as_its_authors_do(teacher: str) -> None:
     task = load_task("camvid", teacher, "deeplab_small12")
     assert task.make_method("dfad").adversarial_distance == "log_l1"
     assert task.make_method("ssdkd").adversarial_distance == "kl"
+    own = Task(DENSE_TASK, build_teacher(DENSE_TASK, seed=0))
+    assert own.make_method("dfad").adversarial_distance == "log_l1"  # so does any other task
+    assert own.make_method("dfad", {"adversarial_distance": "l1"}).adversarial_distance == "l1"
+    spec = replace(DENSE_TASK, methods={"dfad": {"adversarial_distance": "js"}})
+    assert Task(spec, build_teacher(spec, seed=0)).make_method("dfad").adversarial_distance == "js"
 
 
 def test_without_a_teacher_one_is_asked_for() -> None:
