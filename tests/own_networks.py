@@ -170,6 +170,11 @@ DENSE_TASK = TaskSpec(
     ),
 )
 
+#: The same, for files with label maps, with networks that cards may name.
+MAPS_TASK = replace(
+    DENSE_TASK, name="tiny-maps", dense=True, teacher_arch="deeplab_small12", student_arch="deeplab_small12"
+)
+
 
 def identity_generator(latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Module:
     return nn.Identity()

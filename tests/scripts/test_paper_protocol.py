@@ -69,6 +69,10 @@ def test_a_call_whose_time_is_over_says_so(
     assert json.loads((tmp_path / "out" / "config.json").read_text())["pairs"] == ["resnet8:resnet8"]
     other = in_this_process("paper_protocol", "--out", tmp_path / "out", *arguments, "--seeds", 2)
     assert_refused(other, "--seeds is not what")
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "config.json").write_text('{"task": "cifar10", "settings": {}}')
+    foreign = in_this_process("paper_protocol", "--out", tmp_path / "teacher", *arguments)
+    assert_refused(foreign, "teacher/config.json is not of this command; give another --out")
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,14 @@ def test_a_file_of_matlab_5(tmp_path: Path) -> None:
     refused(path, r"is a MATLAB 5 file, expected MATLAB 7\.3 \(HDF5\); give nyu_depth_v2_labeled\.mat as downloaded")
 
 
+def test_what_was_downloaded_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / LABELLED_FILE
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2972037809\n")
+    refused(path, r"nyu_depth_v2_labeled\.mat is a Git LFS pointer")
+    path.write_text("<!DOCTYPE html><html><head><title>404</title></head></html>")
+    refused(path, r"nyu_depth_v2_labeled\.mat is a web page")
+
+
 def test_arrays_that_are_missing(tmp_path: Path) -> None:
     for name in ("images", "labels", "names"):
         path = write_labelled(tmp_path, IMAGES, LABELS)
