@@ -10,7 +10,6 @@ import sys
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,15 +53,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | packages | {"source": source_digest()}
 
 
-@lru_cache(maxsize=1)
 def source_digest() -> str:
-    """Hash of the engine's and the agents' source files: equal hashes, equal numbers."""
+    """Hash of the engine's and the agents' source files when this process began: equal hashes, equal numbers."""
+    return _SOURCE
+
+
+def _hash_source() -> str:
     digest = hashlib.sha256()
     for package in (ssdkd_env, ssdkd_agents):
         root = Path(str(package.__file__)).parent
         for path in sorted(root.rglob("*.py")):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+#: Taken before anything is played: files may change while what was imported of them plays on.
+_SOURCE = _hash_source()
 
 
 class RunFolder:

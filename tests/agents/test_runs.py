@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,9 +14,10 @@ from typing import Any
 
 import pytest
 from ssdkd_agents.ownership import LOCK
-from ssdkd_agents.runs import PACKAGES, RunFolder, versions
+from ssdkd_agents.runs import PACKAGES, RunFolder, source_digest, versions
 
 from ssdkd_env.errors import InvalidInputError
+from tests.scripts.commands import ROOT
 
 CONFIG: dict[str, Any] = {"seed": 3, "budget": ["rounds=3"], "nested": {"lr": 0.1, "name": "ψ", "none": None}}
 
@@ -164,3 +168,18 @@ def test_folder_with_a_link_in_it_is_not_resumed(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", None)  # to read it
     link.unlink()
     RunFolder.resume(tmp_path / "run").close()
+
+
+def test_source_of_a_run_is_what_its_process_began_with(tmp_path: Path) -> None:
+    """Files that are edited while a long run plays are not what plays."""
+    for package, place in (("ssdkd_env", ROOT), ("ssdkd_agents", ROOT / "agents")):
+        shutil.copytree(place / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import pathlib, ssdkd_agents.runs as runs; file = pathlib.Path(runs.__file__);"
+        "file.write_text(file.read_text() + '# edited'); print(runs.versions()['source'])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    began = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert began.stdout.strip() == source_digest()
+    edited = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert edited.stdout != began.stdout
