@@ -188,6 +188,10 @@ def deaf_generator(latent_dim: int, image_shape: tuple[int, int, int]) -> nn.Mod
 WORK_SIZES = InstanceSet(
     "two amounts of work", "digits", tuple(Instance(work_scale=scale, buffer_scale=0.05) for scale in (0.4, 0.6))
 )
+#: The same in still less.
+LITTLE_WORK = replace(
+    WORK_SIZES, instances=tuple(replace(each, work_scale=(each.work_scale or 1.0) / 4) for each in WORK_SIZES.instances)
+)
 
 #: Digits with a probe set that is made in no time.
 SMALL_PROBE_TASK = replace(

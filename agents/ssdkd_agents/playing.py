@@ -17,12 +17,14 @@ FloatArray = NDArray[np.float32]
 #: From the (episodes, entries) observations and the number of the step: what each episode does next.
 Decide = Callable[[FloatArray, int], Sequence[Action]]
 ValueT = TypeVar("ValueT")
+#: Of a reset, by number of the environment; see `SSDKDEnv.reset`.
+Options = Mapping[int, dict[str, Any]]
 
 
 class Pool(Protocol):
     """Environments by number, such as `SubEnvironments`, as far as they are played here."""
 
-    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, ResetResult]:
+    def reset(self, seeds: Mapping[int, int | None], options: Options | None = None) -> dict[int, ResetResult]:
         """Reset some of them."""
         ...
 
@@ -47,9 +49,9 @@ class Rest:
     pool: SubEnvironments
     first: int
 
-    def reset(self, seeds: Mapping[int, int | None]) -> dict[int, ResetResult]:
+    def reset(self, seeds: Mapping[int, int | None], options: Options | None = None) -> dict[int, ResetResult]:
         """Reset some of them."""
-        return self._own(self.pool.reset(self._all(seeds)))
+        return self._own(self.pool.reset(self._all(seeds), self._all(options or {})))
 
     def step(self, actions: Mapping[int, Any]) -> dict[int, StepResult]:
         """Step some of them."""
@@ -98,6 +100,7 @@ def play_side_by_side(
     decide: Decide,
     stop: Callable[[], bool] = lambda: False,
     held_out: bool = False,
+    instances: Sequence[int] | None = None,
 ) -> list[PlayedEpisode] | None:
     """Play one episode a seed in the first environments of a pool.
 
@@ -108,12 +111,14 @@ def play_side_by_side(
             a recurrent sampler's state has a row for each.
         stop: asked before every step.
         held_out: measure the held-out accuracy at the end.
+        instances: of a set, of each episode; None draws them.
 
     Returns:
         The episodes in the order of the seeds; None when stopped.
     """
     count = len(seeds)
-    begun = pool.reset(dict(enumerate(seeds)))
+    options = {index: {"instance": instance} for index, instance in enumerate(instances or ())}
+    begun = pool.reset(dict(enumerate(seeds)), options)
     observations = np.stack([begun[index][0] for index in range(count)])
     seen: list[list[FloatArray]] = [[] for _ in seeds]
     rewards: list[list[float]] = [[] for _ in seeds]

@@ -12,6 +12,8 @@ from matplotlib.ticker import StrMethodFormatter
 from ssdkd_agents.analysis.statistics import METHOD, Interval, bootstrap_mean
 from ssdkd_agents.plotting.plots import COLOURS, ENTRY_SHAPES, error_bars, plain_axes, save_figure
 
+from laboratory.decisions import Surfaces
+
 
 def plot_runs(rates: Mapping[str, Mapping[int, Interval]], path: str | Path) -> None:
     """Environment steps per second in all against the number of environments: way of stepping → number → rate."""
@@ -41,4 +43,40 @@ def plot_plans(accuracies: Mapping[str, Sequence[float]], path: str | Path) -> N
     axes.set_yticks(range(len(ordered)), ordered)
     axes.set(xlabel=f"accuracy on real images after an episode (each seed; mean, {METHOD})")
     plain_axes(axes)
+    save_figure(figure, path)
+
+
+def plot_surfaces(
+    path: str | Path, surfaces: Surfaces, names: Sequence[str], of_facts: Sequence[tuple[float, ...]]
+) -> None:
+    """What each plan of two numbers returned on each instance, less what the best constant plan did.
+
+    Args:
+        path: of the picture.
+        surfaces: of a design over two parts.
+        names: of the instances.
+        of_facts: the plan that the policy of the facts has for each.
+    """
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.0 * columns, 2.9 * rows), layout="constrained")
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    fine = np.linspace(-1.0, 1.0, 41)
+    points = np.array([(x, y) for y in fine for x in fine])
+    constant = np.array([surfaces.constant()])
+    gains = surfaces.at(points) - surfaces.at(constant)
+    most = max(float(np.quantile(np.abs(gains), 0.9)), 1e-6)
+    for axes, name, gain, best, told in zip(every, names, gains, surfaces.oracle(), of_facts, strict=False):
+        image = axes.pcolormesh(fine, fine, gain.reshape(len(fine), -1), cmap="RdBu", vmin=-most, vmax=most)
+        for place, shape, label in ((constant[0], "o", "constant"), (told, "D", "facts"), (best, "*", "oracle")):
+            axes.plot(*place, shape, color="black", markerfacecolor="white", markersize=8, label=label, clip_on=False)
+        axes.set_title(name, fontsize=8)
+        axes.set_xticks((-1, 0, 1), ("1/8", "own", "8"))
+        axes.set_yticks((-1, 0, 1), ("1/8", "own", "8"))
+    for axes in every[len(names) :]:
+        axes.axis("off")
+    figure.supxlabel("first number of an action (of division: inversion steps, times the method's own)")
+    figure.supylabel("second (of division: student minibatches)")
+    figure.colorbar(image, ax=every.tolist(), label="return over the constant plan's")
+    every[0].legend(fontsize=7, loc="lower left")
     save_figure(figure, path)

@@ -35,6 +35,7 @@ NAMES = (
     "leaderboard",
     "make_probe_set",
     "make_references",
+    "measure_decisions",
     "measure_importance",
     "measure_memory",
     "measure_nyuv2",
