@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from laboratory.common import check_least
+from laboratory.decisions import verdict as headroom
 from ssdkd_agents.analysis.statistics import FEWEST, bootstrap_mean, paired_differences
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
@@ -53,9 +54,8 @@ ORACLE = "oracle"
 Rows = dict[str, dict[int | None, SearchConfig]]
 #: Rows that are searched for nothing.
 CONTROLS = ("paper", "uniform")
-#: Rows that an agent could learn from, and the least gain in held-out accuracy that is worth an agent.
+#: Rows that an agent could learn from.
 SEARCHED = (*(family for family in FAMILIES if family != REFERENCE), ORACLE)
-LEAST_GAIN = 0.01
 
 
 @dataclass
@@ -169,11 +169,10 @@ def verdict(lines: Sequence[Mapping[str, Any]]) -> str:
     found = {row: bootstrap_mean(values) for row, values in gains.items() if values}
     if not found:
         return "Headroom: not known, without held-out accuracy of anything but the best constant plan."
-    rows = [row for row, gain in found.items() if gain.mean >= LEAST_GAIN and gain.low > 0]
     said = ", ".join(f"{row} {gain}" for row, gain in found.items())
     if not all(gain.known for gain in found.values()):
         return f"Headroom: not known, on fewer than {FEWEST} seeds; {said}."
-    return f"Headroom over the best constant plan (at least {LEAST_GAIN}): {' and '.join(rows) or 'none'}; {said}."
+    return headroom(found, "the best constant plan")
 
 
 def _missing(args: Arguments, samplers: dict[str, str], lines: list[dict[str, Any]]) -> list[tuple[str, int, str]]:

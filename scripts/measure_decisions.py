@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from laboratory.common import about, check_least
+from laboratory.common import about, begun_with, check_least
 from laboratory.decisions import (
     CONSTANT,
     FACTS,
@@ -58,8 +58,7 @@ from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from ssdkd_env.envs.sub_environments import SubEnvironments, usable_cores
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import write_atomically, write_json
-from ssdkd_env.reading import read_json
+from ssdkd_env.files import write_atomically
 from ssdkd_env.tasks.instances import INSTANCE_SETS, Instance
 
 #: Rows that show it.
@@ -141,12 +140,8 @@ def _check_same(args: Arguments, kwargs: dict[str, Any]) -> None:
         InvalidInputError: when it asks for something else.
     """
     asked = {"env_id": args.env_id, "env_kwargs": kwargs, "levels": args.levels, "plays": args.plays}
-    path = args.out / "config.json"
-    if path.is_file():
-        if {name: read_json(path).get(name) for name in asked} != asked:
-            raise InvalidInputError(f"{args.out} was begun with other settings; give them again, or another --out")
-    else:
-        write_json(path, asked | about(make_env(args.env_id, kwargs).device))
+    if begun_with(args.out / "config.json", asked, about(make_env(args.env_id, kwargs).device)):
+        raise InvalidInputError(f"{args.out} was begun with other settings; give them again, or another --out")
 
 
 def _rows(constant: Plan, policy: Any, instances: Sequence[Instance]) -> dict[str, list[Plan]]:
@@ -178,7 +173,8 @@ def _compare(args: Arguments, kwargs: dict[str, Any], rows: Mapping[str, list[Pl
         for row, values in scores.items()
     ]
     columns = ["row", "return", "held-out accuracy", "− constant", "rounds"]
-    return f"{markdown_table(columns, table)}\n\n{verdict({row: gains[row] for row in gains if row in SHOWING})}"
+    said = verdict({row: gains[row] for row in gains if row in SHOWING}, "the constant plan")
+    return f"{markdown_table(columns, table)}\n\n{said}"
 
 
 def _played(

@@ -14,7 +14,6 @@ It only calls train_teacher.py and benchmark.py, whose folders it leaves below -
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from laboratory.common import begun_with
 from ssdkd_agents.benchmarking.benchmark import Benchmark
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
@@ -30,9 +30,7 @@ from ssdkd_agents.commands.executing import WHERE, Where
 from ssdkd_agents.commands.given import as_words, refuse_settings
 
 from ssdkd_env.errors import InvalidInputError, check_choice
-from ssdkd_env.files import write_json
 from ssdkd_env.networks.registry import NETWORKS
-from ssdkd_env.reading import read_json
 from ssdkd_env.tasks.registry import TASKS
 
 SCRIPTS = Path(__file__).parent
@@ -138,15 +136,7 @@ def check_same_work(args: Arguments) -> None:
         InvalidInputError: when it does.
     """
     work = {name: value for name, value in as_settings(args).items() if name not in ("out", "minutes", *WHERE)}
-    work = json.loads(json.dumps(work))
-    path = args.out / "config.json"
-    if not path.exists():
-        write_json(path, work)
-        return
-    before = read_json(path)
-    if not isinstance(before, dict) or set(before) != set(work):
-        raise InvalidInputError(f"{path} is not of this command; give another --out")
-    differing = [name for name, value in work.items() if before[name] != value]
+    differing = begun_with(args.out / "config.json", work)
     if differing:
         name = "env." if differing[0] == "env_kwargs" else differing[0].replace("_", "-")
         raise InvalidInputError(f"--{name} is not what {args.out} was begun with; give it as then, or another --out")

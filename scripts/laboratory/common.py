@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,9 @@ from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs.distillation import StepResult
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.files import write_json
 from ssdkd_env.networks.checkpoints import save_weights
+from ssdkd_env.reading import read_json
 from ssdkd_env.tasks.task import TaskSpec, build_teacher
 from ssdkd_env.threads import alone
 
@@ -77,6 +80,30 @@ def check_least(args: object, **least: int) -> None:
     for name, lowest in least.items():
         if getattr(args, name) < lowest:
             raise InvalidInputError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected at least {lowest}")
+
+
+def begun_with(path: Path, asked: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> list[str]:
+    """Keep what the first call was asked to do, and name what a later call asks for otherwise.
+
+    Args:
+        path: of the file that keeps it.
+        asked: JSON-able; what must stay.
+        more: what is kept beside it, and may change.
+
+    Returns:
+        Names of `asked` that differ; none in the first call.
+
+    Raises:
+        InvalidInputError: when the file is of another command.
+    """
+    asked, more = json.loads(json.dumps(asked)), more or {}
+    if not path.exists():
+        write_json(path, {**asked, **more})
+        return []
+    before = read_json(path)
+    if not isinstance(before, dict) or set(before) != {*asked, *more}:
+        raise InvalidInputError(f"{path} is not of this command; give another --out")
+    return [name for name, value in asked.items() if before[name] != value]
 
 
 def in_turn(sides: Iterable[str], index: int) -> list[str]:

@@ -138,11 +138,12 @@ def play(pool: SubEnvironments, wanted: Sequence[Wanted]) -> Iterator[dict[str, 
         played = play_side_by_side(
             pool,
             [each.seed for each in batch],
-            lambda seen, step, plans=plans: plans,  # type: ignore[misc]
+            lambda *_: plans,  # noqa: B023
             held_out=True,
             instances=[each.instance for each in batch],
         )
-        for each, episode in zip(batch, played or (), strict=True):
+        assert played is not None
+        for each, episode in zip(batch, played, strict=True):
             yield {
                 "plan": list(each.plan),
                 "instance": each.instance,
@@ -172,8 +173,13 @@ def by_seed(
     }
 
 
-def verdict(gains: Mapping[str, Interval]) -> str:
-    """Which rows show headroom, in words, from their gains in held-out accuracy over the constant plan."""
+def verdict(gains: Mapping[str, Interval], over: str) -> str:
+    """Which rows show headroom, in words.
+
+    Args:
+        gains: in held-out accuracy, row by row.
+        over: what they are gains over.
+    """
     found = [row for row, gain in gains.items() if gain.known and gain.mean >= LEAST_GAIN and gain.low > 0]
     said = ", ".join(f"{row} {gain}" for row, gain in gains.items())
-    return f"Headroom over the constant plan (at least {LEAST_GAIN}): {' and '.join(found) or 'none'}; {said}."
+    return f"Headroom over {over} (at least {LEAST_GAIN}): {' and '.join(found) or 'none'}; {said}."

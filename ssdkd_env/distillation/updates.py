@@ -12,7 +12,7 @@ from ssdkd_env import ranges
 from ssdkd_env.distillation.execution import Forward
 from ssdkd_env.distillation.losses import distillation_loss
 from ssdkd_env.distillation.restoring import load_optimizer_state, restored
-from ssdkd_env.networks.channels_last import lies_channels_last
+from ssdkd_env.networks.channels_last import keep_gradient_channels_last
 
 
 class StudentUpdate(Protocol):
@@ -127,13 +127,11 @@ class FastUpdate:
     def __call__(self, inputs: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
         """One step; see `StudentUpdate`. A group's inputs are (students · B, …), its logits likewise."""
         with ranges.part("student"):
-            logits = self.forward(inputs)
+            logits = keep_gradient_channels_last(self.forward(inputs))
         with torch.no_grad(), ranges.part("loss"):
             # A mean over one student's minibatch, not over all of them.
             weights = weights * self._students
             gradient = loss_gradient(teacher_logits, logits, weights, self._temperature, self._distance)
-            if lies_channels_last(logits):  # from another layout the way back through the network takes longer
-                gradient = gradient.contiguous(memory_format=torch.channels_last)
         for parameter in self._parameters:
             parameter.grad = None
         with ranges.part("backward"):

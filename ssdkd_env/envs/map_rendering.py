@@ -35,6 +35,15 @@ def palette(num_classes: int) -> NDArray[np.uint8]:
     return (np.array(colors) * 255).round().astype(np.uint8)
 
 
+def visible(images: Tensor) -> Tensor:
+    """What is shown of (N, C, H, W) images: the first three channels as red, green and blue, or the first one as grey.
+
+    Returns:
+        (N, 3 or 1, H, W) on the CPU.
+    """
+    return images[:, : 3 if images.shape[1] >= 3 else 1].cpu()
+
+
 @torch.no_grad()
 def triptych(run: DistillationRun, width: int, height: int) -> NDArray[np.uint8]:
     """Images of the buffer on which the student is furthest from the teacher, and what both see: three rows.
@@ -58,8 +67,7 @@ def triptych(run: DistillationRun, width: int, height: int) -> NDArray[np.uint8]
     colors = torch.from_numpy(palette(spec.num_classes))
     maps = [colors[logits.argmax(dim=1).cpu()].permute(0, 3, 1, 2) for logits in (teacher, run.student_logits(images))]
     size = tall, wide
-    colours = images[:, : 3 if images.shape[1] >= 3 else 1].cpu().float()  # as in `image_grid`
-    shown = F.interpolate(colours, size, mode="area").round().to(torch.uint8).expand(-1, 3, -1, -1)
+    shown = F.interpolate(visible(images).float(), size, mode="area").round().to(torch.uint8).expand(-1, 3, -1, -1)
     rows = [shown, *(F.interpolate(each.float(), size, mode="nearest").to(torch.uint8) for each in maps)]
     return _grid(rows, columns)
 

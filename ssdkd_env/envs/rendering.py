@@ -16,7 +16,7 @@ from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.envs.actions import ActionScheme
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
-from ssdkd_env.envs.map_rendering import LINE, ROWS, draw_legend, legend_rows, palette, triptych
+from ssdkd_env.envs.map_rendering import LINE, ROWS, draw_legend, legend_rows, palette, triptych, visible
 from ssdkd_env.extras import load_extra
 from ssdkd_env.tasks.scores import class_names
 
@@ -115,8 +115,8 @@ def image_grid(images: Tensor, columns: int, tile: int = BUFFER_TILE) -> Picture
     Returns:
         (H, W, 3) uint8.
     """
-    total, channels, height, width = images.shape
-    images = images[:, : 3 if channels >= 3 else 1].cpu()
+    total, _, height, width = images.shape
+    images = visible(images)
     side = max(height, width)
     if side > tile:
         height, width = max(1, round(height * tile / side)), max(1, round(width * tile / side))

@@ -44,11 +44,6 @@ def to_channels_last(features: Tensor) -> Tensor:
     return converted
 
 
-def lies_channels_last(features: Tensor) -> bool:
-    """Whether (N, C, H, W) have their channels last; (N, C) have no layout to keep."""
-    return features.dim() == 4 and features.is_contiguous(memory_format=torch.channels_last)
-
-
 def keep_gradient_channels_last(logits: Tensor) -> Tensor:
     """Dense logits, whose gradient then comes in the layout that they have themselves.
 
@@ -58,7 +53,7 @@ def keep_gradient_channels_last(logits: Tensor) -> Tensor:
     Args:
         logits: (N, classes, H, W) with their channels last; others stay as they are.
     """
-    if lies_channels_last(logits) and logits.requires_grad:
+    if logits.dim() == 4 and logits.requires_grad and logits.is_contiguous(memory_format=torch.channels_last):
         logits.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
     return logits
 

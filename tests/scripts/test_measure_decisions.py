@@ -92,9 +92,9 @@ def test_every_instance_counts_alike_in_a_seed() -> None:
 
 def test_headroom_needs_a_gain_and_an_interval_above_zero() -> None:
     gains = {"facts": bootstrap_mean([0.02, 0.03, 0.02, 0.03, 0.02]), "oracle": bootstrap_mean([0.005] * 5)}
-    assert verdict(gains).startswith("Headroom over the constant plan (at least 0.01): facts;")
-    assert "): none;" in verdict({"oracle": bootstrap_mean([-0.2, 0.3, 0.1, -0.1, 0.02])})
-    assert "): none;" in verdict({"oracle": bootstrap_mean([0.02, 0.03])})  # of two seeds nobody knows
+    assert verdict(gains, "the constant plan").startswith("Headroom over the constant plan (at least 0.01): facts;")
+    assert "): none;" in verdict({"oracle": bootstrap_mean([-0.2, 0.3, 0.1, -0.1, 0.02])}, "x")
+    assert "): none;" in verdict({"oracle": bootstrap_mean([0.02, 0.03])}, "x")  # of two seeds nobody knows
 
 
 def test_the_sets_that_are_shipped_have_facts() -> None:

@@ -45,7 +45,7 @@ def portable_lines(content: bytes, path: Path, root: Path) -> bytes:
 def _portable_line(raw: bytes, value: dict[str, Any], path: Path, root: Path) -> bytes:
     text = json.dumps(value)
     kept = portable(text, root)
-    here = json.loads(kept)
+    here = value if kept == text else json.loads(kept)
     for name in _strings(here):
         if os.path.isabs(name):
             raise InvalidInputError(

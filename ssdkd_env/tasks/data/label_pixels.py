@@ -49,8 +49,8 @@ def decode_map(where: str, name: str, content: bytes, form: MapForm, void: int |
             f"{where}: {name} has pixels of Pillow's mode {mode!r}, expected one class number a pixel; save it as a "
             "PNG of 8-bit grey"
         )
-    if mode == "L":
-        pixels //= _greys_apart(content)
+    if mode == "L" and (apart := _greys_apart(content)) > 1:
+        pixels //= apart
     if void and pixels.dtype == np.uint8:  # 255 is no class, whatever else means none
         if 0 < void <= VOID:
             pixels[pixels == VOID] = void
