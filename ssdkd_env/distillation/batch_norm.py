@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -115,11 +115,11 @@ class BatchNormStatistics:
         joined.past = torch.cat(past) if past else None
         return joined
 
-    def part(self, members: Sequence[BatchNormStatistics]) -> None:
-        """Give the members what was blended for them."""
+    def part(self, members: Mapping[int, BatchNormStatistics]) -> None:
+        """Give members, by their number among those that were joined, what was blended for them."""
         if self.past is not None:
-            for member, past in zip(members, self.past.split(1), strict=True):
-                member.past = past.clone()
+            for index, member in members.items():
+                member.past = self.past[[index]]
 
     def state_dict(self) -> dict[str, Tensor | None]:
         """The blended statistics of earlier rounds, (runs, features); None before the first."""

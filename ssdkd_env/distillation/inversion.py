@@ -92,8 +92,11 @@ class Inversion:
         targets = self.draw_targets(buffer_share.device)
         adversary = None if student is None else self.execution.of(student)
         emphases = [] if emphasis is None else [emphasis]
-        steps = steps or self.steps
-        parts = improve(self.source, self.objective, targets, adversary, buffer_share[None], emphases, steps)
+        self.source.begin(targets)
+        parts = improve(
+            self.source, self.objective, targets, adversary, buffer_share[None], emphases, steps or self.steps
+        )
+        self.objective.end_batch()
         return self.source.finish(count or self.batch_size), parts[0]
 
     def draw_targets(self, device: torch.device) -> Tensor:
@@ -131,7 +134,7 @@ def improve(
     emphases: Sequence[Emphasis],
     steps: int,
 ) -> Tensor:
-    """Begin a batch and move its images down the objective.
+    """Move the images of a batch that has begun down the objective.
 
     Args:
         source: of the images, of one run or of several.
@@ -145,9 +148,7 @@ def improve(
     Returns:
         The last step's losses (bn, one_hot, adversarial), (runs, 3).
     """
-    source.begin(targets)
     for _ in range(steps):
         losses, parts = objective(source.images(), targets, student, buffer_share, emphases)
         source.step(losses.sum())
-    objective.end_batch()
     return parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -204,9 +204,9 @@ class Objective:
         joined.statistics = joined.statistics.joined([member.statistics for member in members])
         return joined
 
-    def part(self, members: Sequence[Objective]) -> None:
-        """Give the members what `end_batch` remembered for them."""
-        self.statistics.part([member.statistics for member in members])
+    def part(self, members: Mapping[int, Objective]) -> None:
+        """Give members, by their number among those that were joined, what `end_batch` remembered for them."""
+        self.statistics.part({index: member.statistics for index, member in members.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Blended statistics, contrastive head and bank. The randomness belongs to the caller."""

@@ -132,7 +132,7 @@ class DistillationRun:
         nothing = Synthesis.none(spec.num_classes, self.device)
         self.synthesized_class_counts = nothing.class_counts
         self.synthesized_difficulty = nothing.difficulty_histogram
-        # Runs may do equal work together where all this is equal; rounds and buffer may differ.
+        # Runs may do like work together where all this is equal; rounds, amounts and buffer may differ.
         use = (spec.mean, spec.std, spec.padding, spec.flip, spec.student, self.inversion.batch_size)
         self._kind = (id(self.teacher), str(self.student), *use)
 

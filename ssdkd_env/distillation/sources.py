@@ -23,11 +23,7 @@ PIXEL_BETAS = (0.5, 0.9)
 
 
 class BatchSource(Protocol):
-    """A batch is begun, and its images are asked for and improved step by step."""
-
-    def begin(self, targets: Tensor) -> None:
-        """Start a batch of len(targets) images of these classes (N,) int64."""
-        ...
+    """A batch that has begun: its images are asked for and improved step by step."""
 
     def images(self) -> Tensor:
         """The batch as it is now, (N, C, H, W) float in [0, 1], differentiable."""
@@ -39,7 +35,11 @@ class BatchSource(Protocol):
 
 
 class ImageSource(BatchSource, Protocol):
-    """The source of a run: its batches are finished, and it goes on from batch to batch."""
+    """The source of a run: its batches are begun and finished, and it goes on from batch to batch."""
+
+    def begin(self, targets: Tensor) -> None:
+        """Start a batch of len(targets) images of these classes (N,) int64."""
+        ...
 
     def finish(self, count: int) -> Tensor:
         """End the batch; its `count` images (count, C, H, W) in [0, 1], without gradient."""

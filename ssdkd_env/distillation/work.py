@@ -61,7 +61,7 @@ class Work(Protocol[ResultT_co]):
 
     @property
     def key(self) -> Hashable:
-        """Pieces with equal keys, of runs of one method, may be done together."""
+        """Pieces with equal keys, of runs of one method, may be done together, though one may have more steps."""
         ...
 
     def alone(self) -> ResultT_co:
@@ -122,11 +122,11 @@ class SynthesisWork:
 
     @property
     def key(self) -> Hashable:
-        """Batches of as many steps, with an adversary or without, with statistics of earlier batches or without."""
+        """Batches with an adversary or without, with statistics of earlier batches or without."""
         if not self.together:
             return id(self)
         statistics = self.inversion.objective.statistics
-        return "synthesis", self.kind, self.student is None, statistics.past is None, self.count, self.steps
+        return "synthesis", self.kind, self.student is None, statistics.past is None, self.count
 
     def alone(self) -> tuple[Tensor, Tensor]:
         """Do it."""
@@ -160,8 +160,8 @@ class TrainingWork:
 
     @property
     def key(self) -> Hashable:
-        """As many minibatches of one size."""
-        return "training", self.kind, tuple(self.draws.shape)
+        """Minibatches of one size."""
+        return "training", self.kind, self.draws.shape[1]
 
     def alone(self) -> Tensor:
         """Do it."""

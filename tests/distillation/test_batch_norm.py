@@ -100,7 +100,7 @@ def test_joined_statistics_go_on_from_the_members_and_give_back() -> None:
                 network(batch.flatten(0, 1))
             found = list(joined.loss())
             joined.end_round()
-            joined.part(members)
+            joined.part(dict(enumerate(members)))
         else:
             found = [loss_after(network, member, part) for member, part in zip(members, batch, strict=True)]
         expected = [loss_after(network, twin, part) for twin, part in zip(twins, batch, strict=True)]

@@ -195,6 +195,28 @@ def test_runs_may_be_at_different_rounds(name: str, alone: Counter[str]) -> None
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", list(TOGETHER))
+def test_runs_may_spend_unlike_amounts(name: str, alone: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those with fewer steps leave their group: one at a time, two at once, and the last goes on alone."""
+    monkeypatch.setattr("ssdkd_env.distillation.forward.FORWARD_CHUNK", 2 * BUDGET["batch_size"])
+    method, seeds = method_of(name), range(5)
+    amounts = [(3, 2), (1, 7), (5, 1), (3, 2), (2, 4)]
+    plans = [
+        replace(plan, inversion_steps=inversion, student_steps=student)
+        for plan, (inversion, student) in zip(PLANS, amounts, strict=True)
+    ]
+    together, apart = (make_runs(digits(), method, seeds) for _ in range(2))
+    grouped = GroupedRuns()
+    for turn in range(3):
+        wanted = plans[turn:] + plans[:turn]
+        alone.clear()
+        found = step_together(grouped, together, wanted)
+        assert not alone
+        assert_same(found, step_alone(apart, wanted))
+        assert_same_runs(together, apart)
+
+
+@pytest.mark.usefixtures("float64")
 def test_a_run_may_warm_up_beside_others() -> None:
     method = method_of("ssdkd")
     together, apart = (make_runs(digits(), method, [0, 1, 2]) for _ in range(2))

@@ -298,7 +298,7 @@ def test_several_runs_get_the_losses_that_each_gets_alone(name: str, dense: bool
         targets = [make_targets().roll(seed) for seed in range(3)]
         losses, parts = joined(torch.cat(images), torch.cat(targets), student, shares)
         joined.end_batch()
-        joined.part(members)
+        joined.part(dict(enumerate(members)))
         batches = zip(twins, images, targets, shares, strict=True)
         alone = [measure(twin, each, wanted, student, share) for twin, each, wanted, share in batches]
         for twin in twins:
