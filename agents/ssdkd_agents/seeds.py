@@ -1,8 +1,38 @@
 """Which seeds are whose, so that what is selected and what is compared was never trained on."""
 
+from typing import NamedTuple
+
+import numpy as np
+
 #: Trainings and searches draw their episodes' seeds below; validation, by which agents are selected, begins here.
 VALIDATION_SEED = 500_000
 #: The final comparison begins here.
 HELD_OUT_SEED = 1_000_000
 #: Episodes by which rewards, budgets and observations are chosen begin here, beyond all of the others.
 MEASUREMENT_SEED = 2_000_000
+
+
+class Beginning(NamedTuple):
+    """What an episode begins with.
+
+    Attributes:
+        seed: of its random numbers.
+        instance: number of it in the set.
+    """
+
+    seed: int
+    instance: int
+
+
+def in_turn(seed: int, number: int, instances: int) -> Beginning:
+    """The beginning of one of a training's episodes, of which as many play one instance as play any other.
+
+    Args:
+        seed: of the training.
+        number: of the episode, from 0 on.
+        instances: of the set, which are gone through again and again, each time in an order of chance.
+    """
+    round_, place = divmod(number, instances)
+    order = np.random.default_rng([seed, round_]).permutation(instances)
+    drawn = np.random.default_rng([seed, number, 1]).integers(VALIDATION_SEED)
+    return Beginning(int(drawn), int(order[place]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,25 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from ssdkd_agents.playing import Rest
+from ssdkd_agents.seeds import Beginning
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import SubEnvironments, one_each
 from ssdkd_env.executors import Executor
+
+#: Info of an environment that was not stepped.
+RESTING = {"resting": True}
+
+
+def is_resting(info: Mapping[str, Any]) -> bool:
+    """Whether this is the info of an environment that was not stepped."""
+    return RESTING.items() <= info.items()
 
 
 class DistillationVecEnv(VecEnv):
     """Many distillation runs side by side, as Stable-Baselines3 wants them.
 
     An episode's end resets its environment in the same step; the last observation is `info["terminal_observation"]`.
+    After `play_once` it rests instead.
 
     Args:
         num_envs: number of environments.
@@ -36,6 +46,7 @@ class DistillationVecEnv(VecEnv):
         rest: those.
         choice: backend and processes, and why.
         device: of the environments' networks.
+        instances: how many of them a reset chooses from.
 
     Raises:
         InvalidInputError: when an argument does not fit.
@@ -56,15 +67,37 @@ class DistillationVecEnv(VecEnv):
         self._actions: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         first = self._environments.first
         self.device = first.device
+        self.instances = len(first.instances)
         super().__init__(num_envs, first.observation_space, first.action_space)
         self.metadata = SSDKDEnv.metadata  # with the frames per second of a video
+        self._once: list[Beginning] | None = None
+        self._resting: set[int] = set()
+        self._seen: list[NDArray[np.float32]] = [np.zeros(first.observation_space.shape or (), np.float32)] * num_envs
+        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
 
     def reset(self) -> NDArray[np.float32]:
         """Reset all environments with the seeds and options that `seed` and `set_options` gave, if they did."""
-        results = self._environments.reset(dict(enumerate(self._seeds)), dict(enumerate(self._options)))
+        seeds, options = dict(enumerate(self._seeds)), dict(enumerate(self._options))
+        self._resting = set()
+        if self._once is not None:
+            seeds = {index: each.seed for index, each in enumerate(self._once)}
+            options = {index: {"instance": each.instance} for index, each in enumerate(self._once)}
+            self._resting = set(range(len(self._once), self.num_envs))
+        results = self._environments.reset(seeds, options)
         self._reset_seeds()
         self._reset_options()
         return self._take(results)
+
+    def play_once(self, beginnings: Sequence[Beginning] | None) -> None:
+        """Let each reset from now on begin one episode in each of the first environments, and none after it.
+
+        Environments whose episode has ended, and those beyond, rest until the next reset: they are not stepped, show
+        what they showed last, give no reward, and their info is `RESTING`.
+
+        Args:
+            beginnings: of the episodes; None goes back to one episode after the other.
+        """
+        self._once = None if beginnings is None else list(beginnings)
 
     def seed_each(self, seed: int, alike: bool) -> None:
         """Give the environments their seeds for the next reset.
@@ -78,9 +111,10 @@ class DistillationVecEnv(VecEnv):
             self._seeds = [seed] * self.num_envs
 
     def _take(self, results: dict[int, tuple[NDArray[np.float32], dict[str, Any]]]) -> NDArray[np.float32]:
-        """Observations of all environments that were reset; their infos are kept in `reset_infos`."""
-        self.reset_infos = [results[index][1] for index in range(self.num_envs)]
-        return np.stack([results[index][0] for index in range(self.num_envs)])
+        """Observations of all environments after a reset of some; their infos are kept in `reset_infos`."""
+        for index, (observation, info) in results.items():
+            self._seen[index], self.reset_infos[index] = observation, info
+        return np.stack(self._seen)
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
         """Remember the actions, (num_envs, parts) float32."""
@@ -92,16 +126,21 @@ class DistillationVecEnv(VecEnv):
         Raises:
             WorkerDied: when a process of the environments has died; all that is left is to `close` them.
         """
-        results = self._environments.step(dict(enumerate(one_each("actions", self._actions, self.num_envs))))
-        observations = [results[index][0] for index in range(self.num_envs)]
-        rewards = np.array([results[index][1] for index in range(self.num_envs)], dtype=np.float32)
-        dones = np.array([results[index][2] for index in range(self.num_envs)])
-        infos = [results[index][4] | {"TimeLimit.truncated": False} for index in range(self.num_envs)]
+        actions = one_each("actions", self._actions, self.num_envs)
+        stepped = {index: action for index, action in enumerate(actions) if index not in self._resting}
+        rewards, dones = np.zeros(self.num_envs, dtype=np.float32), np.zeros(self.num_envs, dtype=bool)
+        infos: list[dict[str, Any]] = [dict(RESTING) for _ in actions]
+        for index, (observation, reward, terminated, _, info) in self._environments.step(stepped).items():
+            self._seen[index], rewards[index], dones[index] = observation, reward, terminated
+            infos[index] = info | {"TimeLimit.truncated": False}
         ended = np.flatnonzero(dones).tolist()
-        for index, (observation, info) in (self._environments.reset(dict.fromkeys(ended)) if ended else {}).items():
-            infos[index]["terminal_observation"] = observations[index]
-            observations[index], self.reset_infos[index] = observation, info
-        return np.stack(observations), rewards, dones, infos
+        for index in ended:
+            infos[index]["terminal_observation"] = self._seen[index]
+        if self._once is not None:
+            self._resting.update(ended)
+        elif ended:
+            self._take(self._environments.reset(dict.fromkeys(ended)))
+        return np.stack(self._seen), rewards, dones, infos
 
     def save_episodes(self, folder: Path) -> None:
         """Write every environment's episode into a file of `folder`, between two steps.

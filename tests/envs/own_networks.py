@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssdkd_env.tasks import Budget, Instance, InstanceSet, TaskSpec
 from ssdkd_env.tasks.digits import ASSETS, DIGITS
-from ssdkd_env.tasks.instances import grid
+from ssdkd_env.tasks.instances import crossed, grid
 from ssdkd_env.tasks.task import LabelledImages
 
 
@@ -107,6 +107,9 @@ SMALL_SET = InstanceSet(
     "for tests",
     "digits",
     grid([None, str(ASSETS / "digits_teacher_narrow.safetensors")], ("convnet6", "convnet8"), (None,), (2, 3)),
+)
+SMALL_WORK_SET = InstanceSet(
+    "for tests", "digits", crossed([None], ("convnet6", "convnet8"), (0.01, 0.03), work_scales=(0.02, 0.03))
 )
 #: One instance draws nothing, whatever it is.
 ONE_INSTANCE = InstanceSet("for tests", "digits", (Instance(budget={"rounds": 3}),))

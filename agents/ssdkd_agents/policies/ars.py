@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +11,17 @@ from sb3_contrib import ARS
 from sb3_contrib.common.vec_env.async_eval import AsyncEval
 from stable_baselines3.common.callbacks import BaseCallback
 
+from ssdkd_agents.seeds import in_turn
+from ssdkd_agents.vec_env import DistillationVecEnv
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 class VectorARS(ARS):
     """`sb3_contrib.ARS` (Mania et al. 2018) with another way of playing the candidates' episodes.
+
+    The candidates of a generation play the same seeds and instances, and each environment stops with its episode.
 
     The original plays them one after another, each in all environments at once, although one episode of each may be all
     that is wanted; it counts a step once for every environment, gives callbacks no `infos`, does not stop when a
@@ -50,43 +54,50 @@ class VectorARS(ARS):
             return super().evaluate_candidates(candidate_weights, callback, async_eval)
         env = self.env
         assert env is not None
-        assert self._last_episode_starts is not None
         policies = [copy.deepcopy(self.policy) for _ in range(env.num_envs)]
-        waiting = deque(list(range(self.pop_size)) * self.n_eval_episodes)
-        playing: list[int | None] = [None] * env.num_envs
         returns = torch.zeros(self.pop_size)
-
-        def take_next(place: int) -> None:
-            """Give an environment at the start of an episode the next candidate, or none."""
-            playing[place] = candidate = waiting.popleft() if waiting else None
-            if candidate is not None:
-                policies[place].load_from_vector(candidate_weights[candidate].cpu().numpy())
-
-        if not self._last_episode_starts.all():
-            self._last_obs = env.reset()  # type: ignore[assignment]
-        for place in range(env.num_envs):
-            take_next(place)
-        while any(candidate is not None for candidate in playing):
-            observations = np.asarray(self._last_obs)
-            actions = np.concatenate(
-                [policy.predict(observations[place : place + 1])[0] for place, policy in enumerate(policies)]
-            )
-            self._last_obs, rewards, dones, infos = env.step(actions)  # type: ignore[assignment]
-            self._last_episode_starts = dones
-            self.num_timesteps += env.num_envs
-            self._update_info_buffer(infos, dones)
-            callback.update_locals(locals())
-            if not callback.on_step():
-                raise _StoppedError(callback)
-            if self._vec_normalize_env is not None:
-                rewards = self._vec_normalize_env.get_original_reward()
-            for place, candidate in enumerate(playing):
-                if candidate is not None:
+        # All candidates play one episode before any of them plays the next.
+        turns = [(candidate, turn) for turn in range(self.n_eval_episodes) for candidate in range(self.pop_size)]
+        for first in range(0, len(turns), env.num_envs):
+            wave = turns[first : first + env.num_envs]
+            for policy, (candidate, _) in zip(policies, wave, strict=False):
+                policy.load_from_vector(candidate_weights[candidate].cpu().numpy())
+            self._begin([turn for _, turn in wave])
+            playing = dict(enumerate(candidate for candidate, _ in wave))
+            while playing:
+                observations = np.asarray(self._last_obs)
+                actions = np.concatenate(
+                    [policy.predict(observations[place : place + 1])[0] for place, policy in enumerate(policies)]
+                )
+                self._last_obs, rewards, dones, infos = env.step(actions)  # type: ignore[assignment]
+                self._last_episode_starts = dones
+                self.num_timesteps += len(playing)
+                self._update_info_buffer(infos, dones)
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    raise _StoppedError(callback)
+                if self._vec_normalize_env is not None:
+                    rewards = self._vec_normalize_env.get_original_reward()
+                for place, candidate in list(playing.items()):
                     returns[candidate] += float(rewards[place]) + self.alive_bonus_offset
                     if dones[place]:
-                        take_next(place)
+                        del playing[place]
         callback.on_rollout_end()
         return returns
+
+    def _begin(self, turns: list[int]) -> None:
+        """Reset the environments, for one episode of each of the first ones.
+
+        What is compared begins alike: in a turn of a generation all candidates have the same seed and the same
+        instance, and over the turns of all generations every instance has its turn as often as any other.
+        """
+        env = self.env
+        assert env is not None
+        if isinstance(env.unwrapped, DistillationVecEnv):
+            count, seed = env.unwrapped.instances, self.seed or 0
+            numbers = [self._n_updates * self.n_eval_episodes + turn for turn in turns]
+            env.unwrapped.play_once([in_turn(seed, number, count) for number in numbers])
+        self._last_obs = env.reset()  # type: ignore[assignment]
 
     def _do_one_update(self, callback: BaseCallback, async_eval: AsyncEval | None) -> None:
         # Before the candidates are drawn: what a callback saves here goes on exactly.

@@ -24,6 +24,7 @@ from ssdkd_agents.curves import (
 from ssdkd_agents.progress import Bar
 from ssdkd_agents.runs import RETURN_TAG
 from ssdkd_agents.training.recording import StepRecorder
+from ssdkd_agents.vec_env import is_resting
 
 #: Tag → key of info after the last round of an episode, averaged over the episodes that ended since the last log.
 EPISODE_TAGS = STUDENT_TAGS
@@ -137,14 +138,16 @@ class DistillationCallback(BaseCallback):
         if step is None:
             return True
         infos, dones, actions = step
-        for info, done in zip(infos, dones, strict=True):
+        if not is_resting(infos[0]):
+            self._record_picture(infos[0], bool(dones[0]))
+        moved = [index for index, info in enumerate(infos) if not is_resting(info)]
+        for info, done in ((infos[index], dones[index]) for index in moved):
             for tag, key in ROUND_TAGS.items():
                 self._record_mean(tag, info.get(key))
             if done:
                 for tag, key in EPISODE_TAGS.items():
                     self._record_mean(tag, info.get(key))
-        self._record_actions(actions)
-        self._record_picture(infos[0], bool(dones[0]))
+        self._record_actions(actions[moved])
         return True
 
     def _on_training_end(self) -> None:
