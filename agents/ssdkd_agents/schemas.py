@@ -43,10 +43,13 @@ class EpisodeLine(_Episode, total=False):
     rounds: Count
 
 
-#: An episode of a search.
-SearchLine = TypedDict(
-    "SearchLine", {"timesteps": Count, "return": float, "seconds": float, "action": Any, "seed": Seed}
-)
+_Searched = TypedDict("_Searched", {"timesteps": Count, "return": float, "seconds": float, "action": Any, "seed": Seed})
+
+
+class SearchLine(_Searched, total=False):
+    """An episode of a search."""
+
+    instance: Count
 
 
 class StepsLine(TypedDict):
@@ -160,6 +163,7 @@ _Result = TypedDict(
 class ResultLine(_Result, total=False):
     """What an episode has given."""
 
+    instance: Count | None
     label: Name
     group: Name
     held_out_accuracy: Score

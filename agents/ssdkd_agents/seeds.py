@@ -1,5 +1,6 @@
 """Which seeds are whose, so that what is selected and what is compared was never trained on."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -36,3 +37,14 @@ def in_turn(seed: int, number: int, instances: int) -> Beginning:
     order = np.random.default_rng([seed, round_]).permutation(instances)
     drawn = np.random.default_rng([seed, number, 1]).integers(VALIDATION_SEED)
     return Beginning(int(drawn), int(order[place]))
+
+
+def instances_in_turn(random: np.random.Generator, instances: int) -> Iterator[int]:
+    """Numbers of instances without end: all of a set, each time in an order of chance. Of one nothing is drawn."""
+    while True:
+        yield from random.permutation(instances).tolist() if instances > 1 else [0]
+
+
+def shared_out(episodes: int, instances: int) -> list[int]:
+    """The instance of each of some episodes that are compared: one after the other, so that all have equally many."""
+    return [index % instances for index in range(episodes)]

@@ -18,13 +18,16 @@ class Facts:
         task: that is played.
         method: that plays it.
 
-    Attributes:
-        rounds: that the budget names.
     """
 
     def __init__(self, task: Task, method: Method) -> None:
         self._task, self._method = task, method
-        self.rounds = task.spec.budget.rounds
+
+    @cached_property
+    def rounds(self) -> float:
+        """That the budget names or pays, of those that spend what is the method's own."""
+        budget = self._task.spec.budget
+        return 2**self.own_rounds if budget.work else budget.rounds
 
     @property
     def buffer_batches(self) -> float:

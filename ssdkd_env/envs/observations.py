@@ -127,6 +127,8 @@ INSTANCE_ENTRIES: dict[str, Entry] = {
     "own_rounds": Entry(-10.0, 20.0, 3.9, 1.0, lambda at: at.facts.own_rounds),
     "student_share": Entry(0.0, 1.0, 0.43, 0.06, lambda at: at.facts.student_share),
 }
+#: What is known before the first step, and how far the budget is spent: plans that suit the instance need no more.
+FACTS = {"progress": ENTRIES["progress"]} | INSTANCE_ENTRIES
 #: Scaled entries are clipped here, in standard deviations.
 CLIP = 5.0
 
@@ -153,6 +155,7 @@ OBSERVATIONS: Registry[Observation] = Registry(
         "work": Observation(ENTRIES | WORK_ENTRIES, True),
         "work_unscaled": Observation(ENTRIES | WORK_ENTRIES, False),
         "instance": Observation(ENTRIES | WORK_ENTRIES | INSTANCE_ENTRIES, True),
+        "facts": Observation(FACTS, True),
         "instance_unscaled": Observation(ENTRIES | WORK_ENTRIES | INSTANCE_ENTRIES, False),
     },
 )

@@ -73,6 +73,6 @@ def test_scaled_ones_tell_the_instances_of_the_training_set_apart() -> None:
     assert np.abs(np.log(values.std(axis=0))).max() < 0.25
 
 
-@pytest.mark.parametrize("observation", ["instance", "instance_unscaled"])
+@pytest.mark.parametrize("observation", ["instance", "instance_unscaled", "facts"])
 def test_the_checker_of_gymnasium_is_content(observation: str) -> None:
     check_env(make(action="work", observation=observation), skip_render_check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episode
+from ssdkd_agents.benchmarking.replay import replay
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
+from ssdkd_agents.commands.evaluate import Evaluation
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.plotting import plots
 from ssdkd_agents.samplers import RandomSampler, Sampler, make_sampler
@@ -20,6 +23,7 @@ from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from ssdkd_env.envs import SSDKDEnv
 from tests.agents.trainings import interrupt_after
+from tests.envs.episodes import SMALL_PROBE, WORK_BUDGET
 from tests.scripts.commands import (
     ENV_BUDGET,
     SMALL_PPO,
@@ -331,3 +335,22 @@ def test_odd_settings_of_a_plot_are_refused(run: Path, tmp_path: Path) -> None:
     for arguments, match in ((("--window", 0), "--window 0"), (("--score", "loss"), "score='loss'")):
         assert_refused(in_this_process("plot", "--out", tmp_path / "x.png", "--runs", run, *arguments), match)
     assert_refused(in_this_process("plot", "--out", tmp_path / "x.png", "--runs", f"a={tmp_path / 'none'}"), "none")
+
+
+def test_instances_of_a_set_take_turns() -> None:
+    """For every sampler alike, and without a set each seed draws as ever."""
+    rows = {"paper": "paper", "uniform": "uniform"}
+    evaluation = Evaluation(rows, "SSDKD/Digits-v2", 14, HELD_OUT_SEED, {"instances": "digits-work-train"})
+    for sampler in rows:
+        own = [config for config in evaluation.configs() if config.sampler == sampler]
+        assert [config.seed for config in own] == [*range(HELD_OUT_SEED, HELD_OUT_SEED + 14)]
+        assert [config.instance for config in own] == [*range(12), 0, 1]
+    assert {config.instance for config in replace(evaluation, env_kwargs={}).configs()} == {None}
+
+
+def test_an_episode_plays_its_instance() -> None:
+    kwargs = {"instances": "tests.envs.own_networks:SMALL_SET", "budget": WORK_BUDGET, "probe": SMALL_PROBE}
+    for instance in (5, 2):
+        line = run_episode(EpisodeConfig("SSDKD/Digits-v2", "paper", HELD_OUT_SEED, kwargs, instance))
+        assert line["final"]["instance"] == line["instance"] == instance
+        assert replay(line, "sampler", 0.0).difference == ""

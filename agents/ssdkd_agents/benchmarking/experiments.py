@@ -52,12 +52,14 @@ class EpisodeConfig:
         sampler: baseline by name, or path of a trained sampler.
         seed: of the episode.
         env_kwargs: JSON-able arguments of the environment.
+        instance: of a set; None draws it.
     """
 
     env_id: str
     sampler: str
     seed: int
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    instance: int | None = None
 
 
 def validate(configs: Sequence[EpisodeConfig]) -> dict[str, str]:
@@ -145,7 +147,8 @@ class ResumableEpisode:
     def start(self) -> None:
         """Reset the environment, which includes the warm-up."""
         started = _clocks()
-        self._observation, self.info = self._env.reset(seed=self.config.seed)
+        options = {"instance": self.config.instance}
+        self._observation, self.info = self._env.reset(seed=self.config.seed, options=options)
         self._record(started)
 
     def advance(self) -> None:

@@ -102,7 +102,7 @@ def replay(line: Result, source: str, tolerance: float) -> Replayed:
     # What was chosen there, whatever this machine would choose; lines that do not say are older than the choice.
     chosen = {"precision": line["precision"]["name"]} if "precision" in line else {}
     kwargs = {"precision": "float32"} | line["env_kwargs"] | chosen
-    config = EpisodeConfig(line["env_id"], line["sampler"], line["seed"], kwargs)
+    config = EpisodeConfig(line["env_id"], line["sampler"], line["seed"], kwargs, line.get("instance"))
     threads = torch.get_num_threads()
     torch.set_num_threads(line.get("machine", {}).get("torch_threads", threads))
     try:

@@ -31,11 +31,12 @@ from ssdkd_agents.policies.storage import face_of, taken_of
 from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import ResultLine, config_of
-from ssdkd_agents.seeds import HELD_OUT_SEED
+from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_atomically
+from ssdkd_env.tasks.instances import INSTANCE_SETS
 
 RESULTS = "results.jsonl"
 #: Said of a table whose seeds are not held out.
@@ -84,10 +85,17 @@ class Evaluation:
     env_kwargs: dict[str, Any]
 
     def configs(self) -> list[EpisodeConfig]:
-        """Every episode, seeds outermost."""
+        """Every episode, seeds outermost; the instances of a set take turns."""
         kwargs = {run: {**face_of(run), **self.env_kwargs} for run in self.rows}
-        seeds = range(self.first_seed, self.first_seed + self.episodes)
-        return [EpisodeConfig(self.env_id, run, seed, of) for seed in seeds for run, of in kwargs.items()]
+        instances: list[int | None] = [None] * self.episodes
+        if "instances" in self.env_kwargs:
+            instances = [*shared_out(self.episodes, len(INSTANCE_SETS.find(self.env_kwargs["instances"]).instances))]
+        seeds = enumerate(instances, self.first_seed)
+        return [
+            EpisodeConfig(self.env_id, run, seed, of, instance)
+            for seed, instance in seeds
+            for run, of in kwargs.items()
+        ]
 
 
 def main(args: Arguments) -> None:

@@ -27,6 +27,7 @@ from ssdkd_agents.environments import make_env
 from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, constant_name, search, searcher_of
+from ssdkd_agents.searching.searchers import FIRST_SIGMA
 from ssdkd_env.cluster import RayCluster
 from ssdkd_env.reading import read_json
 
@@ -57,7 +58,9 @@ class Arguments(Where, Plugins):
     population: int = 16
     """Candidates of a generation of CMA-ES."""
     plays: int = 1
-    """Episodes of each candidate in a generation of CMA-ES, on seeds that all share."""
+    """Episodes of each candidate in a generation of CMA-ES, on seeds that all share, and on instances in turn."""
+    sigma: float = FIRST_SIGMA
+    """Standard deviation of the first generation of CMA-ES; the box is 2 wide."""
     start: list[float] | None = None
     """Action around which CMA-ES begins, a number in [-1, 1] for each part; the middle of the box where none is
     given."""
@@ -101,6 +104,7 @@ def begin_or_resume(args: Arguments, cluster: RayCluster | None) -> None:
             family=args.family,
             plays=args.plays,
             start=args.start,
+            sigma=args.sigma,
         )
         env = make_env(config.env_id, config.env_kwargs)
         searcher_of(config, env)  # refuses what cannot be searched

@@ -21,6 +21,7 @@ from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import CONSTANT_FILE, EPISODES_FILE, EVALUATIONS_FILE, RETURN_TAG, RunFolder
 from ssdkd_agents.schemas import SearchLine, ValidatedPlan, config_of
 from ssdkd_agents.searching.searchers import (
+    FIRST_SIGMA,
     SEARCHERS,
     SMALLEST_POPULATION,
     Recommendation,
@@ -29,7 +30,7 @@ from ssdkd_agents.searching.searchers import (
     make_searcher,
     plain,
 )
-from ssdkd_agents.seeds import VALIDATION_SEED
+from ssdkd_agents.seeds import VALIDATION_SEED, shared_out
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import SubEnvironments, check_backend
@@ -59,9 +60,10 @@ class SearchConfig:
             none.
         evaluation_episodes: episodes of such an evaluation, seeds from 500,000 on.
         family: what is searched; a key of `FAMILIES`.
-        plays: episodes of each candidate in a generation of CMA-ES, on seeds that all share. With instances more than
-            one, because a seed draws one instance.
+        plays: episodes of each candidate in a generation of CMA-ES, on seeds that all share, and on the instances of
+            a set in turn.
         start: action around which CMA-ES begins; None is the middle of the box.
+        sigma: standard deviation of its first generation, where the box is 2 wide; less suits a good start.
     """
 
     env_id: str
@@ -78,13 +80,16 @@ class SearchConfig:
     family: str = "constant"
     plays: int = 1
     start: list[float] | None = None
+    sigma: float = FIRST_SIGMA
 
     def __post_init__(self) -> None:
         check_choice("searcher", self.searcher, SEARCHERS)
         check_choice("family", self.family, FAMILIES)
         check_backend(self.vectorization)
-        if self.searcher != "cma" and (self.plays != 1 or self.start is not None):
-            raise InvalidInputError(f"plays, start: searcher={self.searcher!r} has neither; choose searcher='cma'")
+        if self.searcher != "cma" and (self.plays != 1 or self.start is not None or self.sigma != FIRST_SIGMA):
+            raise InvalidInputError(f"plays, start, sigma: searcher={self.searcher!r} has none; choose searcher='cma'")
+        if not 0 < self.sigma <= 1:
+            raise InvalidInputError(f"sigma={self.sigma}: expected a number above 0 and at most 1")
         if not 0 <= self.seed < 1000:
             raise InvalidInputError(f"seed={self.seed}: expected a number from 0 to 999, as of a training")
         if not 0 <= self.final_share < 1:
@@ -125,8 +130,11 @@ def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
         InvalidInputError: when the searcher does not fit.
     """
     budget = config.episodes, config.seed, config.final_share, config.population, config.plays
+    more: dict[str, Any] = {"sigma": config.sigma, "instances": len(env.instances)}
     if config.family == Constants.name and config.start is None:
-        return make_searcher(config.searcher, env.action_space, *budget)  # of which a bandit has numbers of choices
+        return make_searcher(
+            config.searcher, env.action_space, *budget, **more
+        )  # of which a bandit has numbers of choices
     if config.start is not None and not isinstance(env.action_space, gym.spaces.Box):
         raise InvalidInputError(f"start={config.start}: the actions are {env.action_space}; leave it out")
     family = make_family(config.family, env)
@@ -135,7 +143,8 @@ def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
         if len(config.start) != family.parts or not all(-1 <= part <= 1 for part in config.start):
             raise InvalidInputError(f"start={config.start}: expected {family.parts} numbers in [-1, 1], an action")
         start = family.around(np.array(config.start, dtype=np.float32))
-    return make_searcher(config.searcher, gym.spaces.Box(-1.0, 1.0, (family.size,), np.float32), *budget, start=start)
+    box = gym.spaces.Box(-1.0, 1.0, (family.size,), np.float32)
+    return make_searcher(config.searcher, box, *budget, start=start, **more)
 
 
 #: From what the trials want and the observations of their episodes: the actions.
@@ -159,7 +168,9 @@ def _play(
     pool: SubEnvironments, trials: Sequence[Trial], decide: Decide, stop: Callable[[], bool]
 ) -> list[PlayedEpisode] | None:
     """One episode for each trial, in their order; None when stopped."""
-    return play_side_by_side(pool, [trial.seed for trial in trials], lambda seen, _: decide(trials, seen), stop)
+    instances = [trial.instance for trial in trials]
+    seeds = [trial.seed for trial in trials]
+    return play_side_by_side(pool, seeds, lambda seen, _: decide(trials, seen), stop, instances=instances)
 
 
 def search(config: SearchConfig, folder: RunFolder, progress_bar: bool = True, executor: Executor | None = None) -> str:
@@ -242,7 +253,8 @@ class _Search:
         lines = read_lines(path, SearchLine) if path.is_file() else []
         for line in lines:
             trials = self._searcher.ask(1)
-            if [(line["action"], line["seed"])] != [(plain(trial.action), trial.seed) for trial in trials]:
+            wanted = [(plain(trial.action), trial.seed, trial.instance) for trial in trials]
+            if [(line["action"], line["seed"], line.get("instance", 0))] != wanted:
                 raise InvalidInputError(
                     f"{path} is not what this search plays in episode {self._episodes}; was it or config.json edited, "
                     "or made with another version of numpy or cma? Start anew in another folder"
@@ -273,6 +285,7 @@ class _Search:
             "seconds": time.time() - self._started,
             "action": plain(trial.action),
             "seed": trial.seed,
+            "instance": trial.instance,
         } | ({"mean_iou": episode.final["mean_iou"]} if "mean_iou" in episode.final else {})
         self._folder.append(line, file=EPISODES_FILE)
         self._recent.append(line)
@@ -321,7 +334,8 @@ class _Search:
         if line is None or line["action"] != plain(action):
             started = time.perf_counter()
             episodes: list[PlayedEpisode] = []
-            trials = [Trial(action, VALIDATION_SEED + i) for i in range(self._config.evaluation_episodes)]
+            instances = shared_out(self._config.evaluation_episodes, len(self._env.instances))
+            trials = [Trial(action, VALIDATION_SEED + i, instance) for i, instance in enumerate(instances)]
             for first in range(0, len(trials), pool.count):
                 played = _play(pool, trials[first : first + pool.count], self._decide, stop)
                 if played is None:

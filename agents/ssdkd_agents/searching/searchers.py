@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ssdkd_agents.evolution import make_strategy
 from ssdkd_agents.families import is_unit_box
-from ssdkd_agents.seeds import VALIDATION_SEED
+from ssdkd_agents.seeds import VALIDATION_SEED, Beginning, instances_in_turn
 from ssdkd_env.errors import InvalidInputError, check_choice
 
 #: An action of a `Box(-1, 1)`, (parts,) float32, or a number of a `Discrete` space.
@@ -45,10 +45,12 @@ class Trial:
     Attributes:
         action: of every round, or the numbers of whatever else is searched.
         seed: of the episode, below `VALIDATION_SEED`.
+        instance: that it plays, of a set.
     """
 
     action: Action
     seed: int
+    instance: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,14 @@ class SuccessiveHalving(Searcher):
     Args:
         candidates: what may be recommended.
         rungs: how many candidates each rung keeps, and how many episodes of each it plays.
-        seeds: of the episodes.
+        beginnings: of the episodes.
     """
 
-    def __init__(self, candidates: Sequence[Action], rungs: Sequence[tuple[int, int]], seeds: Iterator[int]) -> None:
+    def __init__(
+        self, candidates: Sequence[Action], rungs: Sequence[tuple[int, int]], beginnings: Iterator[Beginning]
+    ) -> None:
         super().__init__()
-        self._candidates, self._rungs, self._seeds = candidates, deque(rungs), seeds
+        self._candidates, self._rungs, self._beginnings = candidates, deque(rungs), beginnings
         self._first_plays = rungs[0][1]
         self._returns: list[list[float]] = [[] for _ in candidates]
         self._kept = list(range(len(candidates)))
@@ -134,7 +138,7 @@ class SuccessiveHalving(Searcher):
             return []
         size, plays = self._rungs.popleft()
         self._kept, self._told = (self._ranked() or self._kept)[:size], 0
-        return [Trial(self._candidates[i], seed) for seed in islice(self._seeds, plays) for i in self._kept]
+        return [Trial(self._candidates[i], *begun) for begun in islice(self._beginnings, plays) for i in self._kept]
 
     def _take(self, trial: Trial, value: float) -> None:
         self._returns[self._kept[self._told % len(self._kept)]].append(value)
@@ -162,8 +166,9 @@ class EvolutionStrategy(Searcher):
         episodes: budget.
         population: candidates of a generation.
         plays: episodes of each candidate, whose mean return counts.
-        seeds: of the episodes.
+        beginnings: of the episodes.
         random: of the samples; numpy's global generator is left alone.
+        sigma: standard deviation of the first generation.
     """
 
     def __init__(
@@ -172,15 +177,16 @@ class EvolutionStrategy(Searcher):
         episodes: int,
         population: int,
         plays: int,
-        seeds: Iterator[int],
+        beginnings: Iterator[Beginning],
         random: np.random.Generator,
+        sigma: float = FIRST_SIGMA,
     ) -> None:
         super().__init__()
         # The bounds are kept by a smooth transformation of the box, `BoundTransform`.
-        self._strategy = make_strategy("searcher='cma'", start, FIRST_SIGMA, population, random, bounds=[-1.0, 1.0])
+        self._strategy = make_strategy("searcher='cma'", start, sigma, population, random, bounds=[-1.0, 1.0])
         self._mean = start.astype(np.float32)
         self._generation, self._plays = population * plays, plays
-        self._left, self._seeds = episodes, seeds
+        self._left, self._beginnings = episodes, beginnings
         self._samples: list[NDArray[np.float64]] = []
         self._returns: list[float] = []
         self._rests_on: list[float] = []
@@ -195,10 +201,10 @@ class EvolutionStrategy(Searcher):
         self._left -= count
         if count < self._generation:
             self._samples = []
-            return [Trial(self._mean, seed) for seed in islice(self._seeds, count)]
-        seeds = list(islice(self._seeds, self._plays))
+            return [Trial(self._mean, *begun) for begun in islice(self._beginnings, count)]
+        beginnings = list(islice(self._beginnings, self._plays))
         self._samples = self._strategy.ask()
-        return [Trial(sample.astype(np.float32), seed) for seed in seeds for sample in self._samples]
+        return [Trial(sample.astype(np.float32), *begun) for begun in beginnings for sample in self._samples]
 
     def _take(self, trial: Trial, value: float) -> None:
         self._returns.append(value)
@@ -222,6 +228,8 @@ def make_searcher(
     population: int,
     plays: int = 1,
     start: NDArray[np.float32] | None = None,
+    sigma: float = FIRST_SIGMA,
+    instances: int = 1,
 ) -> Searcher:
     """Build a searcher.
 
@@ -237,6 +245,8 @@ def make_searcher(
         population: candidates of a generation of CMA-ES.
         plays: episodes of each of them.
         start: where CMA-ES begins; None is the middle of the box.
+        sigma: standard deviation of its first generation.
+        instances: of the set, which take turns.
 
     Raises:
         InvalidInputError: when the searcher is unknown or does not fit the space or the budget.
@@ -244,11 +254,12 @@ def make_searcher(
     check_choice("searcher", searcher, SEARCHERS)
     for_actions, for_episodes = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
     seeds = map(int, for_episodes.permutation(VALIDATION_SEED))
+    beginnings = map(Beginning, seeds, instances_in_turn(for_episodes, instances))
     if isinstance(space, gym.spaces.Discrete) and searcher == "random":
         arms = [int(space.start) + index for index in range(int(space.n))]
         if episodes < len(arms):
             raise InvalidInputError(f"episodes={episodes}: expected at least {len(arms)}, one for each action")
-        return SuccessiveHalving(arms, bandit_rungs(len(arms), episodes), seeds)
+        return SuccessiveHalving(arms, bandit_rungs(len(arms), episodes), beginnings)
     if not is_unit_box(space):
         remedy = "choose searcher='random'" if isinstance(space, gym.spaces.Discrete) else "choose another action"
         raise InvalidInputError(f"searcher={searcher!r} cannot search {space}, it needs a Box(-1, 1); {remedy}")
@@ -256,7 +267,7 @@ def make_searcher(
     if searcher == "random":
         rungs = random_rungs(episodes, final_share)
         candidates = for_actions.uniform(-1.0, 1.0, (rungs[0][0], size)).astype(np.float32)
-        return SuccessiveHalving(list(candidates), rungs, seeds)
+        return SuccessiveHalving(list(candidates), rungs, beginnings)
     if size < 2:
         raise InvalidInputError(f"searcher='cma' cannot search {space}, it needs two parts; choose searcher='random'")
     if episodes < population * plays:
@@ -264,7 +275,9 @@ def make_searcher(
             f"episodes={episodes}: expected at least population={population} times plays={plays}, one generation"
         )
     middle = np.zeros(size, dtype=np.float32)
-    return EvolutionStrategy(middle if start is None else start, episodes, population, plays, seeds, for_actions)
+    return EvolutionStrategy(
+        middle if start is None else start, episodes, population, plays, beginnings, for_actions, sigma
+    )
 
 
 def random_rungs(episodes: int, final_share: float) -> list[tuple[int, int]]:

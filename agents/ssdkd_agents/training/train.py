@@ -104,7 +104,7 @@ def train(
     assert recorder is not None
     arguments = env_arguments(config.env_id, config.env_kwargs)
     rest = made.rest if executor is not None else None
-    validation = Validation(arguments, config.evaluation_episodes, made.choice, rest)
+    validation = Validation(arguments, config.evaluation_episodes, made.choice, made.instances, rest)
     try:
         model = build_model(config.algorithm, env, hyperparameters, seed=config.seed, tensorboard_log=str(folder.path))
         # After the model, which seeds its environments by its own seed.

@@ -13,7 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from ssdkd_agents.playing import PlayedEpisode, Pool, play_side_by_side
 from ssdkd_agents.samplers import State
-from ssdkd_agents.seeds import VALIDATION_SEED
+from ssdkd_agents.seeds import VALIDATION_SEED, shared_out
 from ssdkd_agents.training.loop_state import random_streams_kept
 from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.envs.tuning import Choice
@@ -53,15 +53,20 @@ class Evaluation:
 class Validation:
     """Environments of their own in which an agent plays the same episodes again and again, side by side.
 
+    The instances of a set take turns.
+
     Args:
         kwargs: arguments of each `SSDKDEnv`, those of the training.
         episodes: how many, with seeds from `VALIDATION_SEED` on.
         choice: how the training's environments are stepped; these are stepped likewise.
+        instances: how many there are.
         pool: to be played in, somebody else's, of at least as many environments; None makes one when it is needed.
     """
 
-    def __init__(self, kwargs: dict[str, Any], episodes: int, choice: Choice, pool: Pool | None = None) -> None:
-        self._kwargs, self._choice, self._pool = kwargs, choice, pool
+    def __init__(
+        self, kwargs: dict[str, Any], episodes: int, choice: Choice, instances: int = 1, pool: Pool | None = None
+    ) -> None:
+        self._kwargs, self._choice, self._instances, self._pool = kwargs, choice, instances, pool
         self._seeds = [VALIDATION_SEED + index for index in range(episodes)]
         self._environments: SubEnvironments | None = None
 
@@ -102,7 +107,8 @@ class Validation:
             actions, state = model.predict(_normalized(model, observations), state, starts, deterministic=True)
             return actions
 
-        return play_side_by_side(self._pool, self._seeds, decide, stop)  # type: ignore[arg-type]
+        instances = shared_out(count, self._instances)
+        return play_side_by_side(self._pool, self._seeds, decide, stop, instances=instances)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End the environments."""

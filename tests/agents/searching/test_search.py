@@ -100,7 +100,7 @@ def test_every_episode_is_a_line_like_a_trainings(searcher: str, finished: dict[
     assert [line["timesteps"] for line in lines] == list(range(2, 21, 2))
     for line in lines:
         scores = {"return", "accuracy", "probe_agreement"}
-        assert set(line) == scores | {"timesteps", "rounds", "seconds", "action", "seed"}
+        assert set(line) == scores | {"timesteps", "rounds", "seconds", "action", "seed", "instance"}
         assert line["rounds"] == 2
         assert 0 <= line["accuracy"] <= 1
         assert 0 <= line["seed"] < VALIDATION_SEED

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from itertools import count
+from itertools import count, repeat
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ssdkd_agents.searching.searchers import (
     plain,
     random_rungs,
 )
-from ssdkd_agents.seeds import VALIDATION_SEED
+from ssdkd_agents.seeds import VALIDATION_SEED, Beginning
 
 from ssdkd_env.errors import InvalidInputError
 
@@ -205,7 +206,7 @@ def test_a_rung_plays_its_candidates_on_the_same_new_seeds() -> None:
 
 def test_best_by_the_mean_over_all_their_episodes_go_on() -> None:
     table = {0: [5.0, 0.0], 1: [4.0, 4.0], 2: [3.0, 4.5], 3: [1.0]}
-    search = SuccessiveHalving([0, 1, 2, 3], [(4, 1), (3, 1), (1, 1)], count())
+    search = SuccessiveHalving([0, 1, 2, 3], [(4, 1), (3, 1), (1, 1)], map(Beginning, count(), repeat(0)))
     assert search.recommendation() == Recommendation(0, None, 0)
     plays = dict.fromkeys(table, 0)
     seen = []
@@ -267,3 +268,36 @@ def test_what_cannot_be_searched_is_refused(searcher: str, space: Space[np.ndarr
     with pytest.raises(InvalidInputError, match=match) as caught:
         search_by(searcher, episodes=episodes, space=space)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("searcher", ["cma", "random"])
+def test_candidates_that_are_compared_play_the_same_instances(searcher: str) -> None:
+    """Of a generation, or a rung; and all instances are played as often, but for what is left of the budget."""
+    plays = {"plays": 3} if searcher == "cma" else {}
+    search = make_searcher(searcher, BOX, 96, 0, 0.5, 8, **plays, instances=3)
+    played = finish(search, Noisy(0))
+    by_seed = {trial.seed: {other.instance for other in played if other.seed == trial.seed} for trial in played}
+    assert all(len(instances) == 1 for instances in by_seed.values())
+    if searcher == "cma":
+        for first in range(0, 96, 24):
+            generation = played[first : first + 24]
+            assert Counter(trial.instance for trial in generation) == {0: 8, 1: 8, 2: 8}
+            assert len({trial.seed for trial in generation}) == 3
+    else:
+        beginnings = [by_seed[seed].pop() for seed in dict.fromkeys(trial.seed for trial in played)]
+        assert all(len(set(beginnings[first : first + 3])) == 3 for first in range(0, len(beginnings) - 3, 3))
+
+
+def test_a_set_of_one_draws_nothing() -> None:
+    played = finish(make_searcher("cma", BOX, 96, 0, 0.5, 8), Noisy(0))
+    same = finish(make_searcher("cma", BOX, 96, 0, 0.5, 8, instances=1), Noisy(0))
+    assert [trial.seed for trial in played] == [trial.seed for trial in same]
+    assert {trial.instance for trial in same} == {0}
+
+
+def test_narrow_first_generation_stays_near_its_start() -> None:
+    start = np.full(BOX.shape, 0.3, dtype=np.float32)
+    for sigma in (0.05, 0.5):
+        search = make_searcher("cma", BOX, 96, 0, 0.5, 32, start=start, sigma=sigma)
+        spread = np.std([trial.action for trial in search.ask(32)])
+        assert spread == pytest.approx(sigma, rel=0.35)

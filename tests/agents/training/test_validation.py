@@ -28,10 +28,11 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from ssdkd_env.envs import SSDKDEnv
+from ssdkd_env.envs.instance_draw import InstanceDraw
 from ssdkd_env.envs.tuning import Choice
 from ssdkd_env.errors import InvalidInputError
 from tests.agents.trainings import PPO, SAC, checkpoints, go_on, interrupt_after, run, scalars
-from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, make
+from tests.envs.episodes import BUDGET, ROUNDS, SMALL_PROBE, WORK_BUDGET, make
 
 KWARGS = {"budget": BUDGET, "probe": SMALL_PROBE}
 EVALUATED = replace(PPO, timesteps=18, evaluate_every_steps=6, evaluation_episodes=2)
@@ -227,6 +228,22 @@ def test_episode_that_ends_early_is_not_played_on(actions: list[NDArray[np.float
     assert result is not None
     assert len(actions) == 2
     assert all(value <= 0 for value in result.returns)
+
+
+def test_instances_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int | None] = []
+    original = InstanceDraw.choose
+
+    def choose(self: InstanceDraw, random: Any, options: Any) -> int:
+        begun.append(original(self, random, options))
+        return begun[-1]  # type: ignore[return-value]
+
+    monkeypatch.setattr(InstanceDraw, "choose", choose)
+    kwargs = {"instances": "tests.envs.own_networks:SMALL_SET", "probe": SMALL_PROBE, "budget": WORK_BUDGET}
+    env = DummyVecEnv([lambda: SSDKDEnv(**kwargs)])
+    model = SB3PPO("MlpPolicy", env, n_steps=6, batch_size=6, seed=0, device="cpu")
+    Validation(kwargs, 9, Choice("loop", 1, ""), instances=8).play(model, never)
+    assert begun == [0, 1, 2, 3, 4, 5, 6, 7, 0]
 
 
 def test_validation_that_is_stopped_gives_nothing() -> None:
