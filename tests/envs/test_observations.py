@@ -234,7 +234,7 @@ def test_bad_history_is_refused(history: Any) -> None:
 
 @pytest.mark.parametrize("form", ["raw", "", "Scaled"])
 def test_unknown_form_is_refused(form: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"observation=.* is unknown; choose one of: facts, instance, .*unscaled"):
+    with pytest.raises(InvalidInputError, match=r"observation=.* is unknown; .*: facts, instance, .*unscaled"):
         make(observation=form)
 
 

@@ -35,6 +35,7 @@ from ssdkd_agents.runs import BEST_FILE, RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import OUTCOME_FILE, train
 from ssdkd_env.cluster import RayCluster
+from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.reading import read_json
 
 
@@ -51,6 +52,8 @@ class Arguments(Where, Plugins):
     is not among these four, where --env.action plans."""
     timesteps: int = 0
     """Environment steps in all; 0 takes the number from the hyper-parameter file."""
+    episodes: int = 0
+    """Episodes in all, in place of steps: agents that decide how long their episodes are compare at equally many."""
     seed: int = 0
     """Of agent and environments, 0 to 999."""
     # Not an option each: they are keyword arguments of another package, see `parse_settings`.
@@ -107,6 +110,8 @@ def begin_or_resume(args: Arguments, cluster: RayCluster | None) -> None:
         refuse_beside_resume(args, ("timesteps", "progress_bar", *WHERE))
         folder = RunFolder.resume(args.out)
         config = config_of_run(folder)
+        if config.episodes and args.timesteps:
+            raise InvalidInputError(f"--timesteps {args.timesteps}: {args.out} counts episodes; leave it out")
         config = replace(config, timesteps=args.timesteps or config.timesteps)
     else:
         config = training_of(args)

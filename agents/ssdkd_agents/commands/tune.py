@@ -45,6 +45,8 @@ class Arguments(Plugins):
     """Trainings, those that end early included."""
     timesteps: int = 0
     """Environment steps of each; 0 takes the number from the hyper-parameter file."""
+    episodes: int = 0
+    """Episodes of each, in place of steps."""
     pruner: str = "median"
     """median (ends a trial below the median of the earlier ones), hyperband or none."""
     startup: int = 8

@@ -23,7 +23,7 @@ from ssdkd_agents.curves import (
 )
 from ssdkd_agents.progress import Bar
 from ssdkd_agents.runs import RETURN_TAG
-from ssdkd_agents.training.recording import StepRecorder
+from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
 from ssdkd_agents.vec_env import is_resting
 
 #: Tag → key of info after the last round of an episode, averaged over the episodes that ended since the last log.
@@ -195,19 +195,20 @@ class DistillationCallback(BaseCallback):
 
 
 class StepsDone(BaseCallback):
-    """Tells a bar how many steps are done, and the mean return of the last episodes.
+    """Tells a bar how much is done, and the mean return of the last episodes.
 
     Args:
         bar: of the training.
+        log: of its episodes, where the bar is of these; None counts steps.
     """
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, bar: Bar, log: EpisodeLog | None) -> None:
         super().__init__()
-        self._bar = bar
+        self._bar, self._log = bar, log
 
     def _on_step(self) -> bool:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if returns:
             self._bar.set_postfix({"return": f"{np.mean(returns):.3f}"}, refresh=False)
-        self._bar.update(self.num_timesteps - self._bar.n)
+        self._bar.update((self.num_timesteps if self._log is None else self._log.episodes) - self._bar.n)
         return True

@@ -18,7 +18,9 @@ from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import config_of
 from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
 from ssdkd_agents.training.extent import check_learns
+from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import check_backend
+from ssdkd_env.envs.work_actions import WORK_RANGES
 from ssdkd_env.errors import InvalidInputError
 
 #: Environments side by side; as far apart are the seeds of two trainings.
@@ -34,6 +36,8 @@ class TrainingConfig:
         algorithm: one of `ALGORITHMS`.
         seed: of agent and environments, below 1,000 (seeds of validation begin at 500,000, of evaluation at 1,000,000).
         timesteps: environment steps; 0 takes the hyper-parameter file's `n_timesteps`.
+        episodes: in place of steps, where agents that are compared decide how long their episodes are: the training
+            ends with the iteration in which so many have ended.
         env_kwargs: JSON-able arguments of the environment.
         hyperparameters: values that replace the file's.
         checkpoint_every_steps: environment steps between checkpoints, which lie between an update and the next rollout.
@@ -52,6 +56,7 @@ class TrainingConfig:
     algorithm: str
     seed: int = 0
     timesteps: int = 0
+    episodes: int = 0
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     checkpoint_every_steps: int = 128
@@ -69,8 +74,14 @@ class TrainingConfig:
                 f"seed={self.seed}: expected a number from 0 to 999, so that evaluation is held out"
             )
         check_backend(self.vectorization)
-        if self.timesteps < 0 or self.checkpoint_every_steps < 1 or self.image_every_episodes < 1:
-            raise InvalidInputError("timesteps must be ≥ 0, checkpoint_every_steps and image_every_episodes ≥ 1")
+        if min(self.timesteps, self.episodes) < 0 or min(self.checkpoint_every_steps, self.image_every_episodes) < 1:
+            raise InvalidInputError(
+                "timesteps and episodes must be ≥ 0, checkpoint_every_steps and image_every_episodes ≥ 1"
+            )
+        if self.timesteps and self.episodes:
+            raise InvalidInputError(
+                f"timesteps={self.timesteps} and episodes={self.episodes} both say how long the training is; give one"
+            )
         if self.evaluate_every_steps < 0 or self.patience < 0:
             raise InvalidInputError("evaluate_every_steps and patience must be ≥ 0; 0 switches them off")
         if not 1 <= self.evaluation_episodes <= HELD_OUT_SEED - VALIDATION_SEED:
@@ -104,7 +115,10 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
         raise InvalidInputError(
             f"hyperparameters['n_envs']: at most {MOST_ENVIRONMENTS}, so that evaluation is held out"
         )
+    env = make_env(config.env_id, config.env_kwargs)
     gamma = hyperparameters.setdefault("gamma", 0.99)
+    if "gamma" not in config.hyperparameters and decides_length(env):
+        gamma = hyperparameters["gamma"] = 1.0
     if not isinstance(gamma, int | float) or not 0 <= gamma <= 1:
         raise InvalidInputError(f"hyperparameters['gamma']={gamma!r}: expected a number from 0 to 1")
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
@@ -113,10 +127,19 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
     with warnings.catch_warnings():  # the training itself builds its model again, and says them then
         warnings.simplefilter("ignore", UserWarning)
         model = build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
-    check_learns(model, config.timesteps or hyperparameters["n_timesteps"])
+    if not config.episodes:  # of which nobody knows how many steps they have
+        check_learns(model, config.timesteps or hyperparameters["n_timesteps"])
     if config.start is not None:
         begin_at(model, config.start)
     return hyperparameters
+
+
+def decides_length(env: SSDKDEnv) -> bool:
+    """Whether an action says how much of the budget a step spends.
+
+    A discount for each step would then favour few long ones: such agents have none, unless they are given one.
+    """
+    return env.budget.work > 0 and any(name in env.action_names for name in WORK_RANGES)
 
 
 def training_seed(seed: int) -> int:

@@ -9,7 +9,11 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
+from ssdkd_agents.training.recording import EpisodeLog
 from ssdkd_env.errors import InvalidInputError
+
+#: Steps of a training whose end episodes decide.
+UNLIMITED = 10**9
 
 
 def iteration_steps(model: BaseAlgorithm) -> int | None:
@@ -33,6 +37,21 @@ def last_step(model: BaseAlgorithm, asked: int, done: int = 0) -> int | None:
     """
     length = iteration_steps(model)
     return None if length is None else done + max(math.ceil((asked - done) / length), 0) * length
+
+
+def follow_episodes(model: BaseAlgorithm, log: EpisodeLog, asked: int) -> None:
+    """Let what falls with the training, such as a learning rate, follow its episodes.
+
+    Args:
+        model: of any algorithm.
+        log: counts the episodes that have ended.
+        asked: episodes in all.
+    """
+
+    def update(num_timesteps: int, total_timesteps: int) -> None:
+        model._current_progress_remaining = 1.0 - log.episodes / asked
+
+    model._update_current_progress_remaining = update  # type: ignore[method-assign]
 
 
 def check_learns(model: BaseAlgorithm, asked: int) -> None:

@@ -37,6 +37,7 @@ class Progress:
 
     Attributes:
         seconds: that the run has taken.
+        episodes: that have ended.
         evaluated: steps at which it was last validated.
         best_return: highest mean validation return so far.
         best_timesteps: steps after which it was reached.
@@ -44,6 +45,7 @@ class Progress:
     """
 
     seconds: float = 0.0
+    episodes: int = 0
     evaluated: int = 0
     best_return: float | None = None
     best_timesteps: int | None = None
@@ -127,6 +129,8 @@ class TrainingLoop:
             raise TrainingStopped("interrupted")
         if tired:
             raise TrainingStopped("stopped early")
+        if 0 < self._config.episodes <= self._log.episodes:
+            raise TrainingStopped("finished")
 
     def finish(self) -> bool:
         """Validate the last agent, so that what is kept can be the best, and save.
@@ -143,7 +147,7 @@ class TrainingLoop:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        self.progress.seconds = self._log.seconds
+        self.progress.seconds, self.progress.episodes = self._log.seconds, self._log.episodes
         save_checkpoint(self._folder, self._model, self._sampler_config, asdict(self.progress))
         self._saved = self._model.num_timesteps
 

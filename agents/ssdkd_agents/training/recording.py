@@ -57,10 +57,12 @@ class EpisodeLog(BaseCallback):
         folder: the run's.
         recorder: around the training environments.
         seconds: that the run has taken so far.
+        episodes: that have ended so far.
     """
 
-    def __init__(self, folder: RunFolder, recorder: StepRecorder, seconds: float = 0.0) -> None:
+    def __init__(self, folder: RunFolder, recorder: StepRecorder, seconds: float = 0.0, episodes: int = 0) -> None:
         super().__init__()
+        self.episodes = episodes
         self._folder, self._recorder = folder, recorder
         self._started = time.time() - seconds
         self._seen = recorder.steps
@@ -85,4 +87,5 @@ class EpisodeLog(BaseCallback):
                     "seconds": self.seconds,
                 } | ({"mean_iou": info["mean_iou"]} if "mean_iou" in info else {})
                 self._folder.append(line, file=EPISODES_FILE)
+                self.episodes += 1
         return True

@@ -17,7 +17,6 @@ from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.normalization import normalization_options
 from ssdkd_agents.policies.starting import begin_at
 from ssdkd_agents.policies.storage import restore_model
-from ssdkd_agents.progress import Bar
 from ssdkd_agents.progress import progress as show_progress
 from ssdkd_agents.runs import EPISODES_FILE, EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.stopping import Stopper
@@ -32,7 +31,7 @@ from ssdkd_agents.training.checkpoints import (
     read_checkpoint,
 )
 from ssdkd_agents.training.config import TrainingConfig, check_settings, training_seed
-from ssdkd_agents.training.extent import announce, last_step
+from ssdkd_agents.training.extent import UNLIMITED, announce, follow_episodes, last_step
 from ssdkd_agents.training.loop import GivesUp, PatienceEnds, Progress, TrainingLoop, TrainingStopped, is_validated
 from ssdkd_agents.training.loop_state import before_each_iteration, prepare
 from ssdkd_agents.training.recording import EpisodeLog, StepRecorder
@@ -79,21 +78,22 @@ def train(
         more; `outcome.json` says it too.
     """
     hyperparameters = check_settings(config)
-    total = config.timesteps or hyperparameters["n_timesteps"]
+    total = config.episodes or config.timesteps or hyperparameters["n_timesteps"]
     checkpoint = read_checkpoint(folder) if resume else None
     if resume and checkpoint is None:
         print(f"{folder.path} has no checkpoint yet: it begins anew")
         begin_anew(folder)
-    done = checkpoint.steps if checkpoint else 0
     progress = _progress(folder.path, checkpoint) if checkpoint else Progress()
+    steps = checkpoint.steps if checkpoint else 0
+    done = progress.episodes if config.episodes else steps
     lengthens = resume and config.timesteps != folder.config.get("timesteps", config.timesteps)
-    if checkpoint and done >= total and (lengthens or is_validated(config, progress, done)):
+    if checkpoint and done >= total and (lengthens or is_validated(config, progress, steps)):
         if lengthens or (folder.path / OUTCOME_FILE).exists():
             raise InvalidInputError(
                 f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
             )
         forget_old(folder.path / FOLDER, KEPT)  # it ended after its last checkpoint
-        _write_outcome(folder.path, "finished", done, progress)
+        _write_outcome(folder.path, "finished", steps, progress)
         return "finished"
     if lengthens:
         folder.change(timesteps=config.timesteps)  # so that the next --resume goes there, too
@@ -117,20 +117,26 @@ def train(
             chosen = {name: made.get_attr(name, 0)[0] for name in ("precision", "precision_reason")}
             facts = asdict(made.choice) | machine(made.device) | chosen
             write_json(folder.path / MACHINE_FILE, facts)
-        stop, log = Stopper(), EpisodeLog(folder, recorder, progress.seconds)
+        stop, log = Stopper(), EpisodeLog(folder, recorder, progress.seconds, progress.episodes)
         loop = TrainingLoop(
             model, folder, config, hyperparameters, validation, stop, log, progress, checkpoint, gives_up
         )
         before_each_iteration(model, loop)
-        for line in announce(model, total, done, config.evaluate_every_steps):
-            print(line)
+        if config.episodes:
+            follow_episodes(model, log, total)
+            print(f"episodes: {total} at least; whole rollouts or generations are played to their end")
+        else:
+            for line in announce(model, total, done, config.evaluate_every_steps):
+                print(line)
         shown = asdict(config) | hyperparameters
         del shown["timesteps"]  # of a run that is lengthened TensorBoard would go on showing the first number
         shows = DistillationCallback(shown, config.image_every_episodes, validated=config.evaluate_every_steps > 0)
         callbacks = CallbackList([log, shows, PatienceEnds(stop)])
-        end = last_step(model, total, done) or total
-        with stop, show_progress(end, "step", done, progress_bar) as bar:
-            outcome = _learn(model, max(total - done, 0), callbacks, bar, checkpoint is not None)
+        end, unit = (total, "episode") if config.episodes else (last_step(model, total, done) or total, "step")
+        with stop, show_progress(end, unit, done, progress_bar) as bar:
+            shows_done = StepsDone(bar, log if config.episodes else None)
+            left = total - done if done >= total or not config.episodes else UNLIMITED
+            outcome = _learn(model, max(left, 0), CallbackList([callbacks, shows_done]), checkpoint is not None)
             if outcome == "finished" and not loop.finish():
                 outcome = "interrupted"
         _write_outcome(folder.path, outcome, model.num_timesteps, progress)
@@ -160,12 +166,12 @@ def _progress(run: Path, checkpoint: Checkpoint) -> Progress:
     return conform(checkpoint.progress, Progress, f"{run}: its checkpoint's progress", "start anew in another folder")
 
 
-def _learn(model: BaseAlgorithm, steps: int, callbacks: CallbackList, bar: Bar, resume: bool) -> str:
+def _learn(model: BaseAlgorithm, steps: int, callbacks: CallbackList, resume: bool) -> str:
     """Run the algorithm's own loop for so many more steps; returns how it ended."""
     try:
         model.learn(
             steps,
-            callback=CallbackList([callbacks, StepsDone(bar)]),
+            callback=callbacks,
             reset_num_timesteps=not resume,
             tb_log_name="tensorboard",
             log_interval=1,

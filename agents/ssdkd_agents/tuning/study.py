@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ssdkd_agents.environments import make_env
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.algorithms import load_hyperparameters
 from ssdkd_agents.runs import EVALUATIONS_FILE, RunFolder
 from ssdkd_agents.schemas import MeanLine, Outcome, TrialLine, config_of
-from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
+from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run, decides_length
 from ssdkd_agents.training.train import OUTCOME_FILE, train
 from ssdkd_agents.training.validation import Evaluation
 from ssdkd_agents.tuning.spaces import Choice, Space, chosen, nested, space_of
@@ -101,10 +102,10 @@ def check_study(config: StudyConfig) -> None:
     """
     load_extra("optuna", "ssdkd tune")
     training = config.training
-    space_of(training.algorithm, training.hyperparameters)
+    _space(config)
     hyperparameters = check_settings(training)
     steps = training.timesteps or hyperparameters["n_timesteps"]
-    if config.pruner != "none" and training.evaluate_every_steps >= steps:
+    if not training.episodes and config.pruner != "none" and training.evaluate_every_steps >= steps:
         raise InvalidInputError(
             f"evaluate_every_steps={training.evaluate_every_steps}: a trial has {steps} steps and is validated at its "
             f"end alone, where pruner={config.pruner!r} can end nothing early; choose fewer, or pruner='none'"
@@ -117,7 +118,7 @@ def play_study(config: StudyConfig, folder: RunFolder) -> str:
     Returns:
         `"finished"` or `"interrupted"`.
     """
-    space = space_of(config.training.algorithm, config.training.hyperparameters)
+    space = _space(config)
     path = folder.path / TRIALS_FILE
     done = [_trial(line) for line in read_lines(path, TrialLine)] if path.exists() else []
     for number in range(len(done), config.trials):
@@ -153,12 +154,12 @@ def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial
     asked = study.ask(_distributions(space))
     training = replace(config.training, hyperparameters=_given(config, asked.params))
     values = _validations(place)
-    for steps, value in values.items():
-        asked.report(value, steps)
+    for turn, value in _by_turn(values).items():
+        asked.report(value, turn)
 
     def prune(evaluation: Evaluation) -> bool:
         if evaluation.timesteps not in values:
-            asked.report(evaluation.mean_return, evaluation.timesteps)
+            asked.report(evaluation.mean_return, len(values))
         values[evaluation.timesteps] = evaluation.mean_return
         return bool(asked.should_prune())
 
@@ -200,6 +201,20 @@ def _validations(place: Path) -> dict[int, float]:
     return {line["timesteps"]: line["mean_return"] for line in lines}
 
 
+def _by_turn(values: Mapping[int, float]) -> dict[int, float]:
+    """Number of the validation → mean return: pruners compare equal numbers, and trials need not have equal steps."""
+    return dict(enumerate(value for _, value in sorted(values.items())))
+
+
+def _space(config: StudyConfig) -> Space:
+    """What is looked for; no discount for each step where agents decide how many there are."""
+    training = config.training
+    fixed = dict(training.hyperparameters)
+    if decides_length(make_env(training.env_id, training.env_kwargs)):
+        fixed.setdefault("gamma", 1.0)
+    return space_of(training.algorithm, fixed)
+
+
 def _study(config: StudyConfig, space: Space, done: list[Trial]) -> Any:
     """Optuna's study of the trials so far, whose next suggestion depends on them and on nothing else."""
     optuna = load_extra("optuna", "ssdkd tune")
@@ -223,7 +238,7 @@ def _study(config: StudyConfig, space: Space, done: list[Trial]) -> Any:
                 value=trial.value if trial.state == FINISHED else None,
                 params=trial.params,
                 distributions=distributions,
-                intermediate_values=trial.values,
+                intermediate_values=_by_turn(trial.values),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidInputError(

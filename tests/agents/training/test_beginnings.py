@@ -100,7 +100,7 @@ def test_environments_rest_where_each_plays_one_episode() -> None:
                     last, reward, over, _, _ = alone.step(actions[place])
                     expected += reward
                 assert totals[place] == pytest.approx(expected, abs=1e-6)
-                assert np.array_equal(seen[place], last)
+                assert np.array_equal(np.asarray(seen)[place], last)
         env.play_once(None)
         env.reset()
         assert not any(is_resting(info) for info in env.step(actions)[3])

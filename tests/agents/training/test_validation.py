@@ -239,7 +239,11 @@ def test_instances_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         return begun[-1]  # type: ignore[return-value]
 
     monkeypatch.setattr(InstanceDraw, "choose", choose)
-    kwargs = {"instances": "tests.envs.own_networks:SMALL_SET", "probe": SMALL_PROBE, "budget": WORK_BUDGET}
+    kwargs: dict[str, Any] = {
+        "instances": "tests.envs.own_networks:SMALL_SET",
+        "probe": SMALL_PROBE,
+        "budget": WORK_BUDGET,
+    }
     env = DummyVecEnv([lambda: SSDKDEnv(**kwargs)])
     model = SB3PPO("MlpPolicy", env, n_steps=6, batch_size=6, seed=0, device="cpu")
     Validation(kwargs, 9, Choice("loop", 1, ""), instances=8).play(model, never)
