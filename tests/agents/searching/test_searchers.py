@@ -299,5 +299,5 @@ def test_narrow_first_generation_stays_near_its_start() -> None:
     start = np.full(BOX.shape, 0.3, dtype=np.float32)
     for sigma in (0.05, 0.5):
         search = make_searcher("cma", BOX, 96, 0, 0.5, 32, start=start, sigma=sigma)
-        spread = np.std([trial.action for trial in search.ask(32)])
+        spread = np.std(np.array([trial.action for trial in search.ask(32)]))
         assert spread == pytest.approx(sigma, rel=0.35)
