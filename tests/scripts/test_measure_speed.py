@@ -10,8 +10,8 @@ import pytest
 from laboratory import speed
 from laboratory.speed import Side, grouped_error, sides
 
+from ssdkd_env.distillation.updates import FastUpdate
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.networks.grouping import NetworkGroup
 from tests.agents.plotting.test_plots import assert_picture
 from tests.scripts.commands import ENV_BUDGET, ROOT, assert_refused, in_this_process
 
@@ -45,8 +45,8 @@ def test_no_figure_where_a_group_gives_something_else(tmp_path: Path, monkeypatc
 def test_gate_sees_a_group_that_mixes_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
     env = SSDKDEnv(budget={"rounds": 2, "warmup_rounds": 1, "candidates": 16, "inversion_steps": 2, "student_steps": 2})
     assert grouped_error(env) <= speed.GATE_TOLERANCE
-    original = NetworkGroup.gather
-    monkeypatch.setattr(NetworkGroup, "gather", lambda group, networks: original(group, networks[::-1]))
+    original = FastUpdate.join
+    monkeypatch.setattr(FastUpdate, "join", lambda update, members: original(update, members[::-1]))
     assert grouped_error(env) > speed.GATE_TOLERANCE
 
 

@@ -273,8 +273,7 @@ def test_what_cannot_be_searched_is_refused(searcher: str, space: Space[np.ndarr
 @pytest.mark.parametrize("searcher", ["cma", "random"])
 def test_candidates_that_are_compared_play_the_same_instances(searcher: str) -> None:
     """Of a generation, or a rung; and all instances are played as often, but for what is left of the budget."""
-    plays = {"plays": 3} if searcher == "cma" else {}
-    search = make_searcher(searcher, BOX, 96, 0, 0.5, 8, **plays, instances=3)
+    search = make_searcher(searcher, BOX, 96, 0, 0.5, 8, 3 if searcher == "cma" else 1, instances=3)
     played = finish(search, Noisy(0))
     by_seed = {trial.seed: {other.instance for other in played if other.seed == trial.seed} for trial in played}
     assert all(len(instances) == 1 for instances in by_seed.values())
