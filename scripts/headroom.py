@@ -2,17 +2,20 @@
 
 Examples:
   python scripts/headroom.py --out runs/headroom --env.action division --env.work-scale 1 --env.observation work
-  python scripts/headroom.py --out runs/headroom-set --env.instances digits-train --plays 4 --oracle
+  python scripts/headroom.py --out runs/headroom-set --env.instances digits-work-train --env.action division \
+      --env.observation facts --plays 12 --episodes 1200 --oracle
 
-All searches play equally many episodes, on seeds that agents train on; the candidates of a generation share theirs.
-Then what each has found plays the same held-out seeds, beside the paper's sampler, uniform sampling and the middle of
-the box. Differences are from the best constant plan, seed by seed, with 95 % bootstrap intervals. There is headroom
-where one of them is at least 0.01 in held-out accuracy, with its interval above 0: otherwise no agent can win.
+Half of the episodes search one plan from the middle of the box. From there every row goes on with the other half, so
+that all have had equally many, on seeds that agents train on; the candidates of a generation share theirs, and the
+instances of a set take turns. Then what each has found plays the same held-out seeds, and every instance as often,
+beside the paper's sampler, uniform sampling and the middle of the box. Differences are from the best constant plan,
+seed by seed, with 95 % bootstrap intervals. There is headroom where one of them is at least 0.01 in held-out accuracy,
+with its interval above 0: otherwise no agent can win.
 
   constant  the best single plan
-  oracle    the best constant plan of each instance of a set, searched on that instance alone
+  oracle    the best constant plan of each instance of a set; they share that half of the episodes
   schedule  the best way from one plan to another
-  linear    the best linear policy of the observation
+  linear    the best linear policy of the observation; few entries (--env.observation facts) are found in few episodes
 
 Give the same command again to go on: searches and episodes that are there stay as they are.
 """
@@ -20,7 +23,7 @@ Give the same command again to go on: searches and episodes that are there stay 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +40,22 @@ from ssdkd_agents.families import FAMILIES
 from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.progress import progress
-from ssdkd_agents.runs import RunFolder
+from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
 from ssdkd_agents.schemas import ResultLine
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, search
-from ssdkd_agents.seeds import HELD_OUT_SEED
+from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_atomically
+from ssdkd_env.reading import read_json
 from ssdkd_env.tasks.instances import INSTANCE_SETS
 
 #: Whom the others are compared with.
 REFERENCE = "constant"
 ORACLE = "oracle"
-#: Row → number of the instance that is searched alone, None for the whole set → the search.
-Rows = dict[str, dict[int | None, SearchConfig]]
+#: Folder of the search that all rows go on from, and the width with which they do.
+START, LATER_SIGMA = "start", 0.2
 #: Rows that are searched for nothing.
 CONTROLS = ("paper", "uniform")
 #: Rows that an agent could learn from.
@@ -68,10 +72,10 @@ class Arguments(SideBySide, Plugins):
     """What is searched: constant, schedule, linear."""
     oracle: bool = False
     """Also search each instance of --env.instances alone."""
-    episodes: int = 240
-    """Of each search; of each instance of the oracle, too."""
+    episodes: int = 480
+    """Of each row, the common search from the middle of the box included."""
     plays: int = 2
-    """Episodes of each candidate in a generation."""
+    """Episodes of each candidate in a generation; of a set as many as it has instances are best."""
     population: int = 12
     """Candidates of a generation."""
     seeds: int = 30
@@ -84,24 +88,31 @@ class Arguments(SideBySide, Plugins):
 
 def main(args: Arguments) -> None:
     """Search what is not found yet, play what is not played yet, and report."""
-    check_least(args, episodes=1, plays=1, population=4, seeds=2)
+    check_least(args, episodes=2, plays=1, population=4, seeds=2)
     if REFERENCE not in args.families:
         raise InvalidInputError(f"--families {' '.join(args.families)}: expected {REFERENCE} among them")
     kwargs = args.env.settings() | {"evaluate_every_rounds": 10**6}
-    rows: Rows = {family: {None: SearchConfig(family=family, **_settings(args, kwargs))} for family in args.families}
-    if args.oracle:
-        rows[ORACLE] = {index: SearchConfig(**_settings(args, alone)) for index, alone in enumerate(_instances(kwargs))}
+    alone = _instances(kwargs) if args.oracle else []
+    first = args.episodes // 2
+    common = SearchConfig(
+        env_id=args.env_id,
+        searcher="cma",
+        env_kwargs=kwargs,
+        episodes=first,
+        plays=args.plays,
+        population=args.population,
+    )
     with executor_of(args) as executor:
-        for row, searches in rows.items():
-            for index, config in searches.items():
-                _search(config, _folder(args.out, row, index))
-        _compare(args, kwargs, rows, executor)
-
-
-def _settings(args: Arguments, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What all searches have in common."""
-    budget = {"episodes": args.episodes, "plays": args.plays, "population": args.population}
-    return {"env_id": args.env_id, "searcher": "cma", "env_kwargs": kwargs, **budget}
+        start = _search(common, args.out / START)
+        later = replace(common, episodes=args.episodes - first, start=start, sigma=LATER_SIGMA, seed=1)
+        rows = {family: replace(later, family=family) for family in args.families}
+        rows |= {
+            f"{ORACLE}-{index}": replace(later, env_kwargs=own, plays=1, episodes=later.episodes // len(alone))
+            for index, own in enumerate(alone)
+        }
+        for row, config in rows.items():
+            _search(config, args.out / row)
+        _compare(args, kwargs, executor)
 
 
 def _instances(kwargs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -112,12 +123,8 @@ def _instances(kwargs: dict[str, Any]) -> list[dict[str, Any]]:
     return [instance.over(shared) for instance in INSTANCE_SETS.find(kwargs["instances"]).instances]
 
 
-def _folder(out: Path, row: str, index: int | None) -> Path:
-    return out / (row if index is None else f"{row}-{index}")
-
-
-def _search(config: SearchConfig, path: Path) -> None:
-    """Begin a search, or go on with it.
+def _search(config: SearchConfig, path: Path) -> list[float]:
+    """Begin a search, or go on with it; what it has found.
 
     Raises:
         InvalidInputError: when the folder is of another one.
@@ -130,28 +137,39 @@ def _search(config: SearchConfig, path: Path) -> None:
     print(f"{path.name}:", flush=True)
     if search(config, folder) == "interrupted":
         raise KeyboardInterrupt
+    found: list[float] = read_json(path / CONSTANT_FILE)["action"]
+    return found
 
 
-def _compare(args: Arguments, kwargs: dict[str, Any], rows: Rows, executor: Executor) -> None:
+def _compare(args: Arguments, kwargs: dict[str, Any], executor: Executor) -> None:
     """Play the rows on the held-out seeds, and write the table."""
     path = args.out / "results.jsonl"
     lines = read_lines(path, ResultLine) if path.is_file() else []
-    # Twice: the oracle's plan depends on the instance, which the reference's episode of the seed tells.
-    middle = [0.0] * len(make_env(args.env_id, kwargs).action_names)
-    fixed = {name: name for name in CONTROLS} | {"middle of the box": f"constant:{middle}"}
-    samplers = {row: str(_folder(args.out, row, None)) for row in rows if row != ORACLE} | fixed
-    while wanted := _missing(args, samplers, lines):
-        configs = [EpisodeConfig(args.env_id, sampler, seed, kwargs) for _, seed, sampler in wanted]
-        labels = {(sampler, seed): label for label, seed, sampler in wanted}
-        with progress(len(wanted), "episode") as bar:
-            for line in run_episodes(configs, executor):
-                label = labels[line["sampler"], line["seed"]]
-                lines.append(line | {"label": label} | ({"sampler": ORACLE} if label == ORACLE else {}))
-                append_line(path, lines[-1])
-                bar.update(1)
+    done = {(line["label"], line["seed"]) for line in lines}
+    wanted = [(row, config) for row, config in _episodes(args, kwargs) if (row, config.seed) not in done]
+    labels = {(config.sampler, config.seed): row for row, config in wanted}
+    with progress(len(wanted), "episode") as bar:
+        for line in run_episodes([config for _, config in wanted], executor):
+            label = labels[line["sampler"], line["seed"]]
+            lines.append(line | {"label": label} | ({"sampler": ORACLE} if label == ORACLE else {}))
+            append_line(path, lines[-1])
+            bar.update(1)
     table = f"{make_sampler_table(lines, against=REFERENCE)}\n\n{verdict(lines)}"
     write_atomically(args.out / "table.md", lambda temporary: temporary.write_text(table + "\n"))
     print(table)
+
+
+def _episodes(args: Arguments, kwargs: dict[str, Any]) -> Iterator[tuple[str, EpisodeConfig]]:
+    """Row and episode of each; the instances of a set take turns."""
+    env = make_env(args.env_id, kwargs)
+    middle = [0.0] * len(env.action_names)
+    samplers = {family: str(args.out / family) for family in args.families}
+    samplers |= {name: name for name in CONTROLS} | {"middle of the box": f"constant:{middle}"}
+    for index, instance in enumerate(shared_out(args.seeds, len(env.instances))):
+        seed = HELD_OUT_SEED + index
+        own = {ORACLE: str(args.out / f"{ORACLE}-{instance}")} if args.oracle else {}
+        for row, sampler in (samplers | own).items():
+            yield row, EpisodeConfig(args.env_id, sampler, seed, kwargs, instance if "instances" in kwargs else None)
 
 
 def verdict(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -173,20 +191,6 @@ def verdict(lines: Sequence[Mapping[str, Any]]) -> str:
     if not all(gain.known for gain in found.values()):
         return f"Headroom: not known, on fewer than {FEWEST} seeds; {said}."
     return headroom(found, "the best constant plan")
-
-
-def _missing(args: Arguments, samplers: dict[str, str], lines: list[dict[str, Any]]) -> list[tuple[str, int, str]]:
-    """Label, seed and sampler of the episodes that are not played yet, as far as they are known."""
-    done = {(line["label"], line["seed"]) for line in lines}
-    return [episode for episode in _episodes(args, samplers, lines) if episode[:2] not in done]
-
-
-def _episodes(args: Arguments, samplers: dict[str, str], lines: list[dict[str, Any]]) -> Iterator[tuple[str, int, str]]:
-    instances = {line["seed"]: line["final"]["instance"] for line in lines if line["label"] == REFERENCE}
-    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + args.seeds):
-        yield from ((label, seed, sampler) for label, sampler in samplers.items())
-        if args.oracle and seed in instances:
-            yield ORACLE, seed, str(_folder(args.out, ORACLE, instances[seed]))
 
 
 if __name__ == "__main__":

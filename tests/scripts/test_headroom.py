@@ -12,7 +12,7 @@ from ssdkd_agents.lines import read_lines
 from tests.scripts.commands import assert_refused, contents, in_this_process
 
 PROBE = ("--env.probe.generators", 1, "--env.probe.batches", 2, "--env.probe.kept", 1, "--env.probe.steps", 2)
-SMALL = ("--episodes", 8, "--plays", 2, "--population", 4, "--seeds", 2, "--processes", 1, *PROBE)
+SMALL = ("--episodes", 16, "--plays", 2, "--population", 4, "--seeds", 2, "--processes", 1, *PROBE)
 
 
 def test_searches_are_compared_and_go_on_where_they_were(tmp_path: Path) -> None:
@@ -20,8 +20,12 @@ def test_searches_are_compared_and_go_on_where_they_were(tmp_path: Path) -> None
     arguments = ("--out", out, "--env.action", "division", "--env.work-scale", "0.3", *SMALL)
     result = in_this_process("headroom", *arguments)
     assert result.code == 0, result.stderr
-    for family in ("constant", "schedule", "linear"):
+    for family in ("start", "constant", "schedule", "linear"):
         assert len(read_lines(out / family / "episodes.jsonl")) == 8
+    start = json.loads((out / "start" / "constant.json").read_text())["action"]
+    for family in ("constant", "schedule", "linear"):
+        config = json.loads((out / family / "config.json").read_text())
+        assert (config["start"], config["sigma"]) == (start, 0.2)
     lines = read_lines(out / "results.jsonl")
     labels = {"constant", "schedule", "linear", "paper", "uniform", "middle of the box"}
     assert {(line["label"], line["seed"]) for line in lines} == {
@@ -46,7 +50,9 @@ def test_the_oracle_plays_each_instance_with_its_own_plan(tmp_path: Path) -> Non
     result = in_this_process("headroom", "--out", out, *arguments, "--env.action", "division", *SMALL)
     assert result.code == 0, result.stderr
     lines = read_lines(out / "results.jsonl")
+    assert len(read_lines(out / "oracle-1" / "episodes.jsonl")) == 4  # half of the eight
     instances = {line["seed"]: line["final"]["instance"] for line in lines if line["label"] == "constant"}
+    assert instances == {1_000_000: 0, 1_000_001: 1}
     oracle = {line["seed"]: line for line in lines if line["label"] == "oracle"}
     assert set(oracle) == set(instances)
     for seed, line in oracle.items():
@@ -90,7 +96,7 @@ def test_headroom_is_a_gain_that_is_large_enough_and_sure() -> None:
         (("--families", "constant", "nope"), "family='nope' is unknown"),
         (("--oracle",), "give --env.instances"),
         (("--seeds", 1), "--seeds 1: expected at least 2"),
-        (("--episodes", 4), "episodes=4: expected at least population=12 times plays=2"),
+        (("--episodes", 8), "episodes=4: expected at least population=12 times plays=2"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: tuple[object, ...], match: str, tmp_path: Path) -> None:
