@@ -8,7 +8,7 @@ Every plan of a grid over the actions is played on every instance from the same 
 these episodes follow, by their returns alone:
 
   constant  the plan that is best on average
-  facts     the linear policy of buffer and work, which an instance shows before its first step
+  facts     the linear policy of buffer, work and warm-up, which an instance shows before its first step
   oracle    the best plan of each instance
 
 They are then played on held-out seeds beside the method's own division (middle), every instance equally often, and on
@@ -202,7 +202,9 @@ def _wanted(line: Mapping[str, Any]) -> Wanted:
 
 def _named(instance: Instance) -> str:
     teacher = Path(instance.teacher or "digits_teacher").stem.removeprefix("digits_teacher").strip("_") or "own"
-    return f"{instance.buffer_scale:.1%}, work × {instance.work_scale:g}, {teacher}, {instance.student_arch}"
+    made = f"{instance.buffer_scale:.1%}, work × {instance.work_scale:g}"
+    warm_up = f", warm-up {count}" if (count := instance.budget.get("warmup_rounds")) else ""
+    return f"{made}{warm_up}, {teacher}, {instance.student_arch}"
 
 
 def _plans_table(instances: Sequence[Instance], surface: Surfaces, policy: Any) -> str:

@@ -43,9 +43,13 @@ def levels(parts: int, count: int) -> list[Plan]:
     return list(itertools.product(np.linspace(-1.0, 1.0, count).tolist(), repeat=parts))
 
 
-def facts_of(instance: Instance) -> tuple[float, float]:
-    """What a policy may know before its first step: log₂ of the buffer's share over 10 %, halved, and of the work."""
-    return math.log2((instance.buffer_scale or 0.1) / 0.1) / 2, math.log2(instance.work_scale or 1.0)
+def facts_of(instance: Instance) -> tuple[float, float, float]:
+    """What a policy may know before its first step: log₂ of the buffer's share over 10 %, of work and of warm-up.
+
+    The first is halved, and the warm-up is in the six batches of the digits, a third of it.
+    """
+    buffer, warm_up = instance.buffer_scale or 0.1, instance.budget.get("warmup_rounds", 6)
+    return math.log2(buffer / 0.1) / 2, math.log2(instance.work_scale or 1.0), math.log2(warm_up / 6) / 3
 
 
 @dataclass(frozen=True)

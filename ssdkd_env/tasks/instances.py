@@ -79,18 +79,30 @@ def crossed(
     students: Sequence[str | None],
     buffer_scales: Sequence[float],
     work_scales: Sequence[float],
+    warm_ups: Sequence[int] = (),
+    times: int = 1,
 ) -> tuple[Instance, ...]:
-    """Every buffer with every amount of work, each with a teacher and a student in turn.
+    """Every buffer with every amount of work and every warm-up, each with a teacher and a student in turn.
 
-    A whole grid of all four would be many times as long, and an oracle has to search each of its instances.
+    A whole grid of all five would be many times as long, and an oracle has to search each of its instances.
+
+    Args:
+        teachers: weights files; None is the task's own.
+        students: by name or import path.
+        buffer_scales: capacities of the buffer as shares of the training set.
+        work_scales: of the task's own work.
+        warm_ups: batches of the warm-up; none leaves them to the budget.
+        times: how often all of it is gone through, with other teachers and students.
     """
+    columns = list(product(work_scales, [{"warmup_rounds": count} for count in warm_ups] or [{}]))
     instances: list[Instance] = []
-    for row, scale in enumerate(buffer_scales):
-        for column, work in enumerate(work_scales):
-            teacher = teachers[len(instances) % len(teachers)]
-            # Moved on from row to row, so that no student meets one amount of work alone.
-            student = students[(row + column) % len(students)]
-            instances.append(Instance(teacher, student, scale, work_scale=work))
+    for turn in range(times):
+        for row, scale in enumerate(buffer_scales):
+            for column, (work, budget) in enumerate(columns):
+                teacher = teachers[len(instances) % len(teachers)]
+                # Moved on from row to row, so that no student meets one amount of work alone.
+                student = students[(turn + row + column) % len(students)]
+                instances.append(Instance(teacher, student, scale, budget, work_scale=work))
     return tuple(instances)
 
 
@@ -118,27 +130,43 @@ INSTANCE_SETS: Registry[InstanceSet] = Registry(
             grid(_digits("_narrow"), ("convnet16",), (0.025, 0.4), (8, 24)),
         ),
         "digits-work-train": InstanceSet(
-            "to train a sampler on that divides the work: from very small buffers to large ones, from little work to "
-            "much, and teachers of equal, long-tailed and stepped classes",
+            "to train a sampler on that divides the work: memories and generators that are hardly begun or well made, "
+            "very small and large buffers, little work, and teachers of equal, long-tailed and stepped classes",
             "digits",
             crossed(
                 [None, *_digits("_tail", "_wide", "_step", "_b")],
                 ("convnet6", "convnet8", "convnet12"),
-                (0.01, 0.03, 0.1, 0.2),
-                (0.5, 1.0, 2.0),
+                (0.01, 0.05, 0.2),
+                (0.5, 1.0),
+                (1, 12),
+                times=2,
             ),
         ),
         "digits-work-test": InstanceSet(
-            "held out, between what was trained on: no teacher, student, buffer or amount of work of digits-work-train",
+            "held out, between what was trained on: no teacher, student, buffer, warm-up or amount of work of "
+            "digits-work-train",
             "digits",
             crossed(
-                _digits("_narrow", "_narrow_tail", "_narrow_step"), ("convnet10",), (0.015, 0.06, 0.15), (0.7, 1.4)
+                _digits("_narrow", "_narrow_tail", "_narrow_step"),
+                ("convnet10",),
+                (0.015, 0.03, 0.08, 0.15),
+                (0.6, 0.85),
+                (2, 8),
+                times=3,
             ),
         ),
         "digits-work-far": InstanceSet(
-            "held out, beyond what was trained on: a smaller and a larger buffer, less work and more, a larger student",
+            "held out, beyond what was trained on: a smaller and a larger buffer, less work and more, longer warm-ups, "
+            "a larger student",
             "digits",
-            crossed(_digits("_far_tail"), ("convnet16",), (0.005, 0.4), (0.4, 3.0)),
+            crossed(
+                _digits("_far", "_far_tail", "_far_step"),
+                ("convnet16",),
+                (0.005, 0.4),
+                (0.45, 1.6),
+                (14, 18),
+                times=3,
+            ),
         ),
     },
 )
