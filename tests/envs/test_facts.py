@@ -12,7 +12,7 @@ from ssdkd_env.distillation.allowance import LEAST
 from ssdkd_env.distillation.costs import Costs
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.facts import Facts
+from ssdkd_env.envs.facts import LEAST_WARM_UP, Facts
 from ssdkd_env.envs.observations import ENTRIES, INSTANCE_ENTRIES, WORK_ENTRIES
 from tests.envs.episodes import make, reset, samples_of, steps
 
@@ -36,6 +36,13 @@ def test_rounds_are_those_of_the_method() -> None:
     assert 5.0 < facts(SSDKDEnv(action="work", work_scale=2.0)).own_rounds < 5.5
 
 
+def test_warm_up_counts_in_rounds_of_the_method() -> None:
+    """Two batches take twice the work, and nothing is no more than a small number."""
+    once, twice = (facts(make(budget={"warmup_rounds": count})).warm_up for count in (1, 2))
+    assert twice == pytest.approx(once + 1.0, abs=0.05)  # the first measurement of the memory is of all of it
+    assert facts(make(method="vanilla_kd", method_options={"real_share": 0.1})).warm_up == LEAST_WARM_UP
+
+
 def test_students_share_is_of_a_round_of_the_method() -> None:
     shares = []
     for student in ("convnet6", "convnet12"):
@@ -53,7 +60,7 @@ def test_observation_shows_the_instance_in_every_step() -> None:
     names = env.observation_names
     assert names[: len(names) - 7] == (*ENTRIES, *WORK_ENTRIES, *INSTANCE_ENTRIES)
     own = facts(env)
-    expected = [own.buffer_batches, own.own_rounds, own.student_share]
+    expected = [own.buffer_batches, own.own_rounds, own.warm_up, own.student_share]
     for moment in (reset(env, 1), *steps(env, samples_of(env, 2, 1))):
         shown = [moment.observation[names.index(name)] for name in INSTANCE_ENTRIES]
         assert shown == pytest.approx(expected, abs=1e-5)

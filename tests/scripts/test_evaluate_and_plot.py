@@ -340,11 +340,11 @@ def test_odd_settings_of_a_plot_are_refused(run: Path, tmp_path: Path) -> None:
 def test_instances_of_a_set_take_turns() -> None:
     """For every sampler alike, and without a set each seed draws as ever."""
     rows = {"paper": "paper", "uniform": "uniform"}
-    evaluation = Evaluation(rows, "SSDKD/Digits-v2", 14, HELD_OUT_SEED, {"instances": "digits-work-train"})
+    evaluation = Evaluation(rows, "SSDKD/Digits-v2", 26, HELD_OUT_SEED, {"instances": "digits-work-train"})
     for sampler in rows:
         own = [config for config in evaluation.configs() if config.sampler == sampler]
-        assert [config.seed for config in own] == [*range(HELD_OUT_SEED, HELD_OUT_SEED + 14)]
-        assert [config.instance for config in own] == [*range(12), 0, 1]
+        assert [config.seed for config in own] == [*range(HELD_OUT_SEED, HELD_OUT_SEED + 26)]
+        assert [config.instance for config in own] == [*range(24), 0, 1]
     assert {config.instance for config in replace(evaluation, env_kwargs={}).configs()} == {None}
 
 

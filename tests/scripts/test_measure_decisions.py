@@ -64,9 +64,9 @@ def test_policy_of_the_facts_follows_the_centres() -> None:
     assert plan_of(np.array([[5.0, 0.0], [0.0, -5.0]]), [1.0]) == (1.0, -1.0)
 
 
-def test_facts_are_of_buffer_and_work() -> None:
-    assert facts_of(Instance(buffer_scale=0.1, work_scale=1.0)) == (0.0, 0.0)
-    assert facts_of(Instance(buffer_scale=0.025, work_scale=2.0)) == (-1.0, 1.0)
+def test_facts_are_of_buffer_work_and_warm_up() -> None:
+    assert facts_of(Instance(buffer_scale=0.1, work_scale=1.0)) == (0.0, 0.0, 0.0)
+    assert facts_of(Instance(None, None, 0.025, {"warmup_rounds": 48}, 2.0)) == (-1.0, 1.0, 1.0)
 
 
 def test_returns_of_a_plan_on_an_instance_are_averaged() -> None:
@@ -100,7 +100,7 @@ def test_headroom_needs_a_gain_and_an_interval_above_zero() -> None:
 def test_the_sets_that_are_shipped_have_facts() -> None:
     for name in ("digits-work-train", "digits-work-test", "digits-work-far"):
         facts = np.array([facts_of(each) for each in INSTANCE_SETS[name].instances])
-        assert np.linalg.matrix_rank(np.c_[np.ones(len(facts)), facts]) == 3, name
+        assert np.linalg.matrix_rank(np.c_[np.ones(len(facts)), facts]) == 4, name
 
 
 def test_design_and_comparison_go_on_where_they_stopped(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def test_sets_of_work_share_nothing_either(held_out: str) -> None:
     for name in OF_WORK:
         trained_on, judged_by = ({getattr(each, name) for each in instances} for instances in sets)
         assert trained_on and judged_by and not trained_on & judged_by
+    warm_ups = [{each.budget["warmup_rounds"] for each in instances} for instances in sets]
+    assert not warm_ups[0] & warm_ups[1]
     digests = [{load_task("digits", each.teacher).teacher_digest() for each in instances} for instances in sets]
     assert not digests[0] & digests[1]
 
@@ -69,7 +71,8 @@ def test_sets_of_work_lie_between_and_beyond() -> None:
     def ranges(which: str) -> list[list[float]]:
         instances = INSTANCE_SETS[f"digits-work-{which}"].instances
         widths = [float((each.student_arch or "").removeprefix("convnet")) for each in instances]
-        return [widths, *([getattr(each, name) for each in instances] for name in OF_WORK[2:])]
+        warm_ups = [float(each.budget["warmup_rounds"]) for each in instances]
+        return [widths, warm_ups, *([getattr(each, name) for each in instances] for name in OF_WORK[2:])]
 
     trained, between, far = map(ranges, ("train", "test", "far"))
     for inside, seen in zip(between, trained, strict=True):
@@ -84,6 +87,23 @@ def test_crossed_buffers_and_work_take_teachers_and_students_in_turn() -> None:
     assert [each.teacher for each in made] == ["a", None, "a", None, "a", None]
     assert [each.student_arch for each in made] == ["s", "t", "u", "t", "u", "s"]
     assert not any(each.budget for each in made)
+    twice = crossed(["a", None, "b", "c", "d"], ("s", "t", "u"), (0.1, 0.2), (0.5, 1.0), (1, 12), times=2)
+    assert [(each.buffer_scale, each.work_scale, each.budget["warmup_rounds"]) for each in twice] == 2 * list(
+        product((0.1, 0.2), (0.5, 1.0), (1, 12))
+    )
+    assert all(first.teacher != second.teacher for first, second in zip(twice[:8], twice[8:], strict=True))
+    assert all(first.student_arch != second.student_arch for first, second in zip(twice[:8], twice[8:], strict=True))
+
+
+def test_no_teacher_or_student_of_the_training_set_belongs_to_one_buffer_work_or_warm_up() -> None:
+    instances = INSTANCE_SETS["digits-work-train"].instances
+    for name in ("teacher", "student_arch"):
+        for value in {getattr(each, name) for each in instances}:
+            own = [each for each in instances if getattr(each, name) == value]
+            assert len(own) >= 4
+            for scale in ("buffer_scale", "work_scale"):
+                assert len({getattr(each, scale) for each in own}) >= 2
+            assert len({each.budget["warmup_rounds"] for each in own}) == 2
 
 
 @pytest.mark.parametrize("which", INSTANCE_SETS)
@@ -94,7 +114,8 @@ def test_every_instance_can_be_made_and_no_two_are_alike(which: str) -> None:
     for task, each in zip(tasks, known.instances, strict=True):
         assert task.spec.budget.buffer_capacity == round((each.buffer_scale or 0) * 1797)
         assert task.spec.budget.rounds == each.budget.get("rounds", DIGITS.budget.rounds)
-        assert bool(task.spec.budget.work) == bool(each.work_scale) != bool(each.budget)
+        assert task.spec.budget.warmup_rounds == each.budget.get("warmup_rounds", DIGITS.budget.warmup_rounds)
+        assert bool(task.spec.budget.work) == bool(each.work_scale) != ("rounds" in each.budget)
         shipped = Path(task.spec.probe_sets) / f"probe-{fingerprint(task)}.safetensors"
         assert shipped.is_file(), "no reset may wait for a probe set"
 

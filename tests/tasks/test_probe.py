@@ -19,7 +19,8 @@ from ssdkd_env.tasks.probe_settings import PROBE_SOURCES, ProbeSettings, ProbeSo
 
 CPU = torch.device("cpu")
 SMALL = {"generators": 2, "batches": 3, "kept": 2, "batch_size": 10, "steps": 1}
-TEACHERS = ("", "_b", "_wide", "_narrow", "_tail", "_step", "_narrow_tail", "_narrow_step", "_far_tail")
+NAMES = ("b", "wide", "narrow", "tail", "step", "narrow_tail", "narrow_step", "far", "far_tail", "far_step")
+TEACHERS = ("", *(f"_{name}" for name in NAMES))
 
 
 @pytest.fixture(autouse=True)
