@@ -40,7 +40,7 @@ def test_warm_up_counts_in_rounds_of_the_method() -> None:
     """Two batches take twice the work, and nothing is no more than a small number."""
     once, twice = (facts(make(budget={"warmup_rounds": count})).warm_up for count in (1, 2))
     assert twice == pytest.approx(once + 1.0, abs=0.05)  # the first measurement of the memory is of all of it
-    assert facts(make(method="vanilla_kd", method_options={"real_share": 0.1})).warm_up == LEAST_WARM_UP
+    assert LEAST_WARM_UP <= facts(make(method="vanilla_kd", method_options={"real_share": 0.1})).warm_up < once
 
 
 def test_students_share_is_of_a_round_of_the_method() -> None:
