@@ -15,7 +15,8 @@ They are then played on held-out seeds beside the method's own division (middle)
 the sets of --also, where no oracle is known. Differences are from the constant plan, with 95 % bootstrap intervals over
 the seeds. There is headroom where one is at least 0.01 in held-out accuracy, with its interval above 0.
 
-Give the same command again to go on: what is there stays. Writes design.jsonl, results.jsonl, table.md and a picture.
+Give the same command again to go on: what is there stays. Writes design.jsonl, results.jsonl, table.md, a picture, and
+in plans/SET/ROW what ssdkd evaluate takes for a sampler; with --seeds 0 that is all.
 """
 
 from __future__ import annotations
@@ -54,11 +55,13 @@ from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import env_arguments, make_env, use_one_thread
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.progress import progress
+from ssdkd_agents.runs import CONSTANT_FILE
+from ssdkd_agents.samplers import PER_INSTANCE
 from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from ssdkd_env.envs.sub_environments import SubEnvironments, usable_cores
 from ssdkd_env.errors import InvalidInputError
-from ssdkd_env.files import write_atomically
+from ssdkd_env.files import write_atomically, write_json
 from ssdkd_env.tasks.instances import INSTANCE_SETS, Instance
 
 #: Rows that show it.
@@ -80,7 +83,7 @@ class Arguments(Plugins):
     plays: int = 4
     """Seeds from which each plan is played on each instance."""
     seeds: int = 30
-    """Held-out seeds."""
+    """Held-out seeds; 0 for the design alone."""
     also: tuple[str, ...] = ()
     """Further sets of instances on which what was found is compared."""
     num_envs: int = 16
@@ -93,7 +96,7 @@ class Arguments(Plugins):
 
 def main(args: Arguments) -> None:
     """Play what is not played yet, and report."""
-    check_least(args, levels=2, plays=1, seeds=2, num_envs=1)
+    check_least(args, levels=2, plays=1, seeds=0, num_envs=1)
     use_one_thread()
     kwargs = args.env.settings() | {"evaluate_every_rounds": 10**6}
     plans = levels(_parts(args, kwargs), args.levels)
@@ -108,7 +111,10 @@ def main(args: Arguments) -> None:
         rows = _rows(surface.constant(), policy, instances)
         if instances is own:
             rows[ORACLE] = surface.oracle()
-        tables.append(f"`{name}`\n\n{_compare(args, kwargs | {'instances': name}, rows)}")
+        for row, found in rows.items():
+            _write(args, kwargs | {"instances": name}, found, args.out / "plans" / name.replace(":", "-") / row)
+        if args.seeds:
+            tables.append(f"`{name}`\n\n{_compare(args, kwargs | {'instances': name}, rows)}")
     text = "\n\n".join([*tables, _plans_table(own, surface, policy)])
     write_atomically(args.out / "table.md", lambda temporary: temporary.write_text(text + "\n"))
     if surface.plans.shape[1] == 2:
@@ -149,6 +155,20 @@ def _rows(constant: Plan, policy: Any, instances: Sequence[Instance]) -> dict[st
     same = {MIDDLE: (0.0,) * len(constant), CONSTANT: constant}
     rows = {row: [plan] * len(instances) for row, plan in same.items()}
     return rows | {FACTS: [plan_of(policy, facts_of(each)) for each in instances]}
+
+
+def _write(args: Arguments, kwargs: dict[str, Any], plans: Sequence[Plan], folder: Path) -> None:
+    """Leave what each instance gets as a sampler, in the manner of a search."""
+    env = make_env(args.env_id, kwargs)
+    found = {
+        "family": PER_INSTANCE,
+        "action": [number for plan in plans for number in plan],
+        "action_names": list(env.action_names),
+        "env_id": args.env_id,
+        "env_kwargs": kwargs,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONSTANT_FILE, found)
 
 
 def _compare(args: Arguments, kwargs: dict[str, Any], rows: Mapping[str, list[Plan]]) -> str:

@@ -89,6 +89,29 @@ class PlanSampler(ConstantSampler):
         return self._plan
 
 
+class InstanceSampler:
+    """Gives each instance of a set an action of its own: what an oracle would do, who knows the instance by its number.
+
+    Args:
+        actions: (instances, parts) float32 in [−1, 1].
+        env: that it drives, which says what is played.
+    """
+
+    def __init__(self, actions: FloatArray, env: SSDKDEnv) -> None:
+        self.actions, self._env = actions, env
+
+    def predict(
+        self,
+        observation: FloatArray,
+        state: State = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[FloatArray, State]:
+        """The instance's action, once for each observation."""
+        action = self.actions[self._env.instances.index]
+        return np.broadcast_to(action, (*observation.shape[:-1], *action.shape)).copy(), state
+
+
 class RandomReplacement:
     """Another sampler's baseline: replaces as many images, but both who enters and who leaves is a matter of chance.
 
@@ -239,6 +262,8 @@ def family_of(name: str) -> str | None:
     return family if colon and family in FAMILIES else None
 
 
+#: Of a `constant.json` whose plan depends on the instance.
+PER_INSTANCE = "per_instance"
 #: `"random_at_rate:runs/ppo"` is the baseline of another sampler; see `RandomReplacement`.
 RANDOM_REPLACEMENT_PREFIX = reserve_prefix("random_at_rate:")
 
@@ -247,7 +272,7 @@ def member_of(family: str, numbers: Any, env: SSDKDEnv) -> Sampler | None:
     """The sampler of a family that these numbers are; None where they are no member of it in this environment.
 
     Args:
-        family: key of `FAMILIES`.
+        family: key of `FAMILIES`, or `PER_INSTANCE`, whose numbers are the actions of all instances.
         numbers: a list with each in [−1, 1]; of the family constant in a discrete scheme one whole number.
         env: that it will drive.
 
@@ -255,6 +280,8 @@ def member_of(family: str, numbers: Any, env: SSDKDEnv) -> Sampler | None:
         InvalidInputError: when the family does not fit the environment.
     """
     space = env.action_space
+    if family == PER_INSTANCE:
+        return _per_instance(numbers, env)
     made = None if family == Constants.name else make_family(family, env)  # any action is a constant, choices too
     try:
         found = np.array(numbers)
@@ -264,6 +291,15 @@ def member_of(family: str, numbers: Any, env: SSDKDEnv) -> Sampler | None:
     if made is None:
         return ConstantSampler(found) if space.contains(found) else None
     return FamilySampler(made, found) if found.shape == (made.size,) and (np.abs(found) <= 1).all() else None
+
+
+def _per_instance(numbers: Any, env: SSDKDEnv) -> Sampler | None:
+    """Of the actions of all instances, one after the other."""
+    try:
+        actions = np.array(numbers, dtype=np.float32).reshape(len(env.instances), -1)
+    except (ValueError, TypeError):
+        return None
+    return InstanceSampler(actions, env) if all(env.action_space.contains(action) for action in actions) else None
 
 
 def parse_member(name: str, env: SSDKDEnv) -> Sampler:

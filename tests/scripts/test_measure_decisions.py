@@ -10,8 +10,12 @@ import pytest
 from laboratory.decisions import Surfaces, Wanted, by_seed, facts_of, levels, plan_of, surfaces, verdict
 from numpy.typing import NDArray
 from ssdkd_agents.analysis.statistics import bootstrap_mean
+from ssdkd_agents.environments import make_env
 from ssdkd_agents.lines import read_lines
+from ssdkd_agents.policies.storage import load_sampler
 
+from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.reading import read_json
 from ssdkd_env.tasks.instances import INSTANCE_SETS, Instance
 from tests.scripts.commands import assert_refused, in_this_process
 
@@ -112,6 +116,18 @@ def test_design_and_comparison_go_on_where_they_stopped(tmp_path: Path) -> None:
     assert len(design) == 4 * 2  # plans, instances
     assert {line["instance"] for line in results} == {0, 1}
     assert len({(*line["plan"], line["instance"], line["seed"]) for line in results}) == len(results)
+    for row in ("constant", "facts", "oracle", "middle"):
+        found = read_json(out / "plans" / "tests.own_networks-LITTLE_WORK" / row / "constant.json")
+        env = make_env(found["env_id"], found["env_kwargs"])
+        sampler = load_sampler(str(out / "plans" / "tests.own_networks-LITTLE_WORK" / row), env)
+        for index in range(2):
+            env.instances.index = index
+            action, _ = sampler.predict(np.zeros((1, 3), np.float32))
+            played = {tuple(line["plan"]) for line in results if line["instance"] == index}
+            assert tuple(round(float(part), 4) for part in action[0]) in played
+    other_set = make_env("SSDKD/Digits-v2", {"instances": "digits-work-test", "action": "division"})
+    with pytest.raises(InvalidInputError, match="is none of this environment's"):
+        load_sampler(str(out / "plans" / "tests.own_networks-LITTLE_WORK" / "oracle"), other_set)
     kept = (out / "results.jsonl").read_text().splitlines()
     (out / "results.jsonl").write_text("\n".join(kept[:-1]) + "\n")
     again = in_this_process("measure_decisions", "--out", out, *SMALL)

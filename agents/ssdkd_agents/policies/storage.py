@@ -29,6 +29,7 @@ from ssdkd_agents.policies.places import find_sampler_file
 from ssdkd_agents.policies.resume import counters_state, load_counters, load_replay, replay_state
 from ssdkd_agents.runs import BEST_FILE, CONSTANT_FILE
 from ssdkd_agents.samplers import (
+    PER_INSTANCE,
     RANDOM_REPLACEMENT_PREFIX,
     SAMPLERS,
     RandomReplacement,
@@ -49,6 +50,9 @@ from ssdkd_env.renamed import with_new_names
 FloatArray = NDArray[np.float32]
 
 FORMAT = "ssdkd sampler 3"
+
+#: Families that read no observation.
+BLIND = (Constants.name, PER_INSTANCE)
 
 
 def save_sampler(path: str | Path, model: BaseAlgorithm, config: dict[str, Any], with_replay: bool = False) -> None:
@@ -266,7 +270,7 @@ def face_of(name: str) -> dict[str, Any]:
 def _face_of_found(plan: dict[str, Any]) -> dict[str, Any]:
     """What a search's policy needs: its actions, and, where it reads observations, all that shapes them."""
     action = {"action": plan["env_kwargs"].get("action", "exponents")}
-    return action if plan["family"] == Constants.name else {**action, **plan.get("face", {})}
+    return action if plan["family"] in BLIND else {**action, **plan.get("face", {})}
 
 
 def taken_of(name: str) -> str | None:
@@ -296,7 +300,7 @@ def load_constant(path: Path, env: SSDKDEnv) -> Sampler:
             f"{path} was found with other action entries ({plan['action_names']}) than this environment has; it needs "
             "a task with as many classes, and the same version of this package"
         )
-    if plan["family"] != Constants.name and plan.get("observation_names") != list(env.observation_names):
+    if plan["family"] not in BLIND and plan.get("observation_names") != list(env.observation_names):
         raise InvalidInputError(f"{path} was found with another observation than this environment's; give that one")
     sampler = member_of(plan["family"], plan["action"], env)
     if sampler is None:
