@@ -2,8 +2,7 @@
 
 Examples:
   python scripts/headroom.py --out runs/headroom --env.action division --env.work-scale 1 --env.observation work
-  python scripts/headroom.py --out runs/headroom-set --env.instances digits-work-train --env.action division \
-      --env.observation facts --plays 12 --episodes 1200 --oracle
+  python scripts/headroom.py --out runs/set --oracle --env.instances digits-work-train --env.action division --plays 24
 
 Half of the episodes search one plan from the middle of the box. From there every row goes on with the other half, so
 that all have had equally many, on seeds that agents train on; the candidates of a generation share theirs, and the

@@ -50,6 +50,7 @@ NAMES = (
     "profile_step",
     "replay",
     "search_plan",
+    "train_agents",
     "train_sampler",
     "train_teacher",
     "tune_sampler",
