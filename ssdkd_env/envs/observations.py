@@ -124,7 +124,7 @@ WORK_ENTRIES: dict[str, Entry] = {
 #: `digits-work-train`.
 INSTANCE_ENTRIES: dict[str, Entry] = {
     "buffer_batches": Entry(-10.0, 20.0, 1.4, 1.8, lambda at: at.facts.buffer_batches),
-    "own_rounds": Entry(-10.0, 20.0, 3.2, 1.0, lambda at: at.facts.own_rounds),
+    "own_rounds": Entry(-10.0, 20.0, 2.7, 1.0, lambda at: at.facts.own_rounds),
     "warm_up": Entry(-10.0, 20.0, 0.9, 1.8, lambda at: at.facts.warm_up),
     "student_share": Entry(0.0, 1.0, 0.43, 0.06, lambda at: at.facts.student_share),
 }
