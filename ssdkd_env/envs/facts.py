@@ -10,9 +10,6 @@ from ssdkd_env.distillation.costs import Costs
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.tasks import Task
 
-#: log₂ of the rounds where nothing is synthesised before the first round.
-LEAST_WARM_UP = -5.0
-
 
 class Facts:
     """Sizes of a task in units of what its own round is made of, so that they compare between tasks. Data-free.
@@ -48,9 +45,8 @@ class Facts:
 
     @property
     def warm_up(self) -> float:
-        """log₂ of the rounds of the method's own that the warm-up's work would have paid; at least `LEAST_WARM_UP`."""
-        rounds = self._costs.warm_up / self._costs.round(self._sizes.own)
-        return math.log2(max(rounds, 2.0**LEAST_WARM_UP))
+        """log₂ of the rounds of the method's own that the warm-up's work would have paid."""
+        return math.log2(self._costs.warm_up / self._costs.round(self._sizes.own))
 
     @property
     def student_share(self) -> float:

@@ -12,7 +12,7 @@ from ssdkd_env.distillation.allowance import LEAST
 from ssdkd_env.distillation.costs import Costs
 from ssdkd_env.distillation.sizes import Sizes
 from ssdkd_env.envs import SSDKDEnv
-from ssdkd_env.envs.facts import LEAST_WARM_UP, Facts
+from ssdkd_env.envs.facts import Facts
 from ssdkd_env.envs.observations import ENTRIES, INSTANCE_ENTRIES, WORK_ENTRIES
 from tests.envs.episodes import make, reset, samples_of, steps
 
@@ -37,10 +37,9 @@ def test_rounds_are_those_of_the_method() -> None:
 
 
 def test_warm_up_counts_in_rounds_of_the_method() -> None:
-    """Two batches take twice the work, and nothing is no more than a small number."""
+    """Two batches take twice the work."""
     once, twice = (facts(make(budget={"warmup_rounds": count})).warm_up for count in (1, 2))
     assert twice == pytest.approx(once + 1.0, abs=0.05)  # the first measurement of the memory is of all of it
-    assert LEAST_WARM_UP <= facts(make(method="vanilla_kd", method_options={"real_share": 0.1})).warm_up < once
 
 
 def test_students_share_is_of_a_round_of_the_method() -> None:
