@@ -95,6 +95,8 @@ class Versions(Plugins):
     """Above 1, each turn steps so many environments side by side `--steps` times, and plays no whole episode."""
     steps: int = 10
     """Steps of all environments in a turn."""
+    unlike: bool = False
+    """Step each of them with a random action of its own, the same every time and on both sides; else the paper's."""
     env: EnvOptions = field(default_factory=ENV)
     """Arguments of the environment, on the CPU."""
 
@@ -181,7 +183,11 @@ def measure_versions(args: Versions) -> None:
     for turn in tqdm(range(args.turns), unit="turn"):
         seeds = range(1_000_000 + turn, 1_000_000 + args.episodes, args.turns)
         for side, checkout in checkouts.items():
-            lines = checkout.step(args.environments, args.steps) if many else checkout.play(seeds, args.warm_up)
+            lines = (
+                checkout.step(args.environments, args.steps, args.unlike)
+                if many
+                else checkout.play(seeds, args.warm_up)
+            )
             for line in lines:
                 append_line(args.out, {"side": side, "turn": turn} | line)
             played[side] += [{"turn": turn} | line for line in lines]

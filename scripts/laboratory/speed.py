@@ -108,13 +108,15 @@ import json, sys, time
 import gymnasium, numpy, torch
 torch.set_num_threads(1)
 import ssdkd_env
-env_id, kwargs, count, steps = json.loads(sys.argv[1])
-action = gymnasium.make(env_id, **kwargs).unwrapped.paper_action
+env_id, kwargs, count, steps, unlike = json.loads(sys.argv[1])
+actions = numpy.stack([gymnasium.make(env_id, **kwargs).unwrapped.paper_action] * count)
+if unlike:
+    actions = numpy.random.default_rng(0).uniform(-1, 1, actions.shape).astype(numpy.float32)
 envs = gymnasium.make_vec(env_id, num_envs=count, vectorization_mode="vector_entry_point", **kwargs)
 envs.reset(seed=0)
 for _ in range(2 + steps):
     started = time.perf_counter()
-    envs.step(numpy.stack([action] * count))
+    envs.step(actions)
     print(json.dumps({"environments": count, "seconds": time.perf_counter() - started, "way": str(envs.choice)}))
 envs.close()
 """
@@ -144,15 +146,15 @@ class Checkout:
         """
         return self._run(EPISODE, [[0] * warm_up + list(seeds)])[warm_up:]
 
-    def step(self, count: int, steps: int) -> list[dict[str, Any]]:
-        """Seconds of each step of `count` environments side by side.
+    def step(self, count: int, steps: int, unlike: bool) -> list[dict[str, Any]]:
+        """Seconds of each step of `count` environments side by side, by the paper's action or `unlike` random ones.
 
         The first two steps warm up and are left out of the result.
 
         Raises:
             InvalidInputError: when the folder is no checkout, or a step fails there.
         """
-        return self._run(STEPS, [count, steps])[2:]
+        return self._run(STEPS, [count, steps, unlike])[2:]
 
     def _run(self, program: str, arguments: list[Any]) -> list[dict[str, Any]]:
         """What a program prints, a JSON object a line."""

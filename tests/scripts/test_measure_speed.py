@@ -83,6 +83,8 @@ def test_versions_step_many_environments_in_their_own_code(tmp_path: Path) -> No
     refused = in_this_process("measure_speed", "versions", "--before", ROOT, "--out", tmp_path / "x.jsonl", *longer)
     assert_refused(refused, "--steps 2: expected at most 1, so that no episode ends meanwhile")
     assert lines[0]["way"] == lines[1]["way"] and lines[0]["way"]
+    unlike = ("--before", ROOT, "--out", tmp_path / "unlike.jsonl", *many, "--unlike", *ENV_BUDGET)
+    assert in_this_process("measure_speed", "versions", *unlike).code == 0
     assert "| before | " in result.stdout and "before over now: " in result.stdout
 
 
