@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -65,18 +66,19 @@ def plot_surfaces(
     points = np.array([(x, y) for y in fine for x in fine])
     constant = np.array([surfaces.constant()])
     gains = surfaces.at(points) - surfaces.at(constant)
-    most = max(float(np.quantile(np.abs(gains), 0.9)), 1e-6)
+    # Gains are what is looked for; losses beyond them are all of one colour.
+    most = max(float(gains.max()), 1e-6)
     for axes, name, gain, best, told in zip(every, names, gains, surfaces.oracle(), of_facts, strict=False):
         image = axes.pcolormesh(fine, fine, gain.reshape(len(fine), -1), cmap="RdBu", vmin=-most, vmax=most)
         for place, shape, label in ((constant[0], "o", "constant"), (told, "D", "facts"), (best, "*", "oracle")):
             axes.plot(*place, shape, color="black", markerfacecolor="white", markersize=8, label=label, clip_on=False)
-        axes.set_title(name, fontsize=8)
+        axes.set_title(fill(name, 30), fontsize=8)
         axes.set_xticks((-1, 0, 1), ("1/8", "own", "8"))
         axes.set_yticks((-1, 0, 1), ("1/8", "own", "8"))
     for axes in every[len(names) :]:
         axes.axis("off")
     figure.supxlabel("first number of an action (of division: inversion steps, times the method's own)")
     figure.supylabel("second (of division: student minibatches)")
-    figure.colorbar(image, ax=every.tolist(), label="return over the constant plan's")
+    figure.colorbar(image, ax=every.tolist(), label="return over the constant plan's", extend="min", aspect=60)
     every[0].legend(fontsize=7, loc="lower left")
     save_figure(figure, path)
