@@ -2,11 +2,13 @@
 
 Examples:
   python scripts/headroom.py --out runs/headroom --env.action division --env.work-scale 1 --env.observation work
-  python scripts/headroom.py --out runs/set --oracle --env.instances digits-work-train --env.action division --plays 24
+  python scripts/headroom.py --out runs/set --oracle --episodes 2400 --plays 24 --env.instances digits-work-train
+
+The second also needs a scheme of actions, such as --env.action division, and an hour or more.
 
 Half of the episodes search one plan from the middle of the box. From there every row goes on with the other half, so
 that all have had equally many, on seeds that agents train on; the candidates of a generation share theirs, and the
-instances of a set take turns. Then what each has found plays the same held-out seeds, and every instance as often,
+instances of a set take turns. Then what each has found plays the same held-out seeds and instances, in turn,
 beside the paper's sampler, uniform sampling and the middle of the box. Differences are from the best constant plan,
 seed by seed, with 95 % bootstrap intervals. There is headroom where one of them is at least 0.01 in held-out accuracy,
 with its interval above 0: otherwise no agent can win.
@@ -41,7 +43,7 @@ from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
 from ssdkd_agents.schemas import ResultLine
-from ssdkd_agents.searching.search import SearchConfig, config_of_search, search
+from ssdkd_agents.searching.search import SearchConfig, config_of_search, search, searcher_of
 from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out
 
 from ssdkd_env.errors import InvalidInputError
@@ -101,15 +103,21 @@ def main(args: Arguments) -> None:
         plays=args.plays,
         population=args.population,
     )
-    with executor_of(args) as executor:
-        start = _search(common, args.out / START)
+
+    def rows(start: list[float]) -> dict[str, SearchConfig]:
         later = replace(common, episodes=args.episodes - first, start=start, sigma=LATER_SIGMA, seed=1)
-        rows = {family: replace(later, family=family) for family in args.families}
-        rows |= {
+        oracle = {
             f"{ORACLE}-{index}": replace(later, env_kwargs=own, plays=1, episodes=later.episodes // len(alone))
             for index, own in enumerate(alone)
         }
-        for row, config in rows.items():
+        return {family: replace(later, family=family) for family in args.families} | oracle
+
+    for config in (common, *rows([0.0] * len(make_env(args.env_id, kwargs).action_names)).values()):
+        searcher_of(config, make_env(config.env_id, config.env_kwargs))  # refuses what cannot be searched
+    if not (args.out / START).exists() and (args.out / REFERENCE).exists():
+        raise InvalidInputError(f"{args.out} was begun by an earlier version; give another --out")
+    with executor_of(args) as executor:
+        for row, config in rows(_search(common, args.out / START)).items():
             _search(config, args.out / row)
         _compare(args, kwargs, executor)
 

@@ -98,6 +98,8 @@ def main(args: Arguments) -> None:
     """Play what is not played yet, and report."""
     check_least(args, levels=2, plays=1, seeds=0, num_envs=1)
     use_one_thread()
+    if args.seeds == 1:
+        raise InvalidInputError("--seeds 1: expected 0, for the design alone, or at least 2")
     kwargs = args.env.settings() | {"evaluate_every_rounds": 10**6}
     plans = levels(_parts(args, kwargs), args.levels)
     sets = {name: INSTANCE_SETS.find(name).instances for name in (kwargs["instances"], *args.also)}

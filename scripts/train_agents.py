@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from laboratory.common import check_least
@@ -20,11 +21,12 @@ from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.inputs import inputs_of
+from ssdkd_agents.policies.algorithms import ALGORITHMS
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
 from ssdkd_agents.training.train import OUTCOME_FILE, train
 
-from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.reading import read_json
 
 
@@ -55,7 +57,7 @@ class Arguments(Plugins):
 def main(args: Arguments) -> None:
     """Train what is not trained yet."""
     check_least(args, episodes=1, evaluate_every_steps=0)
-    chosen = {} if args.settings is None else yaml.safe_load(args.settings.read_text())
+    chosen = _read(args.settings) if args.settings else {}
     configs = {
         args.out / f"{algo}-{seed}": TrainingConfig(
             env_id=args.env_id,
@@ -77,6 +79,23 @@ def main(args: Arguments) -> None:
         check_settings(config)
     for path, config in configs.items():
         _train(path, config)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Algorithm → hyper-parameters.
+
+    Raises:
+        InvalidInputError: when the file is unreadable, or something else.
+    """
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInputError(f"--settings {path}: {one_line(error)}; give a YAML file") from error
+    if not isinstance(found, dict) or not all(isinstance(values, dict) for values in found.values()):
+        raise InvalidInputError(f"--settings {path}: expected algorithms with hyper-parameters below each")
+    for name in found:
+        check_choice(f"--settings {path}", name, ALGORITHMS)
+    return found
 
 
 def _train(path: Path, config: TrainingConfig) -> None:

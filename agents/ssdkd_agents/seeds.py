@@ -1,6 +1,7 @@
 """Which seeds are whose, so that what is selected and what is compared was never trained on."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -46,5 +47,19 @@ def instances_in_turn(random: np.random.Generator, instances: int) -> Iterator[i
 
 
 def shared_out(episodes: int, instances: int) -> list[int]:
-    """The instance of each of some episodes that are compared: one after the other, so that all have equally many."""
-    return [index % instances for index in range(episodes)]
+    """The instance of each of some episodes that are compared: none is played twice before all are played once.
+
+    Their order is one of chance, always the same, so that fewer episodes than instances are of all kinds.
+    """
+    order = instances_in_turn(np.random.default_rng(0), instances)
+    return list(islice(order, episodes))
+
+
+def unequally_shared(episodes: int, instances: int) -> str | None:
+    """What there is to say where some instances are played more often than others, in a line."""
+    if episodes % instances == 0:
+        return None
+    return (
+        f"{episodes} episodes on {instances} instances: some are played once more than others; a multiple of "
+        f"{instances} plays all of them equally often"
+    )

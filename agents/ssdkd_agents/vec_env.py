@@ -88,6 +88,11 @@ class DistillationVecEnv(VecEnv):
         self._reset_options()
         return self._take(results)
 
+    @property
+    def resting(self) -> NDArray[np.bool_]:
+        """(num_envs,) which environments rest; see `play_once`."""
+        return np.isin(np.arange(self.num_envs), list(self._resting))
+
     def play_once(self, beginnings: Sequence[Beginning] | None) -> None:
         """Let each reset from now on begin one episode in each of the first environments, and none after it.
 

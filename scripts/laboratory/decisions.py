@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from ssdkd_agents.analysis.statistics import Interval
+from ssdkd_agents.analysis.statistics import FEWEST, Interval
 from ssdkd_agents.evolution import make_strategy
 from ssdkd_agents.playing import play_side_by_side
 
@@ -18,7 +18,7 @@ from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.tasks.instances import Instance
 
 Values = NDArray[np.float64]
-#: What all instances get; what each gets by its buffer and its work; what is best for each; what the method does.
+#: What all instances get; what each gets by its buffer, work and warm-up; what is best for each; what the method does.
 CONSTANT, FACTS, ORACLE, MIDDLE = "constant", "facts", "oracle", "middle"
 #: Gain in held-out accuracy that is worth an agent.
 LEAST_GAIN = 0.01
@@ -186,4 +186,6 @@ def verdict(gains: Mapping[str, Interval], over: str) -> str:
     """
     found = [row for row, gain in gains.items() if gain.known and gain.mean >= LEAST_GAIN and gain.low > 0]
     said = ", ".join(f"{row} {gain}" for row, gain in gains.items())
+    if not all(gain.known for gain in gains.values()):
+        return f"Headroom over {over}: not known, on fewer than {FEWEST} seeds; {said}."
     return f"Headroom over {over} (at least {LEAST_GAIN}): {' and '.join(found) or 'none'}; {said}."

@@ -101,11 +101,17 @@ class Execution:
             on_cuda = any(parameter.device.type == "cuda" for parameter in network.parameters())
             mode = "reduce-overhead" if on_cuda and self.compiler == "inductor" else None
             forward = torch.compile(network, backend=self.compiler, mode=mode, dynamic=False)
+            forward = forward if mode is None else _kept(forward)
         return forward if self.precision == "float32" else _autocast(forward)
 
 
 #: Networks as they are, in float32.
 EAGER = Execution()
+
+
+def _kept(forward: Forward) -> Forward:
+    """With outputs that last: those of a CUDA graph are overwritten by the next pass, and some wait for others."""
+    return lambda inputs: forward(inputs).clone()
 
 
 def _autocast(forward: Forward) -> Forward:

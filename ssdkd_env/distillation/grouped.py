@@ -19,6 +19,9 @@ from ssdkd_env.networks.grouping import NetworkGroup, can_group
 from ssdkd_env.threads import one_at_a_time
 
 ResultT = TypeVar("ResultT")
+#: Parameters of groups that are kept (half a gigabyte with their gradients), and groups that are kept in any case: a
+#: student as adversary and in training, and a generator.
+MOST_PARAMETERS, FEWEST_GROUPS = 64_000_000, 3
 
 
 @one_at_a_time
@@ -100,9 +103,11 @@ class GroupedRuns:
     def _group(self, networks: Sequence[nn.Module]) -> NetworkGroup:
         """Networks of a kind that has a grouped form as one, with their weights."""
         key = _kind(networks[0]), len(networks)
-        if key not in self._groups:
-            self._groups[key] = NetworkGroup(networks[0], len(networks))
-        group = self._groups[key]
+        group = self._groups.pop(key, None) or NetworkGroup(networks[0], len(networks))
+        self._groups[key] = group  # as the last one
+        # Groups of runs with unlike amounts shrink step by step, and large networks of every size would fill memory.
+        while sum(map(_parameters, self._groups.values())) > MOST_PARAMETERS and len(self._groups) > FEWEST_GROUPS:
+            del self._groups[next(iter(self._groups))]
         group.gather(networks)
         return group
 
@@ -143,6 +148,10 @@ class GroupedRuns:
         if not self._can_group(sources[0].begin_generator(), (inversions[0].latent_dim,)):
             return None
         return synthesize_together(works, self._group)
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _kind(network: nn.Module) -> Hashable:

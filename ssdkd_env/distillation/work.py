@@ -69,6 +69,11 @@ class Work(Protocol[ResultT_co]):
         ...
 
 
+def _length(execution: Execution, steps: int) -> int | None:
+    """What of a piece's length must be equal: all of it where networks are compiled, anew for each size of a group."""
+    return steps if execution.compiler else None
+
+
 #: Who does the work of the run that is being played; None: the run itself.
 _helper: ContextVar[Callable[[Work[Any]], Any] | None] = ContextVar("helper", default=None)
 
@@ -126,7 +131,8 @@ class SynthesisWork:
         if not self.together:
             return id(self)
         statistics = self.inversion.objective.statistics
-        return "synthesis", self.kind, self.student is None, statistics.past is None, self.count
+        length = _length(self.inversion.execution, self.steps)
+        return "synthesis", self.kind, self.student is None, statistics.past is None, self.count, length
 
     def alone(self) -> tuple[Tensor, Tensor]:
         """Do it."""
@@ -161,7 +167,7 @@ class TrainingWork:
     @property
     def key(self) -> Hashable:
         """Minibatches of one size."""
-        return "training", self.kind, self.draws.shape[1]
+        return "training", self.kind, self.draws.shape[1], _length(self.trainer.execution, len(self.draws))
 
     def alone(self) -> Tensor:
         """Do it."""

@@ -55,7 +55,7 @@ class EnvSettings:
         action: action scheme.
         observation: `"scaled"`, or `"unscaled"` in the bounds of the table of `SSDKDEnv`; `"work"` (`"work_unscaled"`)
             sees also what the last step cost and what its halves brought, `"instance"` (`"instance_unscaled"`) also
-            what the task is like (buffer, amount of work, student), `"facts"` nothing but that and the progress.
+            what the task is like (buffer, amount of work, warm-up, student), `"facts"` only that and the progress.
         history: observations of so many steps are stacked, the newest first.
         rounds_per_step: rounds of a step, which all follow its action (of the last step, those that are left). With few
             decisions an episode, an agent sees better what each of them did; with all rounds in one step the problem

@@ -12,6 +12,7 @@ from torch import nn
 
 from ssdkd_env.distillation.augmentation import Normalize
 from ssdkd_env.distillation.emphasis import Emphasis
+from ssdkd_env.distillation.execution import Execution
 from ssdkd_env.distillation.grouped import GroupedRuns
 from ssdkd_env.distillation.methods import make_method
 from ssdkd_env.distillation.run import DistillationRun
@@ -250,6 +251,14 @@ def test_runs_of_different_kinds_do_nothing_together() -> None:
 def test_batches_of_more_and_fewer_steps_are_made_together() -> None:
     work = synthesis_work()
     assert work.key == replace(work, steps=work.steps + 1).key
+
+
+def test_compiled_networks_are_grouped_where_all_is_equal() -> None:
+    """A group of each size would be compiled anew."""
+    work, training = synthesis_work(), training_work(3, 5)
+    work.inversion.execution = training.trainer.execution = Execution(compiler="eager")
+    assert work.key != replace(work, steps=work.steps + 1).key
+    assert training.key != replace(training, draws=training.draws[:2]).key
 
 
 def test_kind_of_a_run_is_its_networks_and_their_use_but_not_seed_rounds_or_buffer() -> None:

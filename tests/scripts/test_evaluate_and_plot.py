@@ -19,7 +19,7 @@ from ssdkd_agents.commands.evaluate import Evaluation
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.plotting import plots
 from ssdkd_agents.samplers import RandomSampler, Sampler, make_sampler
-from ssdkd_agents.seeds import HELD_OUT_SEED
+from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out, unequally_shared
 
 from ssdkd_env.envs import SSDKDEnv
 from tests.agents.trainings import interrupt_after
@@ -344,7 +344,9 @@ def test_instances_of_a_set_take_turns() -> None:
     for sampler in rows:
         own = [config for config in evaluation.configs() if config.sampler == sampler]
         assert [config.seed for config in own] == [*range(HELD_OUT_SEED, HELD_OUT_SEED + 26)]
-        assert [config.instance for config in own] == [*range(24), 0, 1]
+        instances = [config.instance for config in own]
+        assert sorted(instances[:24]) == [*range(24)]  # type: ignore[type-var]
+        assert instances == shared_out(26, 24) and instances[:8] != [*range(8)]
     assert {config.instance for config in replace(evaluation, env_kwargs={}).configs()} == {None}
 
 
@@ -354,3 +356,26 @@ def test_an_episode_plays_its_instance() -> None:
         line = run_episode(EpisodeConfig("SSDKD/Digits-v2", "paper", HELD_OUT_SEED, kwargs, instance))
         assert line["final"]["instance"] == line["instance"] == instance
         assert replay(line, "sampler", 0.0).difference == ""
+
+
+def test_uneven_shares_are_said() -> None:
+    assert unequally_shared(48, 24) is None
+    assert "a multiple of 24 plays all of them equally often" in str(unequally_shared(20, 24))
+
+
+def test_lines_of_another_instance_are_not_taken_for_what_is_wanted(tmp_path: Path) -> None:
+    """As an earlier version drew them."""
+    kwargs = ("--env.instances", "tests.envs.own_networks:SMALL_SET", "--plugins", "tests.envs.own_networks")
+    small = [
+        word for name in ("warmup-rounds", "inversion-steps", "student-steps") for word in (f"--env.budget.{name}", 1)
+    ]
+    probe = [word for name in ("generators", "batches", "kept", "steps") for word in (f"--env.probe.{name}", 1)]
+    out = tmp_path / "out"
+    result = evaluate(out, "--samplers", "paper", "--episodes", 2, "--processes", 1, *kwargs, *small, *probe)
+    assert result.code == 0, result.stderr[-2000:]
+    assert "2 episodes on 8 instances: some are played once more" in result.stdout
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    lines[0].pop("instance")
+    lines[0].pop("crc32")
+    (out / "results.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    assert_refused(in_this_process("evaluate_sampler", "--out", out, "--resume"), "was played on another instance")

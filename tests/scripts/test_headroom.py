@@ -95,6 +95,18 @@ def test_headroom_is_a_gain_that_is_large_enough_and_sure() -> None:
         (("--families", "schedule"), "expected constant among them"),
         (("--families", "constant", "nope"), "family='nope' is unknown"),
         (("--oracle",), "give --env.instances"),
+        (
+            (
+                "--oracle",
+                "--env.instances",
+                "digits-work-train",
+                "--env.action",
+                "division",
+                "--env.observation",
+                "facts",
+            ),
+            "episodes=10: expected at least population=12 times plays=1",
+        ),
         (("--seeds", 1), "--seeds 1: expected at least 2"),
         (("--episodes", 8), "episodes=4: expected at least population=12 times plays=2"),
     ],

@@ -44,6 +44,7 @@ NAMES = (
     "measure_store",
     "measure_strangers",
     "measure_threads",
+    "measure_transfer",
     "paper_protocol",
     "plot",
     "plot_policy",

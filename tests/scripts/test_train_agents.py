@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from ssdkd_agents.lines import read_lines
+from ssdkd_agents.policies.algorithms import ALGORITHMS
 from ssdkd_agents.runs import RunFolder
+from train_agents import _read
 
 from tests.scripts.commands import ENV_BUDGET, assert_refused, contents, in_this_process
 
@@ -61,3 +64,24 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path: Path) ->
     result = in_this_process("train_agents", "--out", tmp_path / "out", "--algos", "ppo", "nope", "--episodes", 4)
     assert_refused(result, "algo='nope' is unknown")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "expected algorithms with hyper-parameters below each"),
+        ("ppo:\n", "expected algorithms with hyper-parameters below each"),
+        ("- a\n", "expected algorithms with hyper-parameters below each"),
+        ("ppo: [\n", "give a YAML file"),
+        ("pppo: {n_envs: 2}\n", "'pppo' is unknown"),
+    ],
+)
+def test_settings_that_are_none_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yml"
+    settings.write_text(text)
+    result = in_this_process("train_agents", "--out", tmp_path / "out", "--algos", "ppo", "--settings", settings)
+    assert_refused(result, said)
+
+
+def test_the_settings_that_come_along_can_be_read() -> None:
+    assert set(_read(Path(__file__).parents[2] / "scripts" / "laboratory" / "agents.yml")) <= set(ALGORITHMS)

@@ -24,6 +24,7 @@ from ssdkd_agents.benchmarking.suites import sampler_runs
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.executing import SIDE_BY_SIDE, SideBySide, executor_of
+from ssdkd_agents.environments import make_env
 from ssdkd_agents.inputs import check_inputs
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.places import located
@@ -31,12 +32,11 @@ from ssdkd_agents.policies.storage import face_of, taken_of
 from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import ResultLine, config_of
-from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out
+from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out, unequally_shared
 from ssdkd_agents.stopping import Stopper
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_atomically
-from ssdkd_env.tasks.instances import INSTANCE_SETS
 
 RESULTS = "results.jsonl"
 #: Said of a table whose seeds are not held out.
@@ -87,9 +87,8 @@ class Evaluation:
     def configs(self) -> list[EpisodeConfig]:
         """Every episode, seeds outermost; the instances of a set take turns."""
         kwargs = {run: {**face_of(run), **self.env_kwargs} for run in self.rows}
-        instances: list[int | None] = [None] * self.episodes
-        if "instances" in self.env_kwargs:
-            instances = [*shared_out(self.episodes, len(INSTANCE_SETS.find(self.env_kwargs["instances"]).instances))]
+        count = len(make_env(self.env_id, self.env_kwargs).instances)
+        instances = shared_out(self.episodes, count) if count > 1 else [None] * self.episodes
         seeds = enumerate(instances, self.first_seed)
         return [
             EpisodeConfig(self.env_id, run, seed, of, instance)
@@ -119,6 +118,8 @@ def evaluate(args: Arguments, executor: Executor) -> None:
         evaluation = Evaluation(rows, args.env_id, args.episodes, args.first_seed, args.env.settings())
         configs = evaluation.configs()
         inputs = validate(configs)
+        if said := unequally_shared(args.episodes, len(make_env(args.env_id, evaluation.env_kwargs).instances)):
+            print(said)
         settings = {name: value for name, value in as_settings(args).items() if name != "resume"}
         folder = RunFolder(args.out, settings | {"rows": rows}, inputs)
     for taken in filter(None, map(taken_of, evaluation.rows)):
@@ -166,10 +167,21 @@ def evaluation_of_run(folder: RunFolder) -> Evaluation:
     return config_of({name: folder.config[name] for name in names}, Evaluation, folder.path, "ssdkd evaluate")
 
 
-def played_of(folder: RunFolder) -> dict[tuple[str, int], Result]:
-    """The lines so far, by sampler and seed."""
+def played_of(folder: RunFolder, configs: Sequence[EpisodeConfig]) -> dict[tuple[str, int], Result]:
+    """The lines so far, by sampler and seed.
+
+    Raises:
+        InvalidInputError: when one is of another instance than is wanted: earlier versions drew them.
+    """
     path = folder.path / RESULTS
     lines = read_lines(path, ResultLine) if path.is_file() else []
+    wanted = {config.seed: config.instance for config in configs}
+    for line in lines:
+        if line.get("instance") != wanted.get(line["seed"], line.get("instance")):
+            raise InvalidInputError(
+                f"{path}: seed {line['seed']} was played on another instance than now, by an earlier version; start "
+                "anew in another folder"
+            )
     return {(line["sampler"], line["seed"]): line for line in lines}
 
 
@@ -181,7 +193,7 @@ def play(
     Raises:
         InvalidInputError: after the last line, when episodes have failed.
     """
-    played = played_of(folder)
+    played = played_of(folder, configs)
     missing = [config for config in configs if (config.sampler, config.seed) not in played]
     with progress(len(configs), "episode", len(configs) - len(missing)) as bar:
         for result in run_episodes(missing, executor, stop, partial(check_inputs, folder.inputs, folder.path)):
@@ -191,7 +203,7 @@ def play(
 
 def report(configs: Sequence[EpisodeConfig], folder: RunFolder) -> int:
     """Write and print the table of what has been played; returns how many episodes that are."""
-    played = played_of(folder)
+    played = played_of(folder, configs)
     lines = [played[key] for config in configs if (key := (config.sampler, config.seed)) in played]
     if lines:
         table = make_sampler_table(lines)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from ssdkd_agents.vec_env import DistillationVecEnv, is_resting
 from ssdkd_env.errors import InvalidInputError
 
 #: Settings of `VecNormalize` that change what a policy sees.
@@ -33,6 +37,39 @@ def normalization_options(hyperparameters: dict[str, Any]) -> dict[str, Any] | N
     if given is False:
         return None
     return {"gamma": float(hyperparameters.get("gamma", 0.99))} | (given if isinstance(given, dict) else {})
+
+
+class MovedNormalize(VecNormalize):
+    """`VecNormalize` of a `DistillationVecEnv` without environments that rest, which show the same again and again."""
+
+    def reset(self) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
+        """Reset the environments, and normalise what they show, after the statistics have taken note of it."""
+        observations = self.venv.reset()
+        assert isinstance(observations, np.ndarray)
+        made = self.unwrapped
+        assert isinstance(made, DistillationVecEnv)
+        self.old_obs, self.returns = observations, np.zeros(self.num_envs)
+        if self.training and self.norm_obs:
+            assert isinstance(self.obs_rms, RunningMeanStd)
+            self.obs_rms.update(observations[~made.resting])
+        return self.normalize_obs(observations)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Normalise a step, after the statistics have taken note of it."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        assert isinstance(observations, np.ndarray)
+        moved = [not is_resting(info) for info in infos]
+        self.old_obs, self.old_reward = observations, rewards
+        if self.training and self.norm_obs:
+            assert isinstance(self.obs_rms, RunningMeanStd)
+            self.obs_rms.update(observations[moved])
+        if self.training:
+            self._update_reward(rewards)
+        for info, done in zip(infos, dones, strict=True):
+            if done and "terminal_observation" in info:
+                info["terminal_observation"] = self.normalize_obs(info["terminal_observation"])
+        self.returns[dones] = 0
+        return self.normalize_obs(observations), self.normalize_reward(rewards), dones, infos
 
 
 def normalization_state(environment: VecNormalize) -> dict[str, Any]:

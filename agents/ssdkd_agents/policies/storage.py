@@ -302,6 +302,11 @@ def load_constant(path: Path, env: SSDKDEnv) -> Sampler:
         )
     if plan["family"] not in BLIND and plan.get("observation_names") != list(env.observation_names):
         raise InvalidInputError(f"{path} was found with another observation than this environment's; give that one")
+    if plan["family"] == PER_INSTANCE and (known := plan["env_kwargs"].get("instances")) != env.instances.name:
+        raise InvalidInputError(
+            f"{path} has a plan for each instance of {known!r}, and this environment's are of {env.instances.name!r}; "
+            "give --env.instances, or another sampler"
+        )
     sampler = member_of(plan["family"], plan["action"], env)
     if sampler is None:
         raise InvalidInputError(

@@ -251,6 +251,10 @@ class _Search:
         """Tell the searcher what has been played; it then asks for what has not."""
         path = self._folder.path / EPISODES_FILE
         lines = read_lines(path, SearchLine) if path.is_file() else []
+        if len(self._env.instances) > 1 and any("instance" not in line for line in lines):
+            raise InvalidInputError(
+                f"{path} is of an earlier version, which drew instances; start anew in another folder"
+            )
         for line in lines:
             trials = self._searcher.ask(1)
             wanted = [(plain(trial.action), trial.seed, trial.instance) for trial in trials]

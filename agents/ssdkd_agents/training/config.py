@@ -17,7 +17,7 @@ from ssdkd_agents.policies.starting import begin_at
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import config_of
 from ssdkd_agents.seeds import HELD_OUT_SEED, VALIDATION_SEED
-from ssdkd_agents.training.extent import check_learns
+from ssdkd_agents.training.extent import UNLIMITED, check_learns
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import check_backend
 from ssdkd_env.envs.work_actions import WORK_RANGES
@@ -127,8 +127,8 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
     with warnings.catch_warnings():  # the training itself builds its model again, and says them then
         warnings.simplefilter("ignore", UserWarning)
         model = build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
-    if not config.episodes:  # of which nobody knows how many steps they have
-        check_learns(model, config.timesteps or hyperparameters["n_timesteps"])
+    # Nobody knows how many steps episodes have.
+    check_learns(model, UNLIMITED if config.episodes else config.timesteps or hyperparameters["n_timesteps"])
     if config.start is not None:
         begin_at(model, config.start)
     return hyperparameters

@@ -125,12 +125,12 @@ class TrainingLoop:
             or _crossed(self._config.checkpoint_every_steps, self._saved, self._model.num_timesteps)
         ):
             self.save()
+        if 0 < self._config.episodes <= self._log.episodes:
+            raise TrainingStopped("finished")
         if self._stop():
             raise TrainingStopped("interrupted")
         if tired:
             raise TrainingStopped("stopped early")
-        if 0 < self._config.episodes <= self._log.episodes:
-            raise TrainingStopped("finished")
 
     def finish(self) -> bool:
         """Validate the last agent, so that what is kept can be the best, and save.

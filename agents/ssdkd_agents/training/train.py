@@ -8,13 +8,13 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, unwrap_vec_wrapper
 
 from ssdkd_agents.environments import env_arguments, make_vec_env, use_one_thread
 from ssdkd_agents.machine import machine
 from ssdkd_agents.manifests import forget_old
 from ssdkd_agents.policies.algorithms import build_model
-from ssdkd_agents.policies.normalization import normalization_options
+from ssdkd_agents.policies.normalization import MovedNormalize, normalization_options
 from ssdkd_agents.policies.starting import begin_at
 from ssdkd_agents.policies.storage import restore_model
 from ssdkd_agents.progress import progress as show_progress
@@ -83,12 +83,18 @@ def train(
     if resume and checkpoint is None:
         print(f"{folder.path} has no checkpoint yet: it begins anew")
         begin_anew(folder)
+    if checkpoint:  # an earlier version may have begun it with another
+        hyperparameters["gamma"] = checkpoint.sampler["config"]["hyperparameters"].get(
+            "gamma", hyperparameters["gamma"]
+        )
     progress = _progress(folder.path, checkpoint) if checkpoint else Progress()
     steps = checkpoint.steps if checkpoint else 0
     done = progress.episodes if config.episodes else steps
     lengthens = resume and config.timesteps != folder.config.get("timesteps", config.timesteps)
     if checkpoint and done >= total and (lengthens or is_validated(config, progress, steps)):
-        if lengthens or (folder.path / OUTCOME_FILE).exists():
+        if config.episodes and _has_ended(folder.path):
+            raise InvalidInputError(f"episodes={total}: the run in {folder.path} has already done {done}")
+        if not config.episodes and (lengthens or (folder.path / OUTCOME_FILE).exists()):
             raise InvalidInputError(
                 f"timesteps={total}: the run in {folder.path} has already done {done}; ask for more to continue it"
             )
@@ -139,6 +145,8 @@ def train(
             outcome = _learn(model, max(left, 0), CallbackList([callbacks, shows_done]), checkpoint is not None)
             if outcome == "finished" and not loop.finish():
                 outcome = "interrupted"
+        if outcome == "finished" and model._n_updates == 0:
+            print("nothing was learnt: the training ended before the first update; give more episodes")
         _write_outcome(folder.path, outcome, model.num_timesteps, progress)
         return outcome
     finally:
@@ -149,6 +157,11 @@ def train(
 def _write_outcome(run: Path, outcome: str, steps: int, progress: Progress) -> None:
     best = {"best_return": progress.best_return, "best_timesteps": progress.best_timesteps}
     write_json(run / OUTCOME_FILE, {"outcome": outcome, "timesteps": steps} | best)
+
+
+def _has_ended(run: Path) -> bool:
+    """Whether a run has said how it ended, and it was no interruption."""
+    return (run / OUTCOME_FILE).is_file() and read_json(run / OUTCOME_FILE)["outcome"] != "interrupted"
 
 
 def _go_on(model: BaseAlgorithm, checkpoint: Checkpoint, progress: Progress, run: Path) -> None:
@@ -213,7 +226,7 @@ def make_training_env(
     print(f"environments: {count}, {made.choice}")
     venv: VecEnv = StepRecorder(VecMonitor(made))
     options = normalization_options(hyperparameters)
-    return venv if options is None else VecNormalize(venv, **options)
+    return venv if options is None else MovedNormalize(venv, **options)
 
 
 def _recorded_choice(run: Path) -> tuple[str, int] | None:

@@ -6,10 +6,21 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from gymnasium import spaces
 from numpy.typing import NDArray
-from ssdkd_agents.policies.normalization import frozen_normalization, load_normalization, normalization_state
+from ssdkd_agents.policies.normalization import (
+    MovedNormalize,
+    frozen_normalization,
+    load_normalization,
+    normalization_state,
+)
+from ssdkd_agents.seeds import Beginning
+from ssdkd_agents.vec_env import DistillationVecEnv
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from tests.envs.episodes import BUDGET, SMALL_PROBE
 
 
 class Counting(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -57,3 +68,31 @@ def test_statistics_that_are_put_back_go_on_learning() -> None:
     assert numbers(resumed) == before
     assert numbers(stepped(resumed)) != before
     assert numbers(trained) == before, "not shared"
+
+
+def statistics(venv: VecNormalize) -> RunningMeanStd:
+    assert isinstance(venv.obs_rms, RunningMeanStd)
+    return venv.obs_rms
+
+
+def test_environments_that_rest_leave_no_trace_in_the_statistics() -> None:
+    """And where none rests, everything is as with `VecNormalize`."""
+    venv = DistillationVecEnv(2, {"budget": BUDGET, "probe": SMALL_PROBE}, "loop")
+    own, plain = MovedNormalize(venv, gamma=0.9), VecNormalize(venv, gamma=0.9)
+    actions = np.zeros((2, 5), np.float32)
+    try:
+        steps = []
+        for environment in (own, plain):
+            venv.play_once([Beginning(3, 0), Beginning(4, 0)])
+            environment.reset()
+            steps.append([environment.step(actions) for _ in range(3)])
+        for mine, theirs in zip(*steps, strict=True):
+            for part in range(3):
+                assert np.array_equal(np.asarray(mine[part]), np.asarray(theirs[part]))
+        before = statistics(own).count
+        venv.play_once([Beginning(3, 0)])
+        own.reset()
+        own.step(actions)
+        assert statistics(own).count == pytest.approx(before + 1 + 1)  # the reset of one, and its step
+    finally:
+        venv.close()

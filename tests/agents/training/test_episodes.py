@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from ssdkd_agents.lines import read_lines
+from ssdkd_agents.policies.storage import read_sampler
+from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings
 from ssdkd_agents.training.train import train
 from ssdkd_agents.tuning.spaces import SPACES
@@ -15,7 +17,7 @@ from ssdkd_agents.tuning.study import StudyConfig, _space
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from ssdkd_env.errors import InvalidInputError
-from tests.agents.trainings import PPO, go_on, run
+from tests.agents.trainings import PPO, SAC, go_on, interrupt_after, run
 from tests.envs.episodes import ROUNDS
 
 SIX = replace(PPO, timesteps=0, episodes=6, checkpoint_every_steps=1)
@@ -43,6 +45,29 @@ def test_interrupted_one_goes_on_to_as_many(tmp_path: Path) -> None:
     assert [line["return"] for line in episodes_of(part.path)] == [line["return"] for line in episodes_of(whole.path)]
     with pytest.raises(InvalidInputError, match="has already done 6"):
         train(SIX, part, resume=True, progress_bar=False)
+
+
+def test_ctrl_c_in_the_last_rollout_is_no_interruption(tmp_path: Path) -> None:
+    with interrupt_after(SIX.episodes * ROUNDS - 1):
+        folder, outcome = run(tmp_path / "run", SIX)
+    assert outcome == "finished" and len(episodes_of(folder.path)) == 6
+
+
+def test_run_keeps_the_discount_that_it_began_with(tmp_path: Path) -> None:
+    """Whatever a later version would choose."""
+    folder, _ = run(tmp_path / "run", replace(SIX, episodes=2, hyperparameters=SIX.hyperparameters | {"gamma": 0.7}))
+    RunFolder.resume(folder.path).change(hyperparameters=SIX.hyperparameters)
+    assert go_on(folder.path, replace(SIX, episodes=4)) == "finished"
+    (last,) = (path for path in (folder.path / "checkpoints").glob("12.safetensors"))
+    assert read_sampler(last)["config"]["hyperparameters"]["gamma"] == 0.7
+
+
+def test_ending_before_the_first_update_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    late = replace(SAC, timesteps=0, episodes=1, hyperparameters=SAC.hyperparameters | {"learning_starts": 50})
+    run(tmp_path / "run", late)
+    assert "nothing was learnt: the training ended before the first update" in capsys.readouterr().out
+    with pytest.raises(InvalidInputError, match="batch_size"):
+        check_settings(replace(late, hyperparameters=late.hyperparameters | {"buffer_size": 2}))
 
 
 def test_learning_rates_fall_with_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
