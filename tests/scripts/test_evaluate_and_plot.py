@@ -371,7 +371,8 @@ def test_lines_of_another_instance_are_not_taken_for_what_is_wanted(tmp_path: Pa
     ]
     probe = [word for name in ("generators", "batches", "kept", "steps") for word in (f"--env.probe.{name}", 1)]
     out = tmp_path / "out"
-    result = evaluate(out, "--samplers", "paper", "--episodes", 2, "--processes", 1, *kwargs, *small, *probe)
+    options = ("--samplers", "paper", "--episodes", 2, "--processes", 1, *kwargs, *small, *probe)
+    result = in_this_process("evaluate_sampler", "--out", out, *options)
     assert result.code == 0, result.stderr[-2000:]
     assert "2 episodes on 8 instances: some are played once more" in result.stdout
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
