@@ -18,6 +18,7 @@ from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.commands.evaluate import Evaluation
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.plotting import plots
+from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.samplers import RandomSampler, Sampler, make_sampler
 from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out, unequally_shared
 
@@ -380,3 +381,24 @@ def test_lines_of_another_instance_are_not_taken_for_what_is_wanted(tmp_path: Pa
     lines[0].pop("crc32")
     (out / "results.jsonl").write_text(json.dumps(lines[0]) + "\n")
     assert_refused(in_this_process("evaluate_sampler", "--out", out, "--resume"), "was played on another instance")
+
+
+def test_training_that_goes_on_meanwhile_is_seen(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder stands for the last checkpoint, which must not be another one from episode to episode."""
+    going, hidden = tmp_path / "ppo", tmp_path / "hidden"
+    shutil.copytree(run, going)
+    later = going / "checkpoints" / "12.safetensors"
+    later.rename(hidden)
+    original = RunFolder.append
+
+    def append(self: RunFolder, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        if hidden.exists():
+            hidden.rename(later)
+
+    monkeypatch.setattr(RunFolder, "append", append)
+    out = tmp_path / "out"
+    options = ("--samplers", going, "--episodes", 2, "--processes", 1, *ENV_BUDGET)
+    result = in_this_process("evaluate_sampler", "--out", out, *options)
+    assert_refused(result, "is another one than in the episodes before: its training goes on")
+    assert len(read_lines(out / "results.jsonl")) == 1

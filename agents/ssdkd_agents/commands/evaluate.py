@@ -191,12 +191,18 @@ def play(
     """Play the episodes that are missing; every line is on disk before the next episode is waited for.
 
     Raises:
-        InvalidInputError: after the last line, when episodes have failed.
+        InvalidInputError: after the last line, when episodes have failed; at once, when a training went on meanwhile.
     """
     played = played_of(folder, configs)
     missing = [config for config in configs if (config.sampler, config.seed) not in played]
+    digests = {line["sampler"]: line["sampler_digest"] for line in played.values() if line.get("sampler_digest")}
     with progress(len(configs), "episode", len(configs) - len(missing)) as bar:
         for result in run_episodes(missing, executor, stop, partial(check_inputs, folder.inputs, folder.path)):
+            if digests.setdefault(sampler := result["sampler"], digest := result["sampler_digest"]) != digest:
+                raise InvalidInputError(
+                    f"{sampler} is another one than in the episodes before: its training goes on; evaluate one of its "
+                    "checkpoints by its file, or wait for the end, and start anew in another folder"
+                )
             folder.append({"group": rows[result["sampler"]]} | result)
             bar.update(1)
 
