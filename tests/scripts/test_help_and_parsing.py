@@ -65,6 +65,7 @@ SUBCOMMANDS = {
 }
 #: The option that must be given, where it is not --out.
 REQUIRED = {
+    "measure_transfer": "--here",
     "compare_samplers": "--results",
     "export_results": "--store",
     "import_results": "--results",
