@@ -33,9 +33,9 @@ FILES = (
 )
 #: What the source distribution's own tests are tried with; they take seconds and touch code, data and documents.
 SOME_TESTS = ("tests/test_documents.py", "tests/distillation/test_priority.py", "tests/agents/test_runs.py")
-#: Bounds of the light core; 1,668 kB, 20,449 lines and 0.2 s measured. Most of the bytes are nine digits teachers and
+#: Bounds of the light core; 1,996 kB, 27,166 lines and 0.2 s measured. Most of the bytes are eleven digits teachers and
 #: their probe sets, without which no episode of an instance set could begin at once on a new machine.
-MOST_KILOBYTES, MOST_LINES, MOST_DEPENDENCIES, MOST_SECONDS = 1800, 30_000, 13, 0.3
+MOST_KILOBYTES, MOST_LINES, MOST_DEPENDENCIES, MOST_SECONDS = 2050, 30_000, 13, 0.3
 
 
 @pytest.fixture(scope="module")

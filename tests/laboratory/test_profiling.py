@@ -91,7 +91,7 @@ def test_equal_work_of_several_environments_is_one_range() -> None:
     assert calls["synthesis: backward"] == calls["synthesis: student"] == STEPS
     assert calls["synthesis: generator"] == STEPS + 1
     assert calls["training: backward"] == calls["training: student"] == MINIBATCHES
-    assert calls["training: teacher"] == 1  # three answers, each to another run's images
+    assert calls["training: teacher"] == 3  # each run's images are another's
     assert calls["buffer"] == 3 and calls["synthesis"] == calls["training"] == 1
     assert {"synthesis: grouping", "training: grouping", "logits: grouping"} <= set(calls)
 
