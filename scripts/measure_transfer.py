@@ -43,6 +43,8 @@ def main(args: Arguments) -> None:
     here, there = (_scores(path, args) for path in (args.here, args.there))
     table = []
     for row in (row for row in here if row != args.against and row in there):
+        if len(here[row]) == len(there[row]) == 1:  # such as plans, which each set has in a file of its own
+            here[row], there[row] = ({row: next(iter(each[row].values()))} for each in (here, there))
         if set(here[row]) != set(there[row]):
             raise InvalidInputError(
                 f"--there {args.there}: row {row!r} has other training runs than --here; give these"

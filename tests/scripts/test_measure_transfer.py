@@ -77,6 +77,13 @@ def test_table_of_two_evaluations(tmp_path: Path) -> None:
     result = in_this_process("measure_transfer", "--here", here, "--there", there, "--against", "constant")
     assert result.code == 0, result.stderr
     assert "| ppo | 1 | 0.0400 [0.0400, 0.0400] | 0.0300 [0.0300, 0.0300] | 0.0100 [0.0100, 0.0100] |" in result.stdout
+    renamed = lines_of(
+        tmp_path / "renamed.jsonl", {"constant": constant, "ppo-far": [value + 0.03 for value in constant]}
+    )
+    assert in_this_process("measure_transfer", "--here", here, "--there", renamed, "--against", "constant").code == 0
+    several = lines_of(tmp_path / "several.jsonl", {"constant": constant, "ppo-1": constant, "ppo-2": constant})
+    other = in_this_process("measure_transfer", "--here", here, "--there", several, "--against", "constant")
+    assert_refused(other, "row 'ppo' has other training runs than --here")
     wrong = in_this_process("measure_transfer", "--here", here, "--there", there, "--against", "nobody")
     assert_refused(wrong, "against='nobody' is unknown")
     short = lines_of(tmp_path / "short.jsonl", {"constant": constant, "ppo-0": constant[:3]})
