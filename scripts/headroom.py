@@ -24,27 +24,27 @@ Give the same command again to go on: searches and episodes that are there stay 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from laboratory.common import check_least
 from laboratory.decisions import verdict as headroom
+from laboratory.folders import run_folder
 from ssdkd_agents.analysis.statistics import FEWEST, bootstrap_mean, paired_differences
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, instances_of, run_episodes
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.executing import SideBySide, executor_of
 from ssdkd_agents.environments import make_env
 from ssdkd_agents.families import FAMILIES
-from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.progress import progress
-from ssdkd_agents.runs import CONSTANT_FILE, RunFolder
+from ssdkd_agents.runs import CONSTANT_FILE
 from ssdkd_agents.schemas import ResultLine
 from ssdkd_agents.searching.search import SearchConfig, config_of_search, search, searcher_of
-from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out
+from ssdkd_agents.seeds import HELD_OUT_SEED
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import Executor
@@ -136,11 +136,7 @@ def _search(config: SearchConfig, path: Path) -> list[float]:
     Raises:
         InvalidInputError: when the folder is of another one.
     """
-    begun = (path / "config.json").is_file()
-    env = make_env(config.env_id, config.env_kwargs)
-    folder = RunFolder.resume(path) if begun else RunFolder(path, asdict(config), inputs_of(env))
-    if begun and config_of_search(folder) != config:
-        raise InvalidInputError(f"{path} is of another search; give the settings that it began with, or another --out")
+    folder, _ = run_folder(path, config, config_of_search, "search")
     print(f"{path.name}:", flush=True)
     if search(config, folder) == "interrupted":
         raise KeyboardInterrupt
@@ -172,11 +168,10 @@ def _episodes(args: Arguments, kwargs: dict[str, Any]) -> Iterator[tuple[str, Ep
     middle = [0.0] * len(env.action_names)
     samplers = {family: str(args.out / family) for family in args.families}
     samplers |= {name: name for name in CONTROLS} | {"middle of the box": f"constant:{middle}"}
-    for index, instance in enumerate(shared_out(args.seeds, len(env.instances))):
-        seed = HELD_OUT_SEED + index
+    for seed, instance in enumerate(instances_of(env, args.seeds), HELD_OUT_SEED):
         own = {ORACLE: str(args.out / f"{ORACLE}-{instance}")} if args.oracle else {}
         for row, sampler in (samplers | own).items():
-            yield row, EpisodeConfig(args.env_id, sampler, seed, kwargs, instance if "instances" in kwargs else None)
+            yield row, EpisodeConfig(args.env_id, sampler, seed, kwargs, instance)
 
 
 def verdict(lines: Sequence[Mapping[str, Any]]) -> str:

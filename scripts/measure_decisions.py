@@ -113,12 +113,12 @@ def main(args: Arguments) -> None:
         rows = _rows(surface.constant(), policy, instances)
         if instances is own:
             rows[ORACLE] = surface.oracle()
-        for row, found in rows.items():
-            _write(args, kwargs | {"instances": name}, found, args.out / "plans" / name.replace(":", "-") / row)
+        _write(args, kwargs | {"instances": name}, rows, args.out / "plans" / name.replace(":", "-"))
         if args.seeds:
             tables.append(f"`{name}`\n\n{_compare(args, kwargs | {'instances': name}, rows)}")
     text = "\n\n".join([*tables, _plans_table(own, surface, policy)])
-    write_atomically(args.out / "table.md", lambda temporary: temporary.write_text(text + "\n"))
+    if tables:  # of a design alone there is none, and that of an earlier call stays
+        write_atomically(args.out / "table.md", lambda temporary: temporary.write_text(text + "\n"))
     if surface.plans.shape[1] == 2:
         told = [plan_of(policy, facts_of(each)) for each in own]
         plot_surfaces(args.out / "plans.png", surface, [_named(each) for each in own], told)
@@ -159,18 +159,13 @@ def _rows(constant: Plan, policy: Any, instances: Sequence[Instance]) -> dict[st
     return rows | {FACTS: [plan_of(policy, facts_of(each)) for each in instances]}
 
 
-def _write(args: Arguments, kwargs: dict[str, Any], plans: Sequence[Plan], folder: Path) -> None:
-    """Leave what each instance gets as a sampler, in the manner of a search."""
-    env = make_env(args.env_id, kwargs)
-    found = {
-        "family": PER_INSTANCE,
-        "action": [number for plan in plans for number in plan],
-        "action_names": list(env.action_names),
-        "env_id": args.env_id,
-        "env_kwargs": kwargs,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONSTANT_FILE, found)
+def _write(args: Arguments, kwargs: dict[str, Any], rows: Mapping[str, Sequence[Plan]], folder: Path) -> None:
+    """Leave what each instance gets as samplers, a row a folder, in the manner of searches."""
+    names = list(make_env(args.env_id, kwargs).action_names)
+    shared = {"family": PER_INSTANCE, "action_names": names, "env_id": args.env_id, "env_kwargs": kwargs}
+    for row, plans in rows.items():
+        (folder / row).mkdir(parents=True, exist_ok=True)
+        write_json(folder / row / CONSTANT_FILE, shared | {"action": [number for plan in plans for number in plan]})
 
 
 def _compare(args: Arguments, kwargs: dict[str, Any], rows: Mapping[str, list[Plan]]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from laboratory.transfer import Scores, gains, kept
 from ssdkd_agents.analysis.comparison import mean_score
 from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.analysis.results import common_score, read_results, rows_of, score_of, trainings_of
+from ssdkd_agents.analysis.results import common_score, read_results, rows_of, runs_of, trainings_of
 from ssdkd_agents.commands.command_line import Plugins, launch
 
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -71,12 +71,10 @@ def _scores(path: Path, args: Arguments) -> dict[str, Scores]:
     lines = read_results(path)
     if common_score(lines, [args.score]) is None:
         raise InvalidInputError(f"--score {args.score}: not every episode of {path} has it")
-    rows: dict[str, Scores] = {}
-    for row, own in rows_of(lines).items():
-        runs: dict[str, dict[int, float]] = {}
-        for run, line in zip(trainings_of(own), own, strict=True):
-            runs.setdefault(run, {})[line["seed"]] = score_of(line, args.score)
-        rows[row] = runs
+    rows: dict[str, Scores] = {
+        row: dict(zip(dict.fromkeys(trainings_of(own)), runs_of(own, args.score), strict=True))
+        for row, own in rows_of(lines).items()
+    }
     check_choice("against", args.against, rows)
     if len(rows[args.against]) > 1:
         raise InvalidInputError(f"--against {args.against!r} is several training runs; give a row of one sampler")

@@ -11,20 +11,18 @@ Then compare them by ssdkd evaluate on instances that none has seen.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from laboratory.common import check_least
+from laboratory.folders import run_folder
 from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
-from ssdkd_agents.environments import make_env
-from ssdkd_agents.inputs import inputs_of
 from ssdkd_agents.policies.algorithms import ALGORITHMS
-from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.training.config import TrainingConfig, check_settings, config_of_run
-from ssdkd_agents.training.train import OUTCOME_FILE, train
+from ssdkd_agents.training.train import OUTCOME_FILE, has_ended, train
 
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.reading import read_json
@@ -75,7 +73,7 @@ def main(args: Arguments) -> None:
         for seed in args.seeds
         for algo in args.algos
     }
-    for config in configs.values():
+    for config in {config.algorithm: config for config in configs.values()}.values():  # whatever the seed
         check_settings(config)
     for path, config in configs.items():
         _train(path, config)
@@ -104,15 +102,9 @@ def _train(path: Path, config: TrainingConfig) -> None:
     Raises:
         InvalidInputError: when the folder is of another one.
     """
-    begun = (path / "config.json").is_file()
-    inputs = inputs_of(make_env(config.env_id, config.env_kwargs))
-    folder = RunFolder.resume(path) if begun else RunFolder(path, asdict(config), inputs)
-    if begun and config_of_run(folder) != config:
-        raise InvalidInputError(
-            f"{path} is of another training; give the settings that it began with, or another --out"
-        )
-    if (path / OUTCOME_FILE).is_file() and (ended := read_json(path / OUTCOME_FILE)["outcome"]) != "interrupted":
-        print(f"{path}: {ended}")
+    folder, begun = run_folder(path, config, config_of_run, "training")
+    if has_ended(path):
+        print(f"{path}: {read_json(path / OUTCOME_FILE)['outcome']}")
         return
     print(f"{path}:", flush=True)
     if train(config, folder, resume=begun) == "interrupted":

@@ -100,16 +100,9 @@ class InstanceSampler:
     def __init__(self, actions: FloatArray, env: SSDKDEnv) -> None:
         self.actions, self._env = actions, env
 
-    def predict(
-        self,
-        observation: FloatArray,
-        state: State = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[FloatArray, State]:
-        """The instance's action, once for each observation."""
-        action = self.actions[self._env.instances.index]
-        return np.broadcast_to(action, (*observation.shape[:-1], *action.shape)).copy(), state
+    def predict(self, *args: Any, **kwargs: Any) -> tuple[NDArray[Any], State]:
+        """The instance's action, as `ConstantSampler` gives it."""
+        return ConstantSampler(self.actions[self._env.instances.index]).predict(*args, **kwargs)
 
 
 class RandomReplacement:

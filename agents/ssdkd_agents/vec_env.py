@@ -47,6 +47,7 @@ class DistillationVecEnv(VecEnv):
         choice: backend and processes, and why.
         device: of the environments' networks.
         instances: how many of them a reset chooses from.
+        resting: (num_envs,) which environments rest; see `play_once`.
 
     Raises:
         InvalidInputError: when an argument does not fit.
@@ -71,27 +72,22 @@ class DistillationVecEnv(VecEnv):
         super().__init__(num_envs, first.observation_space, first.action_space)
         self.metadata = SSDKDEnv.metadata  # with the frames per second of a video
         self._once: list[Beginning] | None = None
-        self._resting: set[int] = set()
+        self.resting: NDArray[np.bool_] = np.zeros(num_envs, dtype=bool)
         self._seen: list[NDArray[np.float32]] = [np.zeros(first.observation_space.shape or (), np.float32)] * num_envs
         self.reset_infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
 
     def reset(self) -> NDArray[np.float32]:
         """Reset all environments with the seeds and options that `seed` and `set_options` gave, if they did."""
         seeds, options = dict(enumerate(self._seeds)), dict(enumerate(self._options))
-        self._resting = set()
+        self.resting[:] = False
         if self._once is not None:
             seeds = {index: each.seed for index, each in enumerate(self._once)}
             options = {index: {"instance": each.instance} for index, each in enumerate(self._once)}
-            self._resting = set(range(len(self._once), self.num_envs))
+            self.resting[len(self._once) :] = True
         results = self._environments.reset(seeds, options)
         self._reset_seeds()
         self._reset_options()
         return self._take(results)
-
-    @property
-    def resting(self) -> NDArray[np.bool_]:
-        """(num_envs,) which environments rest; see `play_once`."""
-        return np.isin(np.arange(self.num_envs), list(self._resting))
 
     def play_once(self, beginnings: Sequence[Beginning] | None) -> None:
         """Let each reset from now on begin one episode in each of the first environments, and none after it.
@@ -132,7 +128,7 @@ class DistillationVecEnv(VecEnv):
             WorkerDied: when a process of the environments has died; all that is left is to `close` them.
         """
         actions = one_each("actions", self._actions, self.num_envs)
-        stepped = {index: action for index, action in enumerate(actions) if index not in self._resting}
+        stepped = {index: action for index, action in enumerate(actions) if not self.resting[index]}
         rewards, dones = np.zeros(self.num_envs, dtype=np.float32), np.zeros(self.num_envs, dtype=bool)
         infos: list[dict[str, Any]] = [dict(RESTING) for _ in actions]
         for index, (observation, reward, terminated, _, info) in self._environments.step(stepped).items():
@@ -142,7 +138,7 @@ class DistillationVecEnv(VecEnv):
         for index in ended:
             infos[index]["terminal_observation"] = self._seen[index]
         if self._once is not None:
-            self._resting.update(ended)
+            self.resting |= dones
         elif ended:
             self._take(self._environments.reset(dict.fromkeys(ended)))
         return np.stack(self._seen), rewards, dones, infos

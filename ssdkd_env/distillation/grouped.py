@@ -103,13 +103,20 @@ class GroupedRuns:
     def _group(self, networks: Sequence[nn.Module]) -> NetworkGroup:
         """Networks of a kind that has a grouped form as one, with their weights."""
         key = _kind(networks[0]), len(networks)
-        group = self._groups.pop(key, None) or NetworkGroup(networks[0], len(networks))
+        group = self._groups.pop(key, None)
+        if group is None:
+            group = NetworkGroup(networks[0], len(networks))
+            self._make_room(group)
         self._groups[key] = group  # as the last one
-        # Groups of runs with unlike amounts shrink step by step, and large networks of every size would fill memory.
-        while sum(map(_parameters, self._groups.values())) > MOST_PARAMETERS and len(self._groups) > FEWEST_GROUPS:
-            del self._groups[next(iter(self._groups))]
         group.gather(networks)
         return group
+
+    def _make_room(self, group: NetworkGroup) -> None:
+        """Forget what was used longest ago: groups shrink step by step, and all sizes of a large network are much."""
+        while len(self._groups) >= FEWEST_GROUPS:
+            if sum(map(_parameters, (*self._groups.values(), group))) <= MOST_PARAMETERS:
+                return
+            del self._groups[next(iter(self._groups))]
 
     def _answer(self, works: list[LogitsWork]) -> list[Tensor] | None:
         networks, images = [work.network for work in works], [work.images for work in works]

@@ -133,6 +133,9 @@ def test_design_and_comparison_go_on_where_they_stopped(tmp_path: Path) -> None:
     again = in_this_process("measure_decisions", "--out", out, *SMALL)
     assert again.code == 0, again.stderr[-3000:]
     assert sorted(map(str, read_lines(out / "results.jsonl"))) == sorted(map(str, results))
+    table = (out / "table.md").read_text()
+    assert in_this_process("measure_decisions", "--out", out, *SMALL, "--seeds", 0).code == 0
+    assert (out / "table.md").read_text() == table
     other = in_this_process("measure_decisions", "--out", out, *SMALL, "--levels", 3)
     assert_refused(other, "was begun with other settings")
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.analysis.results import Result
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, instances_of, run_episodes, validate
 from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table, note
 from ssdkd_agents.benchmarking.suites import sampler_runs
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_beside_resume, resuming
@@ -32,8 +32,9 @@ from ssdkd_agents.policies.storage import face_of, taken_of
 from ssdkd_agents.progress import progress
 from ssdkd_agents.runs import RunFolder
 from ssdkd_agents.schemas import ResultLine, config_of
-from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out, unequally_shared
+from ssdkd_agents.seeds import HELD_OUT_SEED, unequally_shared
 from ssdkd_agents.stopping import Stopper
+from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.executors import Executor
 from ssdkd_env.files import write_atomically
@@ -84,12 +85,15 @@ class Evaluation:
     first_seed: int
     env_kwargs: dict[str, Any]
 
+    @cached_property
+    def env(self) -> SSDKDEnv:
+        """One of the kind that is played."""
+        return make_env(self.env_id, self.env_kwargs)
+
     def configs(self) -> list[EpisodeConfig]:
         """Every episode, seeds outermost; the instances of a set take turns."""
         kwargs = {run: {**face_of(run), **self.env_kwargs} for run in self.rows}
-        count = len(make_env(self.env_id, self.env_kwargs).instances)
-        instances = shared_out(self.episodes, count) if count > 1 else [None] * self.episodes
-        seeds = enumerate(instances, self.first_seed)
+        seeds = enumerate(instances_of(self.env, self.episodes), self.first_seed)
         return [
             EpisodeConfig(self.env_id, run, seed, of, instance)
             for seed, instance in seeds
@@ -118,7 +122,7 @@ def evaluate(args: Arguments, executor: Executor) -> None:
         evaluation = Evaluation(rows, args.env_id, args.episodes, args.first_seed, args.env.settings())
         configs = evaluation.configs()
         inputs = validate(configs)
-        if said := unequally_shared(args.episodes, len(make_env(args.env_id, evaluation.env_kwargs).instances)):
+        if said := unequally_shared(args.episodes, len(evaluation.env.instances)):
             print(said)
         settings = {name: value for name, value in as_settings(args).items() if name != "resume"}
         folder = RunFolder(args.out, settings | {"rows": rows}, inputs)

@@ -132,9 +132,8 @@ def searcher_of(config: SearchConfig, env: SSDKDEnv) -> Searcher:
     budget = config.episodes, config.seed, config.final_share, config.population, config.plays
     more: dict[str, Any] = {"sigma": config.sigma, "instances": len(env.instances)}
     if config.family == Constants.name and config.start is None:
-        return make_searcher(
-            config.searcher, env.action_space, *budget, **more
-        )  # of which a bandit has numbers of choices
+        # Of these actions a bandit has numbers of choices.
+        return make_searcher(config.searcher, env.action_space, *budget, **more)
     if config.start is not None and not isinstance(env.action_space, gym.spaces.Box):
         raise InvalidInputError(f"start={config.start}: the actions are {env.action_space}; leave it out")
     family = make_family(config.family, env)

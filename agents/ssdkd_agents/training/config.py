@@ -115,10 +115,7 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
         raise InvalidInputError(
             f"hyperparameters['n_envs']: at most {MOST_ENVIRONMENTS}, so that evaluation is held out"
         )
-    env = make_env(config.env_id, config.env_kwargs)
     gamma = hyperparameters.setdefault("gamma", 0.99)
-    if "gamma" not in config.hyperparameters and decides_length(env):
-        gamma = hyperparameters["gamma"] = 1.0
     if not isinstance(gamma, int | float) or not 0 <= gamma <= 1:
         raise InvalidInputError(f"hyperparameters['gamma']={gamma!r}: expected a number from 0 to 1")
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
@@ -126,7 +123,11 @@ def check_settings(config: TrainingConfig) -> dict[str, Any]:
     ]
     with warnings.catch_warnings():  # the training itself builds its model again, and says them then
         warnings.simplefilter("ignore", UserWarning)
-        model = build_model(config.algorithm, DummyVecEnv(makers), hyperparameters, seed=0)
+        venv = DummyVecEnv(makers)
+        env = venv.envs[0].unwrapped
+        if "gamma" not in config.hyperparameters and isinstance(env, SSDKDEnv) and decides_length(env):
+            hyperparameters["gamma"] = 1.0
+        model = build_model(config.algorithm, venv, hyperparameters, seed=0)
     # Nobody knows how many steps episodes have.
     check_learns(model, UNLIMITED if config.episodes else config.timesteps or hyperparameters["n_timesteps"])
     if config.start is not None:

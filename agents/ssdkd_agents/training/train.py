@@ -92,7 +92,7 @@ def train(
     done = progress.episodes if config.episodes else steps
     lengthens = resume and config.timesteps != folder.config.get("timesteps", config.timesteps)
     if checkpoint and done >= total and (lengthens or is_validated(config, progress, steps)):
-        if config.episodes and _has_ended(folder.path):
+        if config.episodes and has_ended(folder.path):
             raise InvalidInputError(f"episodes={total}: the run in {folder.path} has already done {done}")
         if not config.episodes and (lengthens or (folder.path / OUTCOME_FILE).exists()):
             raise InvalidInputError(
@@ -141,8 +141,13 @@ def train(
         end, unit = (total, "episode") if config.episodes else (last_step(model, total, done) or total, "step")
         with stop, show_progress(end, unit, done, progress_bar) as bar:
             shows_done = StepsDone(bar, log if config.episodes else None)
-            left = total - done if done >= total or not config.episodes else UNLIMITED
-            outcome = _learn(model, max(left, 0), CallbackList([callbacks, shows_done]), checkpoint is not None)
+            left = max(total - done, 0)
+            outcome = _learn(
+                model,
+                UNLIMITED if config.episodes and left else left,
+                CallbackList([callbacks, shows_done]),
+                checkpoint is not None,
+            )
             if outcome == "finished" and not loop.finish():
                 outcome = "interrupted"
         if outcome == "finished" and model._n_updates == 0:
@@ -159,7 +164,7 @@ def _write_outcome(run: Path, outcome: str, steps: int, progress: Progress) -> N
     write_json(run / OUTCOME_FILE, {"outcome": outcome, "timesteps": steps} | best)
 
 
-def _has_ended(run: Path) -> bool:
+def has_ended(run: Path) -> bool:
     """Whether a run has said how it ended, and it was no interruption."""
     return (run / OUTCOME_FILE).is_file() and read_json(run / OUTCOME_FILE)["outcome"] != "interrupted"
 
