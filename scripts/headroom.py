@@ -32,12 +32,12 @@ from laboratory.common import check_least
 from laboratory.decisions import verdict as headroom
 from laboratory.folders import run_folder
 from ssdkd_agents.analysis.statistics import FEWEST, bootstrap_mean, paired_differences
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, instances_of, run_episodes
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes
 from ssdkd_agents.benchmarking.sampler_report import make_sampler_table
 from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.executing import SideBySide, executor_of
-from ssdkd_agents.environments import make_env
+from ssdkd_agents.environments import instances_of, make_env
 from ssdkd_agents.families import FAMILIES
 from ssdkd_agents.lines import append_line, read_lines
 from ssdkd_agents.progress import progress

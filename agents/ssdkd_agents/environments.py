@@ -8,6 +8,7 @@ import gymnasium as gym
 import torch
 
 import ssdkd_env  # noqa: F401 (registers the environments)
+from ssdkd_agents.seeds import shared_out
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
@@ -63,3 +64,9 @@ def env_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
 def use_one_thread() -> None:
     """One torch thread in this process: side by side, more threads only wait for each other."""
     torch.set_num_threads(1)
+
+
+def instances_of(env: SSDKDEnv, episodes: int) -> list[int | None]:
+    """The instance of each of some episodes that are compared, in turn; None where there is no choice."""
+    count = len(env.instances)
+    return [*shared_out(episodes, count)] if count > 1 else [None] * episodes

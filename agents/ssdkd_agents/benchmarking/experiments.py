@@ -25,7 +25,6 @@ from ssdkd_agents.policies.places import sampler_digest, sampler_files
 from ssdkd_agents.policies.storage import load_sampler
 from ssdkd_agents.runs import versions
 from ssdkd_agents.samplers import Sampler, decide, write_decision
-from ssdkd_agents.seeds import shared_out
 from ssdkd_agents.workers import Outcome, run_jobs
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.distillation import Action
@@ -61,12 +60,6 @@ class EpisodeConfig:
     seed: int
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     instance: int | None = None
-
-
-def instances_of(env: SSDKDEnv, episodes: int) -> list[int | None]:
-    """The instance of each of some episodes that are compared, in turn; None where there is no choice."""
-    count = len(env.instances)
-    return [*shared_out(episodes, count)] if count > 1 else [None] * episodes
 
 
 def validate(configs: Sequence[EpisodeConfig]) -> dict[str, str]:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from ssdkd_agents.analysis.results import Result
-from ssdkd_agents.benchmarking.experiments import EpisodeConfig, instances_of, run_episodes, validate
+from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
 from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table, note
 from ssdkd_agents.benchmarking.suites import sampler_runs
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
 from ssdkd_agents.commands.executing import SIDE_BY_SIDE, SideBySide, executor_of
-from ssdkd_agents.environments import make_env
+from ssdkd_agents.environments import instances_of, make_env
 from ssdkd_agents.inputs import check_inputs
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.places import located
