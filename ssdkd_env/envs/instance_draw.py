@@ -30,6 +30,7 @@ class InstanceDraw:
 
     Attributes:
         name: of the set.
+        members: its instances; without a set the one that chooses nothing.
         tasks: of each instance; those with the same teacher share it.
         index: number of the instance that is played.
 
@@ -41,9 +42,9 @@ class InstanceDraw:
     def __init__(self, name: str | None, fixed: Mapping[str, Any]) -> None:
         self.name = name
         self.index = 0
-        instances = (Instance(),) if name is None else find_instances(name, str(fixed["task"]))
-        _refuse_conflicts(name, instances, fixed)
-        self.tasks = [self._make(number, instance, fixed) for number, instance in enumerate(instances)]
+        self.members = (Instance(),) if name is None else find_instances(name, str(fixed["task"]))
+        _refuse_conflicts(name, self.members, fixed)
+        self.tasks = [self._make(number, instance, fixed) for number, instance in enumerate(self.members)]
 
     def __len__(self) -> int:
         return len(self.tasks)

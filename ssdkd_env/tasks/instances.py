@@ -39,11 +39,27 @@ class Instance:
 
     def over(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of `load_task`, or of an environment, with what this instance chooses in their place."""
-        own = {name: value for name in CHOSEN if (value := getattr(self, name)) is not None}
+        own = self._chosen
         shared = arguments.get("budget") or {}
         if self.budget and isinstance(shared, Mapping):  # what is none is refused by `load_task`
             own["budget"] = {**shared, **self.budget}
         return {**arguments, **own}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What this instance chooses, settings of the budget beside the rest."""
+        return self._chosen | dict(self.budget)
+
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        return {name: value for name in CHOSEN if (value := getattr(self, name)) is not None}
+
+
+def differing(instances: Sequence[Instance]) -> list[str]:
+    """Names of `Instance.settings` that have several values among instances, or none in some."""
+    settings = [each.settings for each in instances]
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if len({each.get(name) for each in settings}) > 1]
 
 
 @dataclass(frozen=True)

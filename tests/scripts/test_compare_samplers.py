@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table
+from ssdkd_agents.benchmarking.sampler_report import intervals, make_sampler_table
 from ssdkd_agents.lines import append_line
 
 from tests.agents.benchmarking.test_sampler_report import line
@@ -35,7 +35,7 @@ def test_files_are_one_comparison_and_an_episode_counts_once(tmp_path: Path) -> 
     result = compare("--results", first, second, "--out", out)
     assert result.code == 0, result.stderr
     expected = make_sampler_table([*rows("paper", 0.2), *rows("x", 0.3), *rows("y", 0.4)])
-    assert result.stdout.strip() == f"{expected}\n\n{INTERVALS}"
+    assert result.stdout.strip() == f"{expected}\n\n{intervals()}"
     assert out.read_text().startswith(expected)
     assert "above one of the paper's sampler" in out.read_text()
 
@@ -59,6 +59,42 @@ def test_one_score_can_be_asked_for(tmp_path: Path) -> None:
     assert cells[0][2] == "accuracy on real images, IQM"
     assert cells[3][4].startswith("0.1500 (0.1500, ")
     assert_refused(compare("--results", results, "--score", "beauty"), "--score beauty: not every episode has it")
+
+
+def of_instances(sampler: str, *accuracies: float, **changes: Any) -> list[dict[str, Any]]:
+    """Episodes on two instances in turn."""
+    return [
+        line(sampler, seed, accuracy, accuracy / 2, instance=seed % 2, **changes)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+def test_instances_are_compared_by_the_means_of_their_episodes(tmp_path: Path) -> None:
+    # Of single episodes x wins one in four, of instances one in two.
+    paper, x = of_instances("paper", 0.3, 0.5, 0.3, 0.5), of_instances("x", 0.2, 0.4, 0.8, 0.4)
+    results = write(tmp_path / "a.jsonl", *paper, *x)
+    single, means = (compare("--results", results, *more) for more in ((), ("--instances",)))
+    cells = [
+        [cell.strip() for cell in printed.stdout.splitlines()[3].strip("|").split(" | ")] for printed in (single, means)
+    ]
+    assert [row[1] for row in cells] == ["4", "2"]
+    assert [row[5] for row in cells] == ["0.2500", "0.5000"]
+    assert cells[1][3:5] == ["0.3250 (0.3750, 0.2750)", "0.0500 (0.2000, -0.1000)"]  # held-out is 0.125 below
+    assert "instances | held-out accuracy, IQM" in means.stdout
+    assert "over the instances" in means.stdout
+    # The return is a mean too, of another table.
+    assert means.stdout.splitlines()[8].split(" | ")[3] == "0.2250 (0.2500, 0.2000)"
+
+
+def test_instances_want_the_same_episodes_of_all(tmp_path: Path) -> None:
+    paper = of_instances("paper", 0.3, 0.5, 0.3, 0.5)
+    fewer = write(tmp_path / "fewer.jsonl", *paper, *of_instances("x", 0.2, 0.4, 0.8))
+    assert_refused(
+        compare("--results", fewer, "--instances"),
+        "'x' played instance 1 from 1 seeds, 'paper' from 2 that are not the same",
+    )
+    plain = write(tmp_path / "plain.jsonl", *rows("paper", 0.2))
+    assert_refused(compare("--results", plain, "--instances"), "'paper' has an episode of no instance")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""What samplers did, round by round, read from result lines in the units of the sampling plan."""
+"""What samplers did in the course of an episode, read from result lines in the units of the sampling plan.
+
+Time is counted in rounds; where agents divide the work, of which unlike rounds take unlike shares, it is the share that
+is spent.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +25,13 @@ from ssdkd_env.envs.actions import ACTION_SCHEMES, ActionScheme
 from ssdkd_env.envs.exponent_actions import RangedScheme
 from ssdkd_env.envs.work_actions import WORK_RANGES
 from ssdkd_env.errors import InvalidInputError
+from ssdkd_env.tasks.instances import differing
 
 Values = NDArray[np.float64]
+#: What time is counted in.
+ROUND, SPENT = "round", "share of the work"
+#: Shares of the work at which an episode is looked at.
+SHARES: Values = np.linspace(0.0, 0.98, 50)
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,18 @@ class NumberTrace:
     """What a row of samplers did with an action of numbers.
 
     Attributes:
-        values: part → (episodes, rounds) float64 in the plan's units; NaN after an episode's end.
+        values: part → (episodes, times) float64 in the plan's units; NaN after an episode's end.
         ranges: part → its range, as a mean over episodes.
         note: what the numbers leave out, such as first in, first out.
+        times: (times,) float64: rounds from 1, or shares of the work from 0.
+        axis: which of the two.
     """
 
     values: Mapping[str, Values]
     ranges: Mapping[str, Range]
     note: str
+    times: Values
+    axis: str = ROUND
 
 
 @dataclass(frozen=True)
@@ -66,15 +80,17 @@ class ChoiceTrace:
 Trace = NumberTrace | ChoiceTrace
 
 
-def read_traces(results: Sequence[Result], samplers: Sequence[str]) -> dict[str, Trace]:
+def read_traces(results: Sequence[Result], samplers: Sequence[str], by: str | None = None) -> dict[str, Trace]:
     """What the rows of results did. The paper's sampler is in the ranges; it is a row only where it is the only one.
 
     Args:
         results: lines of `ssdkd evaluate` or `ssdkd benchmark`.
         samplers: rows to read, by label, group or sampler; none reads all.
+        by: what instances differ in, such as `"buffer_scale"`: a row for each of its values in place of one.
 
     Raises:
-        InvalidInputError: when there is no such row, or a line is not of the environment that it names.
+        InvalidInputError: when there is no such row, a line is not of the environment that it names, or its instances
+            do not differ in `by`.
     """
     rows = rows_of(results)
     unknown = [name for name in samplers if name not in rows]
@@ -82,7 +98,31 @@ def read_traces(results: Sequence[Result], samplers: Sequence[str]) -> dict[str,
         raise InvalidInputError(f"samplers={unknown[0]!r} is not in the results; choose from: {', '.join(rows)}")
     chosen = {name: rows[name] for name in samplers or rows}
     others = {name: lines for name, lines in chosen.items() if not is_paper(lines[0])}
-    return {name: _trace(name, lines) for name, lines in (others or chosen).items()}
+    read = others or chosen
+    if by is not None:
+        read = {name: part for row, lines in read.items() for name, part in _split(row, lines, by)}
+    return {name: _trace(name, lines) for name, lines in read.items()}
+
+
+def _split(row: str, lines: Sequence[Result], by: str) -> list[tuple[str, list[Result]]]:
+    """Lines of a row by what instances differ in, in the order of its values, with a name for each."""
+    parts: dict[Any, list[Result]] = {}
+    for line in lines:
+        members = _env_of(line).instances.members
+        if by not in (names := differing(members)):
+            raise InvalidInputError(
+                f"by={by!r}: the instances of {row!r} do not differ in it; "
+                + (f"choose among: {', '.join(names)}" if names else "give results of --env.instances")
+            )
+        parts.setdefault(members[_number_of(line)].settings.get(by), []).append(line)
+    ordered = sorted(parts, key=lambda value: (value is not None, value))
+    return [(f"{row}, {by} {_in_words(by, value)}", parts[value]) for value in ordered]
+
+
+def _in_words(by: str, value: Any) -> str:
+    if value is None:
+        return "of the task"
+    return Path(value).stem if by == "teacher" else str(value)
 
 
 def _trace(row: str, lines: Sequence[Result]) -> Trace:
@@ -98,17 +138,32 @@ def _trace(row: str, lines: Sequence[Result]) -> Trace:
             f"{row}: an action is none of the environment that its line names ({error}); give results of this version"
         ) from error
     note = _note([written for line in lines for written in line["actions"]])
-    rounds = max(len(episode) for episode in said)
     names = schemes[0].names
-    padded = np.full((len(said), rounds, len(names)), np.nan)
-    for index, episode in enumerate(said):
-        padded[index, : len(episode)] = episode
+    if WORK_RANGES.keys() <= set(names) and all("progress" in line.get("curve", {}) for line in lines):
+        times, axis = SHARES, SPENT
+        padded = np.stack([_at_shares(row, line, episode) for line, episode in zip(lines, said, strict=True)])
+    else:
+        times, axis = np.arange(1.0, 1 + max(len(episode) for episode in said)), ROUND
+        padded = np.full((len(said), len(times), len(names)), np.nan)
+        for index, episode in enumerate(said):
+            padded[index, : len(episode)] = episode
     if isinstance(schemes[0].space, spaces.Discrete):
         shares = np.nanmean(padded, axis=0).T
         return ChoiceTrace({name: share for name, share in zip(names, shares, strict=True) if share.any()}, names, note)
     limits = np.mean([_limits(scheme) for scheme in schemes], axis=0)
     ranges = {name: Range(*limit) for name, limit in zip(names, limits.T.tolist(), strict=True)}
-    return NumberTrace({name: padded[:, :, part] for part, name in enumerate(names)}, ranges, note)
+    return NumberTrace({name: padded[:, :, part] for part, name in enumerate(names)}, ranges, note, times, axis)
+
+
+def _at_shares(row: str, line: Result, said: list[list[float]]) -> Values:
+    """(times, parts): what is done in the round that each share of the work falls into."""
+    begun = line["curve"]["progress"][:-1]  # the rest is the end
+    held = int(line["env_kwargs"].get("rounds_per_step", 1))
+    if len(begun) * held < len(said):
+        raise InvalidInputError(f"{row}: a curve is shorter than its episode; give results of ssdkd evaluate")
+    under_way = np.maximum(np.searchsorted(begun, SHARES, side="right") - 1, 0)
+    looked_at: Values = np.array(said)[np.minimum(under_way * held, len(said) - 1)]
+    return looked_at
 
 
 def _say_by_round(scheme: ActionScheme, line: Result) -> list[list[float]]:
@@ -153,16 +208,29 @@ def _note(written: Sequence[Any]) -> str:
 
 def _scheme_of(line: Result) -> ActionScheme:
     """The action scheme of an episode; the instance that was drawn sets the range of ρ."""
-    return _make_scheme(line["env_id"], json.dumps(line["env_kwargs"]), int(line["final"].get("instance", 0)))
+    return _make_scheme(_env_of(line), _number_of(line))
+
+
+def _number_of(line: Result) -> int:
+    """Of the instance that was drawn.
+
+    Raises:
+        InvalidInputError: when the set has fewer.
+    """
+    number, known = int(line["final"].get("instance", 0)), len(_env_of(line).instances)
+    if number >= known:
+        raise InvalidInputError(f"instance={number} is none of the {known} that the line's set has")
+    return number
 
 
 @lru_cache(maxsize=64)
-def _make_scheme(env_id: str, env_kwargs: str, instance: int) -> ActionScheme:
-    env = _make_env(env_id, env_kwargs)
-    if instance >= len(env.instances):
-        raise InvalidInputError(f"instance={instance} is none of the {len(env.instances)} that the line's set has")
+def _make_scheme(env: SSDKDEnv, instance: int) -> ActionScheme:
     spec = env.instances.tasks[instance].spec
     return ACTION_SCHEMES.find(env.face["action"])(spec.budget, env.method, spec.num_classes)
+
+
+def _env_of(line: Result) -> SSDKDEnv:
+    return _make_env(line["env_id"], json.dumps(line["env_kwargs"]))
 
 
 @lru_cache(maxsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +32,34 @@ from ssdkd_agents.analysis.statistics import IN_PLACE, METHOD
 from ssdkd_agents.plotting.comparison_plots import plot_improvement, plot_profiles
 from ssdkd_env.errors import InvalidInputError, check_choice
 
+
+@dataclass(frozen=True)
+class Unit:
+    """What the rows of a table have many of, and what intervals are over.
+
+    Attributes:
+        one: what scores.
+        many: of them.
+        same: what pairs them in two rows.
+    """
+
+    one: str
+    many: str
+    same: str
+
+
+#: Every line is one.
+EPISODES = Unit("an episode", "episodes", "seeds")
+#: A line is a mean over episodes; see `analysis.instances`.
+INSTANCES = Unit("the mean of an instance's episodes", "instances", "instances")
+
 NOTE = (
-    "IQM: interquartile mean. {intervals} P: probability that an episode of the row scores above one "
-    "of {reference}, a tie counting half: on the same seeds, and of all pairs as in rliable (Agarwal et al. "
-    "2021); above 0.5 is better. The difference is the mean on the same seeds. The return is the gain of the reward's "
-    "score, made without real data unless an oracle was asked for. Seconds are medians of the wall time. Intervals are "
-    "not corrected for the number of rows. Held-out accuracy is on real images that neither the task's "
+    "IQM: interquartile mean. {intervals} P: probability that {unit.one} of the row scores above one "
+    "of {reference}, a tie counting half: on the same {unit.same}, and of all pairs as in rliable (Agarwal et al. "
+    "2021); above 0.5 is better. The difference is the mean on the same {unit.same}. The return is the gain of the "
+    "reward's score, made without real data unless an oracle was asked for. Seconds are medians of the wall time. "
+    "Intervals are not corrected for the number of rows. Held-out accuracy is on real images that neither the task's "
     "own teacher nor a student was trained on."
-)
-#: What the intervals of these tables are; a command says it below them.
-INTERVALS = (
-    f"Intervals: {METHOD}, over the seeds, and in a row of several training runs over these and the seeds, so that "
-    f"they cover the noise of training; {IN_PLACE} (of each run where these are few, else of each seed)."
 )
 #: How the note and the columns call the row that the others are compared with, if none is asked for.
 PAPER_NAME, PAPER_COLUMN = "the paper's sampler", "paper's"
@@ -67,13 +84,16 @@ def scores_of(results: Sequence[Result]) -> dict[str, str]:
     return ({accuracy: SCORES[accuracy]} if accuracy else {}) | {"return": "return"}
 
 
-def make_sampler_table(results: Sequence[Result], against: str | None = None, score: str | None = None) -> str:
+def make_sampler_table(
+    results: Sequence[Result], against: str | None = None, score: str | None = None, unit: Unit = EPISODES
+) -> str:
     """A Markdown table for each score, a row for each sampler or group of training runs in the order of the lines.
 
     Args:
         results: lines of one environment with one budget.
         against: row that the others are compared with; None takes the paper's sampler, where it was played.
         score: which every line has; None takes those of `scores_of`.
+        unit: what a line is.
 
     Raises:
         InvalidInputError: when there is no such row, or it has several training runs.
@@ -88,18 +108,33 @@ def make_sampler_table(results: Sequence[Result], against: str | None = None, sc
             raise InvalidInputError(f"against={against!r} is several training runs; give a row of one sampler")
     title = f"− {PAPER_COLUMN if against is None else against}"
     scores = scores_of(results) if score is None else {score: SCORES.get(score, score)}
-    return "\n\n".join(_table(rows, reference, title, key, name) for key, name in scores.items())
+    return "\n\n".join(_table(rows, reference, title, key, name, unit) for key, name in scores.items())
 
 
-def note(against: str | None = None) -> str:
+def intervals(unit: Unit = EPISODES) -> str:
+    """What the intervals of the table are; a command says it below it."""
+    return (
+        f"Intervals: {METHOD}, over the {unit.same}, and in a row of several training runs over these and the "
+        f"{unit.same}, so that they cover the noise of training; {IN_PLACE} (of each run where these are few, else of "
+        f"each {unit.same.removesuffix('s')})."
+    )
+
+
+def note(against: str | None = None, unit: Unit = EPISODES) -> str:
     """What the columns of the table mean."""
-    return NOTE.format(reference=PAPER_NAME if against is None else against, intervals=INTERVALS)
+    return NOTE.format(reference=PAPER_NAME if against is None else against, intervals=intervals(unit), unit=unit)
 
 
 def _table(
-    rows: Mapping[str, Sequence[Result]], reference: Sequence[Result], difference: str, score: str, name: str
+    rows: Mapping[str, Sequence[Result]],
+    reference: Sequence[Result],
+    difference: str,
+    score: str,
+    name: str,
+    unit: Unit,
 ) -> str:
-    columns = ("sampler", "episodes", f"{name}, IQM", "mean", difference, "P, same seeds", "P, all pairs", "s/episode")
+    paired = f"P, same {unit.same}"
+    columns = ("sampler", unit.many, f"{name}, IQM", "mean", difference, paired, "P, all pairs", "s/episode")
     made = [
         (row, _episodes(lines), *_score_cells(lines, score, reference), _seconds(lines)) for row, lines in rows.items()
     ]

@@ -3,6 +3,7 @@
 Examples:
   ssdkd results compare --results runs/a/results.jsonl runs/b/results.jsonl
   ssdkd results compare --results runs/a/results.jsonl --against uniform --out table.md
+  ssdkd results compare --results runs/a/results.jsonl --against uniform --instances
 
 Takes any row of one sampler for the reference, where ssdkd evaluate compares with the paper's sampler. Of an episode
 that several files have, the first one's counts.
@@ -15,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssdkd_agents.analysis.instances import instance_means
 from ssdkd_agents.analysis.results import SCORES, Result, common_score, paper_lines, read_results, row_name
 from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, settings_of
-from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table, note
+from ssdkd_agents.benchmarking.sampler_report import EPISODES, INSTANCES, intervals, make_sampler_table, note
 from ssdkd_agents.commands.command_line import Plugins, launch
 from ssdkd_agents.inputs import SHOWN
 from ssdkd_agents.samplers import family_of
@@ -36,6 +38,8 @@ class Arguments(Plugins):
     """Row that the others are compared with; without it the paper's sampler."""
     score: str | None = None
     """Compare by this score alone, such as accuracy; without it by the most telling accuracy, and the return."""
+    instances: bool = False
+    """Compare means of each instance over its episodes, in place of single episodes."""
     out: Path | None = None
     """Markdown file to write, beside printing it."""
 
@@ -49,10 +53,11 @@ def main(args: Arguments) -> None:
         raise InvalidInputError("--results: no episode of the paper's sampler; give --against another row")
     if args.score is not None and common_score(lines, [args.score]) is None:
         raise InvalidInputError(f"--score {args.score}: not every episode has it; choose among {', '.join(SCORES)}")
-    table = make_sampler_table(lines, args.against, args.score)
-    print(f"{table}\n\n{INTERVALS}")
+    unit = INSTANCES if args.instances else EPISODES
+    table = make_sampler_table(instance_means(lines) if args.instances else lines, args.against, args.score, unit)
+    print(f"{table}\n\n{intervals(unit)}")
     if args.out is not None:
-        text = f"{table}\n\n{note(args.against)}\n"
+        text = f"{table}\n\n{note(args.against, unit)}\n"
         write_atomically(args.out, lambda temporary: temporary.write_text(text))
 
 

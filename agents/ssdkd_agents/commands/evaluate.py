@@ -19,7 +19,7 @@ from typing import Any
 
 from ssdkd_agents.analysis.results import Result
 from ssdkd_agents.benchmarking.experiments import EpisodeConfig, run_episodes, validate
-from ssdkd_agents.benchmarking.sampler_report import INTERVALS, make_sampler_table, note
+from ssdkd_agents.benchmarking.sampler_report import intervals, make_sampler_table, note
 from ssdkd_agents.benchmarking.suites import sampler_runs
 from ssdkd_agents.commands.command_line import Plugins, as_settings, launch, refuse_beside_resume, resuming
 from ssdkd_agents.commands.dialect import ENV, EnvOptions
@@ -220,7 +220,7 @@ def report(configs: Sequence[EpisodeConfig], folder: RunFolder) -> int:
         seen = f" {SEEN}" if any(config.seed < HELD_OUT_SEED for config in configs) else ""
         text = f"{table}\n\n{note()}{seen}\n"
         write_atomically(folder.path / "table.md", lambda temporary: temporary.write_text(text))
-        print(f"{table}\n\n{INTERVALS}{seen}")
+        print(f"{table}\n\n{intervals()}{seen}")
     return len(lines)
 
 

@@ -1,9 +1,11 @@
-"""Draw what samplers do, round by round, in the units of the sampling plan: exponents, β, ρ, or shares of choices.
+"""Draw what samplers do in the course of an episode, in the units of the sampling plan: exponents, β, ρ, or choices.
 
-Lines are means over the episodes of a row, bands their 10–90 %, dashes the paper's sampler. Everything is read from the
-actions in the results; nothing is played.
+Examples:
+  ssdkd results policy --out policy.png --results runs/evaluation/results.jsonl --samplers ppo uniform
+  ssdkd results policy --out by-memory.png --results runs/evaluation/results.jsonl --samplers ppo --by buffer_scale
 
-Example: ssdkd results policy --out policy.png --results runs/evaluation/results.jsonl --samplers ppo uniform
+Lines are means over the episodes of a row, bands their 10–90 %, dashes the paper's sampler. Time is in rounds, or the
+share of the work that is spent, where samplers divide it. Everything is read from the results; nothing is played.
 """
 
 from __future__ import annotations
@@ -29,13 +31,15 @@ class Arguments(Plugins):
     """results.jsonl of ssdkd evaluate or ssdkd benchmark, or compressed as .jsonl.gz."""
     samplers: tuple[str, ...] = ()
     """Rows to draw, by their group or sampler as in the table; none draws all. The paper's are the dashes."""
+    by: str | None = None
+    """What the instances of a set differ in, such as buffer_scale: a line for each of its values."""
 
 
 def main(args: Arguments) -> None:
     """Do what the command line says."""
     results = read_results(args.results, whole=True)
     refuse_imports(args.results, [[line["env_id"], line["env_kwargs"]] for line in results])  # they are made anew
-    plot_policy(read_traces(results, args.samplers), args.out)
+    plot_policy(read_traces(results, args.samplers, args.by), args.out)
     print(f"plot: {args.out}")
 
 

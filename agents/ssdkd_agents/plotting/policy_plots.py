@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ssdkd_agents.analysis.policy_trace import ChoiceTrace, NumberTrace, Trace
+from ssdkd_agents.analysis.policy_trace import ROUND, ChoiceTrace, NumberTrace, Trace
 from ssdkd_agents.analysis.statistics import FEWEST
 from ssdkd_agents.plotting.comparison_plots import PAPER_COLOUR, line_style
 from ssdkd_agents.plotting.plots import plain_axes, save_figure
@@ -38,12 +38,14 @@ TITLES = {
 }
 #: Factors that are marked where a part is a factor's logarithm.
 FACTORS = {1 / 8: "⅛", 1 / 4: "¼", 1 / 2: "½", 1: "1", 2: "2", 4: "4", 8: "8"}
+#: Inches of a legend's line with what is around it, and of a character, at most.
+LEGEND_HANDLE, LEGEND_CHARACTER = 0.6, 0.085
 #: Band of a policy plot, quantiles over episodes.
 BAND = (0.1, 0.9)
 
 
 def plot_policy(traces: Mapping[str, Trace], path: str | Path) -> None:
-    """What samplers do by round: mean and band over episodes of each part, or the shares of each choice.
+    """What samplers do in time: mean and band over episodes of each part, or the shares of each choice.
 
     The band is from the first to the last decile of the episodes; fewer than `FEWEST` are drawn themselves.
 
@@ -67,13 +69,15 @@ def plot_policy(traces: Mapping[str, Trace], path: str | Path) -> None:
         _draw_choices(axes, row + (f" ({trace.note})" if trace.note else ""), trace)
     for axes in panels[count:]:
         axes.axis("off")
+    counted = "/".join(dict.fromkeys(trace.axis for trace in numbers.values())) or ROUND
     for index, axes in enumerate(panels[:count]):
         if index + columns >= count:  # nothing below it
-            axes.set_xlabel("round")
+            axes.set_xlabel(counted if index < len(parts) else ROUND)
     if numbers:
-        figure.legend(
-            handles=_number_handles(numbers), loc="outside upper center", ncols=min(4, len(numbers) + 1), frameon=False
-        )
+        handles = _number_handles(numbers)
+        widest = LEGEND_HANDLE + LEGEND_CHARACTER * max(len(str(handle.get_label())) for handle in handles)
+        columns = max(min(4, len(handles), int(figure.get_figwidth() / widest)), 1)
+        figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
     save_figure(figure, path)
 
 
@@ -82,17 +86,16 @@ def _draw_part(axes: Axes, part: str, traces: Mapping[str, NumberTrace]) -> None
     for index, trace in enumerate(traces.values()):
         if part not in trace.values:
             continue
-        values = trace.values[part]
-        rounds = np.arange(1, values.shape[1] + 1)
+        values, times = trace.values[part], trace.times
         colour, dashes = line_style(index)
         if len(values) < FEWEST:
-            axes.plot(rounds, values.T, color=colour, linewidth=0.6, alpha=0.6)
+            axes.plot(times, values.T, color=colour, linewidth=0.6, alpha=0.6)
         else:
             low, high = np.nanquantile(values, BAND, axis=0)
-            axes.fill_between(rounds, low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(times, low, high, color=colour, alpha=0.2, linewidth=0)
         # A line of a single round has no length, and is seen by its mark.
-        mark = "o" if len(rounds) == 1 else None
-        axes.plot(rounds, np.nanmean(values, axis=0), color=colour, linestyle=dashes, linewidth=1.8, marker=mark)
+        mark = "o" if len(times) == 1 else None
+        axes.plot(times, np.nanmean(values, axis=0), color=colour, linestyle=dashes, linewidth=1.8, marker=mark)
     axes.axhline(float(np.mean([span.paper for span in ranges])), color=PAPER_COLOUR, linestyle=(0, (4, 3)), lw=1.2)
     low_end, high_end = min(span.low for span in ranges), max(span.high for span in ranges)
     margin = 0.04 * (high_end - low_end)
@@ -100,7 +103,8 @@ def _draw_part(axes: Axes, part: str, traces: Mapping[str, NumberTrace]) -> None
     axes.set_ylim(min(low_end - margin, bottom), max(high_end + margin, top))
     if part in WORK_RANGES:
         axes.set_yticks([math.log(factor) for factor in FACTORS], FACTORS.values())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if all(trace.axis == ROUND for trace in traces.values()):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(TITLES.get(part, part), fontsize=10)
     plain_axes(axes)
 

@@ -152,6 +152,58 @@ def test_range_of_replacement_is_that_of_the_instance() -> None:
     assert trace.ranges["replaced_share"].high == pytest.approx((shares[low] + shares[high]) / 2)
 
 
+def divided(seed: int, actions: list[list[float]], progress: list[float], **kwargs: Any) -> dict[str, Any]:
+    """An episode of the scheme that divides the work, on an instance by its seed."""
+    return {
+        "env_id": DIGITS, "sampler": "ppo", "seed": seed, "return": 0.0, "actions": actions,
+        "env_kwargs": {"action": "division", "instances": "digits-work-train"} | kwargs, "instance": seed,
+        "final": {"instance": seed, "round": len(actions)}, "curve": {"progress": progress},
+    }  # fmt: skip
+
+
+def test_divided_work_is_seen_by_the_share_that_is_spent() -> None:
+    """Unlike rounds: the first takes three quarters of the work, or half of it."""
+    lines = [divided(0, [[1.0, 0.0], [-1.0, 0.5]], [0.0, 0.75, 1.0]), divided(1, [[0.0, 0.0]] * 3, [0.0, 0.5, 0.9, 1])]
+    trace = numbers(read_traces(lines, ())["ppo"])
+    assert trace.axis == "share of the work"
+    values = trace.values["inversion_steps"]
+    assert np.exp(values[0]) == pytest.approx(np.where(trace.times < 0.75, 8, 1 / 8))
+    assert np.exp(values[1]) == pytest.approx(1.0)
+    held = divided(0, [[1.0, 0.0], [-1.0, 0.5]], [0.0, 0.75, 1.0], rounds_per_step=2)
+    held["final"]["round"] = 3
+    again = numbers(read_traces([held], ())["ppo"]).values["inversion_steps"]
+    np.testing.assert_array_equal(again, values[:1])
+
+
+def test_a_row_for_each_value_of_what_instances_differ_in() -> None:
+    lines = [divided(seed, [[0.1 * seed, 0.0]], [0.0, 1.0]) for seed in range(24)]
+    traces = read_traces(lines, (), "warmup_rounds")
+    assert list(traces) == ["ppo, warmup_rounds 1", "ppo, warmup_rounds 12"]
+    assert [numbers(trace).values["inversion_steps"].shape[0] for trace in traces.values()] == [12, 12]
+    instances = make_env(DIGITS, lines[0]["env_kwargs"]).instances
+    first = [0.1 * number for number, each in enumerate(instances.members) if each.budget["warmup_rounds"] == 1]
+    seen = numbers(traces["ppo, warmup_rounds 1"]).values["inversion_steps"][:, 0]
+    assert seen == pytest.approx(np.log(8) * np.clip(first, -1, 1))
+    by_teacher = list(read_traces(lines, (), "teacher"))
+    assert len(by_teacher) == 5
+    assert by_teacher[0] == "ppo, teacher of the task"
+    assert by_teacher[1] == "ppo, teacher digits_teacher_b"
+
+
+def test_what_instances_do_not_differ_in_is_refused() -> None:
+    match = r"by='colour': the instances of 'ppo' do not differ in it; choose among: .*student_arch.*warmup_rounds"
+    with pytest.raises(InvalidInputError, match=match):
+        read_traces([divided(0, [[0.0, 0.0]], [0.0, 1.0])], (), "colour")
+    env = environment()
+    with pytest.raises(InvalidInputError, match="do not differ in it; give results of --env.instances"):
+        read_traces([line("x", env, [env.paper_action])], (), "teacher")
+
+
+def test_curve_that_ends_too_early_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="ppo: a curve is shorter than its episode"):
+        read_traces([divided(0, [[0.0, 0.0]] * 3, [0.0, 0.5, 1.0])], ())
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
