@@ -195,7 +195,7 @@ def test_what_instances_do_not_differ_in_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=match):
         read_traces([divided(0, [[0.0, 0.0]], [0.0, 1.0])], (), "colour")
     env = environment()
-    with pytest.raises(InvalidInputError, match="do not differ in it; give results of --env.instances"):
+    with pytest.raises(InvalidInputError, match=r"do not differ in it; give results of --env\.instances"):
         read_traces([line("x", env, [env.paper_action])], (), "teacher")
 
 
