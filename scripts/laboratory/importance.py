@@ -22,6 +22,7 @@ from ssdkd_agents.analysis.statistics import Interval, bootstrap_mean
 from ssdkd_agents.lines import append_line
 from ssdkd_agents.playing import PlayedEpisode, play_side_by_side
 from ssdkd_agents.samplers import PlanningSampler, Sampler
+from ssdkd_agents.seeds import shared_out
 from tqdm import tqdm
 
 from ssdkd_env.envs import SSDKDEnv
@@ -35,6 +36,11 @@ GROUPS = {
     "progress": r"progress",
     "last_action": r"last_action_.*",
     "trends": r".*_trend",
+    # Facts of the instance, one by one: an agent that looks at one alone is to be told from one that looks at all.
+    "buffer_batches": r"buffer_batches",
+    "own_rounds": r"own_rounds",
+    "warm_up": r"warm_up",
+    "student_share": r"student_share",
     "buffer": r"buffer_.*",
     "effective_sample_size": r"effective_sample_size",
     "candidate": r"candidate_.*",
@@ -106,7 +112,7 @@ def play(
     """Play a sampler deterministically, an episode a seed, as many side by side as the pool has environments.
 
     Equal seeds meet in equal batches, so that two calls differ by nothing but what the sampler does, also where
-    environments are grouped.
+    environments are grouped. The instances of a set take turns.
 
     Args:
         pool: environments of the face that the sampler is used to.
@@ -123,8 +129,9 @@ def play(
         actions, state = sampler.predict(shown, state, begins, deterministic=True)
         return [sampler.plan_for(pool.first, a) if isinstance(sampler, PlanningSampler) else a for a in actions]
 
-    for batch in np.array_split(np.asarray(seeds), math.ceil(len(seeds) / pool.count)):
-        played = play_side_by_side(pool, batch.tolist(), decide, held_out=True)
+    beginnings = np.stack([seeds, shared_out(len(seeds), len(pool.first.instances))])
+    for batch, instances in np.array_split(beginnings, math.ceil(len(seeds) / pool.count), axis=1):
+        played = play_side_by_side(pool, batch.tolist(), decide, held_out=True, instances=instances.tolist())
         assert played is not None
         yield from played
         first += len(batch)

@@ -12,9 +12,10 @@ from ssdkd_agents.commands.given import as_words
 from ssdkd_agents.lines import read_lines
 from ssdkd_agents.policies.algorithms import build_model
 from ssdkd_agents.policies.storage import save_sampler
-from ssdkd_agents.seeds import MEASUREMENT_SEED
+from ssdkd_agents.seeds import MEASUREMENT_SEED, shared_out
 from ssdkd_agents.vec_env import DistillationVecEnv
 
+from ssdkd_env.tasks import INSTANCE_SETS
 from tests.agents.policies.test_storage import config_of
 from tests.envs.episodes import BUDGET, SMALL_PROBE, make
 from tests.scripts.commands import Result, assert_refused, in_this_process
@@ -95,6 +96,23 @@ def test_only_its_group_changes_the_episodes(measured: tuple[Path, Result]) -> N
         assert rows["probe"][index] == str(bootstrap_mean(differences))
         assert rows["buffer"][index] == str(bootstrap_mean([0.0] * SEEDS))
     assert {"return", "accuracy"} <= set(last["differences"])
+
+
+def test_facts_of_instances_are_groups_of_their_own(tmp_path: Path) -> None:
+    """And the instances take turns."""
+    out = tmp_path / "importance.jsonl"
+    budget = {name: value for name, value in BUDGET.items() if name not in ("buffer_capacity", "rounds")}
+    options = {"budget": budget, "probe": SMALL_PROBE, "instances": "digits-train", "observation": "facts"}
+    few = ("--seeds", SEEDS, "--num-envs", 2, "--vectorization", "loop", *as_words("--env.", options))
+    result = in_this_process("measure_importance", "--sampler", "paper", "--out", out, *few)
+    assert result.code == 0, result.stderr
+    lines = [line for line in read_lines(out) if "replaced" in line]
+    facts = ("buffer_batches", "own_rounds", "warm_up", "student_share")
+    assert tuple(dict.fromkeys(line["replaced"] for line in lines)) == (
+        "none", "progress", "last_action", *facts, "everything",
+    )  # fmt: skip
+    played = [[line["final"]["instance"] for line in lines if line["replaced"] == group] for group in ("none", *facts)]
+    assert played == [shared_out(SEEDS, len(INSTANCE_SETS["digits-train"].instances))] * 5
 
 
 def test_file_says_how_it_was_made(measured: tuple[Path, Result], sampler: Path) -> None:
