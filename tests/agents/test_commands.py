@@ -118,22 +118,51 @@ def test_shell_without_a_completion_is_refused(words: tuple[str, ...], capsys: p
     assert capsys.readouterr().err.startswith("error: --print-completion: expected one of bash, zsh, fish, not ")
 
 
-@pytest.mark.parametrize("words", ["--help", "results index --help", "--print-completion bash"])
-def test_reader_who_has_enough_ends_help_quietly(words: str) -> None:
-    """As `ssdkd --help | head` does; the pipe is closed before anything is written."""
+def without_a_reader(command: list[str], stream: str) -> subprocess.CompletedProcess[str]:
+    """As of `command | head`: the pipe is closed before anything is written to one of the two streams."""
     reads, writes = os.pipe()
     os.close(reads)
     try:
-        command = [sys.executable, "-m", "ssdkd_agents", *words.split()]
+        to = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: writes}
         buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # the text is written when the process ends, if not before
-        done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=120, env=buffered)
+        return subprocess.run(command, **to, text=True, timeout=120, env=buffered)  # type: ignore[call-overload,no-any-return]
     finally:
         os.close(writes)
+
+
+@pytest.mark.parametrize("words", ["--help", "results index --help", "--print-completion bash"])
+def test_reader_who_has_enough_ends_help_quietly(words: str) -> None:
+    done = without_a_reader([sys.executable, "-m", "ssdkd_agents", *words.split()], "stdout")
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_work_outlives_who_reads_what_it_prints(stream: str, tmp_path: Path) -> None:
+    """Both streams, because `2>&1 | head` is as usual; what the command ends with is its own."""
+    code = (
+        "import sys\n"
+        "from dataclasses import dataclass\n"
+        "from pathlib import Path\n"
+        "from ssdkd_agents.commands.command_line import Plugins, launch\n"
+        "from ssdkd_env.errors import InvalidInputError\n"
+        "def main(arguments):\n"
+        "    for number in range(20):\n"
+        "        print('x' * 5000, file=sys.stdout)\n"
+        "        print('y' * 5000, file=sys.stderr)\n"
+        "    Path(sys.argv[1]).write_text('done')\n"
+        "    raise InvalidInputError('as it must be')\n"
+        "launch(Plugins, main, 'x', words=[])\n"
+    )
+    done = without_a_reader([sys.executable, "-c", code, str(tmp_path / "result")], stream)
+    assert (tmp_path / "result").read_text() == "done"
+    assert done.returncode == 2
+    other = done.stderr if stream == "stdout" else done.stdout
+    assert len(other) >= 20 * 5000
+    assert ("error: as it must be" in other) == (stream == "stdout")
+
+
 def test_pipe_that_breaks_elsewhere_is_an_error() -> None:
-    """Only a text that is shown may find no reader; in a run it is a failure like any other."""
+    """What is printed may find no reader; in a run it is a failure like any other."""
     with pytest.raises(BrokenPipeError), one_line_for_the_user():
         raise BrokenPipeError
 

@@ -41,23 +41,32 @@ class Unit:
         one: what scores.
         many: of them.
         same: what pairs them in two rows.
+        pairs: how they meet in a probability of improvement.
     """
 
     one: str
     many: str
     same: str
+    pairs: str
 
 
 #: Every line is one.
-EPISODES = Unit("an episode", "episodes", "seeds")
+EPISODES = Unit(
+    "an episode", "episodes", "seeds", "on the same seeds, and of all pairs as in rliable (Agarwal et al. 2021)"
+)
 #: A line is a mean over episodes; see `analysis.instances`.
-INSTANCES = Unit("the mean of an instance's episodes", "instances", "instances")
+INSTANCES = Unit(
+    "the mean of an instance's episodes",
+    "instances",
+    "instances",
+    "on the same instances, which are the tasks of rliable (Agarwal et al. 2021), and of all pairs",
+)
 
 NOTE = (
     "IQM: interquartile mean. {intervals} P: probability that {unit.one} of the row scores above one "
-    "of {reference}, a tie counting half: on the same {unit.same}, and of all pairs as in rliable (Agarwal et al. "
-    "2021); above 0.5 is better. The difference is the mean on the same {unit.same}. The return is the gain of the "
-    "reward's score, made without real data unless an oracle was asked for. Seconds are medians of the wall time. "
+    "of {reference}, a tie counting half: {unit.pairs}; above 0.5 is better. The difference is the mean on the same "
+    "{unit.same}. The return is the gain of the reward's score, made without real data unless an oracle was asked for. "
+    "Seconds are medians of the wall time. "
     "Intervals are not corrected for the number of rows. Held-out accuracy is on real images that neither the task's "
     "own teacher nor a student was trained on."
 )

@@ -7,14 +7,13 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, dataclass, fields
-from io import TextIOWrapper
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from ssdkd_agents.commands.endings import HELP, one_line_for_the_user, while_somebody_reads
+from ssdkd_agents.commands.endings import HELP, one_line_for_the_user, outlive_readers
 from ssdkd_agents.commands.given import Given, abridged, as_words
 from ssdkd_agents.commands.old_options import refuse_old_options
 from ssdkd_agents.ownership import release_all
@@ -43,14 +42,12 @@ def launch(
         program: what `--help` calls the command; the script's path where None.
         words: of the command line, without the program; `sys.argv` where None.
     """
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log shows a line when it is written, not hours later
+    outlive_readers()
     given = sys.argv[1:] if words is None else list(words)
     shown = abridged(arguments) if any(word in HELP for word in given) else arguments
     with one_line_for_the_user():
         refuse_old_options(arguments, given)
-        with while_somebody_reads():
-            parsed = tyro.cli(shown, description=description, prog=program, args=words)
+        parsed = tyro.cli(shown, description=description, prog=program, args=words)
         usual = warnings.formatwarning
         warnings.formatwarning = _in_a_line  # type: ignore[assignment]  # of which it leaves out where it was
         try:

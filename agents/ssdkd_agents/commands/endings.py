@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import is_full, unwritable
@@ -60,14 +61,29 @@ def _refuse(text: str) -> NoReturn:
     sys.exit(2)
 
 
-@contextmanager
-def while_somebody_reads() -> Iterator[None]:
-    """Print what a reader such as `head` may have enough of: the process then ends with code 0."""
-    try:
+class _Unread(io.FileIO):
+    """A stream whose reader may leave."""
+
+    def write(self, data: Any) -> int:
         try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        sys.exit(0)
+            return super().write(data) or 0
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(memoryview(data).cast("B"))
+
+
+def outlive_readers() -> None:
+    """Let a command go on when whoever read what it prints has had enough, as `head` has: its run is not lost.
+
+    Lines are written when they are complete, so that a log shows them at once. Streams that somebody has put in the
+    place of the process's own stay as they are.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            binary = io.BufferedWriter(_Unread(stream.fileno(), "w", closefd=False))
+            own = io.TextIOWrapper(binary, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
+            setattr(sys, name, own)

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from ssdkd_agents.commands.endings import HELP, one_line_for_the_user, while_somebody_reads
+from ssdkd_agents.commands.endings import HELP, one_line_for_the_user, outlive_readers
 from ssdkd_env import __version__
 from ssdkd_env.errors import InvalidInputError
 
@@ -44,6 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
     unknown subcommand.
     """
     given = list(sys.argv[1:] if words is None else words)
+    outlive_readers()
     for length in (1, 2):
         found = COMMANDS.get(" ".join(given[:length]))
         if found is not None and len(given) >= length:
@@ -55,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"ssdkd-env {__version__}")
         return
     if given[:1] == ["--print-completion"]:
-        with one_line_for_the_user(), while_somebody_reads():
+        with one_line_for_the_user():
             complete(given[1:])
         return
     asks = any(word in HELP for word in given)
@@ -65,8 +66,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if wanted and not any(name.startswith(f"{wanted} ") for name in COMMANDS):
         print(f"error: {wanted!r} is no subcommand of ssdkd; see ssdkd --help", file=sys.stderr)
         sys.exit(2)
-    with while_somebody_reads():
-        print(usage(wanted), file=sys.stdout if asks else sys.stderr)
+    print(usage(wanted), file=sys.stdout if asks else sys.stderr)
     if not asks:
         sys.exit(2)
 
