@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from ssdkd_agents.playing import Rest
-from ssdkd_agents.seeds import Beginning
+from ssdkd_agents.seeds import Beginning, in_turn
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.envs.sub_environments import SubEnvironments, one_each
 from ssdkd_env.executors import Executor
@@ -72,6 +72,8 @@ class DistillationVecEnv(VecEnv):
         super().__init__(num_envs, first.observation_space, first.action_space)
         self.metadata = SSDKDEnv.metadata  # with the frames per second of a video
         self._once: list[Beginning] | None = None
+        self._in_common: int | None = None
+        self._begun = 0
         self.resting: NDArray[np.bool_] = np.zeros(num_envs, dtype=bool)
         self._seen: list[NDArray[np.float32]] = [np.zeros(first.observation_space.shape or (), np.float32)] * num_envs
         self.reset_infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
@@ -81,10 +83,12 @@ class DistillationVecEnv(VecEnv):
         seeds, options = dict(enumerate(self._seeds)), dict(enumerate(self._options))
         self.resting[:] = False
         if self._once is not None:
-            seeds = {index: each.seed for index, each in enumerate(self._once)}
-            options = {index: {"instance": each.instance} for index, each in enumerate(self._once)}
+            results = self._begin(dict(enumerate(self._once)))
             self.resting[len(self._once) :] = True
-        results = self._environments.reset(seeds, options)
+        elif self._in_common is not None:
+            results = self._begin(self._next_in_common(range(self.num_envs)))
+        else:
+            results = self._environments.reset(seeds, options)
         self._reset_seeds()
         self._reset_options()
         return self._take(results)
@@ -100,16 +104,34 @@ class DistillationVecEnv(VecEnv):
         """
         self._once = None if beginnings is None else list(beginnings)
 
-    def seed_each(self, seed: int, alike: bool) -> None:
-        """Give the environments their seeds for the next reset.
+    def seed_each(self, seed: int, alike: bool, ended: int | None = None) -> None:
+        """Give the environments their seeds from the next reset on.
 
         Args:
-            seed: of the first one.
-            alike: of all of them: their random streams are then the same, and so is every episode's seed and instance.
+            seed: of the first one; of all that is drawn where they are alike.
+            alike: as many episodes as there are environments, in the order in which they begin, have one seed and
+                play one instance, of which all take turns. Environments whose episodes are of unequal length so remain
+                on one instance or two: what they gain differs by what was done, and they are played as a group.
+            ended: episodes of a training that goes on, whose environments are in the middle of theirs; None for one
+                that begins.
         """
         self.seed(seed)
-        if alike:
-            self._seeds = [seed] * self.num_envs
+        self._in_common = seed if alike else None
+        self._begun = 0 if ended is None else ended + self.num_envs
+
+    def _next_in_common(self, indices: Iterable[int]) -> dict[int, Beginning]:
+        """What the next episodes begin with, of these environments."""
+        assert self._in_common is not None
+        begun = {}
+        for index in indices:
+            begun[index] = in_turn(self._in_common, self._begun // self.num_envs, self.instances)
+            self._begun += 1
+        return begun
+
+    def _begin(self, beginnings: Mapping[int, Beginning]) -> dict[int, tuple[NDArray[np.float32], dict[str, Any]]]:
+        seeds = {index: each.seed for index, each in beginnings.items()}
+        options = {index: {"instance": each.instance} for index, each in beginnings.items()}
+        return self._environments.reset(seeds, options, alike=True)
 
     def _take(self, results: dict[int, tuple[NDArray[np.float32], dict[str, Any]]]) -> NDArray[np.float32]:
         """Observations of all environments after a reset of some; their infos are kept in `reset_infos`."""
@@ -139,6 +161,8 @@ class DistillationVecEnv(VecEnv):
             infos[index]["terminal_observation"] = self._seen[index]
         if self._once is not None:
             self.resting |= dones
+        elif ended and self._in_common is not None:
+            self._take(self._begin(self._next_in_common(ended)))
         elif ended:
             self._take(self._environments.reset(dict.fromkeys(ended)))
         return np.stack(self._seen), rewards, dones, infos

@@ -18,6 +18,7 @@ from ssdkd_env.distillation.execution import choose_backend, choose_precision
 from ssdkd_env.envs.action_meanings import Action as Action
 from ssdkd_env.envs.action_meanings import ActionMeanings
 from ssdkd_env.envs.actions import ACTION_SCHEMES
+from ssdkd_env.envs.beginnings import Beginnings
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.envs.facts import Facts
@@ -243,13 +244,31 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
         Raises:
             InvalidInputError: when the seed is out of range, or there is no such instance.
         """
+        return self.reset_from(None, seed, options)
+
+    def reset_from(
+        self, beginnings: Beginnings | None, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> ResetResult:
+        """The same, from the warm-up of another environment of equal arguments that began with this seed and instance.
+
+        Args:
+            beginnings: that they share; None makes the warm-up anew.
+            seed: see `reset`.
+            options: see `reset`.
+
+        Raises:
+            InvalidInputError: see `reset`.
+        """
         seed = None if seed is None else check_seed("seed", seed)
         self.instances.wanted(options)  # before the random stream begins anew
         super().reset(seed=seed)
         index = self.instances.choose(self.np_random, options)
         task = self.instances.tasks[index]
         episode = self._new_episode(task, int(self.np_random.integers(2**62)))
-        episode.begin()
+        if beginnings is None:
+            episode.begin()
+        else:
+            beginnings.begin(episode, index)
         # From here on nothing fails, so that an earlier episode goes on where this one cannot begin.
         self.instances.index, self.episode = index, episode
         self._take_task(task)

@@ -113,7 +113,7 @@ class Episode:
             "snapshots": [self.previous.state_dict(), self.snapshot.state_dict()],
             "score": self.score,
             "paid": self._paid,
-            "curve": self.curve,
+            "curve": list(self.curve),
             "reference": None if self._reference is None else asdict(self._reference),
         }
 
@@ -126,7 +126,7 @@ class Episode:
         fitted(state, _EpisodeState)
         self.run.load_state_dict(state["run"])
         self.previous, self.snapshot = map(Snapshot.from_state, state["snapshots"])
-        self.score, self._paid, self.curve = state["score"], state["paid"], state["curve"]
+        self.score, self._paid, self.curve = state["score"], state["paid"], list(state["curve"])
         reference = state["reference"]
         self._reference = None if reference is None else Reference(**reference)
 

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from typing import Any, Protocol, TypeAlias
 
 from ssdkd_env.distillation.grouped import GroupedRuns
+from ssdkd_env.envs.beginnings import Beginnings
 from ssdkd_env.envs.distillation import ResetResult, SSDKDEnv, StepResult
 from ssdkd_env.envs.exponent_actions import FloatArray
 from ssdkd_env.executors import Executor, Worker, WorkerDied
@@ -23,7 +24,7 @@ REMEDY = (
 #: A method of `LocalMembers`, and its arguments by member.
 Question: TypeAlias = tuple[str, dict[int, Any]]
 #: Questions after which environments are not what they were.
-CHANGING = ("reset", "step", "call", "assign")
+CHANGING = ("reset", "reset_alike", "step", "call", "assign")
 #: Seconds between two copies of environments that are to last: what is computed again, at most, when a worker dies.
 COPY_EVERY = 120.0
 
@@ -60,6 +61,7 @@ class LocalMembers:
     def __init__(self, kwargs: Mapping[str, Any], count: int, grouped: bool) -> None:
         self.envs = [SSDKDEnv(**kwargs) for _ in range(count)]
         self._runs = GroupedRuns() if grouped else None
+        self._beginnings = Beginnings()
         self._asked: tuple[str, Mapping[int, Any]] = "", {}
 
     def begin(self, method: str, arguments: Mapping[int, Any]) -> None:
@@ -75,6 +77,13 @@ class LocalMembers:
     def reset(self, arguments: Mapping[int, Mapping[str, Any]]) -> dict[int, ResetResult]:
         """Reset some members with the arguments of `SSDKDEnv.reset`."""
         return self._together({index: partial(self.envs[index].reset, **given) for index, given in arguments.items()})
+
+    def reset_alike(self, arguments: Mapping[int, Mapping[str, Any]]) -> dict[int, ResetResult]:
+        """The same where many begin with one seed and instance, now or soon: the warm-up is then done once.
+
+        It is done alone, so that its numbers do not depend on which others happen to begin at the same time.
+        """
+        return {index: self.envs[index].reset_from(self._beginnings, **given) for index, given in arguments.items()}
 
     def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
         """Step some members."""

@@ -80,13 +80,14 @@ class SubEnvironments:
             self._parts = [RemoteMembers(kwargs, size, grouped, Processes(len(sizes))) for size in sizes]
 
     def reset(
-        self, seeds: Mapping[int, int | None], options: Mapping[int, dict[str, Any]] | None = None
+        self, seeds: Mapping[int, int | None], options: Mapping[int, dict[str, Any]] | None = None, alike: bool = False
     ) -> dict[int, ResetResult]:
         """Reset some members, with seeds by number; None goes on with the member's own random stream.
 
         Args:
             seeds: of each member that is reset.
             options: of the members that are to be given some; see `SSDKDEnv.reset`.
+            alike: many members begin with one seed and instance, now or soon: a process then does its warm-up once.
 
         Raises:
             InvalidInputError: when a seed is out of range, or there is no instance that the options ask for; no member
@@ -96,7 +97,8 @@ class SubEnvironments:
         given = {index: (options or {}).get(index) for index in seeds}
         for each in given.values():
             self.first.instances.wanted(each)
-        return self._ask("reset", {index: {"seed": seed, "options": given[index]} for index, seed in seeds.items()})
+        method = "reset_alike" if alike else "reset"
+        return self._ask(method, {index: {"seed": seed, "options": given[index]} for index, seed in seeds.items()})
 
     def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
         """Step some members, with actions by number.

@@ -72,7 +72,8 @@ class Arguments(Where, Plugins):
     """Action that the untrained agent begins with, such as the plan that ssdkd search has found; as many numbers in
     [-1, 1] as the scheme has parts."""
     common_random_numbers: bool = False
-    """Every environment plays the same seeds and instances, so that returns differ by what was done."""
+    """Environments play the same seed and instance at a time, so that returns differ by what was done; the instances
+    of a set take turns. Grouped, they take half the time that unlike ones take."""
     image_every_episodes: int = 20
     """Episodes between pictures of the buffer in TensorBoard."""
     vectorization: str = "by_size"

@@ -48,8 +48,8 @@ class TrainingConfig:
         evaluation_episodes: episodes of a validation, the same ones each time.
         patience: validations without improvement of the mean return after which training ends; 0 for never.
         start: action that the untrained agent's policy gives, whatever it sees; None leaves it to the algorithm.
-        common_random_numbers: the k-th episode of every environment has the same seed, and plays the same instance, so
-            that what they gain differs by what was done.
+        common_random_numbers: as many episodes as there are environments have one seed and play one instance; see
+            `DistillationVecEnv.seed_each`.
     """
 
     env_id: str

@@ -114,7 +114,8 @@ def train(
     try:
         model = build_model(config.algorithm, env, hyperparameters, seed=config.seed, tensorboard_log=str(folder.path))
         # After the model, which seeds its environments by its own seed.
-        made.seed_each(training_seed(config.seed), config.common_random_numbers)
+        ended = progress.episodes if checkpoint else None
+        made.seed_each(training_seed(config.seed), config.common_random_numbers, ended)
         if checkpoint:
             _go_on(model, checkpoint, progress, folder.path)
         else:

@@ -50,24 +50,26 @@ def test_first_rollout_is_around_the_action(tmp_path: Path) -> None:
         assert value == pytest.approx(expected, abs=1e-2)
 
 
-def test_environments_of_one_stream_play_alike() -> None:
-    """Under equal actions the k-th episodes are equal, and later ones differ from the first."""
-    env = DistillationVecEnv(
-        3, {"instances": "tests.envs.own_networks:SMALL_SET", "budget": WORK_BUDGET, "probe": SMALL_PROBE}, "loop"
-    )
+def test_environments_play_alike_in_blocks() -> None:
+    """As many episodes as there are environments have one seed and one instance, whoever is the first to end."""
+    env = DistillationVecEnv(3, DIVIDED, "loop")
+    actions = np.array([[1.0, 1.0], [-0.5, -0.5], [0.0, 0.0]], np.float32)
     try:
         env.seed_each(4, alike=True)
-        first = seen = env.reset()
-        begun = [env.reset_infos]
-        while len(begun) < 5:
-            assert all(np.array_equal(seen[0], other) for other in seen[1:])
-            seen, rewards, dones, _ = env.step(np.zeros((3, 5), np.float32))  # type: ignore[assignment]
-            assert len({float(reward) for reward in rewards}) == 1
-            if dones.all():
-                begun.append(list(env.reset_infos))
-        assert len({infos[0]["instance"] for infos in begun}) > 1
-        assert all(len({info["instance"] for info in infos}) == 1 for infos in begun)
-        assert not np.array_equal(first, seen)
+        first = env.reset()
+        assert all(np.array_equal(first[0], other) for other in first[1:])
+        expected = [in_turn(4, number // 3, env.instances).instance for number in range(20)]
+        assert len(set(expected)) > 1
+        begun = [info["instance"] for info in env.reset_infos]
+        ends = []
+        while len(begun) < len(expected):
+            dones = env.step(actions)[2]
+            ends += np.flatnonzero(dones).tolist()
+            begun += [env.reset_infos[index]["instance"] for index in np.flatnonzero(dones)]
+        assert len(set(ends[:6])) < 3, "one has to end twice before another does once"
+        assert begun[:20] == expected
+        env.seed_each(4, alike=True, ended=1)  # in a training that goes on: the next to begin is the fifth
+        assert [each.instance for each in env._next_in_common(range(2)).values()] == expected[4:6]
         env.seed_each(4, alike=False)
         assert not np.array_equal(*env.reset()[:2])
     finally:
