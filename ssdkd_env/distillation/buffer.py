@@ -141,8 +141,7 @@ class ReplayBuffer:
         joining, contenders, weakest, wins = self._contest(keys, most_replaced)
         rows = torch.cat([torch.arange(self.size, device=keys.device), self.size + joining])
         rows[weakest] = torch.where(wins, self.size + contenders, weakest)
-        if self._overwritten is not None:
-            self._overwritten.append((weakest, self._slots.rows(weakest)))
+        self._keep_what_is_overwritten(weakest)
         for field in fields(Entries):
             slots, new = getattr(self._slots, field.name), getattr(candidates, field.name)
             slots[self.size : self.size + len(joining)] = new.index_select(0, joining)
@@ -172,6 +171,28 @@ class ReplayBuffer:
         weakest, contenders = lowest(resident_keys, pairs), contenders[:pairs]
         return joining, contenders, weakest, candidate_keys[contenders] > resident_keys[weakest]
 
+    def _keep_what_is_overwritten(self, rows: Tensor) -> None:
+        """Copies of rows that are written over inside `undone_by_errors`, of all together at most twice the buffer.
+
+        Which rows are copied twice only the device knows, and to ask it takes longer than to copy.
+        """
+        if self._overwritten is None or self._is_whole(self._overwritten):
+            return
+        self._overwritten.append((rows, self._slots.rows(rows)))
+        if sum(len(kept) for kept, _ in self._overwritten) > self.capacity:
+            before = Entries(**{field.name: getattr(self._slots, field.name).clone() for field in fields(Entries)})
+            self._put_back(before)
+            self._overwritten = [(torch.arange(self.capacity, device=rows.device), before)]
+
+    def _is_whole(self, kept: list[tuple[Tensor, Entries]]) -> bool:
+        return len(kept) == 1 and len(kept[0][0]) == self.capacity
+
+    def _put_back(self, slots: Entries) -> None:
+        """Write what was overwritten into slots, the first copy of a row last."""
+        for rows, entries in reversed(self._overwritten or []):
+            for field in fields(Entries):
+                getattr(slots, field.name).index_copy_(0, rows, getattr(entries, field.name))
+
     @property
     def is_undoable(self) -> bool:
         """Whether this is inside `undone_by_errors`."""
@@ -189,9 +210,7 @@ class ReplayBuffer:
         try:
             yield
         except BaseException:
-            for rows, entries in reversed(self._overwritten):
-                for field in fields(Entries):
-                    getattr(self._slots, field.name).index_copy_(0, rows, getattr(entries, field.name))
+            self._put_back(self._slots)
             for name, before in measured.items():
                 getattr(self._slots, name).copy_(before)
             self.size = size

@@ -59,7 +59,7 @@ class Costs:
         batch: of a batch of candidates beside its steps: they are made once more, and both networks see them.
         inversion_step: of one step on a batch, with the student as adversary where the method has one.
         student_step: of one student minibatch, which the teacher sees, too.
-        refresh: of measuring the memory after a round.
+        refresh: of measuring the memory after a round, as if it were full: a fee that no decision changes.
         sizes: of the run, which say how a round falls into batches.
     """
 

@@ -98,7 +98,7 @@ class DistillationRun:
         self._answering = FoldedTwin(self.student, None if self.backend == "plain" else example)
         self._normalize = Normalize(spec.mean, spec.std, self.device)
         self._sizes = Sizes.of(method, budget, task)
-        check_memory(self._sizes, budget, task, memory_of(self.device))
+        check_memory(self._sizes, method, budget, task, memory_of(self.device))
         views: dict[str, Any] = {"normalize": self._normalize, "padding": spec.padding, "flip": spec.flip}
         self.inversion = Inversion(
             method,

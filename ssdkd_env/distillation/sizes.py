@@ -70,7 +70,7 @@ class Sizes:
         return _turns(student_steps, self.student_steps_per_batch)
 
 
-def check_memory(sizes: Sizes, budget: Budget, task: Problem, available: int | None) -> None:
+def check_memory(sizes: Sizes, method: Method, budget: Budget, task: Problem, available: int | None) -> None:
     """Refuse batches and buffers that no memory holds, before a machine that tries is brought to a halt.
 
     A lower estimate, which refuses nothing that could run: a pixel of the buffer is a byte, and one of a minibatch
@@ -79,6 +79,7 @@ def check_memory(sizes: Sizes, budget: Budget, task: Problem, available: int | N
 
     Args:
         sizes: of a run.
+        method: that it plays.
         budget: its budget.
         task: what it plays.
         available: bytes of the device's memory; None where nobody knows.
@@ -87,16 +88,23 @@ def check_memory(sizes: Sizes, budget: Budget, task: Problem, available: int | N
         InvalidInputError: when something needs more.
     """
     numbers = math.prod(task.spec.image_shape)
-    needed = {
-        "buffer_capacity": sizes.capacity * numbers,
-        "candidates": sizes.inversion_batch * numbers * ACTIVATIONS * 4,
-        "batch_size": budget.batch_size * numbers * ACTIVATIONS * 4,
-    }
-    for name, amount in needed.items():
+    capacity = {
+        "pool": ("method_options['pool_capacity']", method.pool_capacity),
+        "stream": ("budget['batch_size']", budget.batch_size),
+        "real": ("method_options['real_share']", method.real_share),
+    }.get(method.memory, ("budget['buffer_capacity']", budget.buffer_capacity))
+    needed = [
+        (*capacity, sizes.capacity * numbers),
+        ("budget['batch_size']", budget.batch_size, budget.batch_size * numbers * ACTIVATIONS * 4),
+    ]
+    if method.memory != "stream":  # whose candidates are minibatches
+        candidates = sizes.inversion_batch * numbers * ACTIVATIONS * 4
+        needed.insert(1, ("budget['candidates']", budget.candidates, candidates))
+    for name, value, amount in needed:
         if available is not None and amount > available:
             raise InvalidInputError(
-                f"budget[{name!r}]={getattr(budget, name):,}: images of {task.spec.image_shape} need at least "
-                f"{amount / 2**30:,.1f} GiB here, and there are {available / 2**30:,.1f}; give fewer"
+                f"{name}={value:,}: images of {task.spec.image_shape} need at least {amount / 2**30:,.1f} GiB "
+                f"here, and there are {available / 2**30:,.1f}; give fewer"
             )
 
 

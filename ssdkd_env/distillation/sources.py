@@ -374,8 +374,11 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def _reset(module: nn.Module) -> None:
-    """Initialise every layer anew, from the global generator (a run lends its own to it)."""
-    for part in module.modules():
+    """Initialise every layer anew, from the global generator (a run lends its own to it).
+
+    The network itself comes last: one that initialises its layers otherwise than PyTorch does has the last word.
+    """
+    for part in (*list(module.modules())[1:], module):
         if callable(reset := getattr(part, "reset_parameters", None)):
             reset()
 

@@ -89,8 +89,8 @@ def perform(work: Work[ResultT_co]) -> ResultT_co:
 
 
 @contextmanager
-def helped_by(helper: Callable[[Work[Any]], Any]) -> Iterator[None]:
-    """Have all work that this context comes to done by `helper`, which returns the result."""
+def helped_by(helper: Callable[[Work[Any]], Any] | None) -> Iterator[None]:
+    """Have all work that this context comes to done by `helper`, which returns the result; alone where it is None."""
     token = _helper.set(helper)
     try:
         yield

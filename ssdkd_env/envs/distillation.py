@@ -288,9 +288,10 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
             ResetNeeded: before the first reset, and after the episode's end.
         """
         episode = self._begun("step")
-        if episode.run.done:
+        if episode.over:
+            what = "the budget is used up" if episode.run.done else "the student has diverged"
             raise gym.error.ResetNeeded(
-                f"the budget is used up after {episode.run.round} rounds; call env.reset() to start a new episode"
+                f"{what} after {episode.run.round} rounds; call env.reset() to start a new episode"
             )
         plan, observed = self.plan_of(action), self.action_scheme.observed(self.action_of(action))
         reward = episode.play(plan, self.rounds_per_step)

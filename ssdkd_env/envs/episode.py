@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from ssdkd_env.distillation import DistillationRun, SamplingPlan
 from ssdkd_env.distillation.report import RoundReport
@@ -98,8 +100,10 @@ class Episode:
 
     def _score_now(self) -> float:
         report = self.snapshot.report
-        score = DIVERGED_SCORE if report.diverged else self._reward.score(self.snapshot)
-        return self._reward.compared(score, report.progress, self._reference)
+        if report.diverged:
+            # Against what the reference ends with, wherever this one does: to end early must not cost less.
+            return self._reward.compared(DIVERGED_SCORE, 1.0, self._reference)
+        return self._reward.compared(self._reward.score(self.snapshot), report.progress, self._reference)
 
     def _curve_point(self) -> dict[str, float]:
         numbers = self.numbers
@@ -131,9 +135,13 @@ class Episode:
         self._reference = None if reference is None else Reference(**reference)
 
 
+#: Rounds, or multiply-adds: of a long run of large networks there are more than an integer of a float can count.
+_Units = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Allowance(TypedDict):
-    spent: Count
-    before: Count
+    spent: _Units
+    before: _Units
 
 
 class _RunState(TypedDict):

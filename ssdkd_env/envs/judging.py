@@ -40,10 +40,11 @@ class Judge:
         """
         probes = probe_set(task, self._device)
         probe = probes.judge(run.student_logits(probes.images))
+        diverged = report.diverged or not math.isfinite(probe.discrepancy)
         return Snapshot(
-            report=replace(report, diverged=report.diverged or not math.isfinite(probe.discrepancy)),
+            report=replace(report, diverged=diverged),
             probe=probe,
-            **self._on_real_data(run, task, last),
+            **self._on_real_data(run, task, last, is_last=run.done or diverged),
         )
 
     def real_scores(self, task: Task) -> tuple[str, ...]:
@@ -52,10 +53,10 @@ class Judge:
             return ()
         return ("accuracy", "mean_iou") if task.dense else ("accuracy",)
 
-    def _on_real_data(self, run: DistillationRun, task: Task, last: Snapshot | None) -> dict[str, Any]:
+    def _on_real_data(self, run: DistillationRun, task: Task, last: Snapshot | None, is_last: bool) -> dict[str, Any]:
         """The student's scores; where no multiple of `every` has been passed since, the last measured ones."""
         fresh = last is None or run.round // self._every > last.report.round // self._every
-        if last is not None and not (fresh or self._always or run.done):
+        if last is not None and not (fresh or self._always or is_last):
             return last.on_real_data
         real = task.evaluation(self._device)
         if real is None:

@@ -12,12 +12,14 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from ssdkd_env import ENV_VERSION
 from ssdkd_env.distillation import DistillationRun, Method
+from ssdkd_env.distillation.work import helped_by
 from ssdkd_env.envs.episode import Episode
 from ssdkd_env.envs.judging import Judge
 from ssdkd_env.envs.rewards import Reference, Reward
@@ -40,6 +42,7 @@ NEVER = 10**9
 SHIPPED = "references.json"
 #: Made or read in this process, by fingerprint; they are small, and sets of instances are smaller than that.
 _known: Recent[str, Reference] = Recent(1024)
+_digests: WeakKeyDictionary[Task, dict[str, str]] = WeakKeyDictionary()
 
 
 @one_at_a_time
@@ -70,14 +73,20 @@ class References:
         if not self.compares:
             return None
         key = self.fingerprint(task)
-        return _known.get(key, lambda: _shipped(task, key) or _kept(key) or self._made(task, key))
+        # Beside no other run: of those that are done together each would find it missing, and play it for itself.
+        with helped_by(None):
+            return _known.get(key, lambda: _shipped(task, key) or _kept(key) or self._made(task, key))
 
     def fingerprint(self, task: Task) -> str:
         """Hash of what a reference depends on; how a device rounds, and what else a task offers, is left out."""
         score = self._reward.score
         settings = (ENV_VERSION, REFERENCE_FORMAT, RUNS, FIRST_SEED, f"{score.__module__}.{score.__qualname__}")
         spec = replace(task.identity(), budgets={}, methods={}, classes=(), dataset="", training_set_size=0)
-        made_of = essence((settings, spec, replace(self._method, source="")))
+        made_of: list[Any] = essence((settings, spec, replace(self._method, source="")))
+        if self._reward.oracle:
+            made_of.append(_digest(task, "evaluation"))
+        if self._method.memory == "real":
+            made_of += [task.spec.training_set_size, _digest(task, "training_images")]
         return hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
     def play(self, task: Task) -> Reference:
@@ -106,6 +115,18 @@ class References:
         made = self.play(task)
         keep_if_possible(lambda: write_json(_path(key), asdict(made)), "the reference of the reward is played anew")
         return made
+
+
+def _digest(task: Task, name: str) -> str:
+    """SHA-256 of real images that a task lends, and their labels; computed once for each task object."""
+    known = _digests.setdefault(task, {})
+    if name not in known:
+        data: Any = task.evaluation(torch.device("cpu")) if name == "evaluation" else task.training_images()
+        digest = hashlib.sha256()
+        for tensor in data if isinstance(data, tuple) else (data,):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        known[name] = digest.hexdigest()
+    return known[name]
 
 
 def _path(key: str) -> Path:

@@ -2,7 +2,8 @@
 
 Relative ones begin at 0: their return is how far the student ends above what the method's own plan reaches on the same
 task, so that returns of unlike instances can be compared. What is taken off depends on the task and on the progress
-alone, and on nothing that an agent decides: it is a potential, which leaves the best policy as it is (Ng et al. 1999).
+alone, and at the end on the task alone, also where a student diverges before its time: it is a potential, which leaves
+the best policy as it is (Ng et al. 1999).
 """
 
 from __future__ import annotations
@@ -92,6 +93,11 @@ class Reward:
 
     def __post_init__(self) -> None:
         check_choice("Reward(against=)", self.against, ("", RELATIVE, STANDARDIZED))
+        if self.against and "<" in getattr(self.score, "__qualname__", "<"):
+            raise InvalidInputError(
+                f"Reward(score={self.score!r}): references are kept by the name of the score, and this one has none of "
+                "its own; give a function of a module"
+            )
 
     def compared(self, score: float, progress: float, reference: Reference | None) -> float:
         """The score, against the reference where the reward has one."""

@@ -76,6 +76,10 @@ class DCGANGenerator(nn.Module):
         if (FACTOR * base[1], FACTOR * base[2]) != (height, width):
             self.blocks.append(CentralCrop(height, width))
         self.blocks.append(nn.Sigmoid())
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights of all linear layers and convolutions from N(0, 0.02²), and set their biases to 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)

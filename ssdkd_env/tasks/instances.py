@@ -141,7 +141,8 @@ INSTANCE_SETS: Registry[InstanceSet] = Registry(
             grid(_digits("_narrow"), ("convnet10",), (0.075, 0.15), (14,)),
         ),
         "digits-far": InstanceSet(
-            "held out, beyond what was trained on: a larger student, smaller and larger buffers, longer budgets",
+            "held out, beyond what was trained on: a larger student, smaller and larger buffers, shorter and longer "
+            "budgets",
             "digits",
             grid(_digits("_narrow"), ("convnet16",), (0.025, 0.4), (8, 24)),
         ),

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ssdkd_env.devices import memory_of
-from ssdkd_env.distillation.methods import METHODS
 from ssdkd_env.distillation.sizes import Sizes, check_memory
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.tasks import load_task
@@ -18,24 +17,38 @@ from tests.envs.episodes import make
 GIB = 2**30
 
 
-def check(available: int | None, **budget: int) -> None:
+def check(available: int | None, budget: dict[str, int], method: str = "ssdkd") -> None:
     task = load_task("digits")
     changed = replace(task.spec.budget, **budget)
-    check_memory(Sizes.of(METHODS["ssdkd"], changed, task), changed, task, available)
+    played = task.make_method(method)
+    check_memory(Sizes.of(played, changed, task), played, changed, task, available)
 
 
 @pytest.mark.parametrize(("name", "each"), [("buffer_capacity", 64), ("candidates", 12_800), ("batch_size", 12_800)])
 def test_what_needs_more_than_there_is_is_refused(name: str, each: int) -> None:
     """Digits are 1×8×8: 64 bytes in the buffer, and 64 · 50 numbers of four bytes in the networks."""
     fits = GIB // 10 // each
-    check(GIB // 10, **{name: fits})
+    check(GIB // 10, {name: fits})
     said = f"budget['{name}']={fits + 1:,}: images of (1, 8, 8) need at least 0.1 GiB here, and there are 0.1; give"
     with pytest.raises(InvalidInputError, match=re.escape(said)):
-        check(GIB // 10, **{name: fits + 1})
+        check(GIB // 10, {name: fits + 1})
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "named"),
+    [
+        ("fast5", {"work": 10**15}, "method_options['pool_capacity']="),
+        ("dafl", {"batch_size": 10**6}, "budget['batch_size']="),
+        ("vanilla_kd", {}, "method_options['real_share']="),
+    ],
+)
+def test_remedy_is_what_makes_it_large(method: str, budget: dict[str, int], named: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"^{re.escape(named)}"):
+        check(64, budget, method)
 
 
 def test_where_nobody_knows_the_memory_nothing_is_refused() -> None:
-    check(None, batch_size=10_000_000)
+    check(None, {"batch_size": 10_000_000})
 
 
 def test_this_machine_has_some() -> None:

@@ -23,6 +23,7 @@ from ssdkd_env.distillation.sources import (
     _reset,
 )
 from ssdkd_env.files import load_state, save_state
+from ssdkd_env.networks.dcgan import DCGANGenerator
 from ssdkd_env.networks.generators import Generator
 from tests.distillation.reference import close
 from tests.distillation.test_inversion import (
@@ -494,6 +495,19 @@ def test_the_first_layers_reset_reaches_the_next_batch() -> None:
         batch_of(source)
     sources[0].reset_first_layer()
     assert not torch.equal(batch_of(sources[0]), batch_of(sources[1]))
+
+
+def test_network_with_an_initialisation_of_its_own_begins_anew_with_it() -> None:
+    """DCGAN's weights have a standard deviation of 0.02 and its biases are 0; PyTorch's are neither."""
+    generator = DCGANGenerator(8, (3, 32, 32), channels=32)
+    with torch.no_grad():
+        for weights in generator.parameters():
+            weights.fill_(7.0)
+    _reset(generator)
+    layers = [part for part in generator.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    assert torch.cat([layer.weight.flatten() for layer in layers]).std().item() == pytest.approx(0.02, rel=0.05)
+    assert all(layer.bias is None or not layer.bias.any() for layer in layers)
+    assert all((part.weight == 1).all() for part in generator.modules() if isinstance(part, nn.BatchNorm2d))
 
 
 def test_without_a_generator_no_first_layer_is_reset() -> None:

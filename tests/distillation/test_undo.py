@@ -181,6 +181,9 @@ def test_a_buffer_keeps_what_is_overwritten_and_not_itself() -> None:
                 buffer.update(candidates, keys, most_replaced=2)
             assert buffer._overwritten is not None
             assert [len(rows) for rows, _ in buffer._overwritten] == [2, 2, 2]
+            for _ in range(buffer.capacity):
+                buffer.update(candidates, keys, most_replaced=2)
+            assert [len(rows) for rows, _ in buffer._overwritten] == [buffer.capacity]
             raise Stop
 
     with pytest.raises(Stop):

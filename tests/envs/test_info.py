@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from ssdkd_env.errors import InvalidInputError
 from tests.envs.episodes import REWARD_NAMES, ROUNDS, actions_of, episode, make, reset, rounds_measured, steps
@@ -84,6 +87,21 @@ def test_accuracy_may_be_measured_in_some_rounds_only(monkeypatch: pytest.Monkey
     stated = [moment.info["accuracy"] for moment in episode(some, 3, actions)]
     assert measured == [0, 3, 5]
     assert stated == [each[0], each[0], each[0], each[3], each[3], each[5]]
+
+
+def test_accuracy_of_a_student_that_has_diverged_is_its_own() -> None:
+    env = make(evaluate_every_rounds=10)
+    healthy = reset(env, 3).info["accuracy"]
+    assert env.run is not None
+    with torch.no_grad():
+        for weights in env.run.student.parameters():
+            weights.fill_(math.nan)
+    last = steps(env, actions_of(5)[:1])[0]
+    assert last.terminated
+    assert last.info["accuracy"] != healthy
+    real = env.task.evaluation(env.device)
+    assert real is not None
+    assert last.info["accuracy"] == pytest.approx(np.mean(real[1].numpy() == 0))  # what the largest of NaNs is
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from ssdkd_env.distillation import DistillationRun
 from ssdkd_env.envs import SSDKDEnv, references
 from ssdkd_env.envs.references import FIRST_SEED, RUNS, References
 from ssdkd_env.envs.rewards import REWARDS, SMALLEST_DEVIATION, Reference, Reward, probe_agreement
+from ssdkd_env.envs.sub_environments import SubEnvironments
 from ssdkd_env.errors import InvalidInputError
 from ssdkd_env.files import write_json
 from ssdkd_env.reading import read_json
 from ssdkd_env.recent import Recent
 from ssdkd_env.tasks.probe import probe_set
-from tests.envs.episodes import ROUNDS, actions_of, assert_same, episode, make, reset, steps
+from tests.envs.episodes import BUDGET as BUDGET_OF_RUNS
+from tests.envs.episodes import ROUNDS, SMALL_PROBE, actions_of, assert_same, episode, make, reset, steps
 
 #: Enough to gain something.
 BUDGET = {"student_steps": 10}
@@ -96,7 +98,51 @@ def test_student_that_diverges_falls_to_nothing_not_to_the_reference() -> None:
         next(env.run.student.parameters()).fill_(math.nan)
     (last,) = steps(env, actions_of(5)[:1])
     assert last.terminated
-    assert last.reward == last.info["score"] == pytest.approx(-reference().scores[1], abs=1e-6)
+    # Not −scores[1]: whoever diverges at once would lose less than whoever ends below the reference.
+    assert last.reward == last.info["score"] == pytest.approx(-reference().scores[-1], abs=1e-6)
+
+
+def test_environments_that_are_grouped_play_one_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each comes to its reset beside the others, and finds that the reference is missing."""
+    played: list[int] = []
+    curve = References._curve
+
+    def noted(self: References, task: Any, seed: int) -> Any:
+        played.append(seed)
+        return curve(self, task, seed)
+
+    monkeypatch.setattr(References, "_curve", noted)
+    budget = BUDGET_OF_RUNS | BUDGET | {"candidates": 15}  # of which no other test has a reference
+    settings = {"reward": "relative_probe_agreement", "budget": budget, "probe": SMALL_PROBE}
+    pool = SubEnvironments(3, settings, "grouped", 1)
+    try:
+        pool.reset(dict(enumerate(range(3))))
+    finally:
+        pool.close()
+    assert played == [*range(FIRST_SEED, FIRST_SEED + RUNS)]
+
+
+def test_reference_depends_on_the_real_data_that_a_score_is_made_of(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 255, (2, 20, 8, 8), dtype=np.uint8)
+    keys = []
+    for name, images in {"a": first, "b": second, "c": second}.items():
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(20) % 10)
+        env = make(reward="relative_oracle_accuracy", evaluation=str(tmp_path / f"{name}.npz"), budget=BUDGET)
+        keys.append(env.references.fingerprint(env.task))
+    assert keys[0] != keys[1] == keys[2]
+    plain = [
+        make(reward="relative_probe_agreement", evaluation=str(tmp_path / f"{name}.npz"), budget=BUDGET)
+        for name in ("a", "b")
+    ]
+    assert len({env.references.fingerprint(env.task) for env in plain}) == 1
+
+
+def test_score_without_a_name_of_its_own_cannot_compare() -> None:
+    Reward(lambda snapshot: 0.0)
+    for score in (lambda snapshot: 0.0, partial(probe_agreement)):
+        with pytest.raises(InvalidInputError, match="references are kept by the name of the score"):
+            Reward(score, against="relative")
 
 
 def test_a_deviation_of_nothing_divides_by_a_little() -> None:

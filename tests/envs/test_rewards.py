@@ -6,6 +6,7 @@ import copy
 import math
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 
@@ -186,15 +187,13 @@ def test_learning_rate_that_is_far_too_high_is_a_divergence_not_an_exception() -
 
 
 @pytest.mark.parametrize("reward", ["probe_agreement", "terminal_probe_agreement"])
-def test_after_a_divergence_steps_and_resets_still_work(reward: str) -> None:
+def test_after_a_divergence_there_is_no_step_but_a_reset(reward: str) -> None:
     env = make(reward=reward)
     reset(env, 3)
     poison(env, math.nan)
     steps(env, actions_of(5)[:1])
-    again = steps(env, actions_of(5)[1:2])[0]
-    assert again.terminated
-    assert again.reward == 0.0  # there is nothing left to lose
-    assert_finite(again, env)
+    with pytest.raises(gym.error.ResetNeeded, match="the student has diverged after 1 rounds"):
+        steps(env, actions_of(5)[1:2])
     assert_same(episode(env, 3, actions_of(5)), episode(make(reward=reward), 3, actions_of(5)))
 
 

@@ -337,3 +337,16 @@ def test_a_scheme_without_sampling_says_other_samplers_by_their_plans() -> None:
     assert env.uniform_action.discrepancy_exponent == 0.0
     env.reset(seed=0)
     env.step(env.uniform_action)
+
+
+def test_work_of_large_networks_is_loaded_again(tmp_path: Path) -> None:
+    """Half of the paper's run of CIFAR-10 are 3 · 10¹⁶ multiply-adds, more than 2⁵³."""
+    env = small()
+    env.reset(seed=0)
+    assert env.run is not None
+    env.run.allowance.spent, env.run.allowance.total = 3 * 10**16, 6 * 10**16
+    env.save(tmp_path / "episode.safetensors")
+    other = small()
+    other.load(tmp_path / "episode.safetensors")
+    assert other.run is not None
+    assert other.run.allowance.spent == 3 * 10**16

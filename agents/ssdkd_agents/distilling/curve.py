@@ -66,7 +66,7 @@ class LearningCurve:
     def see(self, info: dict[str, Any]) -> None:
         """Write what is known after a step, once `recent` has seen it."""
         last, self._last = self._last, info
-        every, ends = self._env.settings.evaluate_every_rounds, info["progress"] >= 1.0
+        every, ends = self._env.settings.evaluate_every_rounds, info["progress"] >= 1.0 or info["diverged"]
         is_measured = ends or info["round"] // every > last["round"] // every
         stale = () if is_measured else ("accuracy", "mean_iou")
         self._write({tag: key for tag, key in _TAGS.items() if key not in stale}, info)
