@@ -41,10 +41,17 @@ class Arguments(Plugins):
 def main(args: Arguments) -> None:
     """Read, compare and report."""
     here, there = (_scores(path, args) for path in (args.here, args.there))
+    digests = [
+        {line["sampler"]: line.get("sampler_digest") for line in read_results(path)} for path in (args.here, args.there)
+    ]
     table = []
     for row in (row for row in here if row != args.against and row in there):
         if len(here[row]) == len(there[row]) == 1:  # such as plans, which each set has in a file of its own
             here[row], there[row] = ({row: next(iter(each[row].values()))} for each in (here, there))
+        if changed := [run for run in here[row] if digests[0].get(run) != digests[1].get(run, digests[0].get(run))]:
+            raise InvalidInputError(
+                f"--there {args.there}: {changed[0]} is another agent than under this name in --here; evaluate it anew"
+            )
         if set(here[row]) != set(there[row]):
             raise InvalidInputError(
                 f"--there {args.there}: row {row!r} has other training runs than --here; give these"

@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 
 import ssdkd_env  # noqa: F401 (registers the environments)
-from ssdkd_agents.seeds import shared_out
+from ssdkd_agents.seeds import HELD_OUT_SEED, shared_out
 from ssdkd_agents.vec_env import DistillationVecEnv
 from ssdkd_env.envs import SSDKDEnv
 from ssdkd_env.errors import InvalidInputError, one_line
@@ -66,7 +66,16 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def instances_of(env: SSDKDEnv, episodes: int) -> list[int | None]:
-    """The instance of each of some episodes that are compared, in turn; None where there is no choice."""
+def instances_of(env: SSDKDEnv, episodes: int, first_seed: int = HELD_OUT_SEED) -> list[int | None]:
+    """The instance of each of some episodes that are compared, in turn; None where there is no choice.
+
+    A seed plays the same one whoever plays it, so that evaluations that were divided by their seeds are one.
+
+    Args:
+        env: one of the kind.
+        episodes: how many.
+        first_seed: seed of the first.
+    """
     count = len(env.instances)
-    return [*shared_out(episodes, count)] if count > 1 else [None] * episodes
+    skipped = first_seed - HELD_OUT_SEED if first_seed >= HELD_OUT_SEED else first_seed
+    return [*shared_out(episodes, count, skipped)] if count > 1 else [None] * episodes

@@ -46,13 +46,18 @@ def instances_in_turn(random: np.random.Generator, instances: int) -> Iterator[i
         yield from random.permutation(instances).tolist() if instances > 1 else [0]
 
 
-def shared_out(episodes: int, instances: int) -> list[int]:
+def shared_out(episodes: int, instances: int, skipped: int = 0) -> list[int]:
     """The instance of each of some episodes that are compared: none is played twice before all are played once.
 
     Their order is one of chance, always the same, so that fewer episodes than instances are of all kinds.
+
+    Args:
+        episodes: how many.
+        instances: of the set.
+        skipped: episodes before them, which somebody else plays.
     """
     order = instances_in_turn(np.random.default_rng(0), instances)
-    return list(islice(order, episodes))
+    return list(islice(order, skipped, skipped + episodes))
 
 
 def unequally_shared(episodes: int, instances: int) -> str | None:

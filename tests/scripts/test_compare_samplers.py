@@ -86,6 +86,23 @@ def test_instances_are_compared_by_the_means_of_their_episodes(tmp_path: Path) -
     assert means.stdout.splitlines()[8].split(" | ")[3] == "0.2250 (0.2500, 0.2000)"
 
 
+def test_any_score_of_instances_is_a_mean(tmp_path: Path) -> None:
+    lines = [*of_instances("paper", 0.3, 0.5, 0.3, 0.5), *of_instances("x", 0.3, 0.5, 0.3, 0.5)]
+    for number, content in enumerate(lines):
+        content["final"] = content["final"] | {"probe_discrepancy": float(number)}
+    results = write(tmp_path / "a.jsonl", *lines)
+    printed = compare("--results", results, "--instances", "--score", "probe_discrepancy").stdout.splitlines()
+    assert printed[3].split(" | ")[3] == "5.5000 (5.0000, 6.0000)"
+    assert_refused(compare("--results", results, "--score", "seconds"), "--score seconds: not every episode has it")
+
+
+def test_equal_seeds_of_other_instances_are_not_compared(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", *of_instances("paper", 0.3, 0.5))
+    other = [line("x", seed, 0.5, instance=1 - seed % 2) for seed in range(2)]
+    second = write(tmp_path / "b.jsonl", *other)
+    assert_refused(compare("--results", first, second), "seed 0 is of instance 0 in")
+
+
 def test_instances_want_the_same_episodes_of_all(tmp_path: Path) -> None:
     paper = of_instances("paper", 0.3, 0.5, 0.3, 0.5)
     fewer = write(tmp_path / "fewer.jsonl", *paper, *of_instances("x", 0.2, 0.4, 0.8))

@@ -351,6 +351,13 @@ def test_instances_of_a_set_take_turns() -> None:
     assert {config.instance for config in replace(evaluation, env_kwargs={}).configs()} == {None}
 
 
+def test_a_seed_plays_one_instance_however_seeds_are_divided() -> None:
+    rows, settings = {"paper": "paper"}, {"instances": "digits-train"}
+    whole = Evaluation(rows, "SSDKD/Digits-v2", 12, HELD_OUT_SEED, settings).configs()
+    parts = [Evaluation(rows, "SSDKD/Digits-v2", 6, HELD_OUT_SEED + skip, settings).configs() for skip in (0, 6)]
+    assert [*parts[0], *parts[1]] == whole
+
+
 def test_an_episode_plays_its_instance() -> None:
     kwargs = {"instances": "tests.envs.own_networks:SMALL_SET", "budget": WORK_BUDGET, "probe": SMALL_PROBE}
     for instance in (5, 2):

@@ -15,11 +15,12 @@ from ssdkd_agents.analysis.results import SCORES, Result, row_name, score_of, tr
 from ssdkd_env.errors import InvalidInputError
 
 
-def instance_means(results: Sequence[Result]) -> list[Result]:
+def instance_means(results: Sequence[Result], score: str | None = None) -> list[Result]:
     """A line for each instance and training run: means of its episodes, with the instance for a seed.
 
     Args:
         results: lines of episodes on a set of instances, each sampler's from the same seeds.
+        score: that is wanted beside those of `SCORES`; every line has it.
 
     Raises:
         InvalidInputError: when a line names no instance, or two samplers played an instance from other seeds.
@@ -40,22 +41,23 @@ def instance_means(results: Sequence[Result]) -> list[Result]:
                 f"instances: {row!r} played instance {instance} from {len(own)} seeds, {first!r} from "
                 f"{len(expected)} that are not the same; let ssdkd evaluate --resume play what is missing"
             )
-    return [_mean(lines) for lines in played.values()]
+    wanted = [*SCORES, *([score] if score else [])]
+    return [_mean(lines, wanted) for lines in played.values()]
 
 
-def _mean(lines: Sequence[Result]) -> Result:
+def _mean(lines: Sequence[Result], wanted: Sequence[str]) -> Result:
     """One line in place of several of an instance. What is no score is the first one's."""
     scores = {}
-    for name in SCORES:
+    for name in wanted:
         values = [line.get(name, line["final"].get(name)) for line in lines]
         if None not in values:
             scores[name] = float(np.mean([score_of(line, name) for line in lines]))
     first = lines[0]
     final = first["final"] | {"diverged": any(line["final"].get("diverged") for line in lines)}
-    return {name: value for name, value in first.items() if name not in SCORES} | {
+    return {name: value for name, value in first.items() if name not in wanted} | {
         "seed": first["instance"],
         "return": float(np.mean([line["return"] for line in lines])),
-        "final": {name: value for name, value in final.items() if name not in SCORES},
+        "final": {name: value for name, value in final.items() if name not in wanted},
         "seconds": float(np.median([wall_seconds(line) for line in lines])),
         **scores,
     }

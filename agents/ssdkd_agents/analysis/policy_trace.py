@@ -163,6 +163,8 @@ def _at_shares(row: str, line: Result, said: list[list[float]]) -> Values:
         raise InvalidInputError(f"{row}: a curve is shorter than its episode; give results of ssdkd evaluate")
     under_way = np.maximum(np.searchsorted(begun, SHARES, side="right") - 1, 0)
     looked_at: Values = np.array(said)[np.minimum(under_way * held, len(said) - 1)]
+    if line["final"].get("diverged"):
+        looked_at[line["curve"]["progress"][-1] <= SHARES] = np.nan
     return looked_at
 
 

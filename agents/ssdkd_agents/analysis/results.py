@@ -55,8 +55,15 @@ def common_score(results: Sequence[Result], names: Iterable[str] = SCORES) -> st
 
 
 def _has(line: Result, name: str) -> bool:
-    """Whether a line has a score, and not null in its place."""
-    return line.get(name, line["final"].get(name)) is not None
+    """Whether a line has a score, and neither null nor something else in its place."""
+    value = line.get(name, line["final"].get(name))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def instance_of(line: Result) -> int | None:
+    """Number of the instance that an episode played; None where there was no choice, or nobody wrote it down."""
+    number = line.get("instance", line["final"].get("instance"))
+    return None if number is None else int(number)
 
 
 def wall_seconds(line: Result) -> float:

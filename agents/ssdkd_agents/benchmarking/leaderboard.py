@@ -20,6 +20,7 @@ from ssdkd_agents.analysis.results import (
     SCORES,
     Result,
     common_score,
+    instance_of,
     is_paper,
     row_name,
     runs_of,
@@ -29,6 +30,7 @@ from ssdkd_agents.analysis.results import (
 from ssdkd_agents.analysis.statistics import IN_PLACE, METHOD
 from ssdkd_agents.inputs import SHOWN
 from ssdkd_env.envs.settings import FACE
+from ssdkd_env.errors import InvalidInputError
 
 HEAD = f"""# Leaderboard
 
@@ -129,6 +131,12 @@ def _cells(row: _Row, score: str | None, paper: Mapping[str, Sequence[Result]]) 
     comparable = score is not None and all(score in line or score in line["final"] for line in reference)
     if reference and comparable and not _is_paper_row(row):
         against = [{line["seed"]: score_of(line, score or "return") for line in reference}]
+        of = {line["seed"]: instance_of(line) for line in reference}
+        if any(instance_of(line) != of.get(line["seed"], instance_of(line)) for line in row.lines):
+            raise InvalidInputError(
+                f"{row.name}: an episode is of another instance than the paper's sampler's of the same seed, by "
+                "another version; play one of them anew"
+            )
         paired = paired_probability_of_improvement(runs, against)
         probabilities = (str(paired) if paired else EMPTY, str(probability_of_improvement(runs, against)))
     training_runs = f" × {len(runs)} runs" if len(runs) > 1 else ""

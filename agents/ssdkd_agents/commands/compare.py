@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssdkd_agents.analysis.instances import instance_means
-from ssdkd_agents.analysis.results import SCORES, Result, common_score, paper_lines, read_results, row_name
+from ssdkd_agents.analysis.results import SCORES, Result, common_score, instance_of, paper_lines, read_results, row_name
 from ssdkd_agents.benchmarking.leaderboard import environment_of, method_of, settings_of
 from ssdkd_agents.benchmarking.sampler_report import EPISODES, INSTANCES, intervals, make_sampler_table, note
 from ssdkd_agents.commands.command_line import Plugins, launch
@@ -54,7 +54,8 @@ def main(args: Arguments) -> None:
     if args.score is not None and common_score(lines, [args.score]) is None:
         raise InvalidInputError(f"--score {args.score}: not every episode has it; choose among {', '.join(SCORES)}")
     unit = INSTANCES if args.instances else EPISODES
-    table = make_sampler_table(instance_means(lines) if args.instances else lines, args.against, args.score, unit)
+    compared = instance_means(lines, args.score) if args.instances else lines
+    table = make_sampler_table(compared, args.against, args.score, unit)
     print(f"{table}\n\n{intervals(unit)}")
     if args.out is not None:
         text = f"{table}\n\n{note(args.against, unit)}\n"
@@ -68,12 +69,19 @@ def merge(paths: tuple[Path, ...]) -> list[Result]:
         InvalidInputError: when they are of different environments or budgets, or a sampler is not the same in all.
     """
     lines: dict[tuple[str, str, int], Result] = {}
+    instances: dict[int, tuple[int | None, Path]] = {}
     played: dict[tuple[str, str], tuple[Path, Result]] = {}
     made: dict[tuple[str, str], tuple[str, Path]] = {}
     for path in paths:
         for line in read_results(path):
             row, sampler = row_name(line), line["sampler"]
             played.setdefault((environment_of(line), settings_of(line)), (path, line))
+            instance, where = instances.setdefault(line["seed"], (instance_of(line), path))
+            if instance != instance_of(line):
+                raise InvalidInputError(
+                    f"--results: seed {line['seed']} is of instance {instance} in {where}, of {instance_of(line)} in "
+                    f"{path}: equal seeds are compared, and these are other tasks; play one of them anew"
+                )
             identity = identity_of(line)
             first, earlier = made.setdefault((row, sampler), (identity, path))
             if first != identity:

@@ -93,7 +93,7 @@ class Evaluation:
     def configs(self) -> list[EpisodeConfig]:
         """Every episode, seeds outermost; the instances of a set take turns."""
         kwargs = {run: {**face_of(run), **self.env_kwargs} for run in self.rows}
-        seeds = enumerate(instances_of(self.env, self.episodes), self.first_seed)
+        seeds = enumerate(instances_of(self.env, self.episodes, self.first_seed), self.first_seed)
         return [
             EpisodeConfig(self.env_id, run, seed, of, instance)
             for seed, instance in seeds

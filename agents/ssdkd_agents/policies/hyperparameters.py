@@ -25,7 +25,8 @@ _COUNTS = (
         "target_update_interval",
         "stats_window_size",
     ),
-    *("n_critic_updates", "cg_max_steps", "line_search_max_iter", "n_delta", "population"),
+    *("n_critic_updates", "cg_max_steps", "line_search_max_iter"),
+    *("n_delta", "n_top", "n_eval_episodes", "population"),
 )
 #: Plain types that a signature may name, and what they are called.
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
@@ -44,7 +45,7 @@ def check_hyperparameters(algorithm: type, given: Mapping[str, Any], environment
             environments.
     """
     check_bounds(given, "hyperparameters", MOST_NUMBER)
-    parameters = inspect.signature(algorithm).parameters
+    parameters = _parameters(algorithm)
     for name, value in given.items():
         if name in parameters and not _fits(value, parameters[name].annotation):
             kinds = " or ".join(word for kind, word in _PLAIN.items() if kind in _members(parameters[name].annotation))
@@ -52,6 +53,18 @@ def check_hyperparameters(algorithm: type, given: Mapping[str, Any], environment
         if name in _COUNTS and isinstance(value, int) and value < 1:
             raise InvalidInputError(f"hyperparameters[{name!r}]={value!r}: expected a whole number of at least 1")
     _check_frequency(given, environments)
+
+
+def _parameters(algorithm: type) -> dict[str, inspect.Parameter]:
+    """What an algorithm takes, and what it hands on to the one that it is made of."""
+    found: dict[str, inspect.Parameter] = {}
+    for made_of in algorithm.__mro__:
+        if "__init__" in vars(made_of):
+            own = inspect.signature(made_of, eval_str=True).parameters
+            found = dict(own) | found
+            if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in own.values()):
+                break
+    return found
 
 
 def _check_frequency(given: Mapping[str, Any], environments: int) -> None:

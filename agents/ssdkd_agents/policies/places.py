@@ -24,6 +24,10 @@ def find_sampler_file(path: Path) -> Path:
         return path
     found = _file_of_folder(path)
     if found is None:
+        if not (path / "config.json").is_file():
+            raise InvalidInputError(f"{path} is no run; give the folder of a training, a search or an export itself")
+        if (path / "trials").is_dir():
+            raise InvalidInputError(f"{path} is a study; give one of its trainings, such as {path / 'trials' / '0'}")
         raise InvalidInputError(f"{path} holds no checkpoint yet; let ssdkd train run for longer")
     return found
 

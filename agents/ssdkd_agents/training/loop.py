@@ -116,7 +116,8 @@ class TrainingLoop:
         Raises:
             TrainingStopped: when the training ends here; a checkpoint has been saved then.
         """
-        self._catch_up()
+        if self._catch_up() and self._is_tired():  # it was killed before it could say so
+            raise TrainingStopped("stopped early")
         evaluation = self._evaluate()
         tired = evaluation is not None and self._is_enough(evaluation)
         if (
@@ -127,10 +128,10 @@ class TrainingLoop:
             self.save()
         if 0 < self._config.episodes <= self._log.episodes:
             raise TrainingStopped("finished")
+        if tired:  # also where Ctrl-C came meanwhile: a resumed training would not ask again
+            raise TrainingStopped("stopped early")
         if self._stop():
             raise TrainingStopped("interrupted")
-        if tired:
-            raise TrainingStopped("stopped early")
 
     def finish(self) -> bool:
         """Validate the last agent, so that what is kept can be the best, and save.
@@ -151,21 +152,25 @@ class TrainingLoop:
         save_checkpoint(self._folder, self._model, self._sampler_config, asdict(self.progress))
         self._saved = self._model.num_timesteps
 
-    def _catch_up(self) -> None:
-        """Put back, once, what a resumed training needs before anything else is done."""
+    def _catch_up(self) -> bool:
+        """Put back, once, what a resumed training needs before anything else is done; whether that was now."""
         if self._resumed is None:
-            return
+            return False
         with fitting("the checkpoint's state", "delete its manifest, to go on from the checkpoint before it"):
             restore(self._model, self._resumed.loop)
         self._resumed = None
         for tensorboard in _tensorboards(self._model):
             _hide_events_after(tensorboard, self._model.num_timesteps)
+        return True
+
+    def _is_tired(self) -> bool:
+        """Whether patience has ended."""
+        return 0 < self._config.patience <= self.progress.without_improvement
 
     def _is_enough(self, evaluation: Evaluation) -> bool:
         """Whether the run ends after this validation."""
-        patience = self._config.patience
         given_up = self._gives_up is not None and self._gives_up(evaluation)
-        return given_up or 0 < patience <= self.progress.without_improvement
+        return given_up or self._is_tired()
 
     def _evaluate(self, last: bool = False) -> Evaluation | None:
         """Validate if it is due; what came of it, None otherwise. What Ctrl-C cuts short stays due."""

@@ -28,8 +28,8 @@ from ssdkd_env.extras import load_extra
 from ssdkd_env.files import write_json
 from ssdkd_env.reading import conform, fitting, read_json
 
-PRUNERS = ("median", "hyperband", "none")
-TRIALS_FILE, BEST_TRIAL_FILE = "trials.jsonl", "best.json"
+PRUNERS = ("median", "none")
+TRIALS_FILE, BEST_TRIAL_FILE, TRIALS_FOLDER = "trials.jsonl", "best.json", "trials"
 #: How a trial ended.
 FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
 
@@ -142,7 +142,7 @@ def best_of(trials: list[Trial]) -> Trial | None:
 
 def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial], number: int) -> Trial | None:
     """Play a trial, or go on with it; None where it was interrupted."""
-    place = folder.path / "trials" / str(number)
+    place = folder.path / TRIALS_FOLDER / str(number)
     study = _study(config, space, done)
     begun = (place / "config.json").is_file()
     if begun:
@@ -163,6 +163,13 @@ def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial
         values[evaluation.timesteps] = evaluation.mean_return
         return bool(asked.should_prune())
 
+    last_value = values[max(values)] if values else None
+    if begun and values and asked.should_prune():  # it was killed before it could end
+        return Trial(number, PRUNED, last_value, asked.params, values)
+    try:
+        check_settings(training)
+    except InvalidInputError as error:  # what is fixed may not go with what is suggested
+        return Trial(number, FAILED, None, asked.params, values, one_line(error))
     run = RunFolder(place, None if begun else asdict(training))
     try:
         ended = _outcome(place / OUTCOME_FILE)
@@ -221,7 +228,6 @@ def _study(config: StudyConfig, space: Space, done: list[Trial]) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruners = {
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=config.startup),
-        "hyperband": optuna.pruners.HyperbandPruner,
         "none": optuna.pruners.NopPruner,
     }
     seed = config.seed * 100_003 + len(done)

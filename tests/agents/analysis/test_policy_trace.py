@@ -199,6 +199,13 @@ def test_what_instances_do_not_differ_in_is_refused() -> None:
         read_traces([line("x", env, [env.paper_action])], (), "teacher")
 
 
+def test_nothing_is_done_after_a_divergence() -> None:
+    ended = divided(0, [[1.0, 0.0]] * 2, [0.0, 0.2, 0.4])
+    ended["final"]["diverged"] = True
+    trace = numbers(read_traces([ended], ())["ppo"])
+    assert np.isnan(trace.values["inversion_steps"][0]).tolist() == (trace.times >= 0.4).tolist()
+
+
 def test_curve_that_ends_too_early_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="ppo: a curve is shorter than its episode"):
         read_traces([divided(0, [[0.0, 0.0]] * 3, [0.0, 0.5, 1.0])], ())

@@ -189,6 +189,27 @@ def test_rollout_that_ppo_cannot_work_with_is_refused(overrides: dict[str, Any])
         build_model("ppo", environments("ppo", 1), load_hyperparameters("ppo", DIGITS, overrides), 0)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "overrides"),
+    [
+        ("ars", {"n_eval_episodes": 0}),
+        ("ars", {"n_top": 0}),
+        ("cma_es", {"n_eval_episodes": 0}),
+        ("cma_es", {"n_eval_episodes": 1.5}),
+        ("cma_es", {"diagonal": 1}),
+        ("cma_es", {"diagonal": "no"}),
+        ("cma_es", {"sigma": "wide"}),
+        ("ars", {"zero_policy": 3}),
+    ],
+    ids=str,
+)
+def test_what_a_search_would_meet_in_its_first_generation_is_refused(algorithm: str, overrides: dict[str, Any]) -> None:
+    """Nothing to play, for ever; or an error in the middle of numpy."""
+    (name,) = overrides
+    with pytest.raises(InvalidInputError, match=rf"hyperparameters\['{name}'\]=.*: expected "):
+        build(algorithm, **overrides)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_keys_of_the_training_do_not_reach_the_model(algorithm: str) -> None:
     build(algorithm, **dict.fromkeys(TRAINING_KEYS, 1))

@@ -48,9 +48,15 @@ def test_file_means_itself(tmp_path: Path) -> None:
 
 
 def test_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, checkpoints(tmp_path / "run")):
-        with pytest.raises(InvalidInputError, match="holds no checkpoint yet; let ssdkd train run for longer"):
-            find_sampler_file(folder)
+    begun = checkpoints(tmp_path / "run")
+    (begun / "config.json").write_text("{}")
+    with pytest.raises(InvalidInputError, match="holds no checkpoint yet; let ssdkd train run for longer"):
+        find_sampler_file(begun)
+    with pytest.raises(InvalidInputError, match="is no run; give the folder of a training"):
+        find_sampler_file(tmp_path)
+    (begun / "trials").mkdir()
+    with pytest.raises(InvalidInputError, match=r"is a study; give one of its trainings, such as .*run/trials/0"):
+        find_sampler_file(begun)
 
 
 def test_samplers_are_found_by_name_file_and_folder(tmp_path: Path) -> None:

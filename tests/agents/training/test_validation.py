@@ -135,6 +135,16 @@ def test_patience_ends_the_training(
     assert recorded == {"outcome": outcome, "timesteps": ended, "best_return": 0.3, "best_timesteps": 12}
 
 
+def test_patience_that_had_ended_before_a_kill_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoint was written, and what ended the training was not; a later validation would improve."""
+    returns_of(monkeypatch, [0.3, 0.2, 0.9, 0.9, 0.9])
+    config = replace(PPO, timesteps=36, evaluate_every_steps=6, patience=1)
+    assert run(tmp_path / "run", config)[1] == "stopped early"
+    (tmp_path / "run" / "outcome.json").unlink()
+    assert go_on(tmp_path / "run", config) == "stopped early"
+    assert json.loads((tmp_path / "run" / "outcome.json").read_text())["best_return"] == 0.3
+
+
 def test_patience_begins_anew_with_an_improvement() -> None:
     progress = Progress()
     improved = [

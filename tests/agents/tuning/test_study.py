@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_suggestions_learn(tmp_path: Path, pretend: Pretend) -> None:
     assert np.mean(values[-10:]) > np.mean(values[:10]) + 0.1
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize("pruner", ["median"])
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
 @pytest.mark.parametrize("steps", STEPS)
 def test_study_goes_on_as_if_it_had_not_stopped(
@@ -166,6 +167,32 @@ def test_trial_that_fails_is_told_and_the_study_goes_on(tmp_path: Path, pretend:
     assert [trial["number"] for trial in failed] == [0, 3]
     assert all(trial["error"] == "Expected parameter loc to satisfy" and trial["value"] is None for trial in failed)
     assert len(lines(tmp_path / "a")) == 14
+
+
+def test_trial_that_was_killed_when_it_should_have_ended_ends_there(tmp_path: Path, pretend: Pretend) -> None:
+    """Between its last validation and its outcome: nobody would ask the pruner again before the next."""
+    config = replace(CONFIG, trials=14)
+    play(tmp_path / "whole", config)
+    pruned = next(trial["number"] for trial in lines(tmp_path / "whole") if trial["state"] == "pruned")
+    play(tmp_path / "part", replace(config, trials=pruned))
+    place = tmp_path / "part" / "trials" / str(pruned)
+    shutil.copytree(tmp_path / "whole" / "trials" / str(pruned), place)
+    (place / OUTCOME_FILE).unlink()
+    (place / "checkpoints").mkdir(exist_ok=True)
+    (place / "checkpoints" / "0.state.safetensors").write_text("10")
+    begun = len(pretend.begun)
+    play(tmp_path / "part", replace(config, trials=pruned + 1))
+    assert len(pretend.begun) == begun
+    assert lines(tmp_path / "part")[-1]["state"] == "pruned"
+
+
+def test_suggestion_that_does_not_fit_what_is_fixed_costs_one_trial(tmp_path: Path, pretend: Pretend) -> None:
+    training = replace(TRAINING, algorithm="sac", hyperparameters={"buffer_size": 200, "learning_starts": 8})
+    play(tmp_path / "a", replace(CONFIG, training=training, trials=8, pruner="none"))
+    states = {(trial["params"]["batch_size"], trial["state"]) for trial in lines(tmp_path / "a")}
+    assert (256, "failed") in states
+    assert {state for size, state in states if size < 256} == {"finished"}
+    assert "batch_size" in next(trial["error"] for trial in lines(tmp_path / "a") if trial["state"] == "failed")
 
 
 def test_no_finished_trial_is_no_best() -> None:
