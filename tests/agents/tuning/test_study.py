@@ -186,13 +186,22 @@ def test_trial_that_was_killed_when_it_should_have_ended_ends_there(tmp_path: Pa
     assert lines(tmp_path / "part")[-1]["state"] == "pruned"
 
 
-def test_suggestion_that_does_not_fit_what_is_fixed_costs_one_trial(tmp_path: Path, pretend: Pretend) -> None:
-    training = replace(TRAINING, algorithm="sac", hyperparameters={"buffer_size": 200, "learning_starts": 8})
-    play(tmp_path / "a", replace(CONFIG, training=training, trials=8, pruner="none"))
-    states = {(trial["params"]["batch_size"], trial["state"]) for trial in lines(tmp_path / "a")}
-    assert (256, "failed") in states
-    assert {state for size, state in states if size < 256} == {"finished"}
-    assert "batch_size" in next(trial["error"] for trial in lines(tmp_path / "a") if trial["state"] == "failed")
+def test_suggestion_that_does_not_fit_what_is_fixed_costs_one_trial(
+    tmp_path: Path, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(training: TrainingConfig) -> dict[str, Any]:
+        if training.hyperparameters["n_epochs"] == 20:
+            raise InvalidInputError("hyperparameters['n_epochs']=20: as sac says of a batch beyond the fixed buffer")
+        return {}
+
+    monkeypatch.setattr(study, "check_settings", check)
+    play(tmp_path / "a", replace(CONFIG, trials=8, pruner="none"))
+    states = {(trial["params"]["n_epochs"], trial["state"]) for trial in lines(tmp_path / "a")}
+    assert (20, "failed") in states
+    assert {state for epochs, state in states if epochs < 20} == {"finished"}
+    failed = [trial for trial in lines(tmp_path / "a") if trial["state"] == "failed"]
+    assert all("beyond the fixed buffer" in trial["error"] for trial in failed)
+    assert not any((tmp_path / "a" / "trials" / str(trial["number"])).exists() for trial in failed)
 
 
 def test_no_finished_trial_is_no_best() -> None:
