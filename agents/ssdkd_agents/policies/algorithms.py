@@ -26,8 +26,10 @@ _OWN: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "dqn": DQN, "ppo": PPO, "sac
 _CONTRIB = {"crossq": "CrossQ", "recurrent_ppo": "RecurrentPPO", "tqc": "TQC", "trpo": "TRPO"}
 #: Ours on top of sb3-contrib's, which search a policy's weights by whole returns: module and class.
 OF_WEIGHTS = {"ars": ("ars", "VectorARS"), "cma_es": ("cma_es", "CMAES")}
+#: Ours on top of Stable-Baselines3's.
+_OURS = {"grpo": ("grpo", "GRPO")}
 #: Names of all algorithms.
-ALGORITHMS = tuple(sorted([*_OWN, *_CONTRIB, *OF_WEIGHTS]))
+ALGORITHMS = tuple(sorted([*_OWN, *_CONTRIB, *OF_WEIGHTS, *_OURS]))
 #: Algorithms that know one kind of action only; the others take both.
 CONTINUOUS = ("crossq", "sac", "td3", "tqc")
 DISCRETE = ("dqn",)
@@ -53,13 +55,13 @@ def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
     check_choice("algo", algorithm, ALGORITHMS)
     if algorithm in _OWN:
         return _OWN[algorithm]
-    contrib = load_extra("sb3_contrib", f"algo={algorithm!r}")
-    if algorithm in OF_WEIGHTS:
-        module, name = OF_WEIGHTS[algorithm]
-        contrib = importlib.import_module(f"ssdkd_agents.policies.{module}")
+    if algorithm in _OURS:
+        module, name = _OURS[algorithm]
     else:
-        name = _CONTRIB[algorithm]
-    found: type[BaseAlgorithm] = getattr(contrib, name)
+        load_extra("sb3_contrib", f"algo={algorithm!r}")
+        module, name = OF_WEIGHTS.get(algorithm, ("", _CONTRIB.get(algorithm, "")))
+    place = importlib.import_module(f"ssdkd_agents.policies.{module}" if module else "sb3_contrib")
+    found: type[BaseAlgorithm] = getattr(place, name)
     return found
 
 

@@ -26,7 +26,7 @@ _COUNTS = (
         "stats_window_size",
     ),
     *("n_critic_updates", "cg_max_steps", "line_search_max_iter"),
-    *("n_delta", "n_top", "n_eval_episodes", "population"),
+    *("n_delta", "n_top", "n_eval_episodes", "population", "groups"),
 )
 #: Plain types that a signature may name, and what they are called.
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}

@@ -9,6 +9,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
+from ssdkd_agents.policies.grpo import GRPO
 from ssdkd_agents.training.recording import EpisodeLog
 from ssdkd_env.errors import InvalidInputError
 
@@ -18,6 +19,8 @@ UNLIMITED = 10**9
 
 def iteration_steps(model: BaseAlgorithm) -> int | None:
     """Environment steps of one iteration of the algorithm's loop; None where episodes decide how many."""
+    if isinstance(model, GRPO):
+        return None
     if isinstance(model, OnPolicyAlgorithm):
         return model.n_steps * model.n_envs
     if isinstance(model, OffPolicyAlgorithm):

@@ -63,6 +63,7 @@ SPACES: dict[str, Space] = {
         "exploration_fraction": Range(0.1, 0.6),
         "target_update_interval": Choice((64, 256, 1024)),
     },
+    "grpo": {name: where for name, where in _PPO.items() if name not in ("gamma", "gae_lambda")},
     "ppo": _PPO,
     "recurrent_ppo": _PPO,
     "sac": {**_AVERAGED, **_ENTROPY},
