@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cma_es": {"population": 4},
     "crossq": {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [8]}}},
     "dqn": {"target_update_interval": 6},
+    "grpo": {"groups": 1, "batch_size": 4, "n_epochs": 2},
     "ppo": {"n_steps": 4, "batch_size": 4, "n_epochs": 2},
     "recurrent_ppo": {"n_steps": 4, "batch_size": 4, "n_epochs": 2},
     "sac": {},

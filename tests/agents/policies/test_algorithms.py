@@ -49,6 +49,10 @@ def test_every_algorithm_has_its_file() -> None:
     assert {path.stem for path in FOLDER.glob("*.yml")} == set(ALGORITHMS)
 
 
+#: Of ours: what they hand their options on to.
+MADE_OF: dict[str, list[Any]] = {name: [sb3_contrib.ARS] for name in OF_WEIGHTS} | {"grpo": [stable_baselines3.PPO]}
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_files_are_plain_data(algorithm: str) -> None:
     """Nothing that only Python understands: no tags, no expressions to evaluate."""
@@ -65,7 +69,7 @@ def test_files_are_plain_data(algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_files_have_no_key_that_rl_zoo_would_hand_to_the_algorithm_in_vain(algorithm: str) -> None:
     """RL Zoo passes everything but its own keys to the constructor, and evaluates text as Python."""
-    classes: list[Any] = [algorithm_class(algorithm), *([sb3_contrib.ARS] if algorithm in OF_WEIGHTS else [])]
+    classes: list[Any] = [algorithm_class(algorithm), *MADE_OF.get(algorithm, ())]
     names = {name for each in classes for name in inspect.signature(each).parameters}
     values = load_hyperparameters(algorithm, DIGITS)
     assert set(values) - ZOO_KEYS <= names
@@ -83,6 +87,8 @@ def test_files_suit_short_trainings_in_a_few_environments(algorithm: str) -> Non
         assert values["learning_starts"] == ROUNDS * values["n_envs"]
     elif algorithm in OF_WEIGHTS:
         assert values.get("population", 2 * values.get("n_delta", 0)) == values["n_envs"]
+    elif algorithm == "grpo":
+        assert values["n_envs"] * values["groups"] * ROUNDS % values["batch_size"] == 0
     else:
         assert ROUNDS % values["n_steps"] == 0, "a rollout begins where an episode does"
         assert values["n_timesteps"] % (values["n_envs"] * values["n_steps"]) == 0
@@ -115,7 +121,12 @@ def test_files_build_a_model_with_their_values(algorithm: str) -> None:
 
 
 def test_names_mean_the_algorithms_of_that_name() -> None:
-    own = {"recurrent_ppo": "RecurrentPPO", "crossq": "CrossQ", "cma_es": "ARS"}  # whose policies it has
+    own = {
+        "recurrent_ppo": "RecurrentPPO",
+        "crossq": "CrossQ",
+        "cma_es": "ARS",
+        "grpo": "PPO",
+    }  # which they are made of
     for name in ALGORITHMS:
         title = own.get(name, name.upper())
         assert issubclass(algorithm_class(name), getattr(stable_baselines3, title, None) or getattr(sb3_contrib, title))
@@ -123,7 +134,7 @@ def test_names_mean_the_algorithms_of_that_name() -> None:
 
 def test_discount_is_stated_and_reaches_the_end_of_an_episode() -> None:
     """At 0.95 a gain sixteen rounds later still counts for 0.44."""
-    for algorithm in set(ALGORITHMS) - OF_WEIGHTS.keys():
+    for algorithm in set(ALGORITHMS) - OF_WEIGHTS.keys() - {"grpo"}:  # which has no discount
         assert 0.9 <= load_hyperparameters(algorithm, DIGITS)["gamma"] <= 1.0
 
 

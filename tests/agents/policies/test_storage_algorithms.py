@@ -24,6 +24,7 @@ LEARNT = {
     "cma_es": "weights",
     "crossq": "policy.critic.qf0.0.ra_mean",
     "dqn": "q_net_target.q_net.0.weight",
+    "grpo": "policy.action_net.weight",
     "ppo": "policy.value_net.weight",
     "recurrent_ppo": "policy.lstm_actor.weight_hh_l0",
     "sac": "log_ent_coef",

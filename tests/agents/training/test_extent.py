@@ -35,6 +35,7 @@ def made(algorithm: str, **overrides: Any) -> Any:
         ("dqn", {"train_freq": 4}, 7, 0, 8),
         ("ars", {}, 7, 0, None),
         ("cma_es", {}, 7, 0, None),
+        ("grpo", {}, 7, 0, None),
     ],
 )
 def test_last_step_is_the_one_at_which_the_loop_ends(

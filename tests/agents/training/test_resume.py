@@ -63,6 +63,7 @@ TINY: dict[str, dict[str, Any]] = {
     "cma_es": {"population": 4, "n_envs": 2, "normalize": True},
     "crossq": OFF_POLICY | {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [8]}}},
     "dqn": OFF_POLICY | {"target_update_interval": 5, "exploration_fraction": 0.9},
+    "grpo": {"n_envs": 2, "groups": 1, "batch_size": 4, "n_epochs": 2},
     "recurrent_ppo": {"n_steps": 4, "batch_size": 4, "n_epochs": 2},
     "td3": OFF_POLICY | {"noise_type": "ornstein-uhlenbeck", "noise_std": 0.3},
     "tqc": OFF_POLICY,
