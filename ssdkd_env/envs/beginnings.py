@@ -16,20 +16,25 @@ class Beginnings:
 
     Agents and plans are compared on common random numbers, so that many episodes begin alike; filling the memory is a
     fifth of a short one. An episode that begins from a copy goes on with the same bits as one that made it.
+
+    Args:
+        kept: how many; with 0 every episode makes its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept = kept
         self._made: OrderedDict[tuple[int, int], dict[str, Any]] = OrderedDict()
 
     def begin(self, episode: Episode, instance: int) -> None:
         """Begin an episode of the set's instance of this number, as another one with its seed did, if any."""
         key = instance, episode.run.seed
         state = self._made.get(key)
-        if state is None:
-            episode.begin()
-            self._made[key] = episode.state_dict()
-            if len(self._made) > KEPT:
-                self._made.popitem(last=False)
-        else:
+        if state is not None:
             episode.load_state_dict(state)
             self._made.move_to_end(key)
+            return
+        episode.begin()
+        if self._kept:
+            self._made[key] = episode.state_dict()
+            if len(self._made) > self._kept:
+                self._made.popitem(last=False)

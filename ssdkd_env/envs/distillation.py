@@ -205,6 +205,7 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
         self._observer = Observer(OBSERVATIONS.find(made.observation), made.history, self.action_scheme.observed_names)
         self.observation_names = self._observer.names
         self.observation_space = self._observer.space
+        self.beginnings = Beginnings(kept=0)
         self.episode: Episode | None = None
 
     @property
@@ -244,31 +245,13 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
         Raises:
             InvalidInputError: when the seed is out of range, or there is no such instance.
         """
-        return self.reset_from(None, seed, options)
-
-    def reset_from(
-        self, beginnings: Beginnings | None, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> ResetResult:
-        """The same, from the warm-up of another environment of equal arguments that began with this seed and instance.
-
-        Args:
-            beginnings: that they share; None makes the warm-up anew.
-            seed: see `reset`.
-            options: see `reset`.
-
-        Raises:
-            InvalidInputError: see `reset`.
-        """
         seed = None if seed is None else check_seed("seed", seed)
         self.instances.wanted(options)  # before the random stream begins anew
         super().reset(seed=seed)
         index = self.instances.choose(self.np_random, options)
         task = self.instances.tasks[index]
         episode = self._new_episode(task, int(self.np_random.integers(2**62)))
-        if beginnings is None:
-            episode.begin()
-        else:
-            beginnings.begin(episode, index)
+        self.beginnings.begin(episode, index)
         # From here on nothing fails, so that an earlier episode goes on where this one cannot begin.
         self.instances.index, self.episode = index, episode
         self._take_task(task)
@@ -289,10 +272,7 @@ class SSDKDEnv(ActionMeanings, gym.Env[FloatArray, Any]):
         """
         episode = self._begun("step")
         if episode.over:
-            what = "the budget is used up" if episode.run.done else "the student has diverged"
-            raise gym.error.ResetNeeded(
-                f"{what} after {episode.run.round} rounds; call env.reset() to start a new episode"
-            )
+            raise gym.error.ResetNeeded(f"{episode.ending}; call env.reset() to start a new episode")
         plan, observed = self.plan_of(action), self.action_scheme.observed(self.action_of(action))
         reward = episode.play(plan, self.rounds_per_step)
         self._last_action = observed

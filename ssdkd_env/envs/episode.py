@@ -80,6 +80,12 @@ class Episode:
         return self.run.done or self.snapshot.report.diverged
 
     @property
+    def ending(self) -> str:
+        """Why it is over, in words."""
+        what = "the budget is used up" if self.run.done else "the student has diverged"
+        return f"{what} after {self.run.round} rounds"
+
+    @property
     def numbers(self) -> dict[str, Any]:
         """Numbers of the last round, flat (see `Snapshot.numbers`), and the score."""
         return self.snapshot.numbers() | {"score": self.score}

@@ -83,7 +83,14 @@ class LocalMembers:
 
         It is done alone, so that its numbers do not depend on which others happen to begin at the same time.
         """
-        return {index: self.envs[index].reset_from(self._beginnings, **given) for index, given in arguments.items()}
+        return {index: self._reset_alike(self.envs[index], given) for index, given in arguments.items()}
+
+    def _reset_alike(self, env: SSDKDEnv, given: Mapping[str, Any]) -> ResetResult:
+        own, env.beginnings = env.beginnings, self._beginnings
+        try:
+            return env.reset(**given)
+        finally:
+            env.beginnings = own  # a copy of the environment is to take none of the others' with it
 
     def step(self, actions: Mapping[int, FloatArray]) -> dict[int, StepResult]:
         """Step some members."""

@@ -48,8 +48,8 @@ class Arguments(Where, Plugins):
     env_id: str = "SSDKD/Digits-v2"
     """Environment id."""
     algo: str = "ppo"
-    """a2c, ars, cma_es, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn, and what
-    is not among these four, where --env.action plans."""
+    """a2c, ars, cma_es, grpo, ppo, recurrent_ppo or trpo; crossq, sac, td3 or tqc where actions are continuous; dqn,
+    and what is not among these four, where --env.action plans."""
     timesteps: int = 0
     """Environment steps in all; 0 takes the number from the hyper-parameter file."""
     episodes: int = 0

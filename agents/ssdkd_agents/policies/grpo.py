@@ -71,6 +71,13 @@ class GRPO(PPO):
         callback.on_rollout_end()
         return True
 
+    def train(self) -> None:
+        """Update the policy; nothing is logged of the critic that there is not."""
+        super().train()
+        for name in ("train/value_loss", "train/explained_variance"):
+            self.logger.name_to_value.pop(name, None)
+            self.logger.name_to_excluded.pop(name, None)
+
     def _play_group(self, env: VecEnv, callback: BaseCallback) -> bool:
         made = env.unwrapped
         if isinstance(made, DistillationVecEnv):

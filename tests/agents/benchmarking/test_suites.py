@@ -250,5 +250,5 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
         grid(["dfq", "ssdkd", "dfq"], ())
     with pytest.raises(InvalidInputError, match="samplers: 'own' is given twice"):
         grid((), ["own", "own"])
-    with pytest.raises(InvalidInputError, match="holds no checkpoint"):
+    with pytest.raises(InvalidInputError, match="is no run"):
         grid((), [str(tmp_path)])
