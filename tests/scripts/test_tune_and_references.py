@@ -40,7 +40,10 @@ def test_study_tunes_a_training(tmp_path: Path) -> None:
     assert len({json.dumps(trial["params"]) for trial in trials}) == 3
     best = read_json(tmp_path / "study" / "best.json")
     assert f"best trial {best['number']}, mean return {best['value']:.4f}" in result.stdout
-    options = result.stdout.split("for ssdkd train: --algo ppo --hyperparameters ")[1]
+    assert f"its agent: {tmp_path / 'study' / 'trials' / str(best['number'])}" in result.stdout
+    line = result.stdout.split("to train longer: ")[1].splitlines()[0]
+    assert line.startswith("ssdkd train --env-id SSDKD/Digits-v2 --algo ppo --env.")
+    options = line.split(" --hyperparameters ")[1]
     assert f"learning_rate={best['params']['learning_rate']}" in options
     evaluations = read_lines(tmp_path / "study" / "trials" / str(best["number"]) / "evaluations.jsonl")
     assert evaluations[-1]["mean_return"] == best["value"]
@@ -48,6 +51,11 @@ def test_study_tunes_a_training(tmp_path: Path) -> None:
     longer = tune(tmp_path / "study", "--resume")
     assert longer.code == 0, longer.stderr
     assert read_lines(tmp_path / "study" / "trials.jsonl") == trials
+    more = tune(tmp_path / "study", "--resume", "--trials", 4)
+    assert more.code == 0, more.stderr
+    assert read_lines(tmp_path / "study" / "trials.jsonl")[:3] == trials
+    assert len(read_lines(tmp_path / "study" / "trials.jsonl")) == 4
+    assert read_json(tmp_path / "study" / "config.json")["trials"] == 4
 
 
 def test_study_that_could_not_begin_writes_nothing(tmp_path: Path) -> None:
