@@ -73,7 +73,7 @@ class Arguments(Where, Plugins):
     [-1, 1] as the scheme has parts."""
     common_random_numbers: bool = False
     """Environments play the same seed and instance at a time, so that returns differ by what was done; the instances
-    of a set take turns. Grouped, they take half the time that unlike ones take."""
+    of a set take turns. They share a warm-up, and are grouped as one."""
     image_every_episodes: int = 20
     """Episodes between pictures of the buffer in TensorBoard."""
     vectorization: str = "by_size"
