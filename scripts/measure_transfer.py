@@ -9,13 +9,14 @@ last column is the gain there less half of the gain here: where its interval is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from laboratory.transfer import Scores, gains, kept
 from ssdkd_agents.analysis.comparison import mean_score
 from ssdkd_agents.analysis.markdown import markdown_table
-from ssdkd_agents.analysis.results import common_score, read_results, rows_of, runs_of, trainings_of
+from ssdkd_agents.analysis.results import Result, common_score, read_results, rows_of, runs_of, trainings_of
 from ssdkd_agents.commands.command_line import Plugins, launch
 
 from ssdkd_env.errors import InvalidInputError, check_choice
@@ -40,10 +41,9 @@ class Arguments(Plugins):
 
 def main(args: Arguments) -> None:
     """Read, compare and report."""
-    here, there = (_scores(path, args) for path in (args.here, args.there))
-    digests = [
-        {line["sampler"]: line.get("sampler_digest") for line in read_results(path)} for path in (args.here, args.there)
-    ]
+    read = [read_results(path) for path in (args.here, args.there)]
+    here, there = (_scores(lines, path, args) for lines, path in zip(read, (args.here, args.there), strict=True))
+    digests = [{line["sampler"]: line.get("sampler_digest") for line in lines} for lines in read]
     table = []
     for row in (row for row in here if row != args.against and row in there):
         if len(here[row]) == len(there[row]) == 1:  # such as plans, which each set has in a file of its own
@@ -69,13 +69,12 @@ def main(args: Arguments) -> None:
         write_atomically(args.out, lambda temporary: temporary.write_text(text + "\n"))
 
 
-def _scores(path: Path, args: Arguments) -> dict[str, Scores]:
+def _scores(lines: Sequence[Result], path: Path, args: Arguments) -> dict[str, Scores]:
     """Row → training run → seed → score of a file.
 
     Raises:
         InvalidInputError: when a line lacks the score, or the reference is none.
     """
-    lines = read_results(path)
     if common_score(lines, [args.score]) is None:
         raise InvalidInputError(f"--score {args.score}: not every episode of {path} has it")
     rows: dict[str, Scores] = {

@@ -80,7 +80,6 @@ class DistillationVecEnv(VecEnv):
 
     def reset(self) -> NDArray[np.float32]:
         """Reset all environments with the seeds and options that `seed` and `set_options` gave, if they did."""
-        seeds, options = dict(enumerate(self._seeds)), dict(enumerate(self._options))
         self.resting[:] = False
         if self._once is not None:
             results = self._begin(dict(enumerate(self._once)))
@@ -88,7 +87,7 @@ class DistillationVecEnv(VecEnv):
         elif self._in_common is not None:
             results = self._begin(self._next_in_common(range(self.num_envs)))
         else:
-            results = self._environments.reset(seeds, options)
+            results = self._environments.reset(dict(enumerate(self._seeds)), dict(enumerate(self._options)))
         self._reset_seeds()
         self._reset_options()
         return self._take(results)

@@ -176,16 +176,15 @@ class ReplayBuffer:
 
         Which rows are copied twice only the device knows, and to ask it takes longer than to copy.
         """
-        if self._overwritten is None or self._is_whole(self._overwritten):
+        kept = self._overwritten
+        if kept is None or (kept and len(kept[0][0]) == self.capacity):  # every row is there
             return
-        self._overwritten.append((rows, self._slots.rows(rows)))
-        if sum(len(kept) for kept, _ in self._overwritten) > self.capacity:
-            before = Entries(**{field.name: getattr(self._slots, field.name).clone() for field in fields(Entries)})
+        kept.append((rows, self._slots.rows(rows)))
+        if sum(len(copied) for copied, _ in kept) > self.capacity:
+            everything = torch.arange(self.capacity, device=rows.device)
+            before = self._slots.rows(everything)
             self._put_back(before)
-            self._overwritten = [(torch.arange(self.capacity, device=rows.device), before)]
-
-    def _is_whole(self, kept: list[tuple[Tensor, Entries]]) -> bool:
-        return len(kept) == 1 and len(kept[0][0]) == self.capacity
+            self._overwritten = [(everything, before)]
 
     def _put_back(self, slots: Entries) -> None:
         """Write what was overwritten into slots, the first copy of a row last."""

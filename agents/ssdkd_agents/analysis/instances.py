@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ssdkd_agents.analysis.results import SCORES, Result, row_name, score_of, trainings_of, wall_seconds
+from ssdkd_agents.analysis.results import SCORES, Result, common_score, row_name, score_of, trainings_of, wall_seconds
 from ssdkd_env.errors import InvalidInputError
 
 
@@ -47,11 +47,8 @@ def instance_means(results: Sequence[Result], score: str | None = None) -> list[
 
 def _mean(lines: Sequence[Result], wanted: Sequence[str]) -> Result:
     """One line in place of several of an instance. What is no score is the first one's."""
-    scores = {}
-    for name in wanted:
-        values = [line.get(name, line["final"].get(name)) for line in lines]
-        if None not in values:
-            scores[name] = float(np.mean([score_of(line, name) for line in lines]))
+    known = [name for name in wanted if common_score(lines, [name])]
+    scores = {name: float(np.mean([score_of(line, name) for line in lines])) for name in known}
     first = lines[0]
     final = first["final"] | {"diverged": any(line["final"].get("diverged") for line in lines)}
     return {name: value for name, value in first.items() if name not in wanted} | {

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ssdkd_agents.analysis.results import Result, is_paper, rows_of
+from ssdkd_agents.analysis.results import Result, instance_of, is_paper, rows_of
 from ssdkd_agents.environments import make_env
 from ssdkd_env.distillation import SamplingPlan
 from ssdkd_env.envs import SSDKDEnv
@@ -219,7 +219,7 @@ def _number_of(line: Result) -> int:
     Raises:
         InvalidInputError: when the set has fewer.
     """
-    number, known = int(line["final"].get("instance", 0)), len(_env_of(line).instances)
+    number, known = instance_of(line) or 0, len(_env_of(line).instances)
     if number >= known:
         raise InvalidInputError(f"instance={number} is none of the {known} that the line's set has")
     return number

@@ -17,19 +17,18 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
+from ssdkd_agents.policies.grpo import GRPO
 from ssdkd_agents.policies.hyperparameters import check_hyperparameters
 from ssdkd_env.errors import InvalidInputError, check_choice, one_line
 from ssdkd_env.extras import load_extra
 
-_OWN: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "dqn": DQN, "ppo": PPO, "sac": SAC, "td3": TD3}
+_OWN: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "dqn": DQN, "grpo": GRPO, "ppo": PPO, "sac": SAC, "td3": TD3}
 #: Those of sb3-contrib, by the name of their class there.
 _CONTRIB = {"crossq": "CrossQ", "recurrent_ppo": "RecurrentPPO", "tqc": "TQC", "trpo": "TRPO"}
 #: Ours on top of sb3-contrib's, which search a policy's weights by whole returns: module and class.
 OF_WEIGHTS = {"ars": ("ars", "VectorARS"), "cma_es": ("cma_es", "CMAES")}
-#: Ours on top of Stable-Baselines3's.
-_OURS = {"grpo": ("grpo", "GRPO")}
 #: Names of all algorithms.
-ALGORITHMS = tuple(sorted([*_OWN, *_CONTRIB, *OF_WEIGHTS, *_OURS]))
+ALGORITHMS = tuple(sorted([*_OWN, *_CONTRIB, *OF_WEIGHTS]))
 #: Algorithms that know one kind of action only; the others take both.
 CONTINUOUS = ("crossq", "sac", "td3", "tqc")
 DISCRETE = ("dqn",)
@@ -55,13 +54,13 @@ def algorithm_class(algorithm: str) -> type[BaseAlgorithm]:
     check_choice("algo", algorithm, ALGORITHMS)
     if algorithm in _OWN:
         return _OWN[algorithm]
-    if algorithm in _OURS:
-        module, name = _OURS[algorithm]
+    contrib = load_extra("sb3_contrib", f"algo={algorithm!r}")
+    if algorithm in OF_WEIGHTS:
+        module, name = OF_WEIGHTS[algorithm]
+        contrib = importlib.import_module(f"ssdkd_agents.policies.{module}")
     else:
-        load_extra("sb3_contrib", f"algo={algorithm!r}")
-        module, name = OF_WEIGHTS.get(algorithm, ("", _CONTRIB.get(algorithm, "")))
-    place = importlib.import_module(f"ssdkd_agents.policies.{module}" if module else "sb3_contrib")
-    found: type[BaseAlgorithm] = getattr(place, name)
+        name = _CONTRIB[algorithm]
+    found: type[BaseAlgorithm] = getattr(contrib, name)
     return found
 
 

@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from ssdkd_agents.seeds import in_turn
 from ssdkd_agents.vec_env import DistillationVecEnv
@@ -49,8 +49,8 @@ class GRPO(PPO):
                 f"hyperparameters[{name!r}]={options[name]!r}: grpo has none; it plays whole episodes, without a critic"
             )
         self.groups = groups
-        batch_size = options.get("batch_size", 64)
-        super().__init__(policy, env, n_steps=batch_size, vf_coef=0.0, **options)
+        # PPO warns of rollouts that are no whole number of batches; how long ours are nobody knows.
+        super().__init__(policy, env, n_steps=options.get("batch_size", 64), vf_coef=0.0, **options)
         if self.n_envs < 2:
             raise InvalidInputError("hyperparameters['n_envs']=1: grpo compares environments; give at least 2")
 
@@ -101,10 +101,11 @@ class GRPO(PPO):
             if not callback.on_step():
                 return False
             self._update_info_buffer(infos, dones)
-            returns[members] += _plain_rewards(env, rewards)[members]
+            if self._vec_normalize_env is not None:  # statistics that change within a group would tell members apart
+                rewards = self._vec_normalize_env.get_original_reward()
+            returns[members] += rewards[members]
             playing &= ~dones
-        advantages = returns - returns.mean()
-        self.rollout_buffer.add(seen, advantages)
+        self.rollout_buffer.add(seen, returns - returns.mean())
         return True
 
     def _executed(self, actions: NDArray[Any]) -> NDArray[Any]:
@@ -112,11 +113,6 @@ class GRPO(PPO):
         if isinstance(self.action_space, spaces.Box):
             actions = np.clip(actions, self.action_space.low, self.action_space.high)
         return actions
-
-
-def _plain_rewards(env: VecEnv, rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As the environments gave them: statistics that change in the middle of a group would tell members apart."""
-    return env.get_original_reward() if isinstance(env, VecNormalize) else rewards
 
 
 class _Transitions:

@@ -38,7 +38,7 @@ LOSS_TAGS = {
     "CMAES": ("train/sigma",),
     "CrossQ": (*_ACTOR_CRITIC, "train/ent_coef"),
     "DQN": ("train/loss",),
-    "GRPO": tuple(tag for tag in _PROXIMAL if tag not in ("train/value_loss", "train/explained_variance")),
+    "GRPO": tuple(tag for tag in _PROXIMAL if tag != "train/value_loss"),
     "PPO": _PROXIMAL,
     "RecurrentPPO": _PROXIMAL,
     "SAC": (*_ACTOR_CRITIC, "train/ent_coef"),

@@ -163,16 +163,15 @@ def _play(config: StudyConfig, folder: RunFolder, space: Space, done: list[Trial
         values[evaluation.timesteps] = evaluation.mean_return
         return bool(asked.should_prune())
 
-    last_value = values[max(values)] if values else None
-    if begun and values and asked.should_prune():  # it was killed before it could end
-        return Trial(number, PRUNED, last_value, asked.params, values)
+    ended = _outcome(place / OUTCOME_FILE)
+    if values and ended == "interrupted" and asked.should_prune():  # it was killed before it could end
+        return Trial(number, PRUNED, values[max(values)], asked.params, values)
     try:
         check_settings(training)
     except InvalidInputError as error:  # what is fixed may not go with what is suggested
         return Trial(number, FAILED, None, asked.params, values, one_line(error))
     run = RunFolder(place, None if begun else asdict(training))
     try:
-        ended = _outcome(place / OUTCOME_FILE)
         if ended == "interrupted":
             ended = train(training, run, resume=begun, progress_bar=False, gives_up=prune)
     except InvalidInputError:

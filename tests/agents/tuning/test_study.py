@@ -186,6 +186,19 @@ def test_trial_that_was_killed_when_it_should_have_ended_ends_there(tmp_path: Pa
     assert lines(tmp_path / "part")[-1]["state"] == "pruned"
 
 
+def test_trial_that_had_finished_is_not_pruned_afterwards(tmp_path: Path, pretend: Pretend) -> None:
+    """A training that has done its episodes has finished, whatever its last validation says to the pruner."""
+    config = replace(CONFIG, trials=14)
+    play(tmp_path / "whole", config)
+    pruned = next(trial["number"] for trial in lines(tmp_path / "whole") if trial["state"] == "pruned")
+    play(tmp_path / "part", replace(config, trials=pruned))
+    place = tmp_path / "part" / "trials" / str(pruned)
+    shutil.copytree(tmp_path / "whole" / "trials" / str(pruned), place)
+    write_json(place / OUTCOME_FILE, {"outcome": "finished", "timesteps": 10})
+    play(tmp_path / "part", replace(config, trials=pruned + 1))
+    assert lines(tmp_path / "part")[-1]["state"] == "finished"
+
+
 def test_suggestion_that_does_not_fit_what_is_fixed_costs_one_trial(
     tmp_path: Path, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
