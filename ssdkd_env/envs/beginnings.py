@@ -14,8 +14,8 @@ KEPT = 2
 class Beginnings:
     """What the last few warm-ups have made, each a copy of all that an episode holds.
 
-    Agents and plans are compared on common random numbers, so that many episodes begin alike; filling the memory is a
-    fifth of a short one. An episode that begins from a copy goes on with the same bits as one that made it.
+    Agents and plans are compared on common random numbers, so that many episodes begin alike, and filling the memory is
+    a good part of a short one. An episode that begins from a copy goes on with the same bits as one that made it.
 
     Args:
         kept: how many; with 0 every episode makes its own.
